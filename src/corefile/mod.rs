@@ -1,0 +1,53 @@
+//! The Corefile language: text to tree, with file and line (spec/coredns.md §1).
+//!
+//! Owns the lexer, the parser, server keys, the token reader that every plugin's setup uses, and
+//! Go's number and duration syntax. Never knows what a directive means; reads files only through
+//! [`Surroundings`].
+
+mod dispenser;
+mod duration;
+mod error;
+mod key;
+mod lexer;
+mod parser;
+
+pub use dispenser::Dispenser;
+pub use duration::{format_duration, parse_duration, parse_integer, parse_unsigned};
+pub use error::CorefileError;
+pub use key::{KeyTransport, ServerKey, normalise_zone, parse_keys};
+pub use parser::{Directive, ServerBlock, Tree, fingerprint, parse};
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// One token with the place that errors name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// The file that an error names: the path given with `-conf`, or the imported file's.
+    pub file: Arc<str>,
+    /// True for tokens of imported files: only those carry their path in the reload fingerprint.
+    pub imported: bool,
+    /// The line it starts on, from 1.
+    pub line: u32,
+    /// The text, environment already replaced.
+    pub text: String,
+}
+
+/// What lies outside the text: files, the environment, the node's interfaces. The only way in for
+/// `corefile`, `plugin` and `engine`; tests give their own.
+pub trait Surroundings: Send + Sync {
+    /// The whole content of a file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Something that changes when the file does: (modification time in nanoseconds, size).
+    fn stamp(&self, path: &Path) -> io::Result<(u128, u64)>;
+    /// The paths that match a pattern with `*` and `?`, in lexical order.
+    fn glob(&self, pattern: &Path) -> Vec<PathBuf>;
+    /// An environment variable.
+    fn variable(&self, name: &str) -> Option<String>;
+    /// The addresses of a network interface, IPv6 link-local ones with `%interface`; `None` when
+    /// there is no such interface.
+    fn interface(&self, name: &str) -> Option<Vec<String>>;
+    /// The node's host name.
+    fn hostname(&self) -> String;
+}

@@ -1,0 +1,252 @@
+//! Domain names in wire form, lower-cased: what zones, cache keys and questions are compared by.
+//!
+//! Owns name parsing, presentation text (miekg/dns's escapes) and suffix order. Never allocates
+//! but for text.
+
+use super::message::Malformed;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+
+/// The greatest length of a name in wire form, root label included (RFC 1035 §3.1).
+pub const MAX_NAME: usize = 255;
+
+/// Why text is not a domain name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// A label of no octets between two dots.
+    #[error("empty label")]
+    EmptyLabel,
+    /// A label of more than 63 octets.
+    #[error("label too long")]
+    LabelTooLong,
+    /// More than 255 octets in wire form.
+    #[error("name too long")]
+    NameTooLong,
+    /// A backslash with nothing, or with a number above 255, behind it.
+    #[error("bad escape")]
+    BadEscape,
+}
+
+/// A domain name: uncompressed wire form, ASCII letters in lower case, always ending in the root.
+#[derive(Clone)]
+pub struct Name {
+    length: u8,
+    wire: [u8; MAX_NAME],
+}
+
+impl Name {
+    /// The root.
+    pub fn root() -> Name {
+        Name { length: 1, wire: [0; MAX_NAME] }
+    }
+
+    /// Reads the (possibly compressed) name at `at` of `message`; also returns the offset just
+    /// behind it. Compression pointers must point backwards (RFC 1035 §4.1.4).
+    pub fn parse(message: &[u8], at: usize) -> Result<(Name, usize), Malformed> {
+        let mut name = Name { length: 0, wire: [0; MAX_NAME] };
+        let mut length = 0usize;
+        let mut place = at;
+        let mut lowest = at;
+        let mut end = None;
+        loop {
+            let head = *message.get(place).ok_or(Malformed::Cut)?;
+            match head & 0xc0 {
+                0x00 => {
+                    let stop = place + 1 + usize::from(head);
+                    let label = message.get(place..stop).ok_or(Malformed::Cut)?;
+                    let into = name
+                        .wire
+                        .get_mut(length..length + label.len())
+                        .ok_or(Malformed::NameTooLong)?;
+                    into.copy_from_slice(label);
+                    into.make_ascii_lowercase();
+                    // The length octet is below 64, where lower-casing could only touch 'A'..'Z'
+                    // (65..90): it is safe.
+                    length += label.len();
+                    place = stop;
+                    if head == 0 {
+                        name.length = length as u8;
+                        return Ok((name, end.unwrap_or(place)));
+                    }
+                }
+                0xc0 => {
+                    let low = *message.get(place + 1).ok_or(Malformed::Cut)?;
+                    let target = (usize::from(head & 0x3f) << 8) | usize::from(low);
+                    end.get_or_insert(place + 2);
+                    if target >= lowest {
+                        return Err(Malformed::Pointer);
+                    }
+                    lowest = target;
+                    place = target;
+                }
+                _ => return Err(Malformed::LabelKind),
+            }
+        }
+    }
+
+    /// The wire form, root label included.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.wire[..usize::from(self.length)]
+    }
+
+    /// True for the root name.
+    pub fn is_root(&self) -> bool {
+        self.length == 1
+    }
+
+    /// The name itself, its parent, and so on to the root: each in wire form.
+    pub fn suffixes(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = Some(self.as_bytes());
+        std::iter::from_fn(move || {
+            let now = rest?;
+            rest = match now[0] {
+                0 => None,
+                length => Some(&now[1 + usize::from(length)..]),
+            };
+            Some(now)
+        })
+    }
+
+    /// The labels from left to right, without the root's.
+    pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        self.suffixes()
+            .filter(|suffix| suffix[0] != 0)
+            .map(|suffix| &suffix[1..1 + usize::from(suffix[0])])
+    }
+
+    /// True when this name is `zone` or below it.
+    pub fn is_in(&self, zone: &Name) -> bool {
+        let (name, zone) = (self.as_bytes(), zone.as_bytes());
+        name.len() >= zone.len()
+            && name.ends_with(zone)
+            && self.suffixes().any(|suffix| suffix.len() == zone.len())
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    /// Reads presentation text with `\.` and `\DDD` escapes; a missing final dot is added.
+    fn from_str(text: &str) -> Result<Name, NameError> {
+        let mut name = Name::root();
+        if text == "." {
+            return Ok(name);
+        }
+        let mut bytes = text.bytes().peekable();
+        let (mut head, mut length) = (0usize, 1usize);
+        while let Some(byte) = bytes.next() {
+            let byte = match byte {
+                b'.' => {
+                    let label = length - head - 1;
+                    if label == 0 {
+                        return Err(NameError::EmptyLabel);
+                    }
+                    name.wire[head] = label as u8;
+                    head = length;
+                    length += 1;
+                    if head >= MAX_NAME {
+                        return Err(NameError::NameTooLong);
+                    }
+                    continue;
+                }
+                b'\\' => match bytes.next().ok_or(NameError::BadEscape)? {
+                    digit @ b'0'..=b'9' => {
+                        let mut value = u16::from(digit - b'0');
+                        for _ in 0..2 {
+                            match bytes.next() {
+                                Some(digit @ b'0'..=b'9') => {
+                                    value = value * 10 + u16::from(digit - b'0');
+                                }
+                                _ => return Err(NameError::BadEscape),
+                            }
+                        }
+                        u8::try_from(value).map_err(|_| NameError::BadEscape)?
+                    }
+                    other => other,
+                },
+                other => other,
+            };
+            if length - head > 63 {
+                return Err(NameError::LabelTooLong);
+            }
+            *name.wire.get_mut(length).ok_or(NameError::NameTooLong)? = byte.to_ascii_lowercase();
+            length += 1;
+        }
+        let label = length - head - 1;
+        if label > 0 {
+            name.wire[head] = label as u8;
+            *name.wire.get_mut(length).ok_or(NameError::NameTooLong)? = 0;
+            length += 1;
+        } else if head == 0 {
+            return Err(NameError::EmptyLabel);
+        }
+        name.length = u8::try_from(length).map_err(|_| NameError::NameTooLong)?;
+        Ok(name)
+    }
+}
+
+impl fmt::Display for Name {
+    /// Presentation text with the final dot, special characters escaped as miekg/dns does.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_root() {
+            return f.write_str(".");
+        }
+        for label in self.labels() {
+            for &byte in label {
+                match byte {
+                    b'.' | b' ' | b'\'' | b'@' | b';' | b'(' | b')' | b'"' | b'\\' => {
+                        write!(f, "\\{}", char::from(byte))?;
+                    }
+                    0x21..=0x7e => write!(f, "{}", char::from(byte))?,
+                    other => write!(f, "\\{other:03}")?,
+                }
+            }
+            f.write_str(".")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Name {}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_wire_agree() {
+        for text in [".", "a.", "www.Example.org", "a\\.b.c.", "\\000\\255."] {
+            let name: Name = text.parse().unwrap();
+            let again: Name = name.to_string().parse().unwrap();
+            assert_eq!(name, again, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_in_its_zone_at_label_boundaries_only() {
+        let zone: Name = "test.".parse().unwrap();
+        assert!("a.test.".parse::<Name>().unwrap().is_in(&zone));
+        assert!(zone.is_in(&zone));
+        assert!(!"atest.".parse::<Name>().unwrap().is_in(&zone));
+        assert!(zone.is_in(&Name::root()));
+    }
+}

@@ -1,0 +1,341 @@
+//! The life of one query: down the chain, up again, waiting as a value.
+//!
+//! Owns the order of passes. Never waits itself: [`Step`] says what to wait for, and the caller
+//! comes back with the result. The same code serves a hit at once and a miss in a task.
+
+use super::snapshot::{Block, Server};
+use crate::dns::{Query, Rcode, Response};
+use crate::plugin::forward::{Exchange, Exchanged};
+use crate::plugin::{Client, Context, DropReason, Flow, Journal, Labels, Note, Now, Turn};
+use rand::rngs::StdRng;
+use std::time::Duration;
+
+/// What a query needs next.
+#[derive(Debug)]
+pub enum Step {
+    /// The response is final: finish the reply and send it.
+    Done,
+    /// No reply.
+    Drop(DropReason),
+    /// Ask upstream, then [`Life::exchanged`]; when `patience` runs out before, [`Life::late`].
+    Exchange(Exchange, Option<Duration>),
+    /// Ask one further question through the whole server, then [`Life::answered`].
+    Ask(Box<Query<'static>>),
+}
+
+/// A question to be asked again without a client: prefetch or refresh of a stale entry.
+#[derive(Debug)]
+pub struct Refresh {
+    /// The query as the wishing handler saw it.
+    pub query: Query<'static>,
+    /// The wishing handler's place in the chain.
+    pub depth: usize,
+    /// Who asked first.
+    pub client: Client,
+}
+
+/// Where a query is served.
+#[derive(Clone, Copy)]
+pub struct Place<'s> {
+    /// The listener.
+    pub server: &'s Server,
+    /// The server block.
+    pub block: &'s Block,
+}
+
+/// What a pass may use.
+pub struct Means<'m> {
+    /// The clock reading of this pass.
+    pub now: Now,
+    /// Chance.
+    pub random: &'m mut StdRng,
+    /// Lines for the operator.
+    pub journal: &'m dyn Journal,
+    /// Refreshes that handlers wished for.
+    pub refreshes: &'m mut Vec<Refresh>,
+}
+
+/// One query on its way. Its response is lent by the caller at each step.
+#[derive(Debug)]
+pub struct Life<'a> {
+    query: Query<'a>,
+    client: Client,
+    received: Now,
+    /// The handler that acts next on the way down, or that waits.
+    depth: usize,
+    /// The outermost handler that sees the response.
+    floor: usize,
+    notes: Vec<Note>,
+    labels: Labels,
+    clientless: bool,
+    patience: Option<(Duration, usize)>,
+}
+
+impl<'a> Life<'a> {
+    /// A client's query.
+    pub fn new(query: Query<'a>, client: Client, received: Now) -> Life<'a> {
+        Life {
+            query,
+            client,
+            received,
+            depth: 0,
+            floor: 0,
+            notes: Vec::new(),
+            labels: Labels::default(),
+            clientless: false,
+            patience: None,
+        }
+    }
+
+    /// A query without a client, through the handlers below `refresh.depth`; the response ends at
+    /// that handler.
+    pub fn refreshing(refresh: Refresh, received: Now) -> Life<'static> {
+        let mut life = Life::new(refresh.query, refresh.client, received);
+        life.depth = refresh.depth + 1;
+        life.floor = refresh.depth;
+        life.clientless = true;
+        life
+    }
+
+    /// The query, as the handlers left it.
+    pub fn query(&self) -> &Query<'a> {
+        &self.query
+    }
+
+    /// Who asked.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The same life, borrowing nothing: what waits is owned.
+    pub fn into_owned(self) -> Life<'static> {
+        Life {
+            query: self.query.into_owned(),
+            client: self.client,
+            received: self.received,
+            depth: self.depth,
+            floor: self.floor,
+            notes: self.notes,
+            labels: self.labels,
+            clientless: self.clientless,
+            patience: self.patience,
+        }
+    }
+
+    /// The first pass down. `response` must be clear.
+    pub fn start(
+        &mut self,
+        place: Place<'_>,
+        response: &mut Response,
+        means: &mut Means<'_>,
+    ) -> Step {
+        self.labels.wanted = place.block.metadata;
+        self.down(place, response, means)
+    }
+
+    /// The exchange ended: up from the handler that asked for it.
+    pub fn exchanged(
+        &mut self,
+        place: Place<'_>,
+        response: &mut Response,
+        means: &mut Means<'_>,
+        exchanged: &Exchanged,
+    ) -> Step {
+        self.patience = None;
+        match &exchanged.outcome {
+            Ok(bytes) => {
+                if response.take(bytes, "forward").is_err() {
+                    response.fail(Rcode::SERVFAIL, Some("malformed response".into()));
+                }
+            }
+            Err(failure) => response.fail(failure.rcode, Some(failure.text.clone())),
+        }
+        self.up(place, response, means, self.depth + 1, Some(exchanged), false)
+    }
+
+    /// Patience ended before the exchange did: up from the handler whose patience it was.
+    pub fn late(
+        &mut self,
+        place: Place<'_>,
+        response: &mut Response,
+        means: &mut Means<'_>,
+    ) -> Step {
+        let depth = self.patience.take().map_or(self.depth, |(_, depth)| depth);
+        response.fail(Rcode::SERVFAIL, None);
+        self.up(place, response, means, depth + 1, None, true)
+    }
+
+    /// The further question was answered: the handler that asked decides.
+    pub fn answered(
+        &mut self,
+        place: Place<'_>,
+        response: &mut Response,
+        means: &mut Means<'_>,
+        further: &Response,
+    ) -> Step {
+        let depth = self.depth;
+        let mut refresh = false;
+        let mut patience = None;
+        let turn = self.with(
+            place,
+            means,
+            depth,
+            None,
+            false,
+            &mut refresh,
+            &mut patience,
+            |life_query, context| {
+                place.block.chain[depth].answered(life_query, response, further, context)
+            },
+        );
+        self.turned(place, response, means, depth, turn, None)
+    }
+
+    fn down(&mut self, place: Place<'_>, response: &mut Response, means: &mut Means<'_>) -> Step {
+        while let Some(handler) = place.block.chain.get(self.depth) {
+            let depth = self.depth;
+            let mut refresh = false;
+            let mut patience = None;
+            let flow = self.with(
+                place,
+                means,
+                depth,
+                None,
+                false,
+                &mut refresh,
+                &mut patience,
+                |query, context| handler.query(query, response, context),
+            );
+            if refresh {
+                self.wish(depth, means);
+            }
+            if let Some(patience) = patience {
+                self.patience = Some((patience, depth));
+            }
+            match flow {
+                Flow::Next => self.depth += 1,
+                Flow::Answer => return self.up(place, response, means, depth, None, false),
+                Flow::Forward(exchange) => {
+                    return Step::Exchange(exchange, self.patience.map(|(patience, _)| patience));
+                }
+                Flow::Ask(question) => return Step::Ask(question),
+                Flow::Drop(reason) => return Step::Drop(reason),
+            }
+        }
+        match place.block.chain.last() {
+            None => response.fail(Rcode::REFUSED, None),
+            Some(last) => response.fail(
+                Rcode::SERVFAIL,
+                Some(format!("plugin/{}: no next plugin found", last.word()).into()),
+            ),
+        }
+        self.up(place, response, means, self.depth, None, false)
+    }
+
+    /// The way up for the handlers before `below`, innermost first.
+    fn up(
+        &mut self,
+        place: Place<'_>,
+        response: &mut Response,
+        means: &mut Means<'_>,
+        below: usize,
+        exchanged: Option<&Exchanged>,
+        late: bool,
+    ) -> Step {
+        let mut late = late;
+        for depth in (self.floor..below).rev() {
+            self.depth = depth;
+            let mut refresh = false;
+            let mut patience = None;
+            let turn = self.with(
+                place,
+                means,
+                depth,
+                exchanged,
+                late,
+                &mut refresh,
+                &mut patience,
+                |query, context| place.block.chain[depth].response(query, response, context),
+            );
+            late = false;
+            if refresh {
+                self.wish(depth, means);
+            }
+            match turn {
+                Turn::Up => {}
+                turn => return self.turned(place, response, means, depth, turn, exchanged),
+            }
+        }
+        Step::Done
+    }
+
+    fn turned(
+        &mut self,
+        place: Place<'_>,
+        response: &mut Response,
+        means: &mut Means<'_>,
+        depth: usize,
+        turn: Turn,
+        exchanged: Option<&Exchanged>,
+    ) -> Step {
+        match turn {
+            Turn::Up => self.up(place, response, means, depth, exchanged, false),
+            Turn::Down => {
+                response.clear();
+                self.depth = depth + 1;
+                self.down(place, response, means)
+            }
+            Turn::Ask(question) => {
+                self.depth = depth;
+                Step::Ask(question)
+            }
+        }
+    }
+
+    fn wish(&self, depth: usize, means: &mut Means<'_>) {
+        means.refreshes.push(Refresh {
+            query: self.query.clone().into_owned(),
+            depth,
+            client: self.client,
+        });
+    }
+
+    /// Calls a handler with its own note and a context.
+    #[allow(clippy::too_many_arguments)]
+    fn with<T>(
+        &mut self,
+        place: Place<'_>,
+        means: &mut Means<'_>,
+        depth: usize,
+        exchanged: Option<&Exchanged>,
+        late: bool,
+        refresh: &mut bool,
+        patience: &mut Option<Duration>,
+        call: impl FnOnce(&mut Query<'a>, &mut Context<'_>) -> T,
+    ) -> T {
+        let mut note = self.notes.get_mut(depth).and_then(Option::take);
+        let mut context = Context {
+            now: means.now,
+            received: self.received,
+            client: &self.client,
+            server: &place.server.identity,
+            random: means.random,
+            note: &mut note,
+            labels: &mut self.labels,
+            clientless: self.clientless,
+            refresh,
+            patience,
+            late,
+            exchanged,
+            journal: means.journal,
+        };
+        let result = call(&mut self.query, &mut context);
+        if note.is_some() {
+            if self.notes.len() <= depth {
+                self.notes.resize_with(depth + 1, || None);
+            }
+            self.notes[depth] = note;
+        }
+        result
+    }
+}

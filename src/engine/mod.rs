@@ -1,0 +1,12 @@
+//! The snapshot of a loaded Corefile, zone lookup, the chain, the life of one query, the table of
+//! questions in flight. Names no socket, no clock, no thread.
+
+mod flight;
+mod life;
+mod snapshot;
+mod zones;
+
+pub use flight::{Flights, Role};
+pub use life::{Life, Means, Place, Refresh, Step};
+pub use snapshot::{Block, BuildError, Server, Snapshot, World, build};
+pub use zones::Zones;

@@ -1,0 +1,12 @@
+//! The registry: CoreDNS's names, handles whose cells belong to threads, text exposition.
+//!
+//! Owns every counter of the process. A handle is found once, by its labels, and moved without a
+//! lock: each worker thread has its own cell, the scrape sums. Never decides anything.
+
+mod cells;
+pub mod names;
+mod registry;
+
+pub use cells::{Counter, Gauge, Histogram, enter_worker};
+pub use names::{Desc, Kind};
+pub use registry::Registry;

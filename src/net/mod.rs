@@ -1,0 +1,6 @@
+//! Sockets in, engine, sockets out: workers, UDP, TCP, upstream connections.
+//!
+//! Owns every socket and every await. Never looks inside a message beyond framing and id: what a
+//! message means is the engine's and the plugins' to say.
+
+pub mod upstream;

@@ -1,0 +1,147 @@
+//! The plugin contract and THE ordered table of directives.
+//!
+//! A directive is text; its plugin is a file or folder here; its handler is the running part. Two
+//! passes, both synchronous and total: down with the query, up with the response. Waiting is a
+//! value ([`Flow::Forward`], [`Flow::Ask`]), not a future. Plugins never open a socket, start a
+//! thread or read the time: all comes in through [`Context`] and [`Setup`].
+
+mod context;
+mod journal;
+mod service;
+mod setup;
+mod table;
+
+pub mod bind;
+pub mod bufsize;
+pub mod cache;
+pub mod debug;
+pub mod dns64;
+pub mod dnstap;
+pub mod errors;
+pub mod forward;
+pub mod health;
+pub mod hosts;
+pub mod loadbalance;
+pub mod log;
+pub mod looping;
+pub mod metadata;
+pub mod pprof;
+pub mod prometheus;
+pub mod ready;
+pub mod reload;
+pub mod rewrite;
+pub mod template;
+pub mod timeouts;
+pub mod trace;
+pub mod whoami;
+
+pub use context::{Client, Context, Labels, Note, Now, ServerIdentity};
+pub use journal::{Journal, Level};
+pub use service::{LoopProbe, Service};
+pub use setup::{BlockDraft, Carried, PerServer, Setup, Timeouts};
+pub use table::{DirectiveRow, TABLE, is_known};
+
+use crate::corefile::Surroundings;
+use crate::dns::{Query, Response};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a handler decides on the way down.
+#[derive(Debug)]
+pub enum Flow {
+    /// Not mine: on to the handler below.
+    Next,
+    /// The response is complete (written or failed): turn round, up through the handlers above.
+    Answer,
+    /// Ask upstream; the response then passes up from this handler on, itself included.
+    Forward(forward::Exchange),
+    /// Ask one further question through the whole server; the result comes to
+    /// [`Handler::answered`].
+    Ask(Box<Query<'static>>),
+    /// No reply at all; counted under the reason.
+    Drop(DropReason),
+}
+
+/// What a handler decides on the way up.
+#[derive(Debug)]
+pub enum Turn {
+    /// On to the handler above.
+    Up,
+    /// Throw the response away and go down again, from the handler below this one.
+    Down,
+    /// Ask one further question through the whole server; the result comes to
+    /// [`Handler::answered`].
+    Ask(Box<Query<'static>>),
+}
+
+/// Why a query gets no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// The Corefile asks for it (`acl … drop`).
+    Policy,
+}
+
+/// The running part of a directive in one server block's chain.
+pub trait Handler: Send + Sync {
+    /// The directive's word: metrics label and log text.
+    fn word(&self) -> &'static str;
+
+    /// The way down. `response` is empty unless this handler writes it.
+    fn query(
+        &self,
+        query: &mut Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+    ) -> Flow {
+        let _ = (query, response, context);
+        Flow::Next
+    }
+
+    /// The way up: for every handler above the one that answered, and for the one that returned
+    /// [`Flow::Forward`]. `response` may hold no message ([`crate::dns::Written::Nothing`]).
+    fn response(
+        &self,
+        query: &mut Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+    ) -> Turn {
+        let _ = (query, response, context);
+        Turn::Up
+    }
+
+    /// The result of a question that this handler asked; `response` is what it was before.
+    fn answered(
+        &self,
+        query: &mut Query<'_>,
+        response: &mut Response,
+        further: &Response,
+        context: &mut Context<'_>,
+    ) -> Turn {
+        let _ = (query, response, further, context);
+        Turn::Up
+    }
+
+    /// True when its presence lets classes other than IN pass (spec/coredns.md §5.3): `forward`.
+    fn takes_any_class(&self) -> bool {
+        false
+    }
+
+    /// How often [`Handler::upkeep`] wants to run, if at all.
+    fn upkeep_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Periodic work outside of queries: sweep expired entries, read a changed hosts file, print a
+    /// consolidated error. Runs on a thread that serves no queries.
+    fn upkeep(&self, now: Now, surroundings: &dyn Surroundings, journal: &dyn Journal) {
+        let _ = (now, surroundings, journal);
+    }
+
+    /// The last call before the handler goes (shutdown, reload): flush what is pending.
+    fn flush(&self, now: Now, journal: &dyn Journal) {
+        let _ = (now, journal);
+    }
+}
+
+/// A server block's handlers, outermost first.
+pub type Chain = Vec<Arc<dyn Handler>>;

@@ -1,0 +1,1 @@
+//! System calls made safe. The only `unsafe` of the project stands here. Never knows DNS.

@@ -10,6 +10,9 @@ mod journal;
 mod service;
 mod setup;
 mod table;
+#[cfg(test)]
+#[allow(dead_code)]
+pub(crate) mod testing;
 
 pub mod bind;
 pub mod bufsize;

@@ -1,0 +1,581 @@
+//! What every handler's tests stand on: a chain run through the engine's passes with no socket, no
+//! runtime and a clock that the test moves.
+//!
+//! Owns a [`Bench`] (time, chance, journal, registry, client), scripted responses written as
+//! record text, and the text of responses. Knows the order of passes as `engine::life` has it, and
+//! never decides anything beyond it.
+
+use super::forward::{Exchange, ExchangeFailure, Exchanged};
+use super::{
+    BlockDraft, Carried, Chain, Client, Context, DropReason, Flow, Handler, Journal, Labels, Level,
+    Note, Now, ServerIdentity, Service, Setup, TABLE, Turn,
+};
+use crate::corefile::{
+    CorefileError, Dispenser, KeyTransport, ServerKey, Surroundings, parse, parse_keys,
+};
+use crate::dns::{
+    Class, Message, Name, Query, Rcode, Record, RecordType, Response, Section, Transport, Writer,
+    Written,
+};
+use crate::metrics::Registry;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A journal that keeps its lines: `[INFO] text`.
+#[derive(Debug, Default)]
+pub(crate) struct FakeJournal {
+    lines: Mutex<Vec<String>>,
+}
+
+impl FakeJournal {
+    /// The lines since the last call.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lines.lock().unwrap())
+    }
+}
+
+impl Journal for FakeJournal {
+    fn line(&self, level: Level, text: fmt::Arguments<'_>) {
+        self.lines.lock().unwrap().push(format!("[{}] {text}", level.word()));
+    }
+}
+
+/// How one query ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The response above the outermost handler.
+    pub(crate) response: Response,
+    /// The query as the handlers left it.
+    pub(crate) query: Query<'static>,
+    /// Set when a handler dropped the query.
+    pub(crate) dropped: Option<DropReason>,
+    /// The exchanges that handlers asked for.
+    pub(crate) exchanges: Vec<Exchange>,
+    /// The further questions that handlers asked.
+    pub(crate) further: Vec<Query<'static>>,
+    /// The wishes for a refresh: the handler's place in the chain and the query it saw.
+    pub(crate) refreshes: Vec<(usize, Query<'static>)>,
+    /// The metadata labels at the end.
+    pub(crate) labels: Vec<(&'static str, String)>,
+}
+
+impl Outcome {
+    /// All records as text, sections in order, OPT left out: `a.test. 300 IN A 192.0.2.1`.
+    pub(crate) fn records(&self) -> Vec<String> {
+        records_of(&self.response)
+    }
+}
+
+/// Time, chance, client, journal and registry of a test.
+pub(crate) struct Bench {
+    /// The clock: both readings move together with [`Bench::advance`].
+    pub(crate) now: Now,
+    /// Who asks: 127.0.0.1:40212 over UDP, unless changed.
+    pub(crate) client: Client,
+    /// The listener: `dns://127.0.0.53:53`.
+    pub(crate) server: ServerIdentity,
+    /// Chance, seeded.
+    pub(crate) random: StdRng,
+    /// The lines.
+    pub(crate) journal: FakeJournal,
+    /// The registry.
+    pub(crate) metrics: Registry,
+    /// What survives a reload.
+    pub(crate) carried: Carried,
+    /// The services of the last [`Bench::load`].
+    pub(crate) services: Vec<Service>,
+    /// The block of the last [`Bench::load`], its chain included.
+    pub(crate) block: BlockDraft,
+    /// The keys of the blocks that are loaded.
+    pub(crate) keys: Vec<String>,
+    /// Whether metadata labels are collected.
+    pub(crate) labels_wanted: bool,
+    /// When set, no response comes before a handler's patience ends.
+    pub(crate) upstream_is_late: bool,
+    /// How long an exchange takes, as told to handlers. The clock does not move.
+    pub(crate) exchange_takes: Duration,
+}
+
+impl Bench {
+    /// A bench at monotonic 1000 s with key `.:53`.
+    pub(crate) fn new() -> Bench {
+        Bench {
+            now: Now {
+                monotonic: Duration::from_secs(1000),
+                unix: Duration::from_secs(1_700_000_000),
+            },
+            client: Client {
+                address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40212),
+                local: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), 53),
+                transport: Transport::Udp,
+            },
+            server: ServerIdentity { label: Arc::from("dns://127.0.0.53:53"), index: 0 },
+            random: StdRng::seed_from_u64(7),
+            journal: FakeJournal::default(),
+            metrics: Registry::new(1),
+            carried: Carried::default(),
+            services: Vec::new(),
+            block: BlockDraft::default(),
+            keys: vec![".:53".to_owned()],
+            labels_wanted: false,
+            upstream_is_late: false,
+            exchange_takes: Duration::from_millis(3),
+        }
+    }
+
+    /// Moves the clock.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.now.monotonic += by;
+        self.now.unix += by;
+    }
+
+    /// Sets up the directives of one server block as text, in table order, and gives its chain.
+    /// The first line of `directives` is line 2 of `Corefile`.
+    pub(crate) fn load(
+        &mut self,
+        directives: &str,
+        surroundings: &dyn Surroundings,
+    ) -> Result<Chain, CorefileError> {
+        let text = format!("{} {{\n{directives}\n}}\n", self.keys.join(" "));
+        let tree = parse(text.as_bytes(), "Corefile", &|_| true, surroundings)?;
+        let keys = self.keys.iter().flat_map(|key| keys_of(key)).collect();
+        self.block = BlockDraft { keys, ..BlockDraft::default() };
+        self.services.clear();
+        self.carried = self.carried.next();
+        for row in TABLE {
+            let Some(setup) = row.setup else { continue };
+            for directive in tree.blocks.iter().flat_map(|block| &block.directives) {
+                if directive.word != row.word {
+                    continue;
+                }
+                setup(&mut Setup {
+                    dispenser: Dispenser::new(&directive.tokens),
+                    block: &mut self.block,
+                    surroundings,
+                    metrics: &self.metrics,
+                    carried: &mut self.carried,
+                    services: &mut self.services,
+                    random: &mut self.random,
+                    journal: &self.journal,
+                })?;
+            }
+        }
+        self.labels_wanted = self.block.metadata;
+        Ok(self.block.chain.clone())
+    }
+
+    /// The text of the error that `directives` give.
+    pub(crate) fn load_error(
+        &mut self,
+        directives: &str,
+        surroundings: &dyn Surroundings,
+    ) -> String {
+        match self.load(directives, surroundings) {
+            Ok(_) => panic!("no error: {directives}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// One query through `chain`. `below` plays all that is not in the chain: it answers where the
+    /// chain ends, for exchanges and for further questions.
+    pub(crate) fn ask(
+        &mut self,
+        chain: &[Arc<dyn Handler>],
+        query: Query<'_>,
+        mut below: impl FnMut(&Query<'_>, &mut Response),
+    ) -> Outcome {
+        self.run(chain, query.into_owned(), 0, 0, false, &mut below)
+    }
+
+    /// A refresh as a handler wished for it: below the handler at `depth`, ending there.
+    pub(crate) fn refresh(
+        &mut self,
+        chain: &[Arc<dyn Handler>],
+        (depth, query): (usize, Query<'static>),
+        mut below: impl FnMut(&Query<'_>, &mut Response),
+    ) -> Outcome {
+        self.run(chain, query, depth + 1, depth, true, &mut below)
+    }
+
+    /// Calls every handler's upkeep once.
+    pub(crate) fn upkeep(&self, chain: &[Arc<dyn Handler>], surroundings: &dyn Surroundings) {
+        for handler in chain {
+            handler.upkeep(self.now, surroundings, &self.journal);
+        }
+    }
+
+    /// Calls every handler's flush.
+    pub(crate) fn flush(&self, chain: &[Arc<dyn Handler>]) {
+        for handler in chain {
+            handler.flush(self.now, &self.journal);
+        }
+    }
+
+    fn run(
+        &mut self,
+        chain: &[Arc<dyn Handler>],
+        query: Query<'static>,
+        depth: usize,
+        floor: usize,
+        clientless: bool,
+        below: &mut dyn FnMut(&Query<'_>, &mut Response),
+    ) -> Outcome {
+        let late = self.upstream_is_late;
+        let mut run = Run {
+            bench: self,
+            chain,
+            floor,
+            clientless,
+            notes: (0..chain.len()).map(|_| None).collect(),
+            labels: Labels::default(),
+            patience: None,
+            late,
+            below,
+            outcome: Outcome {
+                response: Response::new(),
+                query,
+                dropped: None,
+                exchanges: Vec::new(),
+                further: Vec::new(),
+                refreshes: Vec::new(),
+                labels: Vec::new(),
+            },
+        };
+        run.labels.wanted = run.bench.labels_wanted;
+        run.down(depth);
+        run.outcome.labels = run.labels.pairs;
+        run.outcome
+    }
+}
+
+/// One query under way.
+struct Run<'r> {
+    bench: &'r mut Bench,
+    chain: &'r [Arc<dyn Handler>],
+    floor: usize,
+    clientless: bool,
+    notes: Vec<Note>,
+    labels: Labels,
+    patience: Option<usize>,
+    late: bool,
+    below: &'r mut dyn FnMut(&Query<'_>, &mut Response),
+    outcome: Outcome,
+}
+
+impl Run<'_> {
+    fn down(&mut self, from: usize) {
+        for depth in from..self.chain.len() {
+            let handler = self.chain[depth].clone();
+            let flow = self.call(depth, None, false, |query, response, context| {
+                handler.query(query, response, context)
+            });
+            match flow {
+                Flow::Next => {}
+                Flow::Answer => return self.up(depth, None, false),
+                Flow::Forward(exchange) => {
+                    self.outcome.exchanges.push(exchange);
+                    if let Some(patient) = self.impatient() {
+                        self.outcome.response.fail(Rcode::SERVFAIL, None);
+                        return self.up(patient + 1, None, true);
+                    }
+                    let exchanged = self.exchange();
+                    return self.up(depth + 1, Some(&exchanged), false);
+                }
+                Flow::Ask(question) => return self.further(depth, *question),
+                Flow::Drop(reason) => {
+                    self.outcome.dropped = Some(reason);
+                    return;
+                }
+            }
+        }
+        if let Some(patient) = self.impatient() {
+            self.outcome.response.fail(Rcode::SERVFAIL, None);
+            return self.up(patient + 1, None, true);
+        }
+        (self.below)(&self.outcome.query, &mut self.outcome.response);
+        self.up(self.chain.len(), None, false);
+    }
+
+    fn impatient(&mut self) -> Option<usize> {
+        self.patience.take().filter(|_| self.late)
+    }
+
+    /// Has `below` answer in an upstream's place.
+    fn exchange(&mut self) -> Exchanged {
+        (self.below)(&self.outcome.query, &mut self.outcome.response);
+        let response = &mut self.outcome.response;
+        let outcome = match response.written {
+            Written::Message => Ok(Arc::from(response.wire.as_slice())),
+            Written::Nothing => Err(ExchangeFailure {
+                rcode: response.rcode,
+                text: response.error.clone().unwrap_or_default(),
+            }),
+        };
+        Exchanged {
+            outcome,
+            upstream: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)), 53)),
+            took: self.bench.exchange_takes,
+        }
+    }
+
+    fn further(&mut self, depth: usize, question: Query<'static>) {
+        let mut result = Response::new();
+        (self.below)(&question, &mut result);
+        self.outcome.further.push(question);
+        let handler = self.chain[depth].clone();
+        let turn = self.call(depth, None, false, |query, response, context| {
+            handler.answered(query, response, &result, context)
+        });
+        self.turned(depth, turn, None);
+    }
+
+    fn turned(&mut self, depth: usize, turn: Turn, exchanged: Option<&Exchanged>) {
+        match turn {
+            Turn::Up => self.up(depth, exchanged, false),
+            Turn::Down => {
+                self.outcome.response.clear();
+                self.down(depth + 1);
+            }
+            Turn::Ask(question) => self.further(depth, *question),
+        }
+    }
+
+    fn up(&mut self, below: usize, exchanged: Option<&Exchanged>, late: bool) {
+        let mut late = late;
+        for depth in (self.floor..below).rev() {
+            let handler = self.chain[depth].clone();
+            let turn = self.call(depth, exchanged, late, |query, response, context| {
+                handler.response(query, response, context)
+            });
+            late = false;
+            if !matches!(turn, Turn::Up) {
+                return self.turned(depth, turn, exchanged);
+            }
+        }
+    }
+
+    fn call<T>(
+        &mut self,
+        depth: usize,
+        exchanged: Option<&Exchanged>,
+        late: bool,
+        call: impl FnOnce(&mut Query<'_>, &mut Response, &mut Context<'_>) -> T,
+    ) -> T {
+        let (mut refresh, mut patience) = (false, None);
+        let bench = &mut *self.bench;
+        let mut context = Context {
+            now: bench.now,
+            received: bench.now,
+            client: &bench.client,
+            server: &bench.server,
+            random: &mut bench.random,
+            note: &mut self.notes[depth],
+            labels: &mut self.labels,
+            clientless: self.clientless,
+            refresh: &mut refresh,
+            patience: &mut patience,
+            late,
+            exchanged,
+            journal: &bench.journal,
+        };
+        let result = call(&mut self.outcome.query, &mut self.outcome.response, &mut context);
+        if refresh {
+            self.outcome.refreshes.push((depth, self.outcome.query.clone().into_owned()));
+        }
+        if patience.is_some() {
+            self.patience = Some(depth);
+        }
+        result
+    }
+}
+
+fn keys_of(text: &str) -> Vec<ServerKey> {
+    match parse_keys(text, 53) {
+        Ok(keys) => keys,
+        Err(error) => panic!("bad key {text}: {error}"),
+    }
+}
+
+/// A key of zone `zone`, port 53.
+pub(crate) fn key(zone: &str) -> ServerKey {
+    ServerKey { transport: KeyTransport::Dns, zone: name(zone), port: "53".to_owned() }
+}
+
+/// A name from text that the test knows to be right.
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// A query of class IN with RD, id 0.
+pub(crate) fn query(qname: &str, qtype: RecordType) -> Query<'static> {
+    Query::new(&name(qname), qtype, Class::IN, true)
+}
+
+/// Writes a response with the given records: `"a.test. 300 IN A 192.0.2.1"` goes to the answer
+/// section, `"authority: …"` and `"additional: …"` to theirs.
+pub(crate) fn respond(query: &Query<'_>, response: &mut Response, rcode: Rcode, records: &[&str]) {
+    let mut wire = Vec::new();
+    let flags = 0x8180 | (rcode.0 & 0xf);
+    let mut writer = Writer::new(&mut wire, query.id(), flags);
+    writer.question(query.question());
+    for section in [Section::Answer, Section::Authority, Section::Additional] {
+        for text in records {
+            let (place, text) = match text.split_once(": ") {
+                Some(("authority", text)) => (Section::Authority, text),
+                Some(("additional", text)) => (Section::Additional, text),
+                _ => (Section::Answer, *text),
+            };
+            if place == section {
+                let record = parse_record(text);
+                writer.raw_record(
+                    section,
+                    record.owner.as_bytes(),
+                    record.rtype,
+                    record.class,
+                    record.ttl,
+                    &record.rdata,
+                );
+            }
+        }
+    }
+    response.take(&wire, "forward").unwrap();
+}
+
+/// A closure for [`Bench::ask`] that always responds the same.
+pub(crate) fn always<'s>(
+    rcode: Rcode,
+    records: &'s [&'s str],
+) -> impl FnMut(&Query<'_>, &mut Response) + 's {
+    move |query, response| respond(query, response, rcode, records)
+}
+
+/// A closure for [`Bench::ask`] that never is to be called.
+pub(crate) fn nobody(query: &Query<'_>, _response: &mut Response) {
+    panic!("nobody may be asked for {}", query.name());
+}
+
+/// A record from text.
+#[derive(Debug)]
+pub(crate) struct TextRecord {
+    /// The owner name.
+    pub(crate) owner: Name,
+    /// TYPE.
+    pub(crate) rtype: RecordType,
+    /// CLASS.
+    pub(crate) class: Class,
+    /// TTL in seconds.
+    pub(crate) ttl: u32,
+    /// RDATA without compression.
+    pub(crate) rdata: Vec<u8>,
+}
+
+/// Reads `OWNER TTL CLASS TYPE RDATA…` for A, AAAA, NS, CNAME, PTR, DNAME, MX, TXT, SRV, SOA; any
+/// other type takes its RDATA as hexadecimal digits.
+pub(crate) fn parse_record(text: &str) -> TextRecord {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let rtype: RecordType = words[3].parse().unwrap();
+    let mut rdata = Vec::new();
+    let number = |at: usize| words[at].parse::<u32>().unwrap();
+    let short = |at: usize| words[at].parse::<u16>().unwrap().to_be_bytes();
+    match rtype {
+        RecordType::A => rdata.extend(words[4].parse::<Ipv4Addr>().unwrap().octets()),
+        RecordType::AAAA => rdata.extend(words[4].parse::<Ipv6Addr>().unwrap().octets()),
+        RecordType::NS | RecordType::CNAME | RecordType::PTR | RecordType::DNAME => {
+            rdata.extend(name(words[4]).as_bytes());
+        }
+        RecordType::MX => {
+            rdata.extend(short(4));
+            rdata.extend(name(words[5]).as_bytes());
+        }
+        RecordType::SRV => {
+            for at in 4..7 {
+                rdata.extend(short(at));
+            }
+            rdata.extend(name(words[7]).as_bytes());
+        }
+        RecordType::SOA => {
+            rdata.extend(name(words[4]).as_bytes());
+            rdata.extend(name(words[5]).as_bytes());
+            for at in 6..11 {
+                rdata.extend(number(at).to_be_bytes());
+            }
+        }
+        RecordType::TXT => {
+            for word in &words[4..] {
+                let word = word.trim_matches('"');
+                rdata.push(word.len() as u8);
+                rdata.extend(word.as_bytes());
+            }
+        }
+        _ => {
+            let digits = words[4..].concat();
+            for at in (0..digits.len()).step_by(2) {
+                rdata.push(u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
+            }
+        }
+    }
+    TextRecord {
+        owner: name(words[0]),
+        ttl: number(1),
+        class: words[2].parse().unwrap(),
+        rtype,
+        rdata,
+    }
+}
+
+/// All records of a response as text, OPT left out; empty when nothing is written.
+pub(crate) fn records_of(response: &Response) -> Vec<String> {
+    if response.written == Written::Nothing {
+        return Vec::new();
+    }
+    let message = response.message().unwrap();
+    message
+        .records()
+        .filter(|record| record.rtype != RecordType::OPT)
+        .map(|record| record_text(&message, &record))
+        .collect()
+}
+
+fn record_text(message: &Message<'_>, record: &Record) -> String {
+    let wire = message.wire();
+    let rdata = &wire[record.rdata.clone()];
+    let at = record.rdata.start;
+    let name_at = |at: usize| Name::parse(wire, at).unwrap();
+    let short = |at: usize| u16::from_be_bytes([rdata[at], rdata[at + 1]]);
+    let value = match record.rtype {
+        RecordType::A => Ipv4Addr::from(<[u8; 4]>::try_from(rdata).unwrap()).to_string(),
+        RecordType::AAAA => Ipv6Addr::from(<[u8; 16]>::try_from(rdata).unwrap()).to_string(),
+        RecordType::NS | RecordType::CNAME | RecordType::PTR | RecordType::DNAME => {
+            name_at(at).0.to_string()
+        }
+        RecordType::MX => format!("{} {}", short(0), name_at(at + 2).0),
+        RecordType::SRV => {
+            format!("{} {} {} {}", short(0), short(2), short(4), name_at(at + 6).0)
+        }
+        RecordType::SOA => {
+            let (primary, after) = name_at(at);
+            let (mailbox, after) = name_at(after);
+            let numbers: Vec<String> = wire[after..record.rdata.end]
+                .chunks(4)
+                .map(|four| u32::from_be_bytes(four.try_into().unwrap()).to_string())
+                .collect();
+            format!("{primary} {mailbox} {}", numbers.join(" "))
+        }
+        RecordType::TXT => {
+            let mut words = Vec::new();
+            let mut rest = rdata;
+            while let Some((&length, tail)) = rest.split_first() {
+                let (word, tail) = tail.split_at(usize::from(length));
+                words.push(format!("\"{}\"", String::from_utf8_lossy(word)));
+                rest = tail;
+            }
+            words.join(" ")
+        }
+        _ => rdata.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    format!("{} {} {} {} {value}", message.owner(record), record.ttl, record.class, record.rtype)
+}

@@ -5,8 +5,9 @@
 
 mod cells;
 pub mod names;
+mod process;
 mod registry;
 
 pub use cells::{Counter, Gauge, Histogram, enter_worker};
 pub use names::{Desc, Kind};
-pub use registry::Registry;
+pub use registry::{MOST_SERIES, Registry};

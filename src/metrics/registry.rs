@@ -1,44 +1,324 @@
 //! Finds or makes a metric by description and labels; writes all as text.
+//!
+//! Owns every series of the process. Its lock is taken when a handle is made and at a scrape,
+//! never while a query passes.
 
-use super::{Counter, Desc, Gauge, Histogram};
+use super::cells::{Counter, Gauge, Histogram};
+use super::names::{Desc, Kind};
+use super::{names, process};
+use prometheus::proto;
+use prometheus::{Encoder, TextEncoder};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The greatest number of series of one metric. What comes after still counts, unseen: labels
+/// come from the Corefile and from small fixed sets, so this is never reached by traffic alone.
+pub const MOST_SERIES: usize = 10_000;
 
 /// All metrics of the process. Cloning shares it.
 #[derive(Debug, Clone)]
-pub struct Registry(#[allow(dead_code)] std::sync::Arc<()>);
+pub struct Registry(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    workers: usize,
+    families: Mutex<BTreeMap<&'static str, Family>>,
+}
+
+#[derive(Debug)]
+struct Family {
+    desc: &'static Desc,
+    series: BTreeMap<Box<[Box<str>]>, Series>,
+}
+
+#[derive(Debug, Clone)]
+enum Series {
+    Counter(Counter),
+    Gauge(Gauge),
+    Histogram(Histogram),
+}
+
+impl Series {
+    fn new(kind: Kind, workers: usize) -> Series {
+        match kind {
+            Kind::Counter => Series::Counter(Counter::new(workers)),
+            Kind::Gauge => Series::Gauge(Gauge::new()),
+            Kind::Histogram(bounds) => Series::Histogram(Histogram::new(workers, bounds)),
+        }
+    }
+}
 
 impl Registry {
-    /// A registry for `workers` threads with cells of their own, beside the shared one.
+    /// A registry for `workers` threads with cells of their own, beside the shared one. The
+    /// metrics that CoreDNS always shows are there from the start.
     pub fn new(workers: usize) -> Registry {
-        let _ = workers;
-        todo!()
+        let registry = Registry(Arc::new(Inner { workers, families: Mutex::default() }));
+        for desc in names::ALWAYS {
+            registry.series(desc, &[]);
+        }
+        for kind in names::SETUP_ERROR_KINDS {
+            registry.counter(&names::SETUP_ERRORS, &[kind]);
+        }
+        for code in names::SCRAPE_CODES {
+            registry.counter(&names::SCRAPES, &[code]);
+        }
+        registry
     }
 
     /// The counter with these label values, made at first use. Takes a lock: not for the hit path.
     pub fn counter(&self, desc: &'static Desc, labels: &[&str]) -> Counter {
-        let _ = (desc, labels);
-        todo!()
+        match self.series(desc, labels) {
+            Series::Counter(counter) => counter,
+            _ => {
+                debug_assert!(false, "{} is no counter", desc.name);
+                Counter::new(0)
+            }
+        }
     }
 
     /// The gauge with these label values, made at first use.
     pub fn gauge(&self, desc: &'static Desc, labels: &[&str]) -> Gauge {
-        let _ = (desc, labels);
-        todo!()
+        match self.series(desc, labels) {
+            Series::Gauge(gauge) => gauge,
+            _ => {
+                debug_assert!(false, "{} is no gauge", desc.name);
+                Gauge::new()
+            }
+        }
     }
 
     /// The histogram with these label values, made at first use.
     pub fn histogram(&self, desc: &'static Desc, labels: &[&str]) -> Histogram {
-        let _ = (desc, labels);
-        todo!()
+        match self.series(desc, labels) {
+            Series::Histogram(histogram) => histogram,
+            _ => {
+                debug_assert!(false, "{} is no histogram", desc.name);
+                Histogram::new(0, &[])
+            }
+        }
     }
 
     /// Removes all series of a metric (`coredns_plugin_enabled` at a reload).
     pub fn reset(&self, desc: &'static Desc) {
-        let _ = desc;
-        todo!()
+        self.families().remove(desc.name);
     }
 
-    /// The text exposition format 0.0.4 of everything.
+    /// The text exposition format 0.0.4 of everything: families by name, series by label values,
+    /// label names in alphabetical order; the process's own numbers are read now.
     pub fn text(&self) -> String {
-        todo!()
+        let mut families: Vec<proto::MetricFamily> = self
+            .families()
+            .values()
+            .filter(|family| !family.series.is_empty())
+            .map(Family::proto)
+            .collect();
+        families.extend(process::families());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut text = Vec::with_capacity(64 * 1024);
+        // Writing into memory fails only for families without name or series; there are none.
+        let _ = TextEncoder::new().encode(&families, &mut text);
+        String::from_utf8(text)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    }
+
+    fn series(&self, desc: &'static Desc, labels: &[&str]) -> Series {
+        debug_assert_eq!(desc.labels.len(), labels.len(), "labels of {}", desc.name);
+        let mut families = self.families();
+        let family =
+            families.entry(desc.name).or_insert_with(|| Family { desc, series: BTreeMap::new() });
+        let key: Box<[Box<str>]> = labels.iter().map(|&value| value.into()).collect();
+        if let Some(series) = family.series.get(&key) {
+            return series.clone();
+        }
+        let series = Series::new(desc.kind, self.0.workers);
+        if family.series.len() < MOST_SERIES {
+            family.series.insert(key, series.clone());
+        }
+        series
+    }
+
+    fn families(&self) -> MutexGuard<'_, BTreeMap<&'static str, Family>> {
+        self.0.families.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Family {
+    fn proto(&self) -> proto::MetricFamily {
+        let mut metrics: Vec<(Vec<proto::LabelPair>, proto::Metric)> = self
+            .series
+            .iter()
+            .map(|(values, series)| {
+                let mut labels: Vec<proto::LabelPair> =
+                    self.desc.labels.iter().zip(values).map(|(n, v)| label(n, v)).collect();
+                labels.sort_by(|a, b| a.name().cmp(b.name()));
+                (labels, metric(series))
+            })
+            .collect();
+        metrics.sort_by(|(a, _), (b, _)| {
+            a.iter().map(proto::LabelPair::value).cmp(b.iter().map(proto::LabelPair::value))
+        });
+        family(
+            self.desc,
+            metrics
+                .into_iter()
+                .map(|(labels, mut metric)| {
+                    metric.set_label(labels);
+                    metric
+                })
+                .collect(),
+        )
+    }
+}
+
+/// A family with the description's name, help and type.
+pub(super) fn family(desc: &Desc, metrics: Vec<proto::Metric>) -> proto::MetricFamily {
+    let mut family = proto::MetricFamily::default();
+    family.set_name(desc.name.to_owned());
+    family.set_help(desc.help.to_owned());
+    family.set_field_type(match desc.kind {
+        Kind::Counter => proto::MetricType::COUNTER,
+        Kind::Gauge => proto::MetricType::GAUGE,
+        Kind::Histogram(_) => proto::MetricType::HISTOGRAM,
+    });
+    family.set_metric(metrics);
+    family
+}
+
+fn label(name: &str, value: &str) -> proto::LabelPair {
+    let mut label = proto::LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.to_owned());
+    label
+}
+
+fn metric(series: &Series) -> proto::Metric {
+    match series {
+        Series::Counter(counter) => number(Kind::Counter, counter.value() as f64),
+        Series::Gauge(gauge) => number(Kind::Gauge, gauge.value()),
+        Series::Histogram(histogram) => {
+            let reading = histogram.read();
+            let mut total = 0;
+            let mut buckets = Vec::with_capacity(reading.counts.len());
+            for (bound, count) in histogram.bounds().iter().zip(&reading.counts) {
+                total += count;
+                let mut bucket = proto::Bucket::default();
+                bucket.set_upper_bound(*bound);
+                bucket.set_cumulative_count(total);
+                buckets.push(bucket);
+            }
+            let mut value = proto::Histogram::default();
+            value.set_bucket(buckets);
+            value.set_sample_count(total + reading.counts.last().copied().unwrap_or(0));
+            value.set_sample_sum(reading.sum);
+            let mut metric = proto::Metric::default();
+            metric.set_histogram(value);
+            metric
+        }
+    }
+}
+
+/// A counter's or gauge's value without labels.
+pub(super) fn number(kind: Kind, value: f64) -> proto::Metric {
+    let mut metric = proto::Metric::default();
+    if kind == Kind::Counter {
+        let mut counter = proto::Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static HITS: Desc =
+        Desc { name: "a_total", help: "Help.", labels: &["zone", "kind"], kind: Kind::Counter };
+    static TIMES: Desc = Desc {
+        name: "b_seconds",
+        help: "Times.",
+        labels: &[],
+        kind: Kind::Histogram(&[0.00025, 16000.0]),
+    };
+
+    fn lines(registry: &Registry, start: &str) -> Vec<String> {
+        registry.text().lines().filter(|line| line.contains(start)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_same_labels_give_the_same_counter() {
+        let registry = Registry::new(0);
+        registry.counter(&HITS, &[".", "x"]).increment();
+        registry.counter(&HITS, &[".", "x"]).increment();
+        assert_eq!(registry.counter(&HITS, &[".", "x"]).value(), 2);
+        assert_eq!(registry.counter(&HITS, &[".", "y"]).value(), 0);
+    }
+
+    #[test]
+    fn text_has_help_type_and_sorted_labels() {
+        let registry = Registry::new(0);
+        registry.counter(&HITS, &["b.", "a"]).add(3);
+        registry.counter(&HITS, &["a.", "\"z\\"]).add(4);
+        assert_eq!(
+            lines(&registry, "a_total"),
+            [
+                "# HELP a_total Help.",
+                "# TYPE a_total counter",
+                r#"a_total{kind="\"z\\",zone="a."} 4"#,
+                r#"a_total{kind="a",zone="b."} 3"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_end_at_infinity() {
+        let registry = Registry::new(0);
+        let times = registry.histogram(&TIMES, &[]);
+        times.observe(0.0001);
+        times.observe(1.5);
+        times.observe(20000.0);
+        assert_eq!(
+            lines(&registry, "b_seconds"),
+            [
+                "# HELP b_seconds Times.",
+                "# TYPE b_seconds histogram",
+                r#"b_seconds_bucket{le="0.00025"} 1"#,
+                r#"b_seconds_bucket{le="16000"} 2"#,
+                r#"b_seconds_bucket{le="+Inf"} 3"#,
+                "b_seconds_sum 20001.5001",
+                "b_seconds_count 3",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_reset_removes_the_series() {
+        let registry = Registry::new(0);
+        registry.counter(&HITS, &[".", "x"]).increment();
+        registry.reset(&HITS);
+        assert!(lines(&registry, "a_total").is_empty());
+    }
+
+    #[test]
+    fn what_coredns_always_shows_is_there_from_the_start() {
+        let text = Registry::new(0).text();
+        for line in [
+            "coredns_panics_total 0",
+            "coredns_reload_failed_total 0",
+            "coredns_hosts_reload_timestamp_seconds 0",
+            "coredns_forward_healthcheck_broken_total 0",
+            "coredns_forward_max_concurrent_rejects_total 0",
+            "coredns_health_request_failures_total 0",
+            "coredns_health_request_duration_seconds_count 0",
+            r#"coredns_nodecache_setup_errors_total{errortype="iptables_lock"} 0"#,
+            r#"promhttp_metric_handler_requests_total{code="200"} 0"#,
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}");
+        }
+        assert!(!text.contains("reload_version_info"));
     }
 }

@@ -68,8 +68,9 @@ fn sources() -> Vec<Source> {
             let first = path.strip_prefix(&src).unwrap().components().next().unwrap();
             let layer = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
             let own_tests = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
-            let is_tests = path.file_name().is_some_and(|name| name == "tests.rs" || name == "testing.rs")
-                || path.components().any(|part| part.as_os_str() == "tests");
+            let is_tests =
+                path.file_name().is_some_and(|name| name == "tests.rs" || name == "testing.rs")
+                    || path.components().any(|part| part.as_os_str() == "tests");
             let code = if is_tests { String::new() } else { text[..own_tests].to_owned() };
             Source { path, layer, code, text }
         })
@@ -99,7 +100,11 @@ fn a_folder_names_only_folders_below_it() {
                     .chars()
                     .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
                     .collect();
-                if LAYERS.iter().position(|layer| *layer == word).is_some_and(|other| other > height) {
+                if LAYERS
+                    .iter()
+                    .position(|layer| *layer == word)
+                    .is_some_and(|other| other > height)
+                {
                     offenders.push(format!("{}:{number}: {}", source.path.display(), line.trim()));
                 }
             }
@@ -179,7 +184,8 @@ fn every_file_opens_by_saying_what_it_is() {
 
 #[test]
 fn no_file_is_a_drawer_for_everything() {
-    let drawers = ["utils.rs", "util.rs", "common.rs", "helpers.rs", "types.rs", "manager.rs", "misc.rs"];
+    let drawers =
+        ["utils.rs", "util.rs", "common.rs", "helpers.rs", "types.rs", "manager.rs", "misc.rs"];
     let offenders: Vec<String> = sources()
         .iter()
         .filter(|source| drawers.iter().any(|name| source.path.ends_with(name)))
@@ -233,9 +239,28 @@ fn directives_keep_corednss_order() {
     let order: BTreeMap<&str, usize> =
         nodens::plugin::TABLE.iter().enumerate().map(|(index, row)| (row.word, index)).collect();
     let expected = [
-        "metadata", "timeouts", "reload", "bufsize", "bind", "debug", "trace", "health", "pprof",
-        "prometheus", "errors", "log", "dnstap", "dns64", "loadbalance", "cache", "rewrite",
-        "template", "hosts", "loop", "forward", "whoami",
+        "metadata",
+        "timeouts",
+        "reload",
+        "bufsize",
+        "bind",
+        "debug",
+        "trace",
+        "health",
+        "pprof",
+        "prometheus",
+        "errors",
+        "log",
+        "dnstap",
+        "dns64",
+        "loadbalance",
+        "cache",
+        "rewrite",
+        "template",
+        "hosts",
+        "loop",
+        "forward",
+        "whoami",
     ];
     for pair in expected.windows(2) {
         assert!(order[pair[0]] < order[pair[1]], "{} stands after {}", pair[0], pair[1]);

@@ -7,6 +7,7 @@
 
 mod context;
 mod journal;
+pub(crate) mod pattern;
 mod service;
 mod setup;
 mod table;

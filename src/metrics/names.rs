@@ -289,6 +289,42 @@ pub static HOSTS_RELOAD: Desc = desc(
     "The timestamp of the last reload of hosts file.",
 );
 
+// `template`.
+
+/// Queries that a template's regular expression matched.
+pub static TEMPLATE_MATCHES: Desc = desc(
+    "coredns_template_matches_total",
+    &["server", "zone", "view", "class", "type"],
+    Kind::Counter,
+    "Counter of template regex matches.",
+);
+
+/// Templates that could not be executed.
+pub static TEMPLATE_FAILURES: Desc = desc(
+    "coredns_template_template_failures_total",
+    &["server", "zone", "view", "class", "type", "section", "template"],
+    Kind::Counter,
+    "Counter of go template failures.",
+);
+
+/// Texts that templates gave and that are no record.
+pub static TEMPLATE_RR_FAILURES: Desc = desc(
+    "coredns_template_rr_failures_total",
+    &["server", "zone", "view", "class", "type", "section", "template"],
+    Kind::Counter,
+    "Counter of mis-templated RRs.",
+);
+
+// `dns64`.
+
+/// Responses that were synthesised from A records.
+pub static DNS64_TRANSLATED: Desc = desc(
+    "coredns_dns64_requests_translated_total",
+    &["server"],
+    Kind::Counter,
+    "Counter of DNS requests translated by dns64.",
+);
+
 // node-cache's own, and the scrape's.
 
 /// Errors while setting up the node, by [`SETUP_ERROR_KINDS`].

@@ -5,6 +5,7 @@
 //! value ([`Flow::Forward`], [`Flow::Ask`]), not a future. Plugins never open a socket, start a
 //! thread or read the time: all comes in through [`Context`] and [`Setup`].
 
+mod address;
 mod context;
 mod journal;
 pub(crate) mod pattern;
@@ -39,6 +40,7 @@ pub mod timeouts;
 pub mod trace;
 pub mod whoami;
 
+pub use address::split_host_port;
 pub use context::{Client, Context, Labels, Note, Now, ServerIdentity};
 pub use journal::{Journal, Level};
 pub use service::{LoopProbe, Service};

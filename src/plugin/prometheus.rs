@@ -1,10 +1,419 @@
-//! `prometheus` (spec/coredns.md).
+//! `prometheus`: counts queries and responses of its block, and asks the app for `/metrics`
+//! (spec/coredns.md §4.7).
+//!
+//! Owns the labels of the server metrics. Handles are found once, then moved without a lock.
+//! Never counts a query that reached no block: for those the server core keeps a [`Tally`] of its
+//! own with the zone [`DROPPED`].
 
-use super::Setup;
+use super::{Context, Handler, PerServer, Service, Setup, Turn, split_host_port};
 use crate::corefile::CorefileError;
+use crate::dns::{Name, Query, Rcode, RecordType, Response, Transport, Written};
+use crate::metrics::{Counter, Histogram, Registry, names};
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// The `zone` label of queries that reached no server block.
+pub const DROPPED: &str = "dropped";
+
+/// The types that have a label of their own; all others are `other`.
+const TYPES: [RecordType; 18] = [
+    RecordType::A,
+    RecordType::AAAA,
+    RecordType::ANY,
+    RecordType::AXFR,
+    RecordType::CNAME,
+    RecordType::DNSKEY,
+    RecordType::DS,
+    RecordType::HTTPS,
+    RecordType::IXFR,
+    RecordType::MX,
+    RecordType::NS,
+    RecordType::NSEC,
+    RecordType::NSEC3,
+    RecordType::PTR,
+    RecordType::RRSIG,
+    RecordType::SOA,
+    RecordType::SRV,
+    RecordType::TXT,
+];
+
+/// The `plugin` labels that have a place; others are looked up.
+const PLUGINS: [&str; 8] =
+    ["", "cache", "loadbalance", "forward", "dns64", "template", "hosts", "whoami"];
+
+/// Rcodes below this have a place; others are looked up.
+const RCODES: usize = 24;
+
+/// What the metrics say of one query and its response.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation {
+    /// How the query came.
+    pub transport: Transport,
+    /// Who asked.
+    pub client: IpAddr,
+    /// QTYPE; `None` for a query without a question.
+    pub qtype: Option<RecordType>,
+    /// The DO bit.
+    pub wants_dnssec: bool,
+    /// Octets of the query as received.
+    pub query_size: usize,
+    /// Octets of the response, uncompressed, before truncation and without the client's OPT; 0
+    /// when no handler wrote one.
+    pub response_size: usize,
+    /// From receiving to here.
+    pub took: Duration,
+    /// The rcode of the response.
+    pub rcode: Rcode,
+    /// The directive that the response is ascribed to; "" when no handler wrote one.
+    pub plugin: &'static str,
+}
+
+/// The handles of one server and zone, each made at its first use: no series shows before it
+/// counted something.
+#[derive(Debug)]
+pub struct Tally {
+    metrics: Registry,
+    server: Box<str>,
+    zone: Box<str>,
+    requests: [OnceLock<Counter>; 2 * 2 * (TYPES.len() + 1)],
+    duration: OnceLock<Histogram>,
+    query_size: [OnceLock<Histogram>; 2],
+    response_size: [OnceLock<Histogram>; 2],
+    wants_dnssec: OnceLock<Counter>,
+    responses: Box<[OnceLock<Counter>]>,
+}
+
+impl Tally {
+    /// Nothing counted yet; `server` is the listener's label, `zone` a zone's text with its dot, or
+    /// [`DROPPED`].
+    pub fn new(metrics: &Registry, server: &str, zone: &str) -> Tally {
+        Tally {
+            metrics: metrics.clone(),
+            server: server.into(),
+            zone: zone.into(),
+            requests: [const { OnceLock::new() }; 2 * 2 * (TYPES.len() + 1)],
+            duration: OnceLock::new(),
+            query_size: [const { OnceLock::new() }; 2],
+            response_size: [const { OnceLock::new() }; 2],
+            wants_dnssec: OnceLock::new(),
+            responses: (0..RCODES * PLUGINS.len()).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// Counts one query and its response in all families.
+    pub fn count(&self, seen: &Observation) {
+        let Tally { metrics, server, zone, .. } = self;
+        let proto = usize::from(seen.transport != Transport::Udp);
+        let proto_word = seen.transport.client_word();
+        let (family, family_word) = match seen.client.to_canonical() {
+            IpAddr::V4(_) => (0, "1"),
+            IpAddr::V6(_) => (1, "2"),
+        };
+        let (qtype, type_word) = type_place(seen.qtype);
+        self.requests[(proto * 2 + family) * (TYPES.len() + 1) + qtype]
+            .get_or_init(|| {
+                let labels = [server, zone, "", proto_word, family_word, type_word];
+                metrics.counter(&names::REQUESTS, &labels)
+            })
+            .increment();
+        self.duration
+            .get_or_init(|| metrics.histogram(&names::REQUEST_DURATION, &[server, zone, ""]))
+            .observe(seen.took.as_secs_f64());
+        self.query_size[proto]
+            .get_or_init(|| {
+                metrics.histogram(&names::REQUEST_SIZE, &[server, zone, "", proto_word])
+            })
+            .observe(seen.query_size as f64);
+        self.response_size[proto]
+            .get_or_init(|| {
+                metrics.histogram(&names::RESPONSE_SIZE, &[server, zone, "", proto_word])
+            })
+            .observe(seen.response_size as f64);
+        if seen.wants_dnssec {
+            self.wants_dnssec
+                .get_or_init(|| metrics.counter(&names::DO_REQUESTS, &[server, zone, ""]))
+                .increment();
+        }
+        self.count_response(seen.rcode, seen.plugin);
+    }
+
+    fn count_response(&self, rcode: Rcode, plugin: &str) {
+        let make = || match rcode.word() {
+            Some(word) => self.response_counter(word, plugin),
+            None => self.response_counter(&format!("RCODE{}", rcode.0), plugin),
+        };
+        let place = PLUGINS.iter().position(|word| *word == plugin);
+        match place {
+            Some(place) if usize::from(rcode.0) < RCODES => self.responses
+                [usize::from(rcode.0) * PLUGINS.len() + place]
+                .get_or_init(make)
+                .increment(),
+            _ => make().increment(),
+        }
+    }
+
+    fn response_counter(&self, rcode: &str, plugin: &str) -> Counter {
+        self.metrics.counter(&names::RESPONSES, &[&self.server, &self.zone, "", rcode, plugin])
+    }
+}
+
+fn type_place(qtype: Option<RecordType>) -> (usize, &'static str) {
+    qtype
+        .and_then(|qtype| TYPES.iter().position(|known| *known == qtype))
+        .and_then(|place| Some((place, TYPES[place].word()?)))
+        .unwrap_or((TYPES.len(), "other"))
+}
+
+/// The running part.
+#[derive(Debug)]
+struct Counting {
+    metrics: Registry,
+    /// The block's zones, longest first, so that the first match is the longest; the root last.
+    zones: Arc<[(Name, Box<str>)]>,
+    /// The handler below that stands between every writer and this one, if any.
+    wrapper: Option<&'static str>,
+    tallies: PerServer<Box<[Tally]>>,
+}
+
+impl Counting {
+    /// CoreDNS 1.13.2 ascribes a response to the outermost handler below that wraps the writer;
+    /// without one, to the handler that wrote it. `dns64` wraps only what it asked for itself.
+    fn plugin(&self, response: &Response) -> &'static str {
+        match (response.written, self.wrapper) {
+            (Written::Nothing, _) => "",
+            (Written::Message, Some(wrapper)) if response.writer != "dns64" => wrapper,
+            (Written::Message, _) => response.writer,
+        }
+    }
+}
+
+impl Handler for Counting {
+    fn word(&self) -> &'static str {
+        "prometheus"
+    }
+
+    fn response(
+        &self,
+        query: &mut Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+    ) -> Turn {
+        let tallies = self.tallies.get(context.server, |server| {
+            self.zones.iter().map(|(_, text)| Tally::new(&self.metrics, server, text)).collect()
+        });
+        let place = self.zones.iter().position(|(zone, _)| query.name().is_in(zone));
+        if let Some(tally) = tallies.get(place.unwrap_or(self.zones.len().saturating_sub(1))) {
+            tally.count(&Observation {
+                transport: context.client.transport,
+                client: context.client.address.ip(),
+                qtype: Some(query.qtype()),
+                wants_dnssec: query.wants_dnssec(),
+                query_size: query.received_size(),
+                response_size: response.uncompressed_size(),
+                took: context.now.monotonic.saturating_sub(context.received.monotonic),
+                rcode: response.rcode,
+                plugin: self.plugin(response),
+            });
+        }
+        Turn::Up
+    }
+}
 
 /// Reads the directive.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
-    let _ = setup;
-    todo!()
+    let mut address = "localhost:9153";
+    let dispenser = &mut setup.dispenser;
+    dispenser.next();
+    match dispenser.remaining_args().as_slice() {
+        [] => {}
+        [given] => {
+            if let Err(why) = split_host_port(given) {
+                return Err(dispenser.plain_err(format!("plugin/prometheus: {why}")));
+            }
+            address = given;
+        }
+        _ => return Err(prefixed(dispenser.arg_err())),
+    }
+    if dispenser.next_block() {
+        let option = dispenser.val();
+        return Err(prefixed(dispenser.err(format!("unknown option: {option}"))));
+    }
+    if dispenser.next() {
+        return Err(dispenser
+            .plain_err("plugin/prometheus: this plugin can only be used once per Server Block"));
+    }
+    let service = Service::Prometheus { address: address.to_owned() };
+    setup.services.push(service);
+    let mut zones: Vec<(Name, Box<str>)> =
+        setup.block.zones().map(|zone| (zone.clone(), zone.to_string().into())).collect();
+    zones.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.labels().count()));
+    zones.dedup_by(|(a, _), (b, _)| a == b);
+    if !zones.iter().any(|(zone, _)| zone.is_root()) {
+        // What matches no key of the block is labelled with the root.
+        zones.push((Name::root(), ".".into()));
+    }
+    let wrapper = ["loadbalance", "cache"].into_iter().find(|word| setup.block.has(word));
+    let counting = Counting {
+        metrics: setup.metrics.clone(),
+        zones: zones.into(),
+        wrapper,
+        tallies: PerServer::new(),
+    };
+    setup.block.add(counting);
+    Ok(())
+}
+
+fn prefixed(error: CorefileError) -> CorefileError {
+    CorefileError { text: format!("plugin/prometheus: {}", error.text), ..error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use super::*;
+    use crate::corefile::Surroundings;
+    use crate::dns::Class;
+    use std::io;
+    use std::path::{Path, PathBuf};
+
+    /// No files, no environment.
+    struct Nowhere;
+
+    impl Surroundings for Nowhere {
+        fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+        fn stamp(&self, _: &Path) -> io::Result<(u128, u64)> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+        fn glob(&self, _: &Path) -> Vec<PathBuf> {
+            Vec::new()
+        }
+        fn variable(&self, _: &str) -> Option<String> {
+            None
+        }
+        fn interface(&self, _: &str) -> Option<Vec<String>> {
+            None
+        }
+        fn hostname(&self) -> String {
+            "node".to_owned()
+        }
+    }
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn counted(bench: &Bench, start: &str) -> Vec<String> {
+        let text = bench.metrics.text();
+        text.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_query_moves_all_families_under_its_longest_zone() {
+        let mut bench = Bench::new();
+        bench.keys = vec!["test:53".to_owned(), "a.test:53".to_owned()];
+        let chain = bench.load("prometheus :9253", &Nowhere).unwrap();
+        for (qname, qtype) in
+            [("x.a.test.", RecordType::A), ("b.test.", RecordType::NAPTR), ("c.", RecordType::A)]
+        {
+            let query = Query::new(&name(qname), qtype, Class::IN, true);
+            bench.ask(&chain, query, |query, response| {
+                response.start(query, Rcode::NXDOMAIN, 0, "forward");
+            });
+        }
+        assert_eq!(
+            counted(&bench, "coredns_dns_requests_total"),
+            [
+                r#"coredns_dns_requests_total{family="1",proto="udp",server="dns://127.0.0.53:53",type="A",view="",zone="."} 1"#,
+                r#"coredns_dns_requests_total{family="1",proto="udp",server="dns://127.0.0.53:53",type="A",view="",zone="a.test."} 1"#,
+                r#"coredns_dns_requests_total{family="1",proto="udp",server="dns://127.0.0.53:53",type="other",view="",zone="test."} 1"#,
+            ]
+        );
+        assert_eq!(
+            counted(&bench, "coredns_dns_responses_total").last().unwrap(),
+            r#"coredns_dns_responses_total{plugin="forward",rcode="NXDOMAIN",server="dns://127.0.0.53:53",view="",zone="test."} 1"#
+        );
+        assert!(counted(&bench, "coredns_dns_do_requests_total").is_empty());
+    }
+
+    #[test]
+    fn a_response_that_no_handler_wrote_has_no_plugin_and_no_size() {
+        let mut bench = Bench::new();
+        let chain = bench.load("prometheus", &Nowhere).unwrap();
+        let query = Query::new(&name("a.test."), RecordType::A, Class::IN, true);
+        bench.ask(&chain, query, |_, response| response.fail(Rcode::SERVFAIL, None));
+        assert_eq!(
+            counted(&bench, "coredns_dns_responses_total"),
+            [
+                r#"coredns_dns_responses_total{plugin="",rcode="SERVFAIL",server="dns://127.0.0.53:53",view="",zone="."} 1"#
+            ]
+        );
+        assert_eq!(
+            counted(&bench, "coredns_dns_response_size_bytes_sum"),
+            [
+                r#"coredns_dns_response_size_bytes_sum{proto="udp",server="dns://127.0.0.53:53",view="",zone="."} 0"#
+            ]
+        );
+    }
+
+    #[test]
+    fn unnamed_rcodes_are_counted_by_number() {
+        let metrics = Registry::new(0);
+        Tally::new(&metrics, "s", DROPPED).count(&Observation {
+            transport: Transport::Tcp,
+            client: "::ffff:192.0.2.1".parse().unwrap(),
+            qtype: None,
+            wants_dnssec: true,
+            query_size: 12,
+            response_size: 12,
+            took: Duration::from_millis(1),
+            rcode: Rcode(3841),
+            plugin: "",
+        });
+        let text = metrics.text();
+        for line in [
+            r#"coredns_dns_responses_total{plugin="",rcode="RCODE3841",server="s",view="",zone="dropped"} 1"#,
+            r#"coredns_dns_requests_total{family="1",proto="tcp",server="s",type="other",view="",zone="dropped"} 1"#,
+            r#"coredns_dns_do_requests_total{server="s",view="",zone="dropped"} 1"#,
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_cache_in_the_block_is_what_responses_are_ascribed_to() {
+        let mut bench = Bench::new();
+        let chain = bench.load("prometheus\nerrors\ncache 30", &Nowhere).unwrap();
+        let query = Query::new(&name("a.test."), RecordType::A, Class::IN, true);
+        bench.ask(&chain, query, |query, response| {
+            response.start(query, Rcode::NOERROR, 0, "hosts");
+        });
+        assert!(counted(&bench, "coredns_dns_responses_total")[0].contains(r#"plugin="cache""#));
+    }
+
+    #[test]
+    fn wrong_arguments_are_errors_with_their_place() {
+        for (directive, text) in [
+            (
+                "prometheus 9153",
+                "Corefile:2 - plugin/prometheus: address 9153: missing port in address",
+            ),
+            (
+                "prometheus :1 :2",
+                "plugin/prometheus: Corefile:2 - Error during parsing: Wrong argument count or unexpected line ending after ':2'",
+            ),
+            (
+                "prometheus :1\nprometheus :2",
+                "Corefile:3 - plugin/prometheus: this plugin can only be used once per Server Block",
+            ),
+            (
+                "prometheus {\n x\n}",
+                "plugin/prometheus: Corefile:3 - Error during parsing: unknown option: x",
+            ),
+        ] {
+            assert_eq!(Bench::new().load_error(directive, &Nowhere), text);
+        }
+    }
 }

@@ -47,6 +47,8 @@ pub struct BlockDraft {
     pub metadata: bool,
     /// `timeouts`, when given.
     pub timeouts: Option<Timeouts>,
+    /// The words of all directives in the block.
+    pub words: Vec<String>,
     /// The handlers so far, outermost first.
     pub chain: Chain,
 }
@@ -55,6 +57,11 @@ impl BlockDraft {
     /// The zones of the keys, in order.
     pub fn zones(&self) -> impl Iterator<Item = &Name> {
         self.keys.iter().map(|key| &key.zone)
+    }
+
+    /// Whether a directive stands in the block, set up already or not.
+    pub fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|known| known == word)
     }
 
     /// Appends a handler at the inner end of the chain.

@@ -143,7 +143,9 @@ impl Bench {
         let text = format!("{} {{\n{directives}\n}}\n", self.keys.join(" "));
         let tree = parse(text.as_bytes(), "Corefile", &|_| true, surroundings)?;
         let keys = self.keys.iter().flat_map(|key| keys_of(key)).collect();
-        self.block = BlockDraft { keys, ..BlockDraft::default() };
+        let words = tree.blocks.iter().flat_map(|block| &block.directives);
+        let words = words.map(|directive| directive.word.clone()).collect();
+        self.block = BlockDraft { keys, words, ..BlockDraft::default() };
         self.services.clear();
         self.carried = self.carried.next();
         for row in TABLE {

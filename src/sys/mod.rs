@@ -1,1 +1,5 @@
 //! System calls made safe. The only `unsafe` of the project stands here. Never knows DNS.
+
+pub mod interfaces;
+pub mod signals;
+pub mod udp;

@@ -1,1 +1,155 @@
-//! Text to tokens: caddy 1.1.4's state machine (spec/coredns.md §1.1).
+//! Text to tokens: caddy 1.1.4's state machine (spec: white space, comments, quotes, `\r`).
+//!
+//! Owns nothing but the cursor into the text; never fails, whatever the bytes. Its quirks decide
+//! which token stands on which line, and so which Corefiles are accepted: they are kept on purpose.
+
+use super::Token;
+use std::sync::Arc;
+
+/// The byte order mark that editors put first.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// All tokens of `text`; `file` and `imported` go into each.
+pub(super) fn tokens(text: &[u8], file: &Arc<str>, imported: bool) -> Vec<Token> {
+    let text = decode(text);
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+    let mut lexer = Lexer { rest: text.chars(), line: 1 };
+    let mut tokens = Vec::new();
+    while let Some((line, text)) = lexer.next() {
+        tokens.push(Token { file: file.clone(), imported, line, text });
+    }
+    tokens
+}
+
+/// UTF-8 with every invalid octet replaced by U+FFFD (one each, as Go reads runes).
+fn decode(text: &[u8]) -> String {
+    let mut decoded = String::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        decoded.push_str(chunk.valid());
+        decoded.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    decoded
+}
+
+struct Lexer<'t> {
+    rest: std::str::Chars<'t>,
+    line: u32,
+}
+
+impl Lexer<'_> {
+    /// The next token with the line it starts on.
+    fn next(&mut self) -> Option<(u32, String)> {
+        let mut text = String::new();
+        let mut start = self.line;
+        // Forgotten when a token ends: in `foo#bar baz` the white space returns `foo`, and `baz`
+        // is a token again.
+        let mut comment = false;
+        while let Some(letter) = self.rest.next() {
+            if letter.is_whitespace() {
+                if letter == '\r' {
+                    // Dropped even inside a token, which it does not end.
+                    continue;
+                }
+                if letter == '\n' {
+                    self.line += 1;
+                    comment = false;
+                }
+                if !text.is_empty() {
+                    return Some((start, text));
+                }
+                continue;
+            }
+            if letter == '#' {
+                comment = true;
+            }
+            if comment {
+                continue;
+            }
+            if text.is_empty() {
+                start = self.line;
+                if letter == '"' {
+                    return self.quoted(start);
+                }
+            }
+            text.push(letter);
+        }
+        (!text.is_empty()).then_some((start, text))
+    }
+
+    /// The rest of a token whose opening quote has been read. The closing quote ends it at once;
+    /// only `\"` is an escape; without a closing quote it is what was read, if anything.
+    fn quoted(&mut self, start: u32) -> Option<(u32, String)> {
+        let mut text = String::new();
+        let mut escaped = false;
+        for letter in self.rest.by_ref() {
+            if letter == '\n' {
+                self.line += 1;
+            }
+            match letter {
+                '\\' if !escaped => {
+                    escaped = true;
+                    continue;
+                }
+                '"' if !escaped => return Some((start, text)),
+                '"' => {}
+                _ if escaped => text.push('\\'),
+                _ => {}
+            }
+            text.push(letter);
+            escaped = false;
+        }
+        (!text.is_empty()).then_some((start, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<(u32, String)> {
+        tokens(text.as_bytes(), &Arc::from("Corefile"), false)
+            .into_iter()
+            .map(|token| (token.line, token.text))
+            .collect()
+    }
+
+    fn words(text: &str) -> Vec<String> {
+        lines(text).into_iter().map(|(_, text)| text).collect()
+    }
+
+    #[test]
+    fn white_space_of_every_kind_separates_and_lines_count() {
+        assert_eq!(
+            lines("a\u{a0}b\n\n c\t{\n}"),
+            [(1, "a".into()), (1, "b".into()), (3, "c".into()), (3, "{".into()), (4, "}".into())]
+        );
+    }
+
+    #[test]
+    fn a_carriage_return_vanishes_even_inside_a_token() {
+        assert_eq!(words("who\rami\r\nerrors\r\n"), ["whoami", "errors"]);
+        assert_eq!(words("a\rb\rc"), ["abc"]);
+    }
+
+    #[test]
+    fn a_comment_inside_a_token_ends_at_white_space() {
+        assert_eq!(words("foo#bar baz # rest\nnext"), ["foo", "baz", "next"]);
+        assert_eq!(words("# all of it { }"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn quotes_span_lines_and_know_one_escape() {
+        assert_eq!(words(r#""a \"b\" \n \\" c"#), [r#"a "b" \n \\"#, "c"]);
+        assert_eq!(lines("x \"a\nb\" y"), [(1, "x".into()), (1, "a\nb".into()), (2, "y".into())]);
+        assert_eq!(words("\"1.1.1.1\"2.2.2.2 \"\" a\"b"), ["1.1.1.1", "2.2.2.2", "", "a\"b"]);
+        assert_eq!(words("a \"open"), ["a", "open"]);
+        assert_eq!(words("a \""), ["a"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_invalid_octets_are_tolerated() {
+        assert_eq!(words("\u{feff}a"), ["a"]);
+        let found = tokens(b"a\xff\xfeb", &Arc::from("Corefile"), false);
+        assert_eq!(found[0].text, "a\u{fffd}\u{fffd}b");
+    }
+}

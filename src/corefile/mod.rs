@@ -4,18 +4,32 @@
 //! Go's number and duration syntax. Never knows what a directive means; reads files only through
 //! [`Surroundings`].
 
+mod cidr;
 mod dispenser;
 mod duration;
+mod environment;
 mod error;
+mod fingerprint;
+mod glob;
 mod key;
 mod lexer;
+mod memory;
 mod parser;
+mod quote;
 
+#[cfg(test)]
+mod parser_tests;
+
+pub use cidr::{Network, NotANetwork};
 pub use dispenser::Dispenser;
 pub use duration::{format_duration, parse_duration, parse_integer, parse_unsigned};
-pub use error::CorefileError;
-pub use key::{KeyTransport, ServerKey, normalise_zone, parse_keys};
-pub use parser::{Directive, ServerBlock, Tree, fingerprint, parse};
+pub use error::{CorefileError, system_error_text};
+pub use fingerprint::fingerprint;
+pub use glob::glob_matches;
+pub use key::{KeyTransport, ServerKey, has_preferred_syntax, normalise_zone, parse_keys};
+pub use memory::MemorySurroundings;
+pub use parser::{Directive, ServerBlock, Tree, parse};
+pub use quote::quote;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,24 @@
-//! Tokens to server blocks: keys, snippets, imports, directives (spec/coredns.md §1.3 to §1.5).
+//! Tokens to server blocks: keys, snippets, imports, directives.
+//!
+//! Owns the two stacks of tokens (read, and still to come) and the snippets; follows caddy 1.1.4
+//! token by token, since its leniencies decide which Corefiles start. Never knows what a directive
+//! means, only whether its word exists.
 
-use super::{CorefileError, Surroundings, Token};
+use super::dispenser::last_line;
+use super::{CorefileError, Surroundings, Token, environment, lexer, system_error_text};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The greatest number of imports in one Corefile, of snippets and of files each: what ends a
+/// snippet or file that imports itself.
+const MOST_IMPORTS: u32 = 10_000;
+
+/// The greatest number of tokens that imports may make of one Corefile.
+const MOST_TOKENS: usize = 2_000_000;
 
 /// A directive of one block with all its tokens, the word first. A word that occurs several times
-/// has its tokens joined (spec/coredns.md §1.3).
+/// has its tokens joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directive {
     /// The word.
@@ -13,7 +28,7 @@ pub struct Directive {
 }
 
 /// One server block.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerBlock {
     /// The keys as written, environment replaced.
     pub keys: Vec<Token>,
@@ -24,10 +39,34 @@ pub struct ServerBlock {
 /// A parsed Corefile.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tree {
-    /// The blocks in file order, snippets left out.
+    /// The blocks in file order, snippets left out. None at all means CoreDNS's default:
+    /// `whoami` and `log` for the root on the default port.
     pub blocks: Vec<ServerBlock>,
     /// Lines to log at WARNING, such as an import glob without match.
     pub warnings: Vec<String>,
+}
+
+impl Tree {
+    /// This tree, or CoreDNS's own when it has no block: `whoami` and `log` for the root on the
+    /// default port. A warning says so, since an emptied ConfigMap is the usual cause.
+    pub fn or_default(mut self, file: &str) -> Tree {
+        if self.blocks.is_empty() {
+            let file: Arc<str> = Arc::from(file);
+            let token = |text: &str| Token {
+                file: file.clone(),
+                imported: false,
+                line: 1,
+                text: text.into(),
+            };
+            let directive = |word: &str| Directive { word: word.into(), tokens: vec![token(word)] };
+            self.blocks.push(ServerBlock {
+                keys: vec![token(".")],
+                directives: vec![directive("whoami"), directive("log")],
+            });
+            self.warnings.push(format!("{file} has no server block: serving whoami and log"));
+        }
+        self
+    }
 }
 
 /// Parses a Corefile. `file` is the path that errors name and that relative imports start from;
@@ -39,12 +78,341 @@ pub fn parse(
     known: &dyn Fn(&str) -> bool,
     surroundings: &dyn Surroundings,
 ) -> Result<Tree, CorefileError> {
-    let _ = (text, file, known, surroundings);
-    todo!()
+    let file: Arc<str> = Arc::from(file);
+    let mut ahead = lexer::tokens(text, &file, false);
+    ahead.reverse();
+    let mut parser = Parser {
+        start: Token { file, imported: false, line: 1, text: String::new() },
+        read: Vec::with_capacity(ahead.len()),
+        ahead,
+        snippets: HashMap::new(),
+        snippet_imports: 0,
+        file_imports: 0,
+        known,
+        surroundings,
+        tree: Tree::default(),
+    };
+    while parser.next() {
+        let block = parser.block()?;
+        if !block.keys.is_empty() {
+            parser.tree.blocks.push(block);
+        }
+    }
+    Ok(parser.tree)
 }
 
-/// The JSON that `reload` hashes with SHA-512 (spec/coredns.md §4.4).
-pub fn fingerprint(tree: &Tree) -> Vec<u8> {
-    let _ = tree;
-    todo!()
+struct Parser<'p> {
+    /// Stands for the place before the first token.
+    start: Token,
+    /// The tokens up to the current one, which is the last.
+    read: Vec<Token>,
+    /// The tokens to come, the next one last.
+    ahead: Vec<Token>,
+    snippets: HashMap<String, Vec<Token>>,
+    snippet_imports: u32,
+    file_imports: u32,
+    known: &'p dyn Fn(&str) -> bool,
+    surroundings: &'p dyn Surroundings,
+    tree: Tree,
+}
+
+/// How the list of keys ended.
+enum KeysEnd {
+    /// The current token is the one behind the keys.
+    Token,
+    /// The text ended.
+    End,
+}
+
+impl Parser<'_> {
+    fn next(&mut self) -> bool {
+        let next = self.ahead.pop();
+        let more = next.is_some();
+        self.read.extend(next);
+        more
+    }
+
+    fn next_arg(&mut self) -> bool {
+        let same_line = match (self.read.last(), self.ahead.last()) {
+            (Some(now), Some(next)) => {
+                now.file == next.file
+                    && now.imported == next.imported
+                    && last_line(now) == next.line
+            }
+            _ => false,
+        };
+        same_line && self.next()
+    }
+
+    /// The current token goes back to those to come.
+    fn back(&mut self) {
+        self.ahead.extend(self.read.pop());
+    }
+
+    fn current(&self) -> &Token {
+        self.read.last().unwrap_or(&self.start)
+    }
+
+    fn val(&self) -> &str {
+        &self.current().text
+    }
+
+    /// Whether the current token begins a line. Tokens of a snippet keep the lines of its
+    /// declaration, so this compares rather than counts.
+    fn is_new_line(&self) -> bool {
+        let [.., before, now] = self.read.as_slice() else { return true };
+        before.file != now.file || before.imported != now.imported || last_line(before) < now.line
+    }
+
+    fn error(&self, message: impl AsRef<str>) -> CorefileError {
+        CorefileError::at(self.current(), message)
+    }
+
+    fn eof_error(&self) -> CorefileError {
+        self.error("Unexpected EOF")
+    }
+
+    fn syntax_error(&self, expecting: &str) -> CorefileError {
+        CorefileError::syntax(self.current(), self.val(), expecting)
+    }
+
+    fn replaced(&self) -> String {
+        environment::replace(self.val(), self.surroundings)
+    }
+
+    /// One server block or snippet; a snippet leaves the block without keys.
+    fn block(&mut self) -> Result<ServerBlock, CorefileError> {
+        let mut block = ServerBlock::default();
+        if let KeysEnd::End = self.keys(&mut block)? {
+            return Ok(block);
+        }
+        if let [key] = block.keys.as_slice()
+            && let Some(name) = key.text.strip_prefix('(').and_then(|name| name.strip_suffix(')'))
+        {
+            if self.snippets.contains_key(name) {
+                return Err(
+                    self.error(format!("redeclaration of previously declared snippet {name}"))
+                );
+            }
+            let tokens = self.snippet()?;
+            self.snippets.insert(name.to_owned(), tokens);
+            return Ok(ServerBlock::default());
+        }
+        let braced = self.val() == "{";
+        if !braced {
+            // Without braces the rest of the file is this block.
+            self.back();
+        }
+        self.directives(&mut block)?;
+        if braced && self.val() != "}" {
+            return Err(self.syntax_error("}"));
+        }
+        Ok(block)
+    }
+
+    fn keys(&mut self, block: &mut ServerBlock) -> Result<KeysEnd, CorefileError> {
+        let mut another = false;
+        loop {
+            let text = self.replaced();
+            if text == "import" && self.is_new_line() {
+                self.import()?;
+                if !self.next() {
+                    return if another { Err(self.eof_error()) } else { Ok(KeysEnd::End) };
+                }
+                continue;
+            }
+            if text == "{" {
+                if another {
+                    return Err(
+                        self.error("Expected another address but had '{' - check for extra comma")
+                    );
+                }
+                return Ok(KeysEnd::Token);
+            }
+            if !text.is_empty() {
+                let (text, comma) = match text.strip_suffix(',') {
+                    Some(text) => (text.to_owned(), true),
+                    None => (text, false),
+                };
+                another = comma;
+                block.keys.push(Token { text, ..self.current().clone() });
+            }
+            if !self.next() {
+                return if another { Err(self.eof_error()) } else { Ok(KeysEnd::End) };
+            }
+            if !another && self.is_new_line() {
+                return Ok(KeysEnd::Token);
+            }
+        }
+    }
+
+    /// The tokens between a snippet's braces.
+    fn snippet(&mut self) -> Result<Vec<Token>, CorefileError> {
+        if self.val() != "{" {
+            return Err(self.syntax_error("{"));
+        }
+        let mut tokens = Vec::new();
+        let mut open = 1u32;
+        while self.next() {
+            match self.val() {
+                "}" => open -= 1,
+                "{" => open += 1,
+                _ => {}
+            }
+            if open == 0 {
+                return Ok(tokens);
+            }
+            tokens.push(self.current().clone());
+        }
+        Err(self.syntax_error("}"))
+    }
+
+    fn directives(&mut self, block: &mut ServerBlock) -> Result<(), CorefileError> {
+        while self.next() {
+            match self.val() {
+                "}" => break,
+                "import" => self.import()?,
+                _ => self.directive(block)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn directive(&mut self, block: &mut ServerBlock) -> Result<(), CorefileError> {
+        let word = self.replaced();
+        if !(self.known)(&word) {
+            return Err(self.error(format!("Unknown directive '{word}'")));
+        }
+        let mut tokens = vec![Token { text: word.clone(), ..self.current().clone() }];
+        let mut nesting = 0u32;
+        while self.next() {
+            match self.val() {
+                // Also on the next line: the plugin then sees it as a second occurrence of itself.
+                "{" => nesting += 1,
+                _ if nesting == 0 && self.is_new_line() => {
+                    self.back();
+                    break;
+                }
+                "}" if nesting > 0 => nesting -= 1,
+                "}" => {
+                    return Err(self.error("Unexpected '}' because no matching opening brace"));
+                }
+                "import" if self.is_new_line() => {
+                    self.import()?;
+                    continue;
+                }
+                _ => {}
+            }
+            tokens.push(Token { text: self.replaced(), ..self.current().clone() });
+        }
+        if nesting > 0 {
+            return Err(self.eof_error());
+        }
+        match block.directives.iter_mut().find(|directive| directive.word == word) {
+            Some(directive) => directive.tokens.append(&mut tokens),
+            None => block.directives.push(Directive { word, tokens }),
+        }
+        Ok(())
+    }
+
+    /// Puts what `import PATTERN` names in its place, ahead of the cursor.
+    fn import(&mut self) -> Result<(), CorefileError> {
+        if !self.next_arg() {
+            let word = self.val();
+            return Err(self
+                .error(format!("Wrong argument count or unexpected line ending after '{word}'")));
+        }
+        let pattern = self.replaced();
+        if pattern.is_empty() {
+            return Err(self.error("Import requires a non-empty filepath"));
+        }
+        if self.next_arg() {
+            return Err(self.error("Import takes only one argument (glob pattern or file)"));
+        }
+        let mut tokens = match self.snippets.get(&pattern) {
+            Some(tokens) => {
+                self.snippet_imports += 1;
+                if self.snippet_imports > MOST_IMPORTS || imports_itself(tokens, &pattern) {
+                    return Err(self
+                        .error(format!("maximum snippet import depth ({MOST_IMPORTS}) exceeded")));
+                }
+                tokens.clone()
+            }
+            None => self.files(&pattern)?,
+        };
+        if self.read.len() + self.ahead.len() + tokens.len() > MOST_TOKENS {
+            return Err(
+                self.error(format!("imports make more than {MOST_TOKENS} tokens of this file"))
+            );
+        }
+        // The two tokens of the import itself go.
+        self.read.truncate(self.read.len().saturating_sub(2));
+        tokens.reverse();
+        self.ahead.append(&mut tokens);
+        Ok(())
+    }
+
+    /// The tokens of all files that match `pattern`, which starts from the folder of the file
+    /// that the import stands in.
+    fn files(&mut self, pattern: &str) -> Result<Vec<Token>, CorefileError> {
+        let folder = Path::new(&*self.current().file).parent().unwrap_or(Path::new(""));
+        let path = cleaned(&folder.join(pattern));
+        let text = path.to_string_lossy();
+        let count = |letter| text.matches(letter).count();
+        if count('*') > 1 || count('?') > 1 || (text.contains('[') && text.contains(']')) {
+            return Err(self.error(format!(
+                "Glob pattern may only contain one wildcard (*), but has others: {text}"
+            )));
+        }
+        let found = self.surroundings.glob(&path);
+        if found.is_empty() {
+            if !text.contains(['*', '?', '[', ']']) {
+                return Err(self.error(format!("File to import not found: {pattern}")));
+            }
+            self.tree.warnings.push(format!("No files matching import glob pattern: {pattern}"));
+        }
+        let mut tokens = Vec::new();
+        for path in found {
+            self.file_imports += 1;
+            if self.file_imports > MOST_IMPORTS {
+                return Err(
+                    self.error(format!("maximum file import depth ({MOST_IMPORTS}) exceeded"))
+                );
+            }
+            let shown = path.to_string_lossy();
+            let content = self.surroundings.read(&path).map_err(|error| {
+                self.error(match error.kind() {
+                    std::io::ErrorKind::IsADirectory => {
+                        format!("Could not import {shown}: is a directory")
+                    }
+                    _ => {
+                        let reason = system_error_text(&error);
+                        format!("Could not import {shown}: open {shown}: {reason}")
+                    }
+                })
+            })?;
+            tokens.append(&mut lexer::tokens(&content, &Arc::from(&*shown), true));
+        }
+        Ok(tokens)
+    }
+}
+
+/// Whether a snippet imports itself directly, which would never end.
+fn imports_itself(tokens: &[Token], name: &str) -> bool {
+    tokens.windows(2).any(|pair| pair[0].text == "import" && pair[1].text == name)
+}
+
+/// The path without `.` and, where that is certain, without `..`.
+fn cleaned(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir if clean.file_name().is_some() => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    clean
 }

@@ -1,8 +1,9 @@
-//! Read and write message bytes: a checked walk over the sections, and a writer that compresses.
+//! Read message bytes: a checked walk over the sections.
 //!
-//! Owns the record layout. A [`Message`] is parsed once, whole; afterwards its records are offsets.
+//! A [`Message`] is parsed once, whole; afterwards its records are offsets. Never allocates.
 
-use super::name::Name;
+use super::layout::{self, Piece};
+use super::name::{self, Name, Spelled};
 use super::query::Edns;
 use super::words::{Class, RecordType};
 use std::ops::Range;
@@ -60,19 +61,66 @@ pub struct Record {
     pub rdata: Range<usize>,
 }
 
+impl Section {
+    const ALL: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
+}
+
 /// A message whose every section was walked once: offsets below hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     wire: &'a [u8],
+    questions: u16,
+    counts: [u16; 3],
     question_end: usize,
+    end: usize,
 }
 
 impl<'a> Message<'a> {
     /// Checks the whole message: names, lengths, counts, and the names inside the RDATA of the
-    /// types that may be compressed (RFC 3597 §4). Octets behind the last record are allowed.
+    /// types that may be compressed (RFC 3597 §4). Octets behind the last record are allowed, and
+    /// so are counts that promise records where the message has ended: CoreDNS takes both.
     pub fn parse(wire: &'a [u8]) -> Result<Message<'a>, Malformed> {
-        let _ = wire;
-        todo!()
+        let header = wire.first_chunk::<12>().ok_or(Malformed::Cut)?;
+        let promised = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let mut questions = 0;
+        let mut at = 12;
+        while questions < promised(4) && at < wire.len() {
+            let (_, end) = name::measure(wire, at)?;
+            at = end + 4;
+            if at > wire.len() {
+                return Err(Malformed::Cut);
+            }
+            questions += 1;
+        }
+        Message::parse_records(wire, questions, at)
+    }
+
+    /// As [`Message::parse`], for a message whose one question was read already and ends, complete
+    /// or not, at `question_end`.
+    pub(super) fn parse_behind(
+        wire: &'a [u8],
+        question_end: usize,
+    ) -> Result<Message<'a>, Malformed> {
+        Message::parse_records(wire, 1, question_end)
+    }
+
+    fn parse_records(
+        wire: &'a [u8],
+        questions: u16,
+        question_end: usize,
+    ) -> Result<Message<'a>, Malformed> {
+        let header = wire.first_chunk::<12>().ok_or(Malformed::Cut)?;
+        let promised = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let mut at = question_end;
+        let mut counts = [0; 3];
+        for section in Section::ALL {
+            let count = &mut counts[section as usize];
+            while *count < promised(6 + 2 * section as usize) && at < wire.len() {
+                at = Record::check(wire, at, section)?.rdata.end;
+                *count += 1;
+            }
+        }
+        Ok(Message { wire, questions, counts, question_end, end: at })
     }
 
     /// The bytes.
@@ -85,20 +133,23 @@ impl<'a> Message<'a> {
         u16::from_be_bytes([self.wire[2], self.wire[3]])
     }
 
-    /// The count of a section's records.
+    /// The count of a section's records that are there: never more than the header says.
     pub fn count(&self, section: Section) -> u16 {
-        let at = 6 + 2 * section as usize;
-        u16::from_be_bytes([self.wire[at], self.wire[at + 1]])
+        self.counts[section as usize]
     }
 
-    /// QDCOUNT.
+    /// The count of questions that are there: never more than QDCOUNT.
     pub fn questions(&self) -> u16 {
-        u16::from_be_bytes([self.wire[4], self.wire[5]])
+        self.questions
     }
 
     /// The first question, or `None` when there is none.
     pub fn question(&self) -> Option<(Name, RecordType, Class)> {
-        todo!()
+        if self.questions == 0 {
+            return None;
+        }
+        let (name, end) = Name::parse(self.wire, 12).ok()?;
+        Some((name, RecordType(word(self.wire, end)?), Class(word(self.wire, end + 2)?)))
     }
 
     /// Offset just behind the question section.
@@ -106,78 +157,115 @@ impl<'a> Message<'a> {
         self.question_end
     }
 
+    /// Offset just behind the last record.
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
     /// All records in order, OPT included. Allocates nothing.
     pub fn records(&self) -> impl Iterator<Item = Record> + use<'a> {
-        std::iter::from_fn(|| todo!())
+        let (wire, counts) = (self.wire, self.counts);
+        let mut at = self.question_end;
+        Section::ALL
+            .into_iter()
+            .flat_map(move |section| (0..counts[section as usize]).map(move |_| section))
+            .map_while(move |section| {
+                let record = Record::read(wire, at, name::skip(wire, at)?, section)?;
+                at = record.rdata.end;
+                Some(record)
+            })
     }
 
     /// The owner name of a record of this message.
     pub fn owner(&self, record: &Record) -> Name {
-        let _ = record;
-        todo!()
+        Name::parse(self.wire, record.at).map_or_else(|_| Name::root(), |(name, _)| name)
+    }
+
+    /// The record's RDATA as it lies in the message: names inside may be compressed.
+    pub fn rdata(&self, record: &Record) -> &'a [u8] {
+        self.wire.get(record.rdata.clone()).unwrap_or_default()
+    }
+
+    /// The name at an offset inside a record's RDATA (0 for CNAME, NS, PTR, DNAME; 2 for MX; 6 for
+    /// SRV), or `None` when no name lies there.
+    pub fn rdata_name(&self, record: &Record, offset: usize) -> Option<Name> {
+        let at = record.rdata.start.checked_add(offset)?;
+        let (name, end) = Name::parse(self.wire, at).ok()?;
+        (end <= record.rdata.end).then_some(name)
     }
 
     /// The last OPT record of the additional section.
     pub fn edns(&self) -> Option<Edns> {
-        todo!()
+        if self.count(Section::Additional) == 0 {
+            return None;
+        }
+        self.records().filter(Record::is_opt).last().map(|record| Edns::read(&record))
     }
 
-    /// Length in octets when no name is compressed, without OPT: CoreDNS's message size
-    /// (spec/coredns.md §5.4 and §4.7).
+    /// Length in octets when no name is compressed: CoreDNS's message size (spec/coredns.md §4.7
+    /// and §5.4). An OPT that is in the message counts; the client's own is added only later.
     pub fn uncompressed_size(&self) -> usize {
-        todo!()
+        let mut size = 12;
+        let mut at = 12;
+        for _ in 0..self.questions {
+            let Ok((length, end)) = name::measure(self.wire, at) else { break };
+            size += length + 4;
+            at = end + 4;
+        }
+        let measured = |at| name::measure(self.wire, at).map_or(0, |(length, _)| length);
+        for record in self.records() {
+            size += measured(record.at) + 10;
+            let (rtype, class, rdata) = (record.rtype, record.class, record.rdata.clone());
+            // Every record was checked when the message was parsed.
+            let _ = layout::pieces(rtype, class, self.wire, rdata, |piece| {
+                size += match piece {
+                    Piece::Octets(octets) => octets.len(),
+                    Piece::Name(at) => measured(at),
+                };
+                Ok(())
+            });
+        }
+        size
+    }
+
+    /// The owner name of a record in the case it came in.
+    pub(super) fn spelled_owner(&self, record: &Record) -> Option<Spelled> {
+        Spelled::parse(self.wire, record.at).ok().map(|(spelled, _)| spelled)
     }
 }
 
-/// Writes a message into a buffer, compressing owner names and the RDATA names of the types of
-/// RFC 1035.
-#[derive(Debug)]
-pub struct Writer<'b> {
-    out: &'b mut Vec<u8>,
+impl Record {
+    /// Reads and checks the record at `at`, RDATA included.
+    pub(super) fn check(wire: &[u8], at: usize, section: Section) -> Result<Record, Malformed> {
+        let (_, behind) = name::measure(wire, at)?;
+        let record = Record::read(wire, at, behind, section).ok_or(Malformed::Cut)?;
+        layout::pieces(record.rtype, record.class, wire, record.rdata.clone(), |_| Ok(()))?;
+        Ok(record)
+    }
+
+    /// Reads the fixed fields of a record whose owner name ends before `behind`.
+    fn read(wire: &[u8], at: usize, behind: usize, section: Section) -> Option<Record> {
+        let fixed = wire.get(behind..)?.first_chunk::<10>()?;
+        let start = behind + 10;
+        let end = start + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+        (end <= wire.len()).then_some(Record {
+            section,
+            at,
+            ttl_at: behind + 4,
+            rtype: RecordType(u16::from_be_bytes([fixed[0], fixed[1]])),
+            class: Class(u16::from_be_bytes([fixed[2], fixed[3]])),
+            ttl: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
+            rdata: start..end,
+        })
+    }
+
+    /// True for an OPT pseudo-record where it may stand: in the additional section.
+    pub fn is_opt(&self) -> bool {
+        self.rtype == RecordType::OPT && self.section == Section::Additional
+    }
 }
 
-impl<'b> Writer<'b> {
-    /// Starts a message: clears `out`, writes the 12 octets of the header with all counts 0.
-    pub fn new(out: &'b mut Vec<u8>, id: u16, flags: u16) -> Writer<'b> {
-        let _ = (id, flags);
-        Writer { out }
-    }
-
-    /// Appends a question in wire form (QNAME uncompressed, QTYPE, QCLASS).
-    pub fn question(&mut self, question: &[u8]) {
-        let _ = question;
-        todo!()
-    }
-
-    /// Appends a copy of another message's record to `section`, with its TTL replaced if given.
-    /// Sections must be written in order. The counts are kept.
-    pub fn record(
-        &mut self,
-        section: Section,
-        from: &Message<'_>,
-        record: &Record,
-        ttl: Option<u32>,
-    ) {
-        let _ = (section, from, record, ttl);
-        todo!()
-    }
-
-    /// Appends a record given by its parts; `rdata` holds no compressed names.
-    pub fn raw_record(
-        &mut self,
-        section: Section,
-        owner: &[u8],
-        rtype: RecordType,
-        class: Class,
-        ttl: u32,
-        rdata: &[u8],
-    ) {
-        let _ = (section, owner, rtype, class, ttl, rdata);
-        todo!()
-    }
-
-    /// The length so far.
-    pub fn size(&self) -> usize {
-        self.out.len()
-    }
+/// The two octets at `at` as a number.
+pub(super) fn word(wire: &[u8], at: usize) -> Option<u16> {
+    wire.get(at..)?.first_chunk().map(|octets| u16::from_be_bytes(*octets))
 }

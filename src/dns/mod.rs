@@ -3,16 +3,19 @@
 //! Owns the wire format (RFC 1035, 3597, 6891). Never does I/O, reads a clock or logs; what the
 //! hit path calls here does not allocate.
 
+mod layout;
 mod message;
 mod name;
 mod query;
 mod reply;
 mod response;
 mod words;
+mod writer;
 
-pub use message::{Malformed, Message, Record, Section, Writer};
+pub use message::{Malformed, Message, Record, Section};
 pub use name::{Name, NameError};
 pub use query::{Edns, Query, Received, Reject};
-pub use reply::{ReplyLimits, finish_reply, reject_reply};
+pub use reply::{ReplyLimits, badvers_reply, finish_reply, reject_reply};
 pub use response::{Response, Written};
 pub use words::{Class, Opcode, Rcode, RecordType, Transport, UnknownWord, flags};
+pub use writer::Writer;

@@ -11,6 +11,10 @@ use std::str::FromStr;
 /// The greatest length of a name in wire form, root label included (RFC 1035 §3.1).
 pub const MAX_NAME: usize = 255;
 
+/// The greatest number of compression pointers followed for one name: one for each label of the
+/// longest name.
+const MAX_POINTERS: usize = 127;
+
 /// Why text is not a domain name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -44,45 +48,8 @@ impl Name {
     /// Reads the (possibly compressed) name at `at` of `message`; also returns the offset just
     /// behind it. Compression pointers must point backwards (RFC 1035 §4.1.4).
     pub fn parse(message: &[u8], at: usize) -> Result<(Name, usize), Malformed> {
-        let mut name = Name { length: 0, wire: [0; MAX_NAME] };
-        let mut length = 0usize;
-        let mut place = at;
-        let mut lowest = at;
-        let mut end = None;
-        loop {
-            let head = *message.get(place).ok_or(Malformed::Cut)?;
-            match head & 0xc0 {
-                0x00 => {
-                    let stop = place + 1 + usize::from(head);
-                    let label = message.get(place..stop).ok_or(Malformed::Cut)?;
-                    let into = name
-                        .wire
-                        .get_mut(length..length + label.len())
-                        .ok_or(Malformed::NameTooLong)?;
-                    into.copy_from_slice(label);
-                    into.make_ascii_lowercase();
-                    // The length octet is below 64, where lower-casing could only touch 'A'..'Z'
-                    // (65..90): it is safe.
-                    length += label.len();
-                    place = stop;
-                    if head == 0 {
-                        name.length = length as u8;
-                        return Ok((name, end.unwrap_or(place)));
-                    }
-                }
-                0xc0 => {
-                    let low = *message.get(place + 1).ok_or(Malformed::Cut)?;
-                    let target = (usize::from(head & 0x3f) << 8) | usize::from(low);
-                    end.get_or_insert(place + 2);
-                    if target >= lowest {
-                        return Err(Malformed::Pointer);
-                    }
-                    lowest = target;
-                    place = target;
-                }
-                _ => return Err(Malformed::LabelKind),
-            }
-        }
+        let (spelled, end) = Spelled::parse(message, at)?;
+        Ok((spelled.name(), end))
     }
 
     /// The wire form, root label included.
@@ -121,6 +88,106 @@ impl Name {
         name.len() >= zone.len()
             && name.ends_with(zone)
             && self.suffixes().any(|suffix| suffix.len() == zone.len())
+    }
+}
+
+/// A name's uncompressed wire form in the case it came in.
+#[derive(Debug, Clone)]
+pub(super) struct Spelled {
+    length: u8,
+    wire: [u8; MAX_NAME],
+}
+
+impl Spelled {
+    /// As [`Name::parse`], case kept.
+    pub(super) fn parse(message: &[u8], at: usize) -> Result<(Spelled, usize), Malformed> {
+        let mut wire = [0; MAX_NAME];
+        let mut length = 0;
+        let end = walk(message, at, |label| {
+            let into = wire.get_mut(length..length + label.len()).ok_or(Malformed::NameTooLong)?;
+            into.copy_from_slice(label);
+            length += label.len();
+            Ok(())
+        })?;
+        Ok((Spelled { length: length as u8, wire }, end))
+    }
+
+    /// The wire form, root label included.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.wire[..usize::from(self.length)]
+    }
+
+    /// The name, lower-cased.
+    pub(super) fn name(&self) -> Name {
+        let mut name = Name { length: self.length, wire: self.wire };
+        // A length octet is below 64 and lower-casing touches 65 to 90 only: it is safe.
+        name.wire[..usize::from(self.length)].make_ascii_lowercase();
+        name
+    }
+}
+
+/// The uncompressed length in octets of the name at `at`, and the offset just behind it.
+pub(super) fn measure(message: &[u8], at: usize) -> Result<(usize, usize), Malformed> {
+    let mut length = 0;
+    let end = walk(message, at, |label| {
+        length += label.len();
+        if length > MAX_NAME { Err(Malformed::NameTooLong) } else { Ok(()) }
+    })?;
+    Ok((length, end))
+}
+
+/// The offset just behind the name at `at`, its pointer not followed: for names already checked.
+pub(super) fn skip(message: &[u8], at: usize) -> Option<usize> {
+    let mut place = at;
+    loop {
+        let head = *message.get(place)?;
+        match head & 0xc0 {
+            0x00 => place += 1 + usize::from(head),
+            _ => return Some(place + 2),
+        }
+        if head == 0 {
+            return Some(place);
+        }
+    }
+}
+
+/// Gives each label of the name at `at`, its length octet first and the root's last; returns the
+/// offset just behind the name.
+fn walk(
+    message: &[u8],
+    at: usize,
+    mut label: impl FnMut(&[u8]) -> Result<(), Malformed>,
+) -> Result<usize, Malformed> {
+    let mut place = at;
+    let mut lowest = at;
+    let mut end = None;
+    let mut pointers = 0;
+    loop {
+        let head = *message.get(place).ok_or(Malformed::Cut)?;
+        match head & 0xc0 {
+            0x00 => {
+                let stop = place + 1 + usize::from(head);
+                label(message.get(place..stop).ok_or(Malformed::Cut)?)?;
+                place = stop;
+                if head == 0 {
+                    return Ok(end.unwrap_or(place));
+                }
+            }
+            0xc0 => {
+                let low = *message.get(place + 1).ok_or(Malformed::Cut)?;
+                let target = (usize::from(head & 0x3f) << 8) | usize::from(low);
+                end.get_or_insert(place + 2);
+                pointers += 1;
+                // Pointers going only backwards end by themselves, but a message made of nothing
+                // else would take a walk of thousands of steps for each of its names.
+                if target >= lowest || pointers > MAX_POINTERS {
+                    return Err(Malformed::Pointer);
+                }
+                lowest = target;
+                place = target;
+            }
+            _ => return Err(Malformed::LabelKind),
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 //! Owns the acceptance of messages and the normal form in which queries go upstream. A well-formed
 //! query borrows the received bytes; one that a plugin changes, or that waits, owns its own.
 
-use super::message::Malformed;
-use super::name::Name;
+use super::layout::split_option;
+use super::message::{Malformed, Message, Record, Section};
+use super::name::{Name, Spelled};
 use super::words::{Class, Opcode, Rcode, RecordType, flags};
+use super::writer::Writer;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -30,6 +32,29 @@ pub struct Edns {
 impl Edns {
     /// The DO bit (RFC 3225).
     pub const DO: u16 = 0x8000;
+
+    /// Reads an OPT record's fixed fields.
+    pub(super) fn read(record: &Record) -> Edns {
+        let [extended_rcode, version, high, low] = record.ttl.to_be_bytes();
+        Edns {
+            at: record.at,
+            udp_size: record.class.0,
+            extended_rcode,
+            version,
+            flags: u16::from_be_bytes([high, low]),
+            options: record.rdata.clone(),
+        }
+    }
+
+    /// The options of the message that this OPT was read from: each code with its data.
+    pub fn each_option<'m>(&self, message: &'m [u8]) -> impl Iterator<Item = (u16, &'m [u8])> {
+        let mut rest = message.get(self.options.clone()).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let (code, option, behind) = split_option(rest)?;
+            rest = behind;
+            Some((code, option.get(4..)?))
+        })
+    }
 }
 
 /// What an arriving message turned out to be.
@@ -65,13 +90,104 @@ pub struct Query<'a> {
     question_end: usize,
     edns: Option<Edns>,
     received_size: usize,
+    reflected: Vec<u16>,
 }
 
 impl<'a> Query<'a> {
     /// Classifies a received message (spec/coredns.md §5.2).
     pub fn receive(bytes: &'a [u8]) -> Received<'a> {
-        let _ = bytes;
-        todo!()
+        let Some(header) = bytes.first_chunk::<12>() else { return Received::Ignore };
+        let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let flags = word(2);
+        if flags & flags::QR != 0 {
+            return Received::Ignore;
+        }
+        let kept = flags & (flags::TC | flags::RD | flags::RA | flags::AD | flags::CD);
+        let opcode = flags & flags::OPCODE;
+        if opcode != 0 && opcode != u16::from(Opcode::NOTIFY.0) << 11 {
+            let flags = flags::QR | opcode | kept;
+            return Received::Reject(Reject { rcode: Rcode::NOTIMP, flags, question: None });
+        }
+        let malformed = |question| {
+            Received::Reject(Reject { rcode: Rcode::FORMERR, flags: flags::QR | kept, question })
+        };
+        if word(4) != 1 || word(6) > 1 || word(8) > 1 || word(10) > 2 {
+            return malformed(None);
+        }
+        if bytes.len() == 12 {
+            let flags = flags::QR | opcode | copied(flags);
+            return Received::Reject(Reject { rcode: Rcode::SERVFAIL, flags, question: None });
+        }
+        let Ok(asked) = Asked::read(bytes) else { return malformed(None) };
+        match Reading::of(bytes, &asked) {
+            Ok(reading) if reading.is_normal => Received::Query(Query {
+                wire: Cow::Borrowed(bytes),
+                name: asked.name.name(),
+                qtype: asked.qtype,
+                qclass: asked.qclass,
+                question_end: asked.end,
+                edns: reading.edns,
+                received_size: bytes.len(),
+                reflected: Vec::new(),
+            }),
+            Ok(reading) => match Query::normalised(bytes, &asked, &reading) {
+                Ok(query) => Received::Query(query),
+                Err(_) => malformed(None),
+            },
+            // A name that points into the header would point into another header when echoed.
+            Err(_) => malformed(asked.is_whole.then_some(12..asked.end)),
+        }
+    }
+
+    /// Writes the message anew: question in full and complete, records without compression, one
+    /// OPT, no TSIG, RCODE 0, true counts, nothing behind the last record.
+    fn normalised(
+        bytes: &[u8],
+        asked: &Asked,
+        reading: &Reading,
+    ) -> Result<Query<'static>, Malformed> {
+        let message = Message::parse_behind(bytes, asked.end)?;
+        let mut wire = Vec::with_capacity(bytes.len() + 64);
+        let id = u16::from_be_bytes([bytes[0], bytes[1]]);
+        let mut writer = Writer::new(&mut wire, id, message.flags() & !flags::RCODE).uncompressed();
+        let mut question = asked.name.as_bytes().to_vec();
+        question.extend_from_slice(&asked.qtype.0.to_be_bytes());
+        question.extend_from_slice(&asked.qclass.0.to_be_bytes());
+        writer.question(&question);
+        for record in message.records() {
+            match record.rtype {
+                RecordType::TSIG => {}
+                RecordType::OPT => {
+                    if reading.edns.as_ref().is_some_and(|edns| edns.at == record.at) {
+                        let rdata = message.rdata(&record);
+                        let (class, ttl) = (record.class, record.ttl);
+                        writer.raw_record(
+                            Section::Additional,
+                            &[0],
+                            RecordType::OPT,
+                            class,
+                            ttl,
+                            rdata,
+                        );
+                    }
+                }
+                _ => writer.record(record.section, &message, &record, None),
+            }
+        }
+        if writer.is_cut() {
+            return Err(Malformed::TooLong);
+        }
+        let edns = Message::parse(&wire)?.edns();
+        Ok(Query {
+            name: asked.name.name(),
+            qtype: asked.qtype,
+            qclass: asked.qclass,
+            question_end: 12 + question.len(),
+            edns,
+            received_size: wire.len(),
+            reflected: Vec::new(),
+            wire: Cow::Owned(wire),
+        })
     }
 
     /// A query made by us: RD as given, one question, no EDNS.
@@ -91,22 +207,16 @@ impl<'a> Query<'a> {
             question_end: length,
             edns: None,
             received_size: length,
+            reflected: Vec::new(),
         }
     }
 
     /// A copy that borrows nothing: what a query that waits keeps.
     pub fn into_owned(self) -> Query<'static> {
-        Query {
-            wire: Cow::Owned(self.wire.into_owned()),
-            ..self_without_wire(
-                self.name,
-                self.qtype,
-                self.qclass,
-                self.question_end,
-                self.edns,
-                self.received_size,
-            )
-        }
+        let Query { wire, name, qtype, qclass, question_end, edns, received_size, reflected } =
+            self;
+        let wire = Cow::Owned(wire.into_owned());
+        Query { wire, name, qtype, qclass, question_end, edns, received_size, reflected }
     }
 
     /// The whole message.
@@ -164,21 +274,54 @@ impl<'a> Query<'a> {
         self.edns.as_ref().is_some_and(|edns| edns.flags & Edns::DO != 0)
     }
 
-    /// The length in octets of the message as received.
+    /// The length in octets of the message as received, in its normal form: what
+    /// `coredns_dns_request_size_bytes` counts.
     pub fn received_size(&self) -> usize {
         self.received_size
     }
 
-    /// Replaces the question; the records behind it stay.
+    /// The option codes, beside those always reflected, that a reply may carry back to the client.
+    pub fn reflected_options(&self) -> &[u16] {
+        &self.reflected
+    }
+
+    /// Lets the client's option of this code be reflected in the reply (`rewrite edns0 local`).
+    pub fn reflect_option(&mut self, code: u16) {
+        if !self.reflected.contains(&code) {
+            self.reflected.push(code);
+        }
+    }
+
+    /// Replaces the question; the records behind it stay. Does nothing when `spelled_name` is not
+    /// a name in wire form.
     pub fn set_question(&mut self, spelled_name: &[u8], qtype: RecordType, qclass: Class) {
-        let _ = (spelled_name, qtype, qclass);
-        todo!()
+        let Ok((name, _)) = Spelled::parse(spelled_name, 0) else { return };
+        let mut question = name.as_bytes().to_vec();
+        question.extend_from_slice(&qtype.0.to_be_bytes());
+        question.extend_from_slice(&qclass.0.to_be_bytes());
+        let (before, after) = (self.question_end, 12 + question.len());
+        self.wire.to_mut().splice(12..before, question);
+        // Records in normal form hold no pointers: they can be moved.
+        let moved = |offset: usize| offset - before + after;
+        if let Some(edns) = &mut self.edns {
+            edns.at = moved(edns.at);
+            edns.options = moved(edns.options.start)..moved(edns.options.end);
+        }
+        self.question_end = after;
+        self.name = name.name();
+        self.qtype = qtype;
+        self.qclass = qclass;
     }
 
     /// Replaces the advertised UDP payload size; does nothing without EDNS.
     pub fn set_udp_size(&mut self, octets: u16) {
-        let _ = octets;
-        todo!()
+        if let Some(edns) = &mut self.edns {
+            edns.udp_size = octets;
+            // Owner (the root, one octet) and TYPE stand before it.
+            if let Some(place) = self.wire.to_mut().get_mut(edns.at + 3..edns.at + 5) {
+                place.copy_from_slice(&octets.to_be_bytes());
+            }
+        }
     }
 
     /// Sets the message id.
@@ -187,20 +330,83 @@ impl<'a> Query<'a> {
     }
 
     /// Replaces the whole message, keeping `received_size`: for plugins that edit it as a
-    /// hickory-proto message.
+    /// hickory-proto message. The message must be one that [`Query::receive`] accepts; else
+    /// nothing changes.
     pub fn replace(&mut self, wire: Vec<u8>) -> Result<(), Malformed> {
-        let _ = wire;
-        todo!()
+        let Received::Query(query) = Query::receive(&wire) else { return Err(Malformed::Cut) };
+        let received_size = self.received_size;
+        let reflected = std::mem::take(&mut self.reflected);
+        *self = Query { received_size, reflected, ..query.into_owned() };
+        Ok(())
     }
 }
 
-fn self_without_wire(
-    name: Name,
+/// The flags that a reply of ours copies from its query: RD and CD, of opcode QUERY alone.
+pub(super) fn copied(flags: u16) -> u16 {
+    match flags & flags::OPCODE {
+        0 => flags & (flags::RD | flags::CD),
+        _ => 0,
+    }
+}
+
+/// The question of a received message.
+struct Asked {
+    name: Spelled,
     qtype: RecordType,
     qclass: Class,
-    question_end: usize,
+    /// Just behind it in the received bytes.
+    end: usize,
+    /// It is complete and holds no pointer: the received octets are its normal form.
+    is_whole: bool,
+}
+
+impl Asked {
+    /// Reads the question at octet 12. A message may end behind QNAME or QTYPE: what is missing
+    /// counts as 0.
+    fn read(bytes: &[u8]) -> Result<Asked, Malformed> {
+        let (name, name_end) = Spelled::parse(bytes, 12)?;
+        let behind = &bytes[name_end..];
+        let (qtype, qclass, octets) = match *behind {
+            [] => (0, 0, 0),
+            [high, low] => (u16::from_be_bytes([high, low]), 0, 2),
+            [a, b, c, d, ..] => (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), 4),
+            _ => return Err(Malformed::Cut),
+        };
+        // A pointer is two octets, what it stands for one or at least three.
+        let is_whole = octets == 4 && name_end - 12 == name.as_bytes().len();
+        let (qtype, qclass) = (RecordType(qtype), Class(qclass));
+        Ok(Asked { name, qtype, qclass, end: name_end + octets, is_whole })
+    }
+}
+
+/// What stands behind the question of a received message.
+struct Reading {
     edns: Option<Edns>,
-    received_size: usize,
-) -> Query<'static> {
-    Query { wire: Cow::Borrowed(&[]), name, qtype, qclass, question_end, edns, received_size }
+    is_normal: bool,
+}
+
+impl Reading {
+    fn of(bytes: &[u8], asked: &Asked) -> Result<Reading, Malformed> {
+        let promised = [bytes[7], bytes[9], bytes[11]];
+        let mut is_normal = asked.is_whole
+            && promised[0] == 0
+            && promised[1] == 0
+            && u16::from(bytes[3]) & flags::RCODE == 0;
+        if is_normal && promised[2] == 0 && asked.end == bytes.len() {
+            return Ok(Reading { edns: None, is_normal });
+        }
+        let message = Message::parse_behind(bytes, asked.end)?;
+        let mut edns = None;
+        for record in message.records() {
+            if record.is_opt() {
+                is_normal &= edns.is_none() && bytes[record.at] == 0;
+                edns = Some(Edns::read(&record));
+            } else {
+                is_normal = false;
+            }
+        }
+        is_normal &= message.end() == bytes.len()
+            && message.count(Section::Additional) == u16::from(promised[2]);
+        Ok(Reading { edns, is_normal })
+    }
 }

@@ -1,7 +1,29 @@
-//! The last step of a response: id, the client's OPT, the size limit (spec/coredns.md §5.4).
+//! The last step of a response: id, the client's OPT, the size limit (spec/coredns.md §5.4); and
+//! the replies to messages that no plugin sees.
+//!
+//! Owns what every reply has in common. Never sends more than the limit, and never nothing.
 
-use super::query::{Query, Reject};
-use super::response::Response;
+use super::layout::split_option;
+use super::message::{Malformed, Message};
+use super::query::{Edns, Query, Reject, copied};
+use super::response::{Response, Written};
+use super::words::{Class, Rcode, RecordType, flags};
+use super::writer::{MAX_MESSAGE, Writer};
+
+/// The size that every client takes over UDP (RFC 1035 §4.2.1).
+const LEAST_UDP: usize = 512;
+/// The greatest payload of a UDP datagram over IPv4 (RFC 768, RFC 791).
+const GREATEST_UDP: usize = 65507;
+
+/// The client's options that go back to it as they came: NSID, EXPIRE, COOKIE, TCPKEEPALIVE,
+/// PADDING.
+const REFLECTED: [u16; 5] = [3, 9, 10, 11, 12];
+
+/// The flag bits of an upstream's or client's OPT that a reply keeps: DO and the upper part of Z.
+const KEPT_EDNS_FLAGS: u16 = 0xff00;
+
+/// An OPT record without options: root owner, TYPE, CLASS, TTL, RDLENGTH.
+const BARE_OPT: usize = 11;
 
 /// What the way back to the client allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,16 +32,189 @@ pub struct ReplyLimits {
     pub octets: usize,
 }
 
+impl ReplyLimits {
+    /// The limit of a datagram to the client of `query`: its advertised size as the plugins left
+    /// it, never below 512.
+    pub fn udp(query: &Query<'_>) -> ReplyLimits {
+        let advertised = query.edns().map_or(0, |edns| usize::from(edns.udp_size));
+        ReplyLimits { octets: advertised.clamp(LEAST_UDP, GREATEST_UDP) }
+    }
+
+    /// The limit of a stream: what the length prefix can say.
+    pub fn stream() -> ReplyLimits {
+        ReplyLimits { octets: MAX_MESSAGE }
+    }
+}
+
 /// Makes the reply of `response` ready to send in `response.wire`: an error reply when nothing was
 /// written; the query's id; the OPT rules; the extended rcode; truncation with TC when it does not
 /// fit. Allocates nothing when the message fits and needs no rebuilding.
 pub fn finish_reply(query: &Query<'_>, response: &mut Response, limits: ReplyLimits) {
-    let _ = (query, response, limits);
-    todo!()
+    if response.written == Written::Nothing || response.wire.len() < 12 {
+        write_error(query, response, response.rcode);
+    }
+    if finish(query, response, limits.octets).is_err() {
+        // Only a plugin's own mistake comes here: what upstreams send was checked when taken.
+        debug_assert!(false, "a plugin wrote a message that does not parse");
+        write_error(query, response, Rcode::SERVFAIL);
+        let finished = finish(query, response, limits.octets);
+        debug_assert!(finished.is_ok(), "an error reply parses");
+    }
+}
+
+/// Puts an error reply into the buffer; error, writer and size stay what the plugins made them.
+fn write_error(query: &Query<'_>, response: &mut Response, rcode: Rcode) {
+    let flags = flags::QR
+        | (query.flags() & flags::OPCODE)
+        | copied(query.flags())
+        | (rcode.0 & flags::RCODE);
+    response.wire.clear();
+    begin(&mut response.wire, query.id(), flags, query.question());
+    response.rcode = rcode;
+}
+
+/// A header with one question.
+fn begin(out: &mut Vec<u8>, id: u16, flags: u16, question: &[u8]) {
+    out.extend_from_slice(&id.to_be_bytes());
+    out.extend_from_slice(&flags.to_be_bytes());
+    out.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(question);
+}
+
+fn finish(query: &Query<'_>, response: &mut Response, limit: usize) -> Result<(), Malformed> {
+    let theirs = match response.wire[10..12] {
+        [0, 0] => None,
+        _ => response.message()?.edns(),
+    };
+    let mut rcode = response.rcode;
+    if rcode.0 > flags::RCODE && theirs.is_none() && query.edns().is_none() {
+        // Its upper bits have no place to stand in: better an error that the client understands
+        // than the rest of a number, or CoreDNS's silence.
+        rcode = Rcode::SERVFAIL;
+        write_error(query, response, rcode);
+    }
+    response.wire[..2].copy_from_slice(&query.id().to_be_bytes());
+    let flags = (response.flags() & !flags::RCODE) | (rcode.0 & flags::RCODE);
+    response.set_flags(flags);
+    let extended = (rcode.0 >> 4) as u8;
+    let mut opt = match (theirs, query.edns()) {
+        (Some(theirs), client) => {
+            let mut opt = theirs;
+            opt.extended_rcode = extended;
+            if let Some(client) = client {
+                opt.version = 0;
+                opt.udp_size = client.udp_size;
+                opt.flags = (opt.flags & KEPT_EDNS_FLAGS) | (client.flags & Edns::DO);
+            }
+            patch_opt(&mut response.wire, &opt)?;
+            Some(opt)
+        }
+        (None, Some(client)) => Some(append_opt(query, client, extended, &mut response.wire)),
+        (None, None) => None,
+    };
+    if response.wire.len() > limit {
+        response.wire = fitted(&response.message()?, opt.take(), limit);
+    }
+    Ok(())
+}
+
+/// The TTL field of an OPT record.
+fn opt_ttl(opt: &Edns) -> u32 {
+    let [high, low] = opt.flags.to_be_bytes();
+    u32::from_be_bytes([opt.extended_rcode, opt.version, high, low])
+}
+
+/// Writes the fields of `opt` over the OPT record that it was read from.
+fn patch_opt(wire: &mut [u8], opt: &Edns) -> Result<(), Malformed> {
+    // CLASS, TTL and RDLENGTH stand right before the options, whatever owns the record.
+    let start = opt.options.start.checked_sub(8).ok_or(Malformed::Cut)?;
+    let fields = wire.get_mut(start..start + 6).ok_or(Malformed::Cut)?;
+    fields[..2].copy_from_slice(&opt.udp_size.to_be_bytes());
+    fields[2..].copy_from_slice(&opt_ttl(opt).to_be_bytes());
+    Ok(())
+}
+
+/// Appends the client's own OPT, with the options that are reflected.
+fn append_opt(query: &Query<'_>, client: &Edns, extended_rcode: u8, wire: &mut Vec<u8>) -> Edns {
+    let at = wire.len();
+    let mut opt = Edns {
+        at,
+        udp_size: client.udp_size,
+        extended_rcode,
+        version: 0,
+        flags: client.flags & KEPT_EDNS_FLAGS,
+        options: at + BARE_OPT..at + BARE_OPT,
+    };
+    wire.push(0);
+    wire.extend_from_slice(&RecordType::OPT.0.to_be_bytes());
+    wire.extend_from_slice(&opt.udp_size.to_be_bytes());
+    wire.extend_from_slice(&opt_ttl(&opt).to_be_bytes());
+    wire.extend_from_slice(&[0, 0]);
+    let mut rest = query.wire().get(client.options.clone()).unwrap_or_default();
+    while let Some((code, option, behind)) = split_option(rest) {
+        if REFLECTED.contains(&code) || query.reflected_options().contains(&code) {
+            wire.extend_from_slice(option);
+        }
+        rest = behind;
+    }
+    opt.options.end = wire.len();
+    // They are a part of the client's own RDATA: their length fits.
+    let length = opt.options.len() as u16;
+    wire[at + 9..at + BARE_OPT].copy_from_slice(&length.to_be_bytes());
+    let count = u16::from_be_bytes([wire[10], wire[11]]).saturating_add(1);
+    wire[10..12].copy_from_slice(&count.to_be_bytes());
+    opt
+}
+
+/// The message within `limit` octets: compressed, and where that is not enough without its last
+/// records and with TC. The OPT stays, if need be without its options.
+fn fitted(message: &Message<'_>, opt: Option<Edns>, limit: usize) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(limit.min(message.wire().len()));
+    let mut options =
+        opt.as_ref().and_then(|opt| message.wire().get(opt.options.clone())).unwrap_or_default();
+    // Only options can be so long that header, question and OPT alone pass the limit.
+    if opt.is_some() && message.question_end() + BARE_OPT + options.len() > limit {
+        options = &[];
+    }
+    let reserved = if opt.is_some() { BARE_OPT + options.len() } else { 0 };
+    let mut writer = Writer::copying(&mut wire, message).limited_to(limit.saturating_sub(reserved));
+    for record in message.records().filter(|record| !record.is_opt()) {
+        writer.record(record.section, message, &record, None);
+        if writer.is_cut() {
+            break;
+        }
+    }
+    if let Some(opt) = opt {
+        writer.opt(Class(opt.udp_size), opt_ttl(&opt), options);
+    }
+    wire
 }
 
 /// Writes the reply to a rejected message into `out` (cleared first).
 pub fn reject_reply(received: &[u8], reject: &Reject, out: &mut Vec<u8>) {
-    let _ = (received, reject, out);
-    todo!()
+    let id = received.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+    let flags = reject.flags | (reject.rcode.0 & flags::RCODE);
+    out.clear();
+    match reject.question.clone().and_then(|range| received.get(range)) {
+        Some(question) => begin(out, id, flags, question),
+        None => {
+            out.extend_from_slice(&id.to_be_bytes());
+            out.extend_from_slice(&flags.to_be_bytes());
+            out.extend_from_slice(&[0; 8]);
+        }
+    }
+}
+
+/// Writes the reply to a query of an EDNS version that does not exist into `out` (cleared first):
+/// BADVERS in an OPT of version 0 and size 0 (spec/coredns.md §5.3).
+pub fn badvers_reply(query: &Query<'_>, out: &mut Vec<u8>) {
+    let flags = flags::QR | (query.flags() & flags::OPCODE) | copied(query.flags());
+    out.clear();
+    begin(out, query.id(), flags | (Rcode::BADVERS.0 & flags::RCODE), query.question());
+    out[11] = 1;
+    out.push(0);
+    out.extend_from_slice(&RecordType::OPT.0.to_be_bytes());
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&[(Rcode::BADVERS.0 >> 4) as u8, 0, 0, 0]);
+    out.extend_from_slice(&[0, 0]);
 }

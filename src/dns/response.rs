@@ -3,9 +3,10 @@
 //! Owns the buffer that becomes the reply. Holds a message without the client's own OPT handling
 //! and without size limits: [`super::finish_reply`] does both at the end.
 
-use super::message::{Malformed, Message};
-use super::query::Query;
+use super::message::{Malformed, Message, Record, Section};
+use super::query::{Query, copied};
 use super::words::{Rcode, flags};
+use super::writer::Writer;
 
 /// Whether a plugin wrote a message (spec/coredns.md §0.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,18 +71,58 @@ impl Response {
     }
 
     /// Takes a whole message as written by `writer`. The rcode is read from the header and the
-    /// OPT record.
+    /// OPT record. The copy's counts are those of the records that are there, and octets behind
+    /// the last one are left off. On an error nothing is written.
     pub fn take(&mut self, wire: &[u8], writer: &'static str) -> Result<(), Malformed> {
-        let _ = (wire, writer);
-        todo!()
+        self.clear();
+        let message = Message::parse(wire)?;
+        let extended = message.edns().map_or(0, |edns| u16::from(edns.extended_rcode) << 4);
+        self.rcode = Rcode(extended | (message.flags() & flags::RCODE));
+        self.wire.extend_from_slice(&wire[..message.end()]);
+        let counts = [
+            message.questions(),
+            message.count(Section::Answer),
+            message.count(Section::Authority),
+            message.count(Section::Additional),
+        ];
+        for (place, count) in self.wire[4..12].chunks_exact_mut(2).zip(counts) {
+            place.copy_from_slice(&count.to_be_bytes());
+        }
+        self.written = Written::Message;
+        self.writer = writer;
+        Ok(())
     }
 
-    /// Starts a reply to `query`: QR, opcode, RD and CD of the query, its question, `rcode`, and
-    /// `extra` flags (AA, …). Records are appended with [`super::Writer`] or by hand.
+    /// Removes all OPT records; the extended rcode stays in `rcode`. A message that does not parse
+    /// stays as it is.
+    pub fn strip_opt(&mut self) {
+        let Ok(message) = self.message() else { return };
+        let mut opts = message.records().filter(Record::is_opt);
+        let Some(first) = opts.next() else { return };
+        if first.rdata.end == message.end() {
+            // The usual place: nothing behind it can point anywhere.
+            let count = message.count(Section::Additional) - 1;
+            self.wire.truncate(first.at);
+            self.wire[10..12].copy_from_slice(&count.to_be_bytes());
+            self.known_size = 0;
+            return;
+        }
+        let mut wire = Vec::with_capacity(self.wire.len());
+        let mut writer = Writer::copying(&mut wire, &message);
+        for record in message.records().filter(|record| !record.is_opt()) {
+            writer.record(record.section, &message, &record, None);
+        }
+        self.wire = wire;
+        self.known_size = 0;
+    }
+
+    /// Starts a reply to `query`: QR, opcode, RD and CD of the query (of opcode QUERY alone), its
+    /// question, `rcode`, and `extra` flags (AA, …). Records are appended with [`super::Writer`] or by hand.
     pub fn start(&mut self, query: &Query<'_>, rcode: Rcode, extra: u16, writer: &'static str) {
         self.clear();
         let flags = flags::QR
-            | (query.flags() & (flags::OPCODE | flags::RD | flags::CD))
+            | (query.flags() & flags::OPCODE)
+            | copied(query.flags())
             | extra
             | (rcode.0 & flags::RCODE);
         self.wire.extend_from_slice(&query.wire()[..2]);
@@ -113,7 +154,7 @@ impl Response {
         Message::parse(&self.wire)
     }
 
-    /// The message's length without compression and OPT; 0 when nothing is written.
+    /// The message's length without compression; 0 when nothing is written.
     pub fn uncompressed_size(&self) -> usize {
         match self.written {
             Written::Nothing => 0,

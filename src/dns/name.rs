@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 /// The greatest length of a name in wire form, root label included (RFC 1035 §3.1).
-pub const MAX_NAME: usize = 255;
+pub(super) const MAX_NAME: usize = 255;
 
 /// The greatest number of compression pointers followed for one name: one for each label of the
 /// longest name.

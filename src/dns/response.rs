@@ -97,23 +97,28 @@ impl Response {
     /// stays as it is.
     pub fn strip_opt(&mut self) {
         let Ok(message) = self.message() else { return };
-        let mut opts = message.records().filter(Record::is_opt);
-        let Some(first) = opts.next() else { return };
-        if first.rdata.end == message.end() {
+        let Some(first) = message.records().find(Record::is_opt) else { return };
+        let is_last = first.rdata.end == message.end();
+        let count = message.count(Section::Additional);
+        self.known_size = 0;
+        if is_last {
             // The usual place: nothing behind it can point anywhere.
-            let count = message.count(Section::Additional) - 1;
             self.wire.truncate(first.at);
-            self.wire[10..12].copy_from_slice(&count.to_be_bytes());
-            self.known_size = 0;
-            return;
+            self.wire[10..12].copy_from_slice(&(count - 1).to_be_bytes());
+        } else if let Some(wire) = self.without_opt() {
+            self.wire = wire;
         }
+    }
+
+    /// The message written anew, OPT records left out.
+    fn without_opt(&self) -> Option<Vec<u8>> {
+        let message = self.message().ok()?;
         let mut wire = Vec::with_capacity(self.wire.len());
         let mut writer = Writer::copying(&mut wire, &message);
         for record in message.records().filter(|record| !record.is_opt()) {
             writer.record(record.section, &message, &record, None);
         }
-        self.wire = wire;
-        self.known_size = 0;
+        Some(wire)
     }
 
     /// Starts a reply to `query`: QR, opcode, RD and CD of the query (of opcode QUERY alone), its

@@ -1,1 +1,14 @@
-//! x
+//! The HTTP endpoints: /metrics, /health, /ready, and the poll of one's own /health.
+//!
+//! Owns its listeners, connections and their bounds. Runs on the main thread's runtime, never on a
+//! worker's. Decides nothing: what is ready, what is counted, is told to it.
+
+mod listen;
+mod poll;
+mod respond;
+mod site;
+
+pub use listen::{go_words, listen};
+pub use poll::{PollFailure, poll_health};
+pub use respond::Endpoints;
+pub use site::{MOST_CONNECTIONS, Site};

@@ -1,0 +1,108 @@
+//! Opens listening sockets for HTTP, with Go's error texts.
+
+use crate::plugin::split_host_port;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Listens on `address` (`host:port`; no host is all addresses of both families) with
+/// SO_REUSEPORT, so that a successor can start beside us. The error is Go's text, such as
+/// `listen tcp 127.0.0.1:8080: bind: address already in use`.
+pub fn listen(address: &str) -> Result<TcpListener, String> {
+    let (host, port) = split_host_port(address).map_err(|why| format!("listen tcp: {why}"))?;
+    let socket_address = resolve(host, port).map_err(|why| format!("listen tcp: {why}"))?;
+    bind(socket_address)
+        .map_err(|error| format!("listen tcp {address}: bind: {}", go_words(&error)))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` as written for "all addresses" serves IPv4 too; one address serves itself.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn resolve(host: &str, port: &str) -> Result<SocketAddr, String> {
+    let number = match port {
+        "" => 0,
+        _ => port.parse::<u16>().map_err(|_| match port.parse::<u64>() {
+            Ok(_) => format!("address {port}: invalid port"),
+            Err(_) => format!("lookup tcp/{port}: unknown port"),
+        })?,
+    };
+    if host.is_empty() {
+        return Ok(SocketAddr::new(all_addresses(), number));
+    }
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, number));
+    }
+    // Names are for `localhost`; IPv4 first, as Go does.
+    let mut found: Vec<SocketAddr> = (host, number)
+        .to_socket_addrs()
+        .map_err(|_| format!("lookup {host}: no such host"))?
+        .collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    found.first().copied().ok_or_else(|| format!("lookup {host}: no such host"))
+}
+
+/// `::` where there is IPv6, else `0.0.0.0`.
+fn all_addresses() -> IpAddr {
+    match Socket::new(Domain::IPV6, Type::STREAM, None) {
+        Ok(_) => Ipv6Addr::UNSPECIFIED.into(),
+        Err(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// A system error in Go's words: without the number, in lower case.
+pub fn go_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_listener_on_the_address_is_an_error_in_gos_words() {
+        let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = foreign.local_addr().unwrap().to_string();
+        assert_eq!(
+            listen(&address).unwrap_err(),
+            format!("listen tcp {address}: bind: address already in use")
+        );
+    }
+
+    #[test]
+    fn two_of_ours_share_an_address() {
+        let first = listen("127.0.0.1:0").unwrap();
+        assert!(listen(&first.local_addr().unwrap().to_string()).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_address_says_why() {
+        for (address, text) in [
+            ("0", "listen tcp: address 0: missing port in address"),
+            ("foo", "listen tcp: address foo: missing port in address"),
+            (":99999", "listen tcp: address 99999: invalid port"),
+            (":http!", "listen tcp: lookup tcp/http!: unknown port"),
+        ] {
+            assert_eq!(listen(address).unwrap_err(), text);
+        }
+    }
+}

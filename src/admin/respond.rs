@@ -1,0 +1,189 @@
+//! What each path answers.
+
+use crate::metrics::{Gauge, Registry, names};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The content type of the text exposition format, as Prometheus' own client sends it.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+
+const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// What one address serves.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoints {
+    /// /metrics of this registry.
+    pub metrics: Option<Registry>,
+    /// /health: always 200 while the process can answer.
+    pub health: bool,
+    /// /ready: 200 once this is set, 503 before.
+    pub ready: Option<Arc<AtomicBool>>,
+}
+
+impl Endpoints {
+    /// The response to any method on `request`'s path.
+    pub(super) fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        match (request.uri().path(), self) {
+            ("/metrics", Endpoints { metrics: Some(registry), .. }) => {
+                scrape(registry, request.headers())
+            }
+            ("/health", Endpoints { health: true, .. }) => text(StatusCode::OK, "OK"),
+            ("/ready", Endpoints { ready: Some(ready), .. }) => {
+                if ready.load(Ordering::Acquire) {
+                    text(StatusCode::OK, "OK")
+                } else {
+                    text(StatusCode::SERVICE_UNAVAILABLE, "dns")
+                }
+            }
+            _ => {
+                let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");
+                let nosniff = HeaderValue::from_static("nosniff");
+                response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+                response
+            }
+        }
+    }
+}
+
+/// Counts a scrape that is being served; its end is the drop.
+struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.add(-1.0);
+    }
+}
+
+fn scrape(registry: &Registry, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    let in_flight = InFlight(registry.gauge(&names::SCRAPES_IN_FLIGHT, &[]));
+    in_flight.0.add(1.0);
+    let plain = registry.text().into_bytes();
+    let zipped = accepts_gzip(headers).then(|| gzip(&plain)).flatten();
+    registry.counter(&names::SCRAPES, &["200"]).increment();
+    let is_zipped = zipped.is_some();
+    let mut response = Response::new(Full::new(Bytes::from(zipped.unwrap_or(plain))));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    if is_zipped {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// Whether gzip is named without `q=0`.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            parts.next().is_some_and(|word| word.eq_ignore_ascii_case("gzip"))
+                && !parts.any(|part| {
+                    part.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()) == Some(0.0)
+                })
+        })
+}
+
+fn gzip(plain: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
+    encoder.write_all(plain).ok()?;
+    encoder.finish().ok()
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_TYPE));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::read::GzDecoder;
+    use http_body_util::BodyExt;
+    use hyper::Method;
+    use std::io::Read;
+
+    fn ask(
+        endpoints: &Endpoints,
+        method: Method,
+        path: &str,
+        coding: &str,
+    ) -> Response<Full<Bytes>> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(ACCEPT_ENCODING, coding)
+            .body(())
+            .unwrap();
+        endpoints.respond(&request)
+    }
+
+    fn body(response: Response<Full<Bytes>>) -> Vec<u8> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(response.into_body().collect()).unwrap().to_bytes().to_vec()
+    }
+
+    #[test]
+    fn health_is_ok_for_any_method_and_query() {
+        let endpoints = Endpoints { health: true, ..Endpoints::default() };
+        for (method, path) in
+            [(Method::GET, "/health"), (Method::POST, "/health"), (Method::GET, "/health?x=1")]
+        {
+            let response = ask(&endpoints, method, path, "");
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()[CONTENT_TYPE], TEXT_TYPE);
+            assert_eq!(body(response), b"OK");
+        }
+    }
+
+    #[test]
+    fn other_paths_and_endpoints_that_nobody_asked_for_are_not_found() {
+        let endpoints = Endpoints { health: true, ..Endpoints::default() };
+        for path in ["/", "/healthz", "/health/", "/ready", "/metrics"] {
+            let response = ask(&endpoints, Method::GET, path, "");
+            assert_eq!(response.status(), 404, "{path}");
+            assert_eq!(body(response), b"404 page not found\n");
+        }
+    }
+
+    #[test]
+    fn ready_is_unavailable_until_it_is_set() {
+        let ready = Arc::new(AtomicBool::new(false));
+        let endpoints = Endpoints { ready: Some(ready.clone()), ..Endpoints::default() };
+        assert_eq!(ask(&endpoints, Method::GET, "/ready", "").status(), 503);
+        ready.store(true, Ordering::Release);
+        assert_eq!(ask(&endpoints, Method::GET, "/ready", "").status(), 200);
+    }
+
+    #[test]
+    fn metrics_are_compressed_only_when_asked_for() {
+        let registry = Registry::new(0);
+        let endpoints = Endpoints { metrics: Some(registry), ..Endpoints::default() };
+        for coding in ["", "identity", "gzip;q=0", "deflate, gzip;q=0.0"] {
+            let response = ask(&endpoints, Method::GET, "/metrics", coding);
+            assert_eq!(response.headers()[CONTENT_TYPE], METRICS_TYPE);
+            assert!(response.headers().get(CONTENT_ENCODING).is_none(), "{coding}");
+            assert!(body(response).starts_with(b"# HELP coredns_"));
+        }
+        let response = ask(&endpoints, Method::GET, "/metrics", "deflate, gzip;q=0.5");
+        assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
+        let mut text = String::new();
+        GzDecoder::new(body(response).as_slice()).read_to_string(&mut text).unwrap();
+        assert!(text.contains("promhttp_metric_handler_requests_total{code=\"200\"} 4"));
+        assert!(text.contains("promhttp_metric_handler_requests_in_flight 1"));
+    }
+}

@@ -1,0 +1,163 @@
+//! One listening address: accepts connections, within bounds, until it is dropped.
+
+use super::Endpoints;
+use super::listen::listen;
+use arc_swap::ArcSwap;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+/// The greatest number of open connections of one address; more are closed at once.
+pub const MOST_CONNECTIONS: usize = 256;
+
+/// How long a client may take to send a request's header; also how long a connection may be idle
+/// (CoreDNS's 5 s).
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may live; then it is closed behind the request that is being served.
+const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
+
+/// The pause after accept failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listening address. Dropping it closes the socket and its connections.
+#[derive(Debug)]
+pub struct Site {
+    address: SocketAddr,
+    endpoints: Arc<ArcSwap<Endpoints>>,
+    task: JoinHandle<()>,
+}
+
+impl Site {
+    /// Listens on `address` and serves `endpoints` on the current runtime. The error is
+    /// [`listen`]'s.
+    pub fn open(address: &str, endpoints: Endpoints) -> Result<Site, String> {
+        let listener = listen(address)?;
+        let failed = |error: io::Error| format!("listen tcp {address}: {error}");
+        let local = listener.local_addr().map_err(failed)?;
+        let listener = TcpListener::from_std(listener).map_err(failed)?;
+        let endpoints = Arc::new(ArcSwap::from_pointee(endpoints));
+        let task = tokio::spawn(accept(listener, endpoints.clone()));
+        Ok(Site { address: local, endpoints, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Replaces what it serves; connections stay.
+    pub fn serve(&self, endpoints: Endpoints) {
+        self.endpoints.store(Arc::new(endpoints));
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Connections live in a set that ends with this task: an aborted site leaves none behind.
+async fn accept(listener: TcpListener, endpoints: Arc<ArcSwap<Endpoints>>) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(_) => {
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            let endpoints = endpoints.clone();
+            connections.spawn(async move {
+                connection(stream, endpoints).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, endpoints: Arc<ArcSwap<Endpoints>>) {
+    let service = service_fn(move |request| {
+        let endpoints = endpoints.load_full();
+        async move { Ok::<_, Infallible>(endpoints.respond(&request)) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    // What a client does wrong is its own loss: errors of a connection end it, no more.
+    if timeout(LONGEST_CONNECTION, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(HEADER_TIMEOUT, connection).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::poll_health;
+    use super::*;
+    use std::io::{Read, Write};
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_site_serves_until_it_is_dropped() {
+        runtime().block_on(async {
+            let health = Endpoints { health: true, ..Endpoints::default() };
+            let site = Site::open("127.0.0.1:0", health).unwrap();
+            let address = site.address().to_string();
+            assert!(poll_health(&address, Duration::from_secs(3)).await.is_ok());
+            site.serve(Endpoints::default());
+            assert!(poll_health(&address, Duration::from_secs(3)).await.is_ok());
+            drop(site);
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            assert!(poll_health(&address, Duration::from_secs(3)).await.is_err());
+        });
+    }
+
+    #[test]
+    fn head_has_no_body() {
+        let runtime = runtime();
+        let site = runtime.block_on(async {
+            Site::open("127.0.0.1:0", Endpoints { health: true, ..Endpoints::default() }).unwrap()
+        });
+        let address = site.address();
+        let client = std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream
+                .write_all(b"HEAD /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        });
+        let text = runtime.block_on(async {
+            while !client.is_finished() {
+                sleep(Duration::from_millis(5)).await;
+            }
+            client.join().unwrap()
+        });
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        assert!(text.contains("content-length: 2\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+    }
+}

@@ -1,16 +1,181 @@
 //! Questions in flight: each is asked upstream once, however many wait for it.
+//!
+//! Owns the table that all workers share. Never waits and never sends: what a waiting query leaves
+//! behind is the caller's type, and so is how it is told.
 
-/// The questions in flight of the whole node; `W` is what a waiting query leaves behind.
-#[derive(Debug)]
-pub struct Flights<W> {
-    waiting: std::marker::PhantomData<W>,
+use crate::dns::{Query, Transport};
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The most questions asked at once that others can join; those beyond are asked alone.
+pub const QUESTIONS_MOST: usize = 16_384;
+
+/// The most queries that wait for one question; one beyond asks for itself.
+pub const WAITERS_PER_QUESTION_MOST: usize = 4_096;
+
+/// Locks to spread the workers over.
+const SHARDS: usize = 64;
+
+/// What makes two queries one question upstream: whom it goes to, how, and every octet of the
+/// message but the id, the name in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FlightKey(Box<[u8]>);
+
+impl FlightKey {
+    /// The key of `query` towards the upstreams that `target` (a number unique among those alive)
+    /// stands for.
+    pub fn new(target: usize, transport: Transport, query: &Query<'_>) -> FlightKey {
+        let wire = query.wire();
+        let name = query.name().as_bytes();
+        let behind = wire.get(12 + name.len()..).unwrap_or_default();
+        let mut key = Vec::with_capacity(9 + wire.len());
+        key.extend_from_slice(&target.to_ne_bytes());
+        key.push(transport as u8);
+        key.extend_from_slice(wire.get(2..12).unwrap_or_default());
+        key.extend_from_slice(name);
+        key.extend_from_slice(behind);
+        FlightKey(key.into_boxed_slice())
+    }
 }
 
 /// What a query is to its question.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The first: it asks.
+    /// The first: it asks, and [`Flights::land`]s when it is done, however that ends.
     Leader,
-    /// One asked already: it waits.
+    /// One asked already: what it left will be told.
     Follower,
+    /// A bound is reached: it asks for itself and tells nobody.
+    Alone,
+}
+
+/// The questions in flight of the whole node; `W` is what a waiting query leaves behind.
+#[derive(Debug)]
+pub struct Flights<W> {
+    hasher: foldhash::fast::RandomState,
+    shards: Box<[Mutex<Shard<W>>]>,
+}
+
+type Shard<W> = HashMap<FlightKey, Vec<W>, foldhash::fast::RandomState>;
+
+impl<W> Default for Flights<W> {
+    fn default() -> Self {
+        Flights::new()
+    }
+}
+
+impl<W> Flights<W> {
+    /// Nothing in flight.
+    pub fn new() -> Flights<W> {
+        Flights {
+            hasher: foldhash::fast::RandomState::default(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Joins the question under `key`, leaving `waiter()` when another asks it already.
+    pub fn join(&self, key: &FlightKey, waiter: impl FnOnce() -> W) -> Role {
+        let mut shard = self.shard(key);
+        if let Some(waiting) = shard.get_mut(key) {
+            if waiting.len() >= WAITERS_PER_QUESTION_MOST {
+                return Role::Alone;
+            }
+            waiting.push(waiter());
+            return Role::Follower;
+        }
+        if shard.len() >= QUESTIONS_MOST / SHARDS {
+            return Role::Alone;
+        }
+        shard.insert(key.clone(), Vec::new());
+        Role::Leader
+    }
+
+    /// The leader's question is over: those who wait for it, in the order they came. Whoever asks
+    /// the same from now on leads anew.
+    pub fn land(&self, key: &FlightKey) -> Vec<W> {
+        self.shard(key).remove(key).unwrap_or_default()
+    }
+
+    /// How many questions are in flight.
+    pub fn count(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    fn shard(&self, key: &FlightKey) -> MutexGuard<'_, Shard<W>> {
+        // The shard's own table uses the low and the top bits of a hash; these lie between.
+        let hash = self.hasher.hash_one(key);
+        lock(&self.shards[(hash >> 32) as usize % SHARDS])
+    }
+}
+
+/// A poisoned lock is taken all the same: a table of waiters has no state between its methods.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::{Class, RecordType};
+
+    fn query(name: &str, id: u16) -> Query<'static> {
+        let mut query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
+        query.set_id(id);
+        query
+    }
+
+    fn key(name: &str, id: u16) -> FlightKey {
+        FlightKey::new(1, Transport::Udp, &query(name, id))
+    }
+
+    #[test]
+    fn the_first_leads_and_the_others_are_told_in_order() {
+        let flights = Flights::new();
+        assert_eq!(flights.join(&key("a.test.", 1), || 1), Role::Leader);
+        assert_eq!(flights.join(&key("a.test.", 2), || 2), Role::Follower);
+        assert_eq!(flights.join(&key("a.test.", 3), || 3), Role::Follower);
+        assert_eq!(flights.land(&key("a.test.", 4)), [2, 3]);
+        assert_eq!(flights.count(), 0);
+        assert_eq!(flights.join(&key("a.test.", 5), || 5), Role::Leader);
+    }
+
+    #[test]
+    fn another_name_target_transport_or_flag_is_another_question() {
+        let flights = Flights::new();
+        let base = query("a.test.", 1);
+        let mut no_recursion = Query::new(base.name(), RecordType::A, Class::IN, false);
+        no_recursion.set_id(1);
+        for key in [
+            FlightKey::new(1, Transport::Udp, &base),
+            FlightKey::new(2, Transport::Udp, &base),
+            FlightKey::new(1, Transport::Tcp, &base),
+            FlightKey::new(1, Transport::Udp, &query("b.test.", 1)),
+            FlightKey::new(1, Transport::Udp, &no_recursion),
+        ] {
+            assert_eq!(flights.join(&key, || ()), Role::Leader);
+        }
+        assert_eq!(flights.count(), 5);
+    }
+
+    #[test]
+    fn a_question_with_too_many_waiters_is_asked_alone() {
+        let flights = Flights::new();
+        flights.join(&key("a.test.", 1), || ());
+        for _ in 0..WAITERS_PER_QUESTION_MOST {
+            assert_eq!(flights.join(&key("a.test.", 1), || ()), Role::Follower);
+        }
+        assert_eq!(flights.join(&key("a.test.", 1), || ()), Role::Alone);
+        assert_eq!(flights.land(&key("a.test.", 1)).len(), WAITERS_PER_QUESTION_MOST);
+    }
+
+    #[test]
+    fn the_number_of_questions_is_bounded() {
+        let flights = Flights::new();
+        for number in 0..2 * QUESTIONS_MOST {
+            flights.join(&key(&format!("n{number}.test."), 1), || ());
+        }
+        assert!(flights.count() <= QUESTIONS_MOST);
+        assert!(flights.count() > QUESTIONS_MOST / 2);
+    }
 }

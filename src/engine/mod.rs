@@ -6,7 +6,7 @@ mod life;
 mod snapshot;
 mod zones;
 
-pub use flight::{Flights, Role};
+pub use flight::{FlightKey, Flights, QUESTIONS_MOST, Role, WAITERS_PER_QUESTION_MOST};
 pub use life::{Life, Means, Place, Refresh, Step};
 pub use snapshot::{Block, BuildError, Server, Snapshot, World, build};
 pub use zones::Zones;

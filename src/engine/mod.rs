@@ -1,12 +1,14 @@
 //! The snapshot of a loaded Corefile, zone lookup, the chain, the life of one query, the table of
 //! questions in flight. Names no socket, no clock, no thread.
 
+mod build;
 mod flight;
 mod life;
 mod snapshot;
 mod zones;
 
+pub use build::{World, build};
 pub use flight::{FlightKey, Flights, QUESTIONS_MOST, Role, WAITERS_PER_QUESTION_MOST};
 pub use life::{Life, Means, Place, Refresh, Step};
-pub use snapshot::{Block, BuildError, Server, Snapshot, World, build};
+pub use snapshot::{Block, BuildError, Server, Snapshot};
 pub use zones::Zones;

@@ -1,10 +1,10 @@
 //! One loaded Corefile: servers, blocks, chains, services. Never changes once built.
 
 use super::zones::Zones;
-use crate::corefile::{CorefileError, KeyTransport, ServerKey, Surroundings, Tree};
-use crate::metrics::Registry;
-use crate::plugin::{Carried, Chain, Journal, ServerIdentity, Service, Timeouts};
-use rand::rngs::StdRng;
+use crate::corefile::{CorefileError, KeyTransport, ServerKey};
+use crate::metrics::Counter;
+use crate::plugin::prometheus::Tally;
+use crate::plugin::{Carried, Chain, ServerIdentity, Service, Timeouts};
 use std::sync::Arc;
 
 /// One server block, set up.
@@ -25,10 +25,11 @@ pub struct Server {
     pub identity: ServerIdentity,
     /// The scheme.
     pub transport: KeyTransport,
-    /// The address as written after `bind`, or `None` for all addresses.
+    /// The address after `bind` in its shortest form, with `%zone` where it has one, or `None` for
+    /// all addresses.
     pub host: Option<String>,
-    /// The port as written.
-    pub port: String,
+    /// The port; 0 for one that the system chooses.
+    pub port: u16,
     /// Which block serves which zone.
     pub zones: Zones,
     /// TCP timeouts.
@@ -39,6 +40,10 @@ pub struct Server {
     pub debug: bool,
     /// `errors { stacktrace }` in the last block.
     pub stacktrace: bool,
+    /// Queries that reach no block's chain.
+    pub dropped: Tally,
+    /// Panics caught while a query passed.
+    pub panics: Counter,
 }
 
 /// One loaded Corefile.
@@ -62,26 +67,4 @@ pub enum BuildError {
     /// The blocks contradict one another, such as a zone defined twice.
     #[error("{0}")]
     Servers(String),
-}
-
-/// What a build uses.
-pub struct World<'w> {
-    /// Files, environment, interfaces.
-    pub surroundings: &'w dyn Surroundings,
-    /// The registry.
-    pub metrics: &'w Registry,
-    /// Lines for the operator.
-    pub journal: &'w dyn Journal,
-    /// Chance.
-    pub random: &'w mut StdRng,
-    /// `-dns.port`.
-    pub default_port: u16,
-    /// What the snapshot before left.
-    pub carried: Carried,
-}
-
-/// Tree to snapshot: all setups in directive order, then the listeners (spec/coredns.md §0.3, §1.7).
-pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
-    let _ = (tree, world.surroundings, world.default_port);
-    todo!()
 }

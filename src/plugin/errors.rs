@@ -20,7 +20,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let mut is_first = true;
     while dispenser.next() {
         if !is_first {
-            return Err(dispenser.plain_err("this plugin can only be used once per Server Block"));
+            return Err(dispenser.once_err());
         }
         is_first = false;
         match dispenser.remaining_args()[..] {
@@ -288,36 +288,42 @@ mod tests {
     #[test]
     fn mistakes_are_named_as_coredns_names_them() {
         for (directives, text) in [
-            ("errors foo", "Corefile:2 - Error during parsing: invalid log file: foo"),
+            (
+                "errors foo",
+                "plugin/errors: Corefile:2 - Error during parsing: invalid log file: foo",
+            ),
             (
                 "errors {\n foo\n}",
-                "Corefile:3 - Syntax error: Unexpected token 'foo', expecting 'Unknown field foo'",
+                "plugin/errors: Corefile:3 - Syntax error: Unexpected token 'foo', expecting 'Unknown field foo'",
             ),
             (
                 "errors {\n consolidate 1m\n}",
-                "Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after '1m'",
+                "plugin/errors: Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after '1m'",
             ),
             (
                 "errors {\n consolidate 1m \"(\"\n}",
-                "Corefile:3 - Error during parsing: error parsing regexp: missing closing ): `(`",
+                "plugin/errors: Corefile:3 - Error during parsing: error parsing regexp: missing closing ): `(`",
             ),
             (
                 "errors {\n consolidate 1 a\n}",
-                "Corefile:3 - Error during parsing: time: missing unit in duration \"1\"",
+                "plugin/errors: Corefile:3 - Error during parsing: time: missing unit in duration \"1\"",
             ),
             (
                 "errors {\n consolidate 1s a loud\n}",
-                "Corefile:3 - Error during parsing: unknown log level argument in consolidate: loud",
+                "plugin/errors: Corefile:3 - Error during parsing: unknown log level argument in consolidate: loud",
             ),
             (
                 "errors {\n consolidate 1s a info debug\n}",
-                "Corefile:3 - Error during parsing: multiple log levels specified in consolidate",
+                "plugin/errors: Corefile:3 - Error during parsing: multiple log levels specified in consolidate",
             ),
             (
                 "errors {\n consolidate 1s a show_first info\n}",
-                "Corefile:3 - Error during parsing: log level must come before show_first in consolidate",
+                "plugin/errors: Corefile:3 - Error during parsing: log level must come before show_first in consolidate",
             ),
-            ("errors\nerrors", "Corefile:3 - this plugin can only be used once per Server Block"),
+            (
+                "errors\nerrors",
+                "Corefile:3 - plugin/errors: this plugin can only be used once per Server Block",
+            ),
         ] {
             let error = Bench::new().load_error(directives, &MemorySurroundings::default());
             assert_eq!(error, text, "{directives}");

@@ -456,12 +456,12 @@ mod tests {
         for (directives, text) in [
             (
                 "log {\n foo\n}",
-                "Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after 'foo'",
+                "plugin/log: Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after 'foo'",
             ),
-            ("log {\n class foo\n}", "Corefile:3 - invalid Class: foo"),
+            ("log {\n class foo\n}", "Corefile:3 - plugin/log: invalid Class: foo"),
             (
                 "log {\n class\n}",
-                "Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after 'class'",
+                "plugin/log: Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after 'class'",
             ),
         ] {
             let error = Bench::new().load_error(directives, &MemorySurroundings::default());

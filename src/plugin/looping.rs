@@ -4,7 +4,7 @@
 //! on the verdict, is the app's work ([`Service::Loop`]).
 
 use super::{Context, Flow, Handler, LoopProbe, Service, Setup};
-use crate::corefile::CorefileError;
+use crate::corefile::{CorefileError, quote};
 use crate::dns::{Name, Query, RecordType, Response};
 use rand::Rng;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,7 +19,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let mut is_first = true;
     while dispenser.next() {
         if !is_first {
-            return Err(dispenser.plain_err("this plugin can only be used once per Server Block"));
+            return Err(dispenser.once_err());
         }
         is_first = false;
         if dispenser.next_arg() {
@@ -82,9 +82,12 @@ impl Handler for Loop {
             let mut verdict = probe.verdict.lock().unwrap_or_else(PoisonError::into_inner);
             verdict.get_or_insert_with(|| {
                 format!(
-                    "plugin/loop: Loop ({} -> {}) detected for zone {:?}, see \
+                    "plugin/loop: Loop ({} -> {}) detected for zone {}, see \
                      https://coredns.io/plugins/loop#troubleshooting. Query: \"HINFO {}\"",
-                    context.client.address, probe.target, probe.zone, probe.name
+                    context.client.address,
+                    probe.target,
+                    quote(&probe.zone),
+                    probe.name
                 )
             });
         }
@@ -172,9 +175,12 @@ mod tests {
         for (directives, text) in [
             (
                 "loop now",
-                "Corefile:2 - Error during parsing: Wrong argument count or unexpected line ending after 'now'",
+                "plugin/loop: Corefile:2 - Error during parsing: Wrong argument count or unexpected line ending after 'now'",
             ),
-            ("loop\nloop", "Corefile:3 - this plugin can only be used once per Server Block"),
+            (
+                "loop\nloop",
+                "Corefile:3 - plugin/loop: this plugin can only be used once per Server Block",
+            ),
         ] {
             let error = Bench::new().load_error(directives, &MemorySurroundings::default());
             assert_eq!(error, text);

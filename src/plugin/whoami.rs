@@ -107,7 +107,7 @@ mod tests {
     fn it_takes_no_argument() {
         assert_eq!(
             Bench::new().load_error("whoami you", &MemorySurroundings::default()),
-            "Corefile:2 - Error during parsing: Wrong argument count or unexpected line ending after 'you'"
+            "plugin/whoami: Corefile:2 - Error during parsing: Wrong argument count or unexpected line ending after 'you'"
         );
     }
 }

@@ -230,7 +230,8 @@ impl Handler for Dns64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::testing::{Bench, Nowhere, Outcome, query, respond};
+    use crate::corefile::MemorySurroundings;
+    use crate::plugin::testing::{Bench, Outcome, query, respond};
 
     /// The responses to the AAAA and to the A question.
     type Script<'s> = (Rcode, &'s [&'s str], Rcode, &'s [&'s str]);
@@ -238,7 +239,7 @@ mod tests {
     const SOA: &str = "authority: test. 60 IN SOA ns.test. hm.test. 7 3600 600 86400 60";
 
     fn ask(bench: &mut Bench, directive: &str, qtype: RecordType, script: Script<'_>) -> Outcome {
-        let chain = bench.load(directive, &Nowhere).unwrap();
+        let chain = bench.load(directive, &MemorySurroundings::new()).unwrap();
         let (aaaa_rcode, aaaa, a_rcode, a) = script;
         bench.ask(&chain, query("a.test.", qtype), |query, response| match query.qtype() {
             RecordType::A => respond(query, response, a_rcode, a),
@@ -344,14 +345,14 @@ mod tests {
         for (directive, text) in [
             ("dns64 1.2.3.4/24", "invalid netmask 32 IPv6 address: \"1.2.3.0/24\""),
             ("dns64 64:ff9b::/95", "invalid prefix length \"64:ff9b::/95\""),
-            ("dns64 64:ff9b::/24", "invalid prefix length \"64:ff9b::/24\""),
+            ("dns64 64:ff9b::/24", "invalid prefix length \"64:ff00::/24\""),
             ("dns64 foo", "invalid CIDR address: foo"),
             ("dns64 64:ff9b::/129", "invalid CIDR address: 64:ff9b::/129"),
             ("dns64 64:ff9b::/96 x", "Wrong argument count"),
             ("dns64 {\n foo\n}", "unknown property 'foo'"),
             ("dns64 {\n prefix\n}", "Wrong argument count"),
         ] {
-            let error = Bench::new().load_error(directive, &Nowhere);
+            let error = Bench::new().load_error(directive, &MemorySurroundings::new());
             assert!(error.contains(text), "{directive}: {error}");
         }
     }

@@ -280,50 +280,12 @@ impl Handler for Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corefile::MemorySurroundings;
     use crate::plugin::testing::{Bench, Outcome, always, nobody, query};
-    use std::collections::HashMap;
-
-    /// Files that tests write: path to modification time and text.
-    #[derive(Default)]
-    struct Files(HashMap<PathBuf, (u128, String)>);
-
-    impl Files {
-        fn with(path: &str, stamp: u128, text: &str) -> Files {
-            Files([(PathBuf::from(path), (stamp, text.to_owned()))].into())
-        }
-    }
-
-    impl Surroundings for Files {
-        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-            let (_, text) = self.0.get(path).ok_or(io::ErrorKind::NotFound)?;
-            Ok(text.clone().into_bytes())
-        }
-
-        fn stamp(&self, path: &Path) -> io::Result<(u128, u64)> {
-            let (stamp, text) = self.0.get(path).ok_or(io::ErrorKind::NotFound)?;
-            Ok((*stamp, text.len() as u64))
-        }
-
-        fn glob(&self, _pattern: &Path) -> Vec<PathBuf> {
-            Vec::new()
-        }
-
-        fn variable(&self, _name: &str) -> Option<String> {
-            None
-        }
-
-        fn interface(&self, _name: &str) -> Option<Vec<String>> {
-            None
-        }
-
-        fn hostname(&self) -> String {
-            "node".to_owned()
-        }
-    }
 
     const BELOW: &[&str] = &["b.test. 20 IN A 192.0.2.7"];
 
-    fn ask(directive: &str, files: &Files, name: &str, qtype: RecordType) -> Outcome {
+    fn ask(directive: &str, files: &MemorySurroundings, name: &str, qtype: RecordType) -> Outcome {
         let mut bench = Bench::new();
         let chain = bench.load(directive, files).unwrap();
         bench.ask(&chain, query(name, qtype), always(Rcode::NOERROR, BELOW))
@@ -331,7 +293,8 @@ mod tests {
 
     #[test]
     fn names_of_the_file_are_answered_with_authority() {
-        let files = Files::with("/h", 1, "192.0.2.10 a.test Alias.test\n2001:db8::1 a.test\n");
+        let files = MemorySurroundings::new()
+            .with_file("/h", "192.0.2.10 a.test Alias.test\n2001:db8::1 a.test\n");
         for (name, qtype, records) in [
             ("A.test.", RecordType::A, vec!["a.test. 3600 IN A 192.0.2.10"]),
             ("a.test.", RecordType::AAAA, vec!["a.test. 3600 IN AAAA 2001:db8::1"]),
@@ -357,7 +320,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_fails_or_falls_through_as_the_corefile_says() {
-        let files = Files::with("/h", 1, "192.0.2.10 a.test\n");
+        let files = MemorySurroundings::new().with_file("/h", "192.0.2.10 a.test\n");
         for (directive, name, qtype, answered) in [
             ("hosts /h", "none.test.", RecordType::A, false),
             ("hosts /h {\n fallthrough\n}", "none.test.", RecordType::A, true),
@@ -379,7 +342,7 @@ mod tests {
 
     #[test]
     fn lines_of_the_corefile_come_after_those_of_the_file() {
-        let files = Files::with("/etc/hosts", 1, "192.0.2.1 a.test\n");
+        let files = MemorySurroundings::new().with_file("/etc/hosts", "192.0.2.1 a.test\n");
         let directive = "hosts {\n 192.0.2.2 a.test b.test\n ttl 60\n fallthrough\n}";
         let outcome = ask(directive, &files, "a.test.", RecordType::A);
         assert_eq!(outcome.records(), ["a.test. 60 IN A 192.0.2.1", "a.test. 60 IN A 192.0.2.2"]);
@@ -390,20 +353,20 @@ mod tests {
     #[test]
     fn a_changed_file_is_read_again_and_a_missing_one_is_not_forgotten() {
         let mut bench = Bench::new();
-        let mut files = Files::with("/h", 1_500_000_000, "192.0.2.1 a.test\n");
+        let files = MemorySurroundings::new().with_file("/h", "192.0.2.1 a.test\n");
         let chain = bench.load("hosts /h {\n reload 2s\n}", &files).unwrap();
         assert_eq!(chain[0].upkeep_every(), Some(Duration::from_secs(2)));
         let entries = bench.metrics.gauge(&names::HOSTS_ENTRIES, &["/h"]);
         let reloaded = bench.metrics.gauge(&names::HOSTS_RELOAD, &[]);
-        assert_eq!((entries.value(), reloaded.value()), (2.0, 1.5));
+        assert_eq!((entries.value(), reloaded.value()), (2.0, 1e-9));
 
-        files.0.insert("/h".into(), (2_000_000_000, "192.0.2.2 a.test b.test\n".to_owned()));
+        files.write("/h", "192.0.2.2 a.test b.test\n");
         bench.upkeep(&chain, &files);
-        assert_eq!((entries.value(), reloaded.value()), (4.0, 2.0));
+        assert_eq!((entries.value(), reloaded.value()), (4.0, 2e-9));
         let outcome = bench.ask(&chain, query("a.test.", RecordType::A), nobody);
         assert_eq!(outcome.records(), ["a.test. 3600 IN A 192.0.2.2"]);
 
-        files.0.clear();
+        files.remove("/h");
         bench.upkeep(&chain, &files);
         let outcome = bench.ask(&chain, query("b.test.", RecordType::A), nobody);
         assert_eq!(outcome.records(), ["b.test. 3600 IN A 192.0.2.2"]);
@@ -412,7 +375,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_a_warning_and_no_reload_means_no_upkeep() {
         let mut bench = Bench::new();
-        let chain = bench.load("hosts /none {\n reload 0s\n}", &Files::default()).unwrap();
+        let chain = bench.load("hosts /none {\n reload 0s\n}", &MemorySurroundings::new()).unwrap();
         assert_eq!(bench.journal.take(), ["[WARNING] plugin/hosts: File does not exist: /none"]);
         assert_eq!(chain[0].upkeep_every(), None);
     }
@@ -430,11 +393,11 @@ mod tests {
             ("fallthrough\n1.2.3.4 a", "unknown property '1.2.3.4'"),
         ] {
             let directive = format!("hosts {{\n{options}\n}}");
-            let error = Bench::new().load_error(&directive, &Files::default());
+            let error = Bench::new().load_error(&directive, &MemorySurroundings::new());
             assert!(error.contains(text), "{error}");
             assert!(error.contains("Corefile:"), "{error}");
         }
-        let error = Bench::new().load_error("hosts\nhosts", &Files::default());
+        let error = Bench::new().load_error("hosts\nhosts", &MemorySurroundings::new());
         assert!(error.contains("this plugin can only be used once per Server Block"), "{error}");
     }
 }

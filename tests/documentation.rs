@@ -1,0 +1,107 @@
+//! The examples of the documentation: every Corefile in it loads, and so does every one that
+//! ships.
+
+use nodens::corefile::{self, MemorySurroundings};
+use nodens::engine::{self, World};
+use nodens::metrics::Registry;
+use nodens::plugin::{Carried, Journal, Level, is_known};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The fence that marks a Corefile. A fragment that is no whole file is fenced as `text`.
+const FENCE: &str = "```corefile\n";
+
+struct Silent;
+
+impl Journal for Silent {
+    fn line(&self, _: Level, _: fmt::Arguments<'_>) {}
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files that examples name, as a node would have them.
+fn node() -> MemorySurroundings {
+    MemorySurroundings::new()
+        .with_file("/etc/resolv.conf", "nameserver 192.0.2.53\n")
+        .with_file("/etc/hosts", "127.0.0.1 localhost\n192.0.2.1 a.test\n")
+        .with_file("/etc/coredns/hosts", "192.0.2.1 a.test\n")
+        .with_file("/etc/coredns/weights", "www.example.org\n192.0.2.1 3\n192.0.2.2 1\n")
+        .with_variable("NODE_IP", "192.0.2.7")
+        .with_interface("lo", &["127.0.0.1", "::1"])
+        .with_interface("eth0", &["192.0.2.7"])
+        .with_interface("nodelocaldns", &["169.254.20.10"])
+}
+
+fn load(text: &str, file: &str) -> Result<(), String> {
+    let node = node();
+    let tree = corefile::parse(text.as_bytes(), file, &is_known, &node)
+        .map_err(|error| error.to_string())?;
+    let world = World {
+        surroundings: &node,
+        metrics: &Registry::new(1),
+        journal: &Silent,
+        random: &mut StdRng::seed_from_u64(1),
+        default_port: 53,
+        carried: Carried::default(),
+    };
+    engine::build(&tree, world).map(drop).map_err(|error| error.to_string())
+}
+
+fn markdown_below(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            markdown_below(&path, into);
+        } else if path.extension().is_some_and(|ending| ending == "md") {
+            into.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_corefile_in_the_documentation_loads() {
+    let mut pages = vec![root().join("README.md")];
+    markdown_below(&root().join("docs"), &mut pages);
+    let (mut examples, mut broken) = (0, Vec::new());
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for (number, rest) in text.split(FENCE).skip(1).enumerate() {
+            let example = rest.split("```").next().unwrap();
+            examples += 1;
+            if let Err(error) = load(example, "Corefile") {
+                broken.push(format!("{}, example {}: {error}", page.display(), number + 1));
+            }
+        }
+    }
+    assert!(examples > 20, "only {examples} examples found: is the fence still the same?");
+    assert!(broken.is_empty(), "examples that do not load:\n  {}", broken.join("\n  "));
+}
+
+#[test]
+fn every_plugin_page_shows_a_corefile() {
+    let mut pages = Vec::new();
+    markdown_below(&root().join("docs/plugins"), &mut pages);
+    let bare: Vec<_> = pages
+        .iter()
+        .filter(|page| !fs::read_to_string(page).unwrap().contains(FENCE))
+        .map(|page| page.display().to_string())
+        .collect();
+    assert!(bare.is_empty(), "pages without an example: {bare:?}");
+}
+
+#[test]
+fn every_shipped_corefile_loads() {
+    let mut loaded = 0;
+    for entry in fs::read_dir(root().join("config")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        load(&text, &path.display().to_string()).unwrap();
+        loaded += 1;
+    }
+    assert_eq!(loaded, 3, "dev, node-local-dns and tuned");
+}

@@ -1,10 +1,350 @@
-//! `cache` (spec/coredns.md).
+//! `cache`: keeps responses and answers from them (spec/coredns.md §2).
+//!
+//! Owns what is kept, for how long, and what a client sees of it. Asks nobody: a refresh is a wish
+//! to the engine, and identical questions in flight are the engine's matter too.
 
-use super::Setup;
-use crate::corefile::CorefileError;
+mod classify;
+mod entry;
+mod meters;
+mod options;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use super::{Context, Flow, Handler, Journal, Now, PerServer, Setup, Turn};
+use crate::corefile::{CorefileError, Surroundings};
+use crate::dns::{Message, Name, Query, Rcode, RecordType, Response, Writer, Written, flags};
+use crate::metrics::Registry;
+use classify::{Kind, OptPlace, Survey, survey};
+use entry::{Entry, Terms, matches, wants_authentic};
+use meters::Meters;
+use options::{Options, Refresh};
+use rand::RngExt;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Key, Side, Store, effective_capacity};
+
+/// How often expired entries are swept out.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Reads the directive.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
-    let _ = setup;
-    todo!()
+    let carried = carried_key(setup);
+    let zones: Vec<Name> = setup.block.zones().cloned().collect();
+    let options = Options::parse(&mut setup.dispenser, &zones)?;
+    let seed = setup.random.random();
+    let store = setup.carried.take_or_make(carried, || {
+        Store::new(
+            effective_capacity(options.success.capacity),
+            effective_capacity(options.denial.capacity),
+            seed,
+        )
+    });
+    setup.block.add(CacheHandler {
+        zones_label: options.zones_label(),
+        options,
+        store,
+        metrics: setup.metrics.clone(),
+        meters: PerServer::new(),
+    });
+    Ok(())
+}
+
+/// What must be the same for a store to outlive a reload: the directive, the block's keys, where
+/// it listens.
+fn carried_key(setup: &Setup<'_>) -> String {
+    let mut key = String::from("cache");
+    for server_key in &setup.block.keys {
+        let _ = write!(
+            key,
+            "\0{}://{}:{}",
+            server_key.transport.word(),
+            server_key.zone,
+            server_key.port
+        );
+    }
+    for host in &setup.block.hosts {
+        let _ = write!(key, "\0@{host}");
+    }
+    let mut tokens = setup.dispenser.clone();
+    while tokens.next() {
+        let _ = write!(key, "\0{}", tokens.val());
+    }
+    key
+}
+
+/// The handler of one `cache` directive.
+struct CacheHandler {
+    options: Options,
+    zones_label: String,
+    store: Arc<Store>,
+    metrics: Registry,
+    meters: PerServer<Meters>,
+}
+
+impl Handler for CacheHandler {
+    fn word(&self) -> &'static str {
+        "cache"
+    }
+
+    fn query(
+        &self,
+        query: &mut Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+    ) -> Flow {
+        if !self.options.covers(query.name()) {
+            return Flow::Next;
+        }
+        let meters = self.meters(context);
+        meters.requests().increment();
+        let now = context.now.monotonic;
+        let key = self.store.key(query);
+        let Some((entry, side)) = self.store.find(key, query, now, self.options.stale_window)
+        else {
+            meters.misses().increment();
+            return Flow::Next;
+        };
+        meters.hits(side).increment();
+        let left = entry.remaining(now);
+        if left >= 0 {
+            if let Some(prefetch) = &self.options.prefetch
+                && entry.hit(prefetch, now)
+                && self.may_refresh(key, query, &entry, now)
+            {
+                meters.prefetches().increment();
+                *context.refresh = true;
+            }
+            entry.write(query, response, self.shown_ttl(&entry, left));
+            return Flow::Answer;
+        }
+        if let Refresh::Verify(patience) = self.options.refresh {
+            *context.note = Some(Box::new(Verifying(entry)));
+            *context.patience = patience;
+            return Flow::Next;
+        }
+        if self.may_refresh(key, query, &entry, now) {
+            meters.prefetches().increment();
+            *context.refresh = true;
+        }
+        meters.served_stale().increment();
+        entry.write(query, response, self.shown_ttl(&entry, 0));
+        Flow::Answer
+    }
+
+    fn response(
+        &self,
+        query: &mut Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+    ) -> Turn {
+        if !self.options.covers(query.name()) {
+            return Turn::Up;
+        }
+        let stale = context.note.take().and_then(|note| note.downcast::<Verifying>().ok());
+        if let Some(stale) = &stale
+            && !is_verified(response)
+        {
+            self.instead(&stale.0, query, response, context);
+            return Turn::Up;
+        }
+        let is_refresh = context.clientless || stale.is_some();
+        if response.written == Written::Message {
+            self.take(query, response, context, is_refresh);
+        }
+        if context.clientless {
+            for entry in self.store.all(self.store.key(query), query).into_iter().flatten() {
+                entry.end_refresh();
+            }
+        }
+        Turn::Up
+    }
+
+    fn upkeep_every(&self) -> Option<Duration> {
+        Some(SWEEP_EVERY)
+    }
+
+    fn upkeep(&self, now: Now, _surroundings: &dyn Surroundings, _journal: &dyn Journal) {
+        self.store.sweep(now.monotonic, self.options.stale_window);
+    }
+}
+
+impl CacheHandler {
+    fn meters(&self, context: &Context<'_>) -> &Meters {
+        self.meters
+            .get(context.server, |server| Meters::new(&self.metrics, server, &self.zones_label))
+    }
+
+    /// The TTL in seconds of a hit with `left` seconds to live.
+    fn shown_ttl(&self, entry: &Entry, left: i64) -> u32 {
+        if self.options.keep_ttl { entry.ttl() } else { u32::try_from(left).unwrap_or(0) }
+    }
+
+    /// True for the one caller that shall wish for a refresh; none while upstream's failure to
+    /// answer this very question is being cached.
+    fn may_refresh(&self, key: Key, query: &Query<'_>, entry: &Entry, now: Duration) -> bool {
+        !self.store.has_live_failure(key, query, now) && entry.begin_refresh(now)
+    }
+
+    /// `serve_stale verify` got nothing usable: the expired entry in its place.
+    fn instead(
+        &self,
+        stale: &Entry,
+        query: &Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+    ) {
+        self.meters(context).served_stale().increment();
+        response.clear();
+        stale.write(query, response, self.shown_ttl(stale, 0));
+        if context.late && stale.begin_refresh(context.now.monotonic) {
+            *context.refresh = true;
+        }
+    }
+
+    /// A response on its way up: TTLs flattened, OPT out, kept if it may be, AD as the client
+    /// wants it. `is_refresh` leaves `disable` out of account: it would keep the expired entry
+    /// alive.
+    fn take(
+        &self,
+        query: &Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+        is_refresh: bool,
+    ) {
+        let Ok(message) = response.message() else {
+            return;
+        };
+        let found = survey(&message, response.rcode, context.now.unix);
+        let ttl = self.ttl(&found);
+        let keeps = kept_in(found.kind).is_some() && ttl > 0 && message.flags() & flags::TC == 0;
+        let is_match = matches(&message, query);
+        let kind = found.kind;
+        let ttl_places = flatten(response, found, ttl);
+        if keeps && is_match {
+            self.keep(query, response, context, kind, ttl, ttl_places, is_refresh);
+        } else if keeps {
+            self.meters(context).drops().increment();
+        }
+        if !wants_authentic(query) {
+            response.set_flags(response.flags() & !flags::AD);
+        }
+    }
+
+    /// The TTL in seconds that all records get.
+    fn ttl(&self, found: &Survey) -> u32 {
+        match found.kind {
+            Kind::NoData | Kind::NameError => self.options.denial.clamp(found.ttl),
+            Kind::ServerError => self.options.servfail,
+            Kind::NoError | Kind::Delegation | Kind::Other => self.options.success.clamp(found.ttl),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // What `take` found out, used once.
+    fn keep(
+        &self,
+        query: &Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+        kind: Kind,
+        ttl: u32,
+        ttl_places: Option<Vec<u16>>,
+        is_refresh: bool,
+    ) {
+        let (Some(side), Some(ttl_places)) = (kept_in(kind), ttl_places) else {
+            return;
+        };
+        let limits = match side {
+            Side::Success => &self.options.success,
+            Side::Denial => &self.options.denial,
+        };
+        let meters = self.meters(context);
+        if is_refresh || !limits.excludes(query.name()) {
+            response.known_size = response.uncompressed_size();
+            let now = context.now.monotonic;
+            let terms = Terms {
+                ttl,
+                stored: now,
+                is_failure: kind == Kind::ServerError,
+                uncompressed_size: response.known_size,
+            };
+            let entry = Arc::new(Entry::new(query, response, ttl_places, terms));
+            let key = self.store.key(query);
+            if context.clientless
+                && let Some(previous) = self.store.all(key, query).into_iter().flatten().next()
+            {
+                entry.inherit(&previous, now);
+            }
+            self.store.put(side, key, entry, now, self.options.stale_window);
+        }
+        for side in [Side::Success, Side::Denial] {
+            meters.entries(side).set(self.store.count(side) as f64);
+            let evicted = self.store.take_evicted(side);
+            if evicted > 0 {
+                meters.evictions(side).add(evicted);
+            }
+        }
+    }
+}
+
+/// The expired entry while upstream is asked first; the handler's note.
+struct Verifying(Arc<Entry>);
+
+/// Whether upstream's word replaces an expired entry: NOERROR or NXDOMAIN.
+fn is_verified(response: &Response) -> bool {
+    response.written == Written::Message
+        && matches!(response.rcode, Rcode::NOERROR | Rcode::NXDOMAIN)
+}
+
+/// Where a kind is kept.
+fn kept_in(kind: Kind) -> Option<Side> {
+    match kind {
+        Kind::NoError | Kind::Delegation => Some(Side::Success),
+        Kind::NoData | Kind::NameError | Kind::ServerError => Some(Side::Denial),
+        Kind::Other => None,
+    }
+}
+
+/// Sets every TTL to `ttl`, takes the OPT out and cuts what stands behind the last record. The
+/// places of the TTLs in the new message, or `None` when the OPT could not be taken out.
+fn flatten(response: &mut Response, found: Survey, ttl: u32) -> Option<Vec<u16>> {
+    if found.opt == OptPlace::Inside {
+        return rebuild(response, ttl);
+    }
+    let wire = &mut response.wire;
+    let octets = ttl.to_be_bytes();
+    for &place in &found.ttl_places {
+        let place = usize::from(place);
+        wire[place..place + 4].copy_from_slice(&octets);
+    }
+    match found.opt {
+        OptPlace::Last(at) => {
+            wire.truncate(at);
+            let count = u16::from_be_bytes([wire[10], wire[11]]).saturating_sub(1);
+            wire[10..12].copy_from_slice(&count.to_be_bytes());
+        }
+        _ => wire.truncate(found.end),
+    }
+    Some(found.ttl_places)
+}
+
+/// Writes the message anew without its OPT records: those behind them may point at what moves.
+fn rebuild(response: &mut Response, ttl: u32) -> Option<Vec<u16>> {
+    let message = response.message().ok()?;
+    if message.questions() != 1 {
+        return None;
+    }
+    let mut wire = Vec::with_capacity(response.wire.len());
+    let id = u16::from_be_bytes([message.wire()[0], message.wire()[1]]);
+    let mut writer = Writer::new(&mut wire, id, message.flags());
+    writer.question(message.wire().get(12..message.question_end())?);
+    for record in message.records() {
+        if record.rtype != RecordType::OPT {
+            writer.record(record.section, &message, &record, Some(ttl));
+        }
+    }
+    let places = Message::parse(&wire).ok()?.records().map(|record| record.ttl_at as u16).collect();
+    response.wire = wire;
+    Some(places)
 }

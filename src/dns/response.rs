@@ -7,6 +7,7 @@ use super::message::{Malformed, Message, Record, Section};
 use super::query::{Query, copied};
 use super::words::{Rcode, flags};
 use super::writer::Writer;
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 
 /// Whether a plugin wrote a message (spec/coredns.md §0.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,39 @@ pub struct Response {
     pub writer: &'static str,
     /// [`Message::uncompressed_size`] when known, else 0: see [`Response::uncompressed_size`].
     pub known_size: usize,
+}
+
+/// The records of a reply, section by section, as hickory-proto's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Records<'r> {
+    /// Answer.
+    pub answer: &'r [hickory_proto::rr::Record],
+    /// Authority.
+    pub authority: &'r [hickory_proto::rr::Record],
+    /// Additional, without OPT.
+    pub additional: &'r [hickory_proto::rr::Record],
+}
+
+impl Records<'_> {
+    fn write(&self, out: &mut Writer<'_>) -> Result<(), Malformed> {
+        let mut wire = Vec::new();
+        for (section, records) in [
+            (Section::Answer, self.answer),
+            (Section::Authority, self.authority),
+            (Section::Additional, self.additional),
+        ] {
+            for record in records {
+                wire.clear();
+                let mut encoder = BinEncoder::new(&mut wire);
+                encoder.set_name_encoding(NameEncoding::Uncompressed);
+                record.emit(&mut encoder).map_err(|_| Malformed::Rdata)?;
+                let parts = Record::check(&wire, 0, section)?;
+                let rdata = &wire[parts.rdata.clone()];
+                out.raw_record(section, &wire, parts.rtype, parts.class, parts.ttl, rdata);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Response {
@@ -139,6 +173,28 @@ impl Response {
         self.writer = writer;
     }
 
+    /// Writes a whole reply to `query` as [`Response::start`] begins it, with records made as
+    /// hickory-proto's. Records that do not fit into a message are left out and TC is set. An
+    /// error is a record that has no wire form; nothing is written then.
+    pub fn write_records(
+        &mut self,
+        query: &Query<'_>,
+        rcode: Rcode,
+        extra: u16,
+        sections: Records<'_>,
+        writer: &'static str,
+    ) -> Result<(), Malformed> {
+        self.start(query, rcode, extra, writer);
+        let flags = self.flags();
+        let mut out = Writer::new(&mut self.wire, query.id(), flags);
+        out.question(query.question());
+        let written = sections.write(&mut out);
+        if written.is_err() {
+            self.clear();
+        }
+        written
+    }
+
     /// The message's flag word; 0 when nothing is written.
     pub fn flags(&self) -> u16 {
         match self.wire.get(2..4) {
@@ -166,5 +222,77 @@ impl Response {
             Written::Message if self.known_size != 0 => self.known_size,
             Written::Message => self.message().map_or(0, |message| message.uncompressed_size()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::{Class, Name, Received, RecordType};
+    use hickory_proto::rr;
+    use std::str::FromStr;
+
+    fn query() -> Query<'static> {
+        Query::new(&"a.test.".parse().unwrap(), RecordType::A, Class::IN, true)
+    }
+
+    #[test]
+    fn a_taken_message_has_true_counts_and_its_whole_rcode() {
+        // BADCOOKIE in header and OPT; ANCOUNT and ARCOUNT promise more than there is.
+        let wire = b"\0\x01\x81\x07\0\x01\0\0\0\0\0\x02\0\0\x01\0\x01\
+            \0\0\x29\x04\xd0\x01\0\0\0\0\0";
+        let mut response = Response::new();
+        response.take(wire, "forward").unwrap();
+        assert_eq!(response.rcode, Rcode::BADCOOKIE);
+        assert_eq!(response.wire[4..12], [0, 1, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(response.uncompressed_size(), wire.len());
+        response.strip_opt();
+        assert_eq!(response.wire[4..12], [0, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(response.wire.len(), wire.len() - 11);
+        assert_eq!(response.rcode, Rcode::BADCOOKIE);
+        assert!(response.take(&wire[..wire.len() - 1], "forward").is_err());
+        assert_eq!(response.written, Written::Nothing);
+    }
+
+    #[test]
+    fn an_opt_before_other_records_is_removed_without_harm_to_them() {
+        let mut response = Response::new();
+        response.start(&query(), Rcode::NOERROR, 0, "whoami");
+        response.wire[11] = 2;
+        response.wire.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
+        response.wire.extend_from_slice(b"\xc0\x0c\0\x05\0\x01\0\0\0\x05\0\x04\x01x\xc0\x0c");
+        response.strip_opt();
+        let message = response.message().unwrap();
+        let records: Vec<_> = message.records().collect();
+        assert_eq!(records.len(), 1);
+        assert_eq!(message.owner(&records[0]).to_string(), "a.test.");
+        assert_eq!(message.rdata_name(&records[0], 0).unwrap().to_string(), "x.a.test.");
+    }
+
+    #[test]
+    fn hickory_records_become_a_reply() {
+        let name = rr::Name::from_str("a.test.").unwrap();
+        let target = rr::Name::from_str("b.a.test.").unwrap();
+        let cname = rr::Record::from_rdata(name, 30, rr::RData::CNAME(rr::rdata::CNAME(target)));
+        let mut response = Response::new();
+        let answer = std::slice::from_ref(&cname);
+        let sections = Records { answer, ..Records::default() };
+        response.write_records(&query(), Rcode::NOERROR, flags::AA, sections, "template").unwrap();
+        assert_eq!(response.flags(), flags::QR | flags::AA | flags::RD);
+        let message = response.message().unwrap();
+        let record = message.records().next().unwrap();
+        assert_eq!((record.rtype, record.ttl), (RecordType::CNAME, 30));
+        assert_eq!(message.rdata(&record), b"\x01b\xc0\x0c");
+        assert_eq!(message.rdata_name(&record, 0).unwrap(), "b.a.test.".parse::<Name>().unwrap());
+        assert_eq!(message.uncompressed_size(), 12 + 12 + 8 + 10 + 10);
+    }
+
+    #[test]
+    fn a_reply_to_a_notify_copies_neither_rd_nor_cd() {
+        let bytes = b"\0\x01\x21\x10\0\x01\0\0\0\0\0\0\0\0\x06\0\x01";
+        let Received::Query(query) = Query::receive(bytes) else { panic!("a NOTIFY is accepted") };
+        let mut response = Response::new();
+        response.start(&query, Rcode::NOERROR, 0, "cache");
+        assert_eq!(response.flags(), 0xa000);
     }
 }

@@ -4,10 +4,11 @@
 //! comes back with the result. The same code serves a hit at once and a miss in a task.
 
 use super::snapshot::{Block, Server};
-use crate::dns::{Query, Rcode, Response};
+use crate::dns::{Query, Rcode, Response, Transport};
 use crate::plugin::forward::{Exchange, Exchanged};
 use crate::plugin::{Client, Context, DropReason, Flow, Journal, Labels, Note, Now, Turn};
 use rand::rngs::StdRng;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a query needs next.
@@ -24,12 +25,15 @@ pub enum Step {
 }
 
 /// A question to be asked again without a client: prefetch or refresh of a stale entry.
-#[derive(Debug)]
 pub struct Refresh {
     /// The query as the wishing handler saw it.
     pub query: Query<'static>,
-    /// The wishing handler's place in the chain.
+    /// The wishing handler's chain.
+    pub block: Arc<Block>,
+    /// Its place in the chain.
     pub depth: usize,
+    /// The number of the listener.
+    pub server: usize,
     /// Who asked first.
     pub client: Client,
 }
@@ -40,7 +44,7 @@ pub struct Place<'s> {
     /// The listener.
     pub server: &'s Server,
     /// The server block.
-    pub block: &'s Block,
+    pub block: &'s Arc<Block>,
 }
 
 /// What a pass may use.
@@ -68,7 +72,16 @@ pub struct Life<'a> {
     notes: Vec<Note>,
     labels: Labels,
     clientless: bool,
-    patience: Option<(Duration, usize)>,
+    patience: Option<Patience>,
+}
+
+/// A handler that will not wait for ever.
+#[derive(Debug)]
+struct Patience {
+    lasts: Duration,
+    depth: usize,
+    /// The query as that handler saw it: those below may have changed it since.
+    query: Query<'static>,
 }
 
 impl<'a> Life<'a> {
@@ -94,6 +107,8 @@ impl<'a> Life<'a> {
         life.depth = refresh.depth + 1;
         life.floor = refresh.depth;
         life.clientless = true;
+        // CoreDNS's refreshes go out as a TCP client's query does (spec/coredns.md §2.6).
+        life.client.transport = Transport::Tcp;
         life
     }
 
@@ -153,6 +168,28 @@ impl<'a> Life<'a> {
         self.up(place, response, means, self.depth + 1, Some(exchanged), false)
     }
 
+    /// Splits off what goes on without the client when patience ends: the exchange's result passes
+    /// through the handlers below the impatient one and ends there. Then call [`Life::late`].
+    pub fn leave_behind(&mut self) -> Option<Life<'static>> {
+        let depth = self.patience.as_ref()?.depth;
+        let mut notes: Vec<Note> = Vec::new();
+        for (place, note) in self.notes.iter_mut().enumerate().skip(depth + 1) {
+            notes.resize_with(place, || None);
+            notes.push(note.take());
+        }
+        Some(Life {
+            query: self.query.clone().into_owned(),
+            client: self.client,
+            received: self.received,
+            depth: self.depth,
+            floor: depth,
+            notes,
+            labels: Labels::default(),
+            clientless: true,
+            patience: None,
+        })
+    }
+
     /// Patience ended before the exchange did: up from the handler whose patience it was.
     pub fn late(
         &mut self,
@@ -160,7 +197,11 @@ impl<'a> Life<'a> {
         response: &mut Response,
         means: &mut Means<'_>,
     ) -> Step {
-        let depth = self.patience.take().map_or(self.depth, |(_, depth)| depth);
+        let mut depth = self.depth;
+        if let Some(patience) = self.patience.take() {
+            depth = patience.depth;
+            self.query = patience.query;
+        }
         response.fail(Rcode::SERVFAIL, None);
         self.up(place, response, means, depth + 1, None, true)
     }
@@ -188,6 +229,9 @@ impl<'a> Life<'a> {
                 place.block.chain[depth].answered(life_query, response, further, context)
             },
         );
+        if refresh {
+            self.wish(place, depth, means);
+        }
         self.turned(place, response, means, depth, turn, None)
     }
 
@@ -207,16 +251,18 @@ impl<'a> Life<'a> {
                 |query, context| handler.query(query, response, context),
             );
             if refresh {
-                self.wish(depth, means);
+                self.wish(place, depth, means);
             }
             if let Some(patience) = patience {
-                self.patience = Some((patience, depth));
+                let query = self.query.clone().into_owned();
+                self.patience = Some(Patience { lasts: patience, depth, query });
             }
             match flow {
                 Flow::Next => self.depth += 1,
                 Flow::Answer => return self.up(place, response, means, depth, None, false),
                 Flow::Forward(exchange) => {
-                    return Step::Exchange(exchange, self.patience.map(|(patience, _)| patience));
+                    let lasts = self.patience.as_ref().map(|patience| patience.lasts);
+                    return Step::Exchange(exchange, lasts);
                 }
                 Flow::Ask(question) => return Step::Ask(question),
                 Flow::Drop(reason) => return Step::Drop(reason),
@@ -259,7 +305,7 @@ impl<'a> Life<'a> {
             );
             late = false;
             if refresh {
-                self.wish(depth, means);
+                self.wish(place, depth, means);
             }
             match turn {
                 Turn::Up => {}
@@ -292,10 +338,12 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn wish(&self, depth: usize, means: &mut Means<'_>) {
+    fn wish(&self, place: Place<'_>, depth: usize, means: &mut Means<'_>) {
         means.refreshes.push(Refresh {
             query: self.query.clone().into_owned(),
+            block: place.block.clone(),
             depth,
+            server: place.server.identity.index,
             client: self.client,
         });
     }

@@ -4,11 +4,13 @@
 mod build;
 mod flight;
 mod life;
+mod serve;
 mod snapshot;
 mod zones;
 
 pub use build::{World, build};
 pub use flight::{FlightKey, Flights, QUESTIONS_MOST, Role, WAITERS_PER_QUESTION_MOST};
 pub use life::{Life, Means, Place, Refresh, Step};
+pub use serve::{Arrival, Event, Further, Parked, Silence, arrive};
 pub use snapshot::{Block, BuildError, Server, Snapshot};
 pub use zones::Zones;

@@ -7,8 +7,8 @@
 use super::life::{Life, Means, Place, Refresh, Step};
 use super::snapshot::{Block, Server, Snapshot};
 use crate::dns::{
-    Class, Query, Rcode, Received, ReplyLimits, Response, Transport, badvers_reply,
-    finish_reply, reject_reply,
+    Class, Query, Rcode, Received, ReplyLimits, Response, Transport, badvers_reply, finish_reply,
+    reject_reply,
 };
 use crate::plugin::forward::Exchanged;
 use crate::plugin::prometheus::Observation;
@@ -328,10 +328,9 @@ fn guarded<T>(
         server.panics.increment();
         let label = &server.identity.label;
         let said = message(&*panic);
-        means.journal.line(
-            Level::Error,
-            format_args!("Recovered from panic in server: {label:?} {said}"),
-        );
+        means
+            .journal
+            .line(Level::Error, format_args!("Recovered from panic in server: {label:?} {said}"));
         Panicked
     })
 }

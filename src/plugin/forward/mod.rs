@@ -4,18 +4,26 @@
 //! tried next. The connections, timers and health state are `net::upstream`'s.
 
 mod options;
+mod parse;
 mod policy;
+mod target;
 mod tls;
+mod tries;
+mod verdict;
 
 pub use options::{Keeping, LONGEST_TRY, Options, Probe, Upstream};
 pub use policy::{MOST_UPSTREAMS, Order, Policy};
 pub use tls::{TlsFiles, TlsSettings};
+pub use tries::{BUDGET, Move, Tries};
+pub use verdict::{Meaning, Verdict, judge};
 
-use super::Setup;
+use super::{Context, Flow, Handler, Setup, Turn};
 use crate::corefile::CorefileError;
-use crate::dns::Transport;
+use crate::dns::{Name, Query, Rcode, Response, Section, Transport, Written};
+use crate::metrics::{Counter, names};
 use std::any::Any;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -63,8 +71,152 @@ pub struct ExchangeFailure {
     pub text: Box<str>,
 }
 
-/// Reads the directive.
-pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
-    let _ = setup;
-    todo!()
+/// One `forward` directive's handler.
+struct Forward {
+    from: Name,
+    upstreams: Arc<Upstreams>,
+    /// Another `forward` follows in the block: `next` has somewhere to go.
+    has_next: bool,
+    /// Queries so far, for round robin.
+    turn: AtomicU32,
+    /// Queries in flight, counted with `max_concurrent`.
+    in_flight: Arc<AtomicU64>,
+    rejects: Counter,
 }
+
+/// A query's place among the `max_concurrent`, given back when the query's life ends; also the
+/// mark that this handler forwarded it.
+struct Place(Option<Arc<AtomicU64>>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(in_flight) = &self.0 {
+            in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Forward {
+    /// Whether a name is this directive's: below FROM and not excepted; FROM itself always is.
+    fn takes(&self, name: &Name) -> bool {
+        name.is_in(&self.from)
+            && (*name == self.from
+                || !self.upstreams.options.except.iter().any(|zone| name.is_in(zone)))
+    }
+
+    /// A place among the `max_concurrent`; `None` when all are taken.
+    fn enter(&self) -> Option<Place> {
+        let most = self.upstreams.options.max_concurrent;
+        if most == 0 {
+            return Some(Place(None));
+        }
+        let place = Place(Some(self.in_flight.clone()));
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        (before < most).then_some(place)
+    }
+
+    /// The transport towards upstreams that are not `tls://`.
+    fn transport(&self, context: &Context<'_>) -> Transport {
+        let options = &self.upstreams.options;
+        if options.force_tcp {
+            Transport::Tcp
+        } else if options.prefer_udp {
+            Transport::Udp
+        } else if context.clientless || context.client.transport != Transport::Udp {
+            Transport::Tcp
+        } else {
+            Transport::Udp
+        }
+    }
+
+    /// Whether `next` or `next_on_nodata` sends this response to the `forward` below.
+    fn hands_on(&self, response: &Response) -> bool {
+        let options = &self.upstreams.options;
+        self.has_next
+            && response.written == Written::Message
+            && (options.next.contains(&response.rcode)
+                || (options.next_on_nodata
+                    && response.rcode == Rcode::NOERROR
+                    && response.message().is_ok_and(|message| message.count(Section::Answer) == 0)))
+    }
+}
+
+impl Handler for Forward {
+    fn word(&self) -> &'static str {
+        "forward"
+    }
+
+    fn query(
+        &self,
+        query: &mut Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+    ) -> Flow {
+        if !self.takes(query.name()) {
+            return Flow::Next;
+        }
+        let Some(place) = self.enter() else {
+            self.rejects.increment();
+            let most = self.upstreams.options.max_concurrent;
+            let error = format!("concurrent queries exceeded maximum {most}");
+            response.fail(Rcode::REFUSED, Some(error.into()));
+            return Flow::Answer;
+        };
+        *context.note = Some(Box::new(place));
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let policy = self.upstreams.options.policy;
+        let from_udp = !context.clientless && context.client.transport == Transport::Udp;
+        let udp_limit = match query.edns() {
+            _ if !from_udp => u16::MAX,
+            Some(edns) => edns.udp_size.max(512),
+            None => 512,
+        };
+        Flow::Forward(Exchange {
+            upstreams: self.upstreams.clone(),
+            order: Order::new(policy, self.upstreams.all.len(), turn, context.random),
+            transport: self.transport(context),
+            udp_limit,
+        })
+    }
+
+    fn response(
+        &self,
+        _query: &mut Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+    ) -> Turn {
+        // Without a note the response is another handler's.
+        if context.note.take().is_none() {
+            return Turn::Up;
+        }
+        if let Some(upstream) = context.exchanged.and_then(|exchanged| exchanged.upstream) {
+            context.labels.set("forward/upstream", || upstream.to_string());
+        }
+        if self.hands_on(response) { Turn::Down } else { Turn::Up }
+    }
+
+    fn takes_any_class(&self) -> bool {
+        true
+    }
+}
+
+/// Reads the block's `forward` directives.
+pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
+    let stanzas = parse::stanzas(&mut setup.dispenser, setup.surroundings, setup.journal)?;
+    let rejects = setup.metrics.counter(&names::MAX_CONCURRENT_REJECTS, &[]);
+    let last = stanzas.len().saturating_sub(1);
+    for (at, stanza) in stanzas.into_iter().enumerate() {
+        setup.block.add(Forward {
+            from: stanza.from,
+            upstreams: Arc::new(stanza.upstreams),
+            has_next: at < last,
+            turn: AtomicU32::new(0),
+            in_flight: Arc::new(AtomicU64::new(0)),
+            rejects: rejects.clone(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

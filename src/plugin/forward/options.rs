@@ -19,7 +19,7 @@ pub struct Upstream {
     pub ip: IpAddr,
     /// The IPv6 zone (`fe80::1%eth0`): an interface's name or number.
     pub interface: Option<String>,
-    /// The port, or Go's words for why there is none (CoreDNS notices only when it dials).
+    /// The port, or the text that is none (CoreDNS notices only when it dials).
     pub port: Result<u16, String>,
     /// TLS settings when the upstream is `tls://`.
     pub tls: Option<Arc<TlsSettings>>,

@@ -1,0 +1,311 @@
+//! Reads the `forward` directives of a block (spec/coredns.md §3.1, with the options of §8.1 and
+//! §8.2).
+//!
+//! Owns the syntax and the error texts. Files come through the surroundings.
+
+use super::options::{LONGEST_TRY, Options};
+use super::policy::{MOST_UPSTREAMS, Policy};
+use super::target::{Target, targets};
+use super::tls::{TlsFiles, TlsSettings};
+use super::{Upstream, Upstreams};
+use crate::corefile::{
+    CorefileError, Dispenser, Surroundings, format_duration, normalise_zone, parse_duration,
+    parse_integer, parse_unsigned,
+};
+use crate::dns::{Name, Rcode};
+use crate::plugin::{Journal, Level};
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// One `forward` line with its block.
+#[derive(Debug)]
+pub(super) struct Stanza {
+    /// FROM.
+    pub(super) from: Name,
+    /// TO and the options.
+    pub(super) upstreams: Upstreams,
+}
+
+/// The shortest pause between two health probes; CoreDNS probes without pause at `0s`.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// All stanzas of the block, in file order.
+pub(super) fn stanzas(
+    dispenser: &mut Dispenser<'_>,
+    surroundings: &dyn Surroundings,
+    journal: &dyn Journal,
+) -> Result<Vec<Stanza>, CorefileError> {
+    let mut stanzas = Vec::new();
+    while dispenser.next() {
+        stanzas.push(stanza(dispenser, surroundings, journal)?);
+    }
+    for stanza in &stanzas {
+        let count = stanza.upstreams.all.len();
+        if count > MOST_UPSTREAMS {
+            return Err(
+                dispenser.plain_err(format!("more than {MOST_UPSTREAMS} TOs configured: {count}"))
+            );
+        }
+    }
+    Ok(stanzas)
+}
+
+fn stanza(
+    dispenser: &mut Dispenser<'_>,
+    surroundings: &dyn Surroundings,
+    journal: &dyn Journal,
+) -> Result<Stanza, CorefileError> {
+    if !dispenser.next_arg() {
+        return Err(dispenser.arg_err());
+    }
+    let written = dispenser.val();
+    let mut zones = normalise_zone(written).into_iter();
+    let Some(from) = zones.next() else {
+        return Err(dispenser.plain_err(format!("unable to normalize '{written}'")));
+    };
+    if zones.next().is_some() {
+        journal.line(
+            Level::Warning,
+            format_args!(
+                "plugin/forward: Unsupported CIDR notation: '{written}' expands to multiple zones. \
+                 Using only '{from}'."
+            ),
+        );
+    }
+    let words = dispenser.remaining_args();
+    if words.is_empty() {
+        return Err(dispenser.arg_err());
+    }
+    let mut ignored = Vec::new();
+    let targets =
+        targets(&words, surroundings, &mut ignored).map_err(|error| dispenser.plain_err(error))?;
+    for line in ignored {
+        journal.line(Level::Warning, format_args!("plugin/forward: {line}"));
+    }
+    let mut draft = Draft::default();
+    while dispenser.next_block() {
+        draft.option(dispenser, surroundings)?;
+    }
+    let upstreams = draft.finish(targets).map_err(|error| dispenser.plain_err(error))?;
+    Ok(Stanza { from, upstreams })
+}
+
+/// A directive's block while it is read.
+#[derive(Default)]
+struct Draft {
+    options: Options,
+    files: TlsFiles,
+    server_name: Option<String>,
+}
+
+impl Draft {
+    /// The option at the current token.
+    fn option(
+        &mut self,
+        dispenser: &mut Dispenser<'_>,
+        surroundings: &dyn Surroundings,
+    ) -> Result<(), CorefileError> {
+        let options = &mut self.options;
+        match dispenser.val() {
+            "except" => {
+                let names = some_arguments(dispenser)?;
+                options.except.extend(names.into_iter().flat_map(normalise_zone));
+            }
+            "force_tcp" => {
+                no_argument(dispenser)?;
+                options.force_tcp = true;
+            }
+            "prefer_udp" => {
+                no_argument(dispenser)?;
+                options.prefer_udp = true;
+            }
+            "failfast_all_unhealthy_upstreams" => {
+                no_argument(dispenser)?;
+                options.failfast = true;
+            }
+            "next_on_nodata" => {
+                no_argument(dispenser)?;
+                options.next_on_nodata = true;
+            }
+            "max_fails" => options.max_fails = number(dispenser)?,
+            "max_connect_attempts" => options.max_connect_attempts = number(dispenser)?,
+            "max_concurrent" => {
+                options.max_concurrent = count(dispenser, "max_concurrent")?;
+            }
+            "max_idle_conns" => {
+                let most = count(dispenser, "max_idle_conns")?;
+                options.keeping.max_idle = usize::try_from(most).unwrap_or(usize::MAX);
+            }
+            "expire" => options.keeping.expire = duration(dispenser, "expire")?,
+            "max_age" => {
+                let age = duration(dispenser, "max_age")?;
+                options.keeping.max_age = Some(age).filter(|age| !age.is_zero());
+            }
+            "read_timeout" => {
+                let limit = duration(dispenser, "read_timeout")?;
+                if limit.is_zero() {
+                    return Err(dispenser.plain_err("read_timeout must be greater than 0s"));
+                }
+                options.read_timeout = limit.min(LONGEST_TRY);
+            }
+            "source_address" => {
+                let text = argument(dispenser)?;
+                let source: IpAddr = text.parse().map_err(|_| {
+                    dispenser.plain_err(format!("source_address: not an IP address: {text:?}"))
+                })?;
+                options.keeping.source = Some(source);
+            }
+            // Resolvers for TOs that are host names, which are refused: nothing to resolve.
+            "resolver" => {
+                some_arguments(dispenser)?;
+            }
+            "health_check" => self.health_check(dispenser)?,
+            "tls" => {
+                let paths = dispenser.remaining_args();
+                if paths.len() > 3 {
+                    return Err(dispenser.arg_err());
+                }
+                self.files = TlsFiles::read(&paths, |path| {
+                    surroundings
+                        .read(Path::new(path))
+                        .map_err(|error| format!("open {path}: {}", file_error(&error)))
+                })
+                .map_err(|error| dispenser.plain_err(error))?;
+            }
+            "tls_servername" => self.server_name = Some(argument(dispenser)?.to_owned()),
+            "policy" => {
+                let word = argument(dispenser)?;
+                options.policy = Policy::from_word(word)
+                    .ok_or_else(|| dispenser.err(format!("unknown policy '{word}'")))?;
+            }
+            "next" => options.next.extend(rcodes(dispenser)?),
+            "failover" => {
+                let rcodes = rcodes(dispenser)?;
+                if rcodes.contains(&Rcode::NOERROR) {
+                    return Err(dispenser.plain_err("NoError cannot be used in failover"));
+                }
+                options.failover.extend(rcodes);
+            }
+            unknown => return Err(dispenser.err(format!("unknown property '{unknown}'"))),
+        }
+        Ok(())
+    }
+
+    fn health_check(&mut self, dispenser: &mut Dispenser<'_>) -> Result<(), CorefileError> {
+        let text = argument(dispenser)?;
+        let nanoseconds = parse_duration(text).map_err(|error| dispenser.plain_err(error))?;
+        let interval = u64::try_from(nanoseconds).map_err(|_| {
+            dispenser.plain_err(format!("health_check can't be negative: {nanoseconds}"))
+        })?;
+        let probe = &mut self.options.probe;
+        probe.interval = Duration::from_nanos(interval).max(LEAST_INTERVAL);
+        while dispenser.next_arg() {
+            match dispenser.val() {
+                "no_rec" => probe.recursion = false,
+                "domain" => {
+                    let domain = argument(dispenser)?;
+                    probe.domain = domain.parse().map_err(|_| {
+                        dispenser.plain_err(format!("health_check: invalid domain name {domain}"))
+                    })?;
+                }
+                unknown => {
+                    return Err(
+                        dispenser.plain_err(format!("health_check: unknown option {unknown}"))
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins the targets with what the block says about TLS.
+    fn finish(self, targets: Vec<Target>) -> Result<Upstreams, String> {
+        let keeping = &self.options.keeping;
+        if let Some(age) = keeping.max_age.filter(|age| *age < keeping.expire) {
+            return Err(format!(
+                "max_age ({}) must not be less than expire ({})",
+                format_duration(age),
+                format_duration(keeping.expire)
+            ));
+        }
+        let files = Arc::new(self.files);
+        let mut all = Vec::with_capacity(targets.len());
+        for Target { mut upstream, is_tls, server_name } in targets {
+            if is_tls {
+                if let (Some(forward), Some(own)) = (&self.server_name, &server_name) {
+                    return Err(format!(
+                        "both forward ('{forward}') and proxy level ('{own}') TLS servernames are \
+                         set for upstream proxy 'tls://{}'",
+                        upstream.text
+                    ));
+                }
+                let server_name = server_name.or_else(|| self.server_name.clone());
+                upstream.tls = Some(Arc::new(TlsSettings { server_name, files: files.clone() }));
+            }
+            all.push(Upstream { ..upstream });
+        }
+        Ok(Upstreams { all, options: self.options, attached: OnceLock::new() })
+    }
+}
+
+fn no_argument(dispenser: &mut Dispenser<'_>) -> Result<(), CorefileError> {
+    if dispenser.next_arg() { Err(dispenser.arg_err()) } else { Ok(()) }
+}
+
+fn argument<'t>(dispenser: &mut Dispenser<'t>) -> Result<&'t str, CorefileError> {
+    if dispenser.next_arg() { Ok(dispenser.val()) } else { Err(dispenser.arg_err()) }
+}
+
+fn some_arguments<'t>(dispenser: &mut Dispenser<'t>) -> Result<Vec<&'t str>, CorefileError> {
+    let words = dispenser.remaining_args();
+    if words.is_empty() { Err(dispenser.arg_err()) } else { Ok(words) }
+}
+
+fn number(dispenser: &mut Dispenser<'_>) -> Result<u32, CorefileError> {
+    let text = argument(dispenser)?;
+    let number = parse_unsigned(text, 32).map_err(|error| dispenser.plain_err(error))?;
+    Ok(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+fn count(dispenser: &mut Dispenser<'_>, option: &str) -> Result<u64, CorefileError> {
+    let text = argument(dispenser)?;
+    let number = parse_integer(text).map_err(|error| dispenser.plain_err(error))?;
+    u64::try_from(number)
+        .map_err(|_| dispenser.plain_err(format!("{option} can't be negative: {number}")))
+}
+
+fn duration(dispenser: &mut Dispenser<'_>, option: &str) -> Result<Duration, CorefileError> {
+    let text = argument(dispenser)?;
+    let nanoseconds = parse_duration(text).map_err(|error| dispenser.plain_err(error))?;
+    u64::try_from(nanoseconds).map(Duration::from_nanos).map_err(|_| {
+        let length = format_duration(Duration::from_nanos(nanoseconds.unsigned_abs()));
+        dispenser.plain_err(format!("{option} can't be negative: -{length}"))
+    })
+}
+
+fn rcodes(dispenser: &mut Dispenser<'_>) -> Result<Vec<Rcode>, CorefileError> {
+    some_arguments(dispenser)?
+        .into_iter()
+        .map(|word| {
+            word.to_uppercase()
+                .parse::<Rcode>()
+                .ok()
+                // The number form (`RCODE9`) is ours, not CoreDNS's.
+                .filter(|rcode| rcode.word().is_some_and(|name| name.eq_ignore_ascii_case(word)))
+                .ok_or_else(|| dispenser.plain_err(format!("{word} is not a valid rcode")))
+        })
+        .collect()
+}
+
+/// Go's words for a file that cannot be read.
+fn file_error(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}

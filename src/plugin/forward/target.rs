@@ -1,0 +1,273 @@
+//! The TOs of a `forward` line: addresses, schemes, resolv.conf files (spec/coredns.md §3.1).
+//!
+//! Owns the text forms that CoreDNS accepts, Go's splitting of host and port included. Reads files
+//! only through the surroundings. Never resolves names.
+
+use super::options::Upstream;
+use crate::corefile::Surroundings;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+/// A TO before its TLS settings are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// The upstream, without TLS settings.
+    pub(super) upstream: Upstream,
+    /// `tls://` stands in front.
+    pub(super) is_tls: bool,
+    /// The server name of `tls://IP%NAME`.
+    pub(super) server_name: Option<String>,
+}
+
+/// The schemes that CoreDNS knows, with their ports. Anything else is no scheme.
+const SCHEMES: &[(&str, &str)] = &[
+    ("dns", "53"),
+    ("tls", "853"),
+    ("quic", "853"),
+    ("grpc", "443"),
+    ("https3", "443"),
+    ("https", "443"),
+    ("unix", ""),
+];
+
+/// Expands the TOs of one line. The error is CoreDNS's text; lines of a file that name no address
+/// go to `ignored`.
+pub(super) fn targets(
+    words: &[&str],
+    surroundings: &dyn Surroundings,
+    ignored: &mut Vec<String>,
+) -> Result<Vec<Target>, String> {
+    let mut targets = Vec::new();
+    for word in words {
+        let (scheme, port, host) = split_scheme(word);
+        if host.is_empty() {
+            return Err(format!("invalid address: {word:?}"));
+        }
+        let supported = matches!(scheme, "dns" | "tls");
+        if let Some((host, port)) = host_and_port(host, port) {
+            if !supported {
+                let shown = join(&host, &port);
+                return Err(unsupported(scheme, &format!("{scheme}://{shown}")));
+            }
+            if let Some(target) = target(&host, &port, scheme == "tls") {
+                targets.push(target);
+                continue;
+            }
+        } else if scheme == "unix" {
+            return Err(unsupported(scheme, word));
+        }
+        let Ok(content) = surroundings.read(Path::new(host)) else {
+            return Err(format!("not an IP address or file: {host:?}"));
+        };
+        for server in nameservers(&String::from_utf8_lossy(&content)) {
+            match target(server, "53", false) {
+                Some(target) => targets.push(target),
+                None => ignored.push(format!("{host}: nameserver {server} is not an IP address")),
+            }
+        }
+    }
+    if targets.is_empty() {
+        return Err("no nameservers found".to_owned());
+    }
+    Ok(targets)
+}
+
+fn unsupported(scheme: &str, shown: &str) -> String {
+    format!("'{scheme}' is not supported as a destination protocol in forward: {shown}")
+}
+
+/// Scheme, its port, and the rest.
+fn split_scheme(word: &str) -> (&'static str, &'static str, &str) {
+    SCHEMES
+        .iter()
+        .find_map(|&(scheme, port)| {
+            let rest = word.strip_prefix(scheme)?.strip_prefix("://")?;
+            Some((scheme, port, rest))
+        })
+        .unwrap_or(("dns", "53", word))
+}
+
+/// Host and port of an address; `None` when `text` is no address.
+fn host_and_port(text: &str, default: &str) -> Option<(String, String)> {
+    let (host, port) = match split_host_port(text) {
+        Some(pair) => pair,
+        None => {
+            let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            (bare.unwrap_or(text), default)
+        }
+    };
+    without_zone(host).0.parse::<IpAddr>().ok()?;
+    Some((host.to_owned(), port.to_owned()))
+}
+
+/// Go's `net.SplitHostPort`.
+fn split_host_port(text: &str) -> Option<(&str, &str)> {
+    let (host, port) = text.rsplit_once(':')?;
+    match host.strip_prefix('[') {
+        Some(inner) => Some((inner.strip_suffix(']')?, port)),
+        None if host.contains([':', '[', ']']) => None,
+        None => Some((host, port)),
+    }
+}
+
+/// Go's `net.JoinHostPort`.
+fn join(host: &str, port: &str) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn without_zone(host: &str) -> (&str, Option<&str>) {
+    match host.split_once('%') {
+        Some((host, zone)) => (host, Some(zone)),
+        None => (host, None),
+    }
+}
+
+fn target(host: &str, port: &str, is_tls: bool) -> Option<Target> {
+    let (address, zone) = without_zone(host);
+    let ip: IpAddr = address.parse().ok()?;
+    let zone = zone.filter(|zone| !zone.is_empty()).map(str::to_owned);
+    // `%` names the TLS server; only a link-local address needs an interface more.
+    let (interface, server_name) = match zone {
+        Some(zone) if is_tls && !is_link_local(ip) => (None, Some(zone)),
+        zone => (zone, None),
+    };
+    let number = if port.is_empty() { Ok(0) } else { port.parse::<u16>() };
+    let text = match number {
+        Ok(port) => SocketAddr::new(ip, port).to_string(),
+        Err(_) => join(&ip.to_string(), port),
+    };
+    Some(Target {
+        upstream: Upstream {
+            text,
+            ip,
+            interface,
+            port: number.map_err(|_| port.to_owned()),
+            tls: None,
+        },
+        is_tls,
+        server_name,
+    })
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// The values of the `nameserver` lines of a resolv.conf.
+fn nameservers(content: &str) -> impl Iterator<Item = &str> {
+    content.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "nameserver").then(|| words.next()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::path::PathBuf;
+
+    struct OneFile(&'static str);
+
+    impl Surroundings for OneFile {
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            if path == Path::new("/etc/resolv.conf") {
+                Ok(self.0.as_bytes().to_vec())
+            } else {
+                Err(io::ErrorKind::NotFound.into())
+            }
+        }
+        fn stamp(&self, _: &Path) -> io::Result<(u128, u64)> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+        fn glob(&self, _: &Path) -> Vec<PathBuf> {
+            Vec::new()
+        }
+        fn variable(&self, _: &str) -> Option<String> {
+            None
+        }
+        fn interface(&self, _: &str) -> Option<Vec<String>> {
+            None
+        }
+        fn hostname(&self) -> String {
+            String::new()
+        }
+    }
+
+    const RESOLV: &str = "# nameserver 9.9.9.9\nsearch a.test\nnameserver 10.0.0.10\n  nameserver fe80::1%eth0\nnameserver nonsense\nnameserver\n";
+
+    fn texts(words: &[&str]) -> Result<Vec<String>, String> {
+        let targets = targets(words, &OneFile(RESOLV), &mut Vec::new())?;
+        Ok(targets.into_iter().map(|target| target.upstream.text).collect())
+    }
+
+    #[test]
+    fn addresses_take_every_form_that_coredns_accepts() {
+        for (word, text) in [
+            ("1.1.1.1", "1.1.1.1:53"),
+            ("1.1.1.1:5353", "1.1.1.1:5353"),
+            ("dns://1.1.1.1", "1.1.1.1:53"),
+            ("::1", "[::1]:53"),
+            ("[::1]:54", "[::1]:54"),
+            ("[::1]", "[::1]:53"),
+            ("::1:53", "[::1:53]:53"),
+            ("tls://9.9.9.9", "9.9.9.9:853"),
+            ("tls://9.9.9.9%dns.quad9.net:8853", "9.9.9.9:8853"),
+            ("tls://[2620:fe::fe]:853", "[2620:fe::fe]:853"),
+            ("fe80::1%lo", "[fe80::1]:53"),
+            ("1.1.1.1:abc", "1.1.1.1:abc"),
+            ("1.1.1.1:99999", "1.1.1.1:99999"),
+            ("1.1.1.1:0", "1.1.1.1:0"),
+        ] {
+            assert_eq!(texts(&[word]), Ok(vec![text.to_owned()]), "{word}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_in_the_words_of_coredns() {
+        for (word, error) in [
+            ("foo", "not an IP address or file: \"foo\""),
+            ("foo://127.0.0.1", "not an IP address or file: \"foo://127.0.0.1\""),
+            ("tls://", "invalid address: \"tls://\""),
+            (
+                "https://1.1.1.1",
+                "'https' is not supported as a destination protocol in forward: https://1.1.1.1:443",
+            ),
+            (
+                "grpc://[::1]:1",
+                "'grpc' is not supported as a destination protocol in forward: grpc://[::1]:1",
+            ),
+            ("/nowhere", "not an IP address or file: \"/nowhere\""),
+        ] {
+            assert_eq!(texts(&[word]), Err(error.to_owned()), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_resolv_conf_gives_its_nameservers_on_port_53() {
+        let mut ignored = Vec::new();
+        let targets = targets(&["/etc/resolv.conf", "192.0.2.1"], &OneFile(RESOLV), &mut ignored);
+        let targets = targets.unwrap();
+        let texts: Vec<_> = targets.iter().map(|target| target.upstream.text.as_str()).collect();
+        assert_eq!(texts, ["10.0.0.10:53", "[fe80::1]:53", "192.0.2.1:53"]);
+        assert_eq!(targets[1].upstream.interface.as_deref(), Some("eth0"));
+        assert_eq!(ignored, ["/etc/resolv.conf: nameserver nonsense is not an IP address"]);
+    }
+
+    #[test]
+    fn a_resolv_conf_without_nameservers_is_refused() {
+        let result = targets(&["/etc/resolv.conf"], &OneFile("search a.test"), &mut Vec::new());
+        assert_eq!(result, Err("no nameservers found".to_owned()));
+    }
+
+    #[test]
+    fn a_percent_sign_names_the_tls_server_or_the_interface() {
+        let one = |word| targets(&[word], &OneFile(""), &mut Vec::new()).unwrap().remove(0);
+        let quad9 = one("tls://9.9.9.9%dns.quad9.net");
+        assert_eq!((quad9.is_tls, quad9.server_name.as_deref()), (true, Some("dns.quad9.net")));
+        let local = one("tls://fe80::1%eth0");
+        assert_eq!(local.upstream.interface.as_deref(), Some("eth0"));
+        assert_eq!(local.server_name, None);
+        assert_eq!(one("fe80::1%lo").upstream.interface.as_deref(), Some("lo"));
+    }
+}

@@ -1,0 +1,287 @@
+//! Which upstream is tried next, and when a question is given up (spec/coredns.md §3.2).
+//!
+//! Owns the loop over the upstreams as a state machine: time, health and chance come in, moves go
+//! out. Where CoreDNS spins (a refused port, `failover` when all fail) it ends: two tries for each
+//! upstream and one pass of `failover` (§8.3 nos. 1 and 2), all within [`BUDGET`].
+
+use super::options::Options;
+use super::policy::{MOST_UPSTREAMS, Order};
+use super::{ExchangeFailure, Meaning};
+use crate::dns::Rcode;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All tries for one question end within this time.
+pub const BUDGET: Duration = Duration::from_secs(4);
+
+/// The least time between two passes over the upstreams: a port that refuses does so again at once.
+const BETWEEN_PASSES: Duration = Duration::from_millis(100);
+
+/// The most tries of one upstream for one question, unless `max_connect_attempts` says.
+const TRIES_EACH: u8 = 2;
+
+/// The least time that a try has for itself before the next upstream is asked beside it.
+const LEAST_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// Ask this upstream. When `patience` is over without a result, go on while it is waited for.
+    Ask {
+        /// Its place among the directive's upstreams.
+        upstream: usize,
+        /// How long it is the only one to wait for.
+        patience: Duration,
+        /// All upstreams are down, and this one was taken by chance.
+        all_down: bool,
+    },
+    /// Come back after this time.
+    Pause(Duration),
+    /// No further upstream is asked; what is waited for may still bring the response.
+    End,
+}
+
+/// The tries for one question.
+#[derive(Debug)]
+pub struct Tries<'o> {
+    options: &'o Options,
+    order: Order,
+    /// The next step of the order in this pass.
+    step: usize,
+    /// Upstreams found down in this pass.
+    down: usize,
+    /// Whether this pass asked anyone.
+    asked: bool,
+    pass_began: Duration,
+    each: [u8; MOST_UPSTREAMS],
+    attempts: u32,
+    ended: bool,
+    broken: bool,
+    error: Option<Box<str>>,
+    kept: Option<Arc<[u8]>>,
+}
+
+impl<'o> Tries<'o> {
+    /// Nobody asked yet. Times count from here.
+    pub fn new(options: &'o Options, order: Order) -> Tries<'o> {
+        Tries {
+            options,
+            order,
+            step: 0,
+            down: 0,
+            asked: false,
+            pass_began: Duration::ZERO,
+            each: [0; MOST_UPSTREAMS],
+            attempts: 0,
+            ended: false,
+            broken: false,
+            error: None,
+            kept: None,
+        }
+    }
+
+    /// The next move at `now`. `is_down` tells an upstream's health.
+    pub fn next(
+        &mut self,
+        now: Duration,
+        mut is_down: impl FnMut(usize) -> bool,
+        random: &mut StdRng,
+    ) -> Move {
+        let most = self.options.max_connect_attempts;
+        if self.ended || now >= BUDGET || (most > 0 && self.attempts >= most) {
+            return Move::End;
+        }
+        let count = self.order.count();
+        loop {
+            let Some(upstream) = self.order.get(self.step) else {
+                if self.kept.is_some() || !self.asked {
+                    self.ended = true;
+                    return Move::End;
+                }
+                let next_pass = self.pass_began + BETWEEN_PASSES;
+                if now < next_pass {
+                    return Move::Pause(next_pass - now);
+                }
+                (self.step, self.down, self.asked, self.pass_began) = (0, 0, false, now);
+                continue;
+            };
+            self.step += 1;
+            let mut chosen = upstream;
+            let mut all_down = false;
+            if is_down(upstream) {
+                self.down += 1;
+                if self.down < count {
+                    continue;
+                }
+                self.broken = true;
+                if self.options.failfast {
+                    self.ended = true;
+                    return Move::End;
+                }
+                chosen = random.random_range(0..count);
+                all_down = true;
+            } else if most == 0 && self.each[upstream] >= TRIES_EACH {
+                continue;
+            }
+            self.asked = true;
+            self.attempts += 1;
+            self.each[chosen] = self.each[chosen].saturating_add(1);
+            let left = (self.step..count)
+                .filter_map(|step| self.order.get(step))
+                .filter(|&upstream| !is_down(upstream))
+                .count();
+            let share = (BUDGET - now) / (left as u32 + 1);
+            let patience = share.max(LEAST_PATIENCE).min(self.options.read_timeout);
+            return Move::Ask { upstream: chosen, patience, all_down };
+        }
+    }
+
+    /// A try failed, in Go's words.
+    pub fn failed(&mut self, error: Box<str>) {
+        self.error = Some(error);
+        // One try by chance when all are down: its failure is the end.
+        self.ended |= self.down >= self.order.count();
+    }
+
+    /// A try brought a response. Gives it back when it is the answer; keeps it when `failover`
+    /// wants another upstream's.
+    pub fn answered(&mut self, response: Arc<[u8]>, meaning: Meaning) -> Option<Arc<[u8]>> {
+        if self.options.failover.contains(&meaning.rcode) && !self.broken {
+            self.kept = Some(response);
+            return None;
+        }
+        Some(response)
+    }
+
+    /// The outcome when no try brought the answer: the last response that `failover` passed over,
+    /// or SERVFAIL with the last error.
+    pub fn outcome(self) -> Result<Arc<[u8]>, ExchangeFailure> {
+        match self.kept {
+            Some(response) => Ok(response),
+            None => Err(ExchangeFailure {
+                rcode: Rcode::SERVFAIL,
+                text: self.error.unwrap_or_else(|| "no healthy proxies".into()),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::forward::Policy;
+    use rand::SeedableRng;
+
+    fn order(count: usize) -> Order {
+        Order::new(Policy::Sequential, count, 0, &mut StdRng::seed_from_u64(1))
+    }
+
+    /// Plays a question: every try fails after `takes`. Gives the upstreams asked with their time
+    /// in ms, and the error.
+    fn play(
+        options: &Options,
+        count: usize,
+        takes: Duration,
+        is_down: impl Fn(usize) -> bool,
+    ) -> (Vec<(usize, u128)>, String) {
+        let mut random = StdRng::seed_from_u64(1);
+        let mut tries = Tries::new(options, order(count));
+        let mut now = Duration::ZERO;
+        let mut asked = Vec::new();
+        loop {
+            match tries.next(now, &is_down, &mut random) {
+                Move::Ask { upstream, .. } => {
+                    asked.push((upstream, now.as_millis()));
+                    now += takes;
+                    tries.failed(format!("error {}", asked.len()).into());
+                }
+                Move::Pause(pause) => now += pause,
+                Move::End => break,
+            }
+            assert!(asked.len() < 100);
+        }
+        let text = tries.outcome().unwrap_err().text.into_string();
+        (asked, text)
+    }
+
+    #[test]
+    fn a_silent_upstream_is_asked_twice_in_the_budget() {
+        let (asked, error) = play(&Options::default(), 1, Duration::from_secs(2), |_| false);
+        assert_eq!(asked, [(0, 0), (0, 2000)]);
+        assert_eq!(error, "error 2");
+    }
+
+    #[test]
+    fn a_refusing_upstream_is_asked_twice_with_a_pause() {
+        let (asked, _) = play(&Options::default(), 1, Duration::ZERO, |_| false);
+        assert_eq!(asked, [(0, 0), (0, 100)]);
+        let (asked, _) = play(&Options::default(), 2, Duration::ZERO, |_| false);
+        assert_eq!(asked, [(0, 0), (1, 0), (0, 100), (1, 100)]);
+    }
+
+    #[test]
+    fn max_connect_attempts_ends_it() {
+        let options = Options { max_connect_attempts: 1, ..Options::default() };
+        let (asked, error) = play(&options, 2, Duration::from_secs(2), |_| false);
+        assert_eq!((asked.len(), error.as_str()), (1, "error 1"));
+        let options = Options { max_connect_attempts: 5, ..Options::default() };
+        let (asked, _) = play(&options, 1, Duration::ZERO, |_| false);
+        assert_eq!(asked.len(), 5);
+    }
+
+    #[test]
+    fn a_down_upstream_is_passed_over() {
+        let (asked, _) = play(&Options::default(), 3, Duration::ZERO, |upstream| upstream == 0);
+        assert_eq!(asked, [(1, 0), (2, 0), (1, 100), (2, 100)]);
+    }
+
+    #[test]
+    fn when_all_are_down_one_is_tried_by_chance_or_none_with_failfast() {
+        let (asked, error) = play(&Options::default(), 3, Duration::ZERO, |_| true);
+        assert_eq!((asked.len(), error.as_str()), (1, "error 1"));
+        let options = Options { failfast: true, ..Options::default() };
+        let (asked, error) = play(&options, 3, Duration::ZERO, |_| true);
+        assert_eq!((asked.len(), error.as_str()), (0, "no healthy proxies"));
+    }
+
+    #[test]
+    fn failover_goes_round_once_and_returns_the_last_response() {
+        let options = Options { failover: vec![Rcode::SERVFAIL], ..Options::default() };
+        let mut tries = Tries::new(&options, order(2));
+        let mut random = StdRng::seed_from_u64(1);
+        let meaning = Meaning { rcode: Rcode::SERVFAIL, truncated: false };
+        for number in 0..2u8 {
+            let next = tries.next(Duration::ZERO, |_| false, &mut random);
+            assert!(
+                matches!(next, Move::Ask { upstream, .. } if upstream == usize::from(number)),
+                "{next:?}"
+            );
+            assert_eq!(tries.answered(Arc::from([number]), meaning), None);
+        }
+        assert_eq!(tries.next(Duration::ZERO, |_| false, &mut random), Move::End);
+        assert_eq!(tries.outcome(), Ok(Arc::from([1])));
+    }
+
+    #[test]
+    fn a_response_that_failover_does_not_name_is_the_answer() {
+        let options = Options { failover: vec![Rcode::REFUSED], ..Options::default() };
+        let mut tries = Tries::new(&options, order(2));
+        let meaning = Meaning { rcode: Rcode::NXDOMAIN, truncated: false };
+        assert!(tries.answered(Arc::from([1]), meaning).is_some());
+    }
+
+    #[test]
+    fn patience_shares_the_budget_among_the_upstreams_that_are_left() {
+        let options = Options::default();
+        let mut random = StdRng::seed_from_u64(1);
+        for (count, expected) in [(1, 2000), (2, 2000), (4, 1000), (15, 266)] {
+            let mut tries = Tries::new(&options, order(count));
+            match tries.next(Duration::ZERO, |_| false, &mut random) {
+                Move::Ask { patience, .. } => assert_eq!(patience.as_millis(), expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

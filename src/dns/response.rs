@@ -4,7 +4,7 @@
 //! and without size limits: [`super::finish_reply`] does both at the end.
 
 use super::message::{Malformed, Message, Record, Section};
-use super::query::{Query, copied};
+use super::query::{Edns, Query, copied};
 use super::words::{Rcode, flags};
 use super::writer::Writer;
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
@@ -105,23 +105,24 @@ impl Response {
     }
 
     /// Takes a whole message as written by `writer`. The rcode is read from the header and the
-    /// OPT record. The copy's counts are those of the records that are there, and octets behind
-    /// the last one are left off. On an error nothing is written.
+    /// OPT record. What is kept is the message in our own form: names compressed by us, true
+    /// counts, nothing behind the last record. So no pointer of an upstream's making can lead
+    /// into a TTL that `cache` counts down. On an error nothing is written.
     pub fn take(&mut self, wire: &[u8], writer: &'static str) -> Result<(), Malformed> {
         self.clear();
         let message = Message::parse(wire)?;
-        let extended = message.edns().map_or(0, |edns| u16::from(edns.extended_rcode) << 4);
-        self.rcode = Rcode(extended | (message.flags() & flags::RCODE));
-        self.wire.extend_from_slice(&wire[..message.end()]);
-        let counts = [
-            message.questions(),
-            message.count(Section::Answer),
-            message.count(Section::Authority),
-            message.count(Section::Additional),
-        ];
-        for (place, count) in self.wire[4..12].chunks_exact_mut(2).zip(counts) {
-            place.copy_from_slice(&count.to_be_bytes());
+        let mut extended = 0;
+        let mut out = Writer::copying(&mut self.wire, &message);
+        for record in message.records() {
+            if record.is_opt() {
+                extended = u16::from(Edns::read(&record).extended_rcode) << 4;
+                let (rtype, class, rdata) = (record.rtype, record.class, message.rdata(&record));
+                out.raw_record(record.section, &[0], rtype, class, record.ttl, rdata);
+            } else {
+                out.record(record.section, &message, &record, None);
+            }
         }
+        self.rcode = Rcode(extended | (message.flags() & flags::RCODE));
         self.written = Written::Message;
         self.writer = writer;
         Ok(())
@@ -252,6 +253,25 @@ mod tests {
         assert_eq!(response.rcode, Rcode::BADCOOKIE);
         assert!(response.take(&wire[..wire.len() - 1], "forward").is_err());
         assert_eq!(response.written, Written::Nothing);
+    }
+
+    #[test]
+    fn a_pointer_into_a_ttl_is_not_kept() {
+        // The second owner is the low octet of the first record's TTL: today the root.
+        let wire = b"\0\x01\x81\0\0\x01\0\x02\0\0\0\0\x01a\0\0\x01\0\x01\
+            \xc0\x0c\0\x01\0\x01\0\0\x01\0\0\x04\x7f\0\0\x01\
+            \xc0\x1c\0\x01\0\x01\0\0\x01\0\0\x04\x7f\0\0\x01";
+        let mut response = Response::new();
+        response.take(wire, "forward").unwrap();
+        let places: Vec<usize> =
+            response.message().unwrap().records().map(|record| record.ttl_at).collect();
+        assert_eq!(response.wire[places[0] + 3], 0);
+        for place in places {
+            response.wire[place..place + 4].copy_from_slice(&[63; 4]);
+        }
+        let message = response.message().unwrap();
+        let owner = message.owner(&message.records().nth(1).unwrap());
+        assert_eq!(owner, Name::root());
     }
 
     #[test]

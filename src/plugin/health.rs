@@ -1,10 +1,90 @@
-//! `health` (spec/coredns.md).
+//! `health`: /health over HTTP, and how long to serve on after SIGTERM.
+//!
+//! Owns the grammar; the app runs the endpoint, the self-poll and the lameduck wait.
 
-use super::Setup;
-use crate::corefile::CorefileError;
+use super::address::split_host_port;
+use super::{Service, Setup};
+use crate::corefile::{CorefileError, parse_duration};
+use std::time::Duration;
 
-/// Reads the directive.
+/// Where to listen when no address is given.
+const DEFAULT_ADDRESS: &str = ":8080";
+
+/// Reads the directive; the last address and the last `lameduck` of a block win.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
-    let _ = setup;
-    todo!()
+    let dispenser = &mut setup.dispenser;
+    let mut address = DEFAULT_ADDRESS;
+    let mut lameduck = Duration::ZERO;
+    while dispenser.next() {
+        match dispenser.remaining_args().as_slice() {
+            [] => {}
+            [given] => {
+                split_host_port(given).map_err(|why| dispenser.plain_err(why))?;
+                address = given;
+            }
+            _ => return Err(dispenser.arg_err()),
+        }
+        while dispenser.next_block() {
+            if dispenser.val() != "lameduck" {
+                return Err(dispenser.arg_err());
+            }
+            let arguments = dispenser.remaining_args();
+            let [text] = arguments.as_slice() else { return Err(dispenser.arg_err()) };
+            let nanos = parse_duration(text).map_err(|why| {
+                dispenser
+                    .plain_err(format!("unable to parse lameduck duration value: '{text}' : {why}"))
+            })?;
+            // A negative time is no time.
+            lameduck = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+        }
+    }
+    setup.services.push(Service::Health { address: address.to_owned(), lameduck });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use super::*;
+    use crate::corefile::MemorySurroundings;
+
+    fn service(text: &str) -> (String, Duration) {
+        let mut bench = Bench::new();
+        bench.load(text, &MemorySurroundings::new()).unwrap();
+        match bench.services.as_slice() {
+            [Service::Health { address, lameduck }] => (address.clone(), *lameduck),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn address_and_lameduck_have_defaults() {
+        assert_eq!(service("health"), (":8080".to_owned(), Duration::ZERO));
+        assert_eq!(
+            service("health 127.0.0.1:8081 {\n lameduck 5s\n}\nhealth :1"),
+            (":1".to_owned(), Duration::from_secs(5))
+        );
+        assert_eq!(service("health {\n lameduck -5s\n}").1, Duration::ZERO);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, error) in [
+            ("health 8080", "Corefile:2 - plugin/health: address 8080: missing port in address"),
+            (
+                "health {\n lameduck 5\n}",
+                "Corefile:3 - plugin/health: unable to parse lameduck duration value: '5' : time: missing unit in duration \"5\"",
+            ),
+            (
+                "health {\n foo\n}",
+                "plugin/health: Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after 'foo'",
+            ),
+            (
+                "health a b",
+                "plugin/health: Corefile:2 - Error during parsing: Wrong argument count or unexpected line ending after 'b'",
+            ),
+        ] {
+            assert_eq!(Bench::new().load_error(text, &MemorySurroundings::new()), error);
+        }
+    }
 }

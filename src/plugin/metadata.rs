@@ -1,10 +1,97 @@
-//! `metadata` (spec/coredns.md).
+//! `metadata`: labels of a query (`{/forward/upstream}`) are collected for `log` and `rewrite`.
+//!
+//! Owns which zones want labels; those who set or read labels are other plugins.
 
-use super::Setup;
-use crate::corefile::CorefileError;
+use super::{Context, Flow, Handler, Setup};
+use crate::corefile::{CorefileError, normalise_zone};
+use crate::dns::{Name, Query, Response};
 
-/// Reads the directive.
+struct Metadata {
+    /// Zones whose queries get labels; queries elsewhere get none.
+    zones: Vec<Name>,
+}
+
+impl Handler for Metadata {
+    fn word(&self) -> &'static str {
+        "metadata"
+    }
+
+    fn query(
+        &self,
+        query: &mut Query<'_>,
+        _response: &mut Response,
+        context: &mut Context<'_>,
+    ) -> Flow {
+        context.labels.wanted = self.zones.iter().any(|zone| query.name().is_in(zone));
+        Flow::Next
+    }
+}
+
+/// Reads the directive: zones, or none for the block's own.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
-    let _ = setup;
-    todo!()
+    let dispenser = &mut setup.dispenser;
+    dispenser.next();
+    let arguments = dispenser.remaining_args();
+    let zones = if arguments.is_empty() {
+        setup.block.zones().cloned().collect()
+    } else {
+        arguments.iter().flat_map(|zone| normalise_zone(zone)).collect()
+    };
+    if dispenser.next_block() || dispenser.next() {
+        return Err(dispenser.arg_err());
+    }
+    setup.block.metadata = true;
+    setup.block.add(Metadata { zones });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use super::*;
+    use crate::corefile::MemorySurroundings;
+    use crate::dns::{Class, RecordType};
+    use std::sync::Arc;
+
+    struct Labeller;
+
+    impl Handler for Labeller {
+        fn word(&self) -> &'static str {
+            "labeller"
+        }
+
+        fn query(
+            &self,
+            _query: &mut Query<'_>,
+            _response: &mut Response,
+            context: &mut Context<'_>,
+        ) -> Flow {
+            context.labels.set("test/label", || "x".to_owned());
+            Flow::Answer
+        }
+    }
+
+    fn labels(directive: &str, name: &str) -> usize {
+        let mut bench = Bench::new();
+        let mut chain = bench.load(directive, &MemorySurroundings::new()).unwrap();
+        chain.push(Arc::new(Labeller));
+        let query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
+        bench.ask(&chain, query, |_, _| {}).labels.len()
+    }
+
+    #[test]
+    fn labels_are_collected_in_the_zones_given() {
+        assert_eq!(labels("metadata", "a.test."), 1);
+        assert_eq!(labels("metadata test", "a.test."), 1);
+        assert_eq!(labels("metadata other", "a.test."), 0);
+        assert_eq!(labels("debug", "a.test."), 0);
+    }
+
+    #[test]
+    fn it_stands_once_and_has_no_block() {
+        for text in ["metadata\nmetadata", "metadata {\n x\n}"] {
+            let error = Bench::new().load_error(text, &MemorySurroundings::new());
+            assert!(error.contains("Wrong argument count"), "{error}");
+        }
+    }
 }

@@ -233,11 +233,11 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             }
             address = given;
         }
-        _ => return Err(prefixed(dispenser.arg_err())),
+        _ => return Err(dispenser.arg_err()),
     }
     if dispenser.next_block() {
         let option = dispenser.val();
-        return Err(prefixed(dispenser.err(format!("unknown option: {option}"))));
+        return Err(dispenser.err(format!("unknown option: {option}")));
     }
     if dispenser.next() {
         return Err(dispenser
@@ -262,10 +262,6 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     };
     setup.block.add(counting);
     Ok(())
-}
-
-fn prefixed(error: CorefileError) -> CorefileError {
-    CorefileError { text: format!("plugin/prometheus: {}", error.text), ..error }
 }
 
 #[cfg(test)]

@@ -1,10 +1,68 @@
-//! `ready` (spec/coredns.md).
+//! `ready`: /ready over HTTP. Not in node-cache, but in full CoreDNS.
+//!
+//! Owns the grammar; the app runs the endpoint.
 
-use super::Setup;
+use super::address::split_host_port;
+use super::{Service, Setup};
 use crate::corefile::CorefileError;
+
+/// Where to listen when no address is given.
+const DEFAULT_ADDRESS: &str = ":8181";
 
 /// Reads the directive.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
-    let _ = setup;
-    todo!()
+    let dispenser = &mut setup.dispenser;
+    dispenser.next();
+    let arguments = dispenser.remaining_args();
+    let address = match arguments.as_slice() {
+        [] => DEFAULT_ADDRESS,
+        [given] => {
+            split_host_port(given).map_err(|why| dispenser.plain_err(why))?;
+            given
+        }
+        _ => return Err(dispenser.arg_err()),
+    };
+    while dispenser.next_block() {
+        // No plugin here turns unready again, so both ways to monitor come to the same.
+        if dispenser.val() != "monitor" {
+            return Err(dispenser.arg_err());
+        }
+        match dispenser.remaining_args().as_slice() {
+            ["until-ready" | "continuously"] => {}
+            _ => return Err(dispenser.arg_err()),
+        }
+    }
+    if dispenser.next() {
+        return Err(dispenser.once_err());
+    }
+    setup.services.push(Service::Ready { address: address.to_owned() });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use super::*;
+    use crate::corefile::MemorySurroundings;
+
+    #[test]
+    fn the_address_has_a_default() {
+        for (text, expected) in
+            [("ready", ":8181"), ("ready 127.0.0.1:1 {\n monitor continuously\n}", "127.0.0.1:1")]
+        {
+            let mut bench = Bench::new();
+            bench.load(text, &MemorySurroundings::new()).unwrap();
+            assert!(
+                matches!(&bench.services[..], [Service::Ready { address }] if address == expected)
+            );
+        }
+    }
+
+    #[test]
+    fn it_stands_once_in_a_block() {
+        assert_eq!(
+            Bench::new().load_error("ready\nready", &MemorySurroundings::new()),
+            "Corefile:3 - plugin/ready: this plugin can only be used once per Server Block"
+        );
+    }
 }

@@ -1,10 +1,94 @@
-//! `timeouts` (spec/coredns.md).
+//! `timeouts`: how long TCP connections of clients may be silent.
+//!
+//! Owns the grammar and the bounds; whoever has the connections keeps the time.
 
 use super::Setup;
-use crate::corefile::CorefileError;
+use crate::corefile::{CorefileError, format_duration, parse_duration, parse_integer};
+use std::time::Duration;
+
+/// The least timeout.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// The greatest timeout.
+const GREATEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads the directive.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
-    let _ = setup;
-    todo!()
+    let dispenser = &mut setup.dispenser;
+    let mut timeouts = setup.block.timeouts.unwrap_or_default();
+    while dispenser.next() {
+        if !dispenser.remaining_args().is_empty() {
+            return Err(dispenser.arg_err().in_plugin("timeouts"));
+        }
+        let mut given = 0;
+        while dispenser.next_block() {
+            let option = dispenser.val();
+            let arguments = dispenser.remaining_args();
+            let [text] = arguments.as_slice() else { return Err(dispenser.arg_err()) };
+            let timeout = duration(text).map_err(|text| dispenser.err(text))?;
+            match option {
+                "read" => timeouts.read = timeout,
+                "write" => timeouts.write = timeout,
+                "idle" => timeouts.idle = timeout,
+                _ => return Err(dispenser.err(format!("unknown option: '{option}'"))),
+            }
+            given += 1;
+        }
+        if given == 0 {
+            let error = dispenser.err("timeouts block with no timeouts specified");
+            return Err(error.in_plugin("timeouts"));
+        }
+    }
+    setup.block.timeouts = Some(timeouts);
+    Ok(())
+}
+
+/// A Go duration, or whole seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let text = if parse_integer(text).is_ok() { format!("{text}s") } else { text.to_owned() };
+    let nanos = parse_duration(&text).map_err(|_| format!("failed to parse duration '{text}'"))?;
+    let timeout = Duration::from_nanos(nanos.unsigned_abs());
+    if nanos < 0 || !(LEAST..=GREATEST).contains(&timeout) {
+        let sign = if nanos < 0 { "-" } else { "" };
+        return Err(format!(
+            "timeout provided '{sign}{}' needs to be between 1 second and 24 hours",
+            format_duration(timeout)
+        ));
+    }
+    Ok(timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Timeouts;
+    use super::super::testing::Bench;
+    use super::*;
+    use crate::corefile::MemorySurroundings;
+
+    #[test]
+    fn what_is_not_given_keeps_its_default() {
+        let mut bench = Bench::new();
+        bench.load("timeouts {\n read 1s\n idle 50\n}", &MemorySurroundings::new()).unwrap();
+        let expected = Timeouts {
+            read: Duration::from_secs(1),
+            idle: Duration::from_secs(50),
+            ..Timeouts::default()
+        };
+        assert_eq!(bench.block.timeouts, Some(expected));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let place = "plugin/timeouts: Corefile:3 - Error during parsing: ";
+        for (text, error) in [
+            ("timeouts", "plugin/timeouts: plugin/timeouts: Corefile:2 - Error during parsing: timeouts block with no timeouts specified".to_owned()),
+            ("timeouts {\n read 0s\n}", format!("{place}timeout provided '0s' needs to be between 1 second and 24 hours")),
+            ("timeouts {\n idle 25h\n}", format!("{place}timeout provided '25h0m0s' needs to be between 1 second and 24 hours")),
+            ("timeouts {\n read -1s\n}", format!("{place}timeout provided '-1s' needs to be between 1 second and 24 hours")),
+            ("timeouts {\n read a\n}", format!("{place}failed to parse duration 'a'")),
+            ("timeouts {\n foo 5s\n}", format!("{place}unknown option: 'foo'")),
+        ] {
+            assert_eq!(Bench::new().load_error(text, &MemorySurroundings::new()), error);
+        }
+    }
 }

@@ -34,7 +34,7 @@ impl<'b> Writer<'b> {
 
     /// Starts a message with the id, flags and first question of another: no message with more
     /// questions comes to where messages are rebuilt.
-    pub(super) fn copying(out: &'b mut Vec<u8>, from: &Message<'_>) -> Writer<'b> {
+    pub fn copying(out: &'b mut Vec<u8>, from: &Message<'_>) -> Writer<'b> {
         let wire = from.wire();
         let mut writer = Writer::new(out, u16::from_be_bytes([wire[0], wire[1]]), from.flags());
         if from.questions() > 0

@@ -115,6 +115,7 @@ pub(super) fn sort_addresses(pieces: &mut [Piece], rank: impl Fn(&Piece) -> usiz
 }
 
 /// The new order of a message's records.
+#[expect(clippy::large_enum_variant, reason = "few records shall not allocate")]
 pub(super) enum Arranged {
     /// As it was, or not to be touched.
     Same,

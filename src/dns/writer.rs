@@ -90,6 +90,25 @@ impl<'b> Writer<'b> {
         self.append(section, &parts, from.wire(), record.rdata.clone());
     }
 
+    /// Appends a copy of another message's record under another owner name (in wire form) and
+    /// with another TTL.
+    pub fn renamed_record(
+        &mut self,
+        section: Section,
+        from: &Message<'_>,
+        record: &Record,
+        owner: &[u8],
+        ttl: u32,
+    ) {
+        let Ok((owner, _)) = Spelled::parse(owner, 0) else {
+            debug_assert!(false, "an owner is a name");
+            return;
+        };
+        let parts =
+            Parts { owner: owner.as_bytes(), rtype: record.rtype, class: record.class, ttl };
+        self.append(section, &parts, from.wire(), record.rdata.clone());
+    }
+
     /// Appends a record given by its parts; `owner` is a name in wire form, `rdata` holds no
     /// compressed names.
     pub fn raw_record(

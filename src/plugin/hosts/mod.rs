@@ -13,7 +13,6 @@ use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section, Write
 use crate::metrics::{Gauge, names};
 use arc_swap::ArcSwap;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -104,7 +103,7 @@ fn parse(
         option(dispenser, &mut options)?;
     }
     if dispenser.next() {
-        return Err(dispenser.plain_err("this plugin can only be used once per Server Block"));
+        return Err(dispenser.once_err());
     }
     Ok(options)
 }

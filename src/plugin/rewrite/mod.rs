@@ -1,10 +1,180 @@
-//! `rewrite` (spec/coredns.md).
+//! `rewrite`: queries changed on the way down, their responses changed back on the way up
+//! (spec/coredns.md §4.10).
+//!
+//! Owns the directive, the order of rules, and what one query remembers of them. All handlers
+//! above see the question as the client asked it.
 
-use super::Setup;
+mod cname;
+mod edns0;
+mod name;
+mod options;
+mod revert;
+mod rule;
+mod text;
+
+use super::{Context, Flow, Handler, Setup, Turn};
 use crate::corefile::CorefileError;
+use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Written};
+use revert::Reversal;
+use rule::{Action, Applied, Rule};
 
-/// Reads the directive.
-pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
-    let _ = setup;
-    todo!()
+/// The running part.
+#[derive(Debug)]
+struct Rewrite {
+    rules: Vec<Rule>,
 }
+
+/// What a query remembers until its response comes.
+struct Memory {
+    /// The question in wire form as it came in.
+    question: Vec<u8>,
+    /// In the order of the rules.
+    reversals: Vec<Reversal>,
+    /// The `cname` rules that matched, by place.
+    aliases: Vec<usize>,
+    /// The `cname` rule whose new target is being asked for.
+    asking: Option<(usize, Name)>,
+}
+
+/// Reads the directive, all of a block's rules at once.
+pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
+    let dispenser = &mut setup.dispenser;
+    let mut rules = Vec::new();
+    while dispenser.next() {
+        let mut arguments = dispenser.remaining_args();
+        if arguments.len() < 2 {
+            // A rule may also stand in braces, over several lines.
+            while dispenser.next_block() {
+                arguments.push(dispenser.val());
+            }
+        }
+        rules.push(Rule::parse(&arguments).map_err(|error| dispenser.plain_err(error))?);
+    }
+    setup.block.add(Rewrite { rules });
+    Ok(())
+}
+
+impl Rewrite {
+    /// The first `cname` rule among those that matched which finds a target to exchange.
+    fn find_alias(&self, memory: &Memory, response: &Response) -> Option<(usize, Name)> {
+        let message = response.message().ok()?;
+        memory.aliases.iter().rev().find_map(|&place| {
+            let Action::Cname(rule) = &self.rules.get(place)?.action else { return None };
+            Some((place, rule.new_target(&message)?))
+        })
+    }
+
+    fn finish(memory: &Memory, response: &mut Response) {
+        if response.written == Written::Message
+            && let Err(error) = revert::revert(response, &memory.question, &memory.reversals)
+        {
+            response.fail(Rcode::SERVFAIL, Some(error.to_string().into()));
+        }
+    }
+}
+
+impl Handler for Rewrite {
+    fn word(&self) -> &'static str {
+        "rewrite"
+    }
+
+    fn query(
+        &self,
+        query: &mut Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+    ) -> Flow {
+        let mut memory: Option<Memory> = None;
+        for (place, rule) in self.rules.iter().enumerate() {
+            let question = match &memory {
+                None => query.question().to_vec(),
+                Some(_) => Vec::new(),
+            };
+            let reversals = match rule.apply(query, context) {
+                Applied::Ignored => continue,
+                Applied::Done(reversals) => reversals,
+                Applied::InvalidName(name) => {
+                    if let Some(memory) = memory {
+                        restore(query, &memory.question);
+                    }
+                    let error = format!("invalid name after rewrite: {name}");
+                    response.fail(Rcode::SERVFAIL, Some(error.into()));
+                    return Flow::Answer;
+                }
+            };
+            let memory = memory.get_or_insert_with(|| Memory {
+                question,
+                reversals: Vec::new(),
+                aliases: Vec::new(),
+                asking: None,
+            });
+            memory.reversals.extend(reversals);
+            if matches!(rule.action, Action::Cname(_)) {
+                memory.aliases.push(place);
+            }
+            if rule.stops {
+                break;
+            }
+        }
+        if let Some(memory) = memory {
+            *context.note = Some(Box::new(memory));
+        }
+        Flow::Next
+    }
+
+    fn response(
+        &self,
+        query: &mut Query<'_>,
+        response: &mut Response,
+        context: &mut Context<'_>,
+    ) -> Turn {
+        let Some(mut memory) = take(context) else { return Turn::Up };
+        restore(query, &memory.question);
+        if let Some((place, target)) = self.find_alias(&memory, response) {
+            let mut question = query.clone().into_owned();
+            question.set_question(target.as_bytes(), query.qtype(), query.qclass());
+            memory.asking = Some((place, target));
+            *context.note = Some(memory);
+            return Turn::Ask(Box::new(question));
+        }
+        Rewrite::finish(&memory, response);
+        Turn::Up
+    }
+
+    fn answered(
+        &self,
+        _query: &mut Query<'_>,
+        response: &mut Response,
+        further: &Response,
+        context: &mut Context<'_>,
+    ) -> Turn {
+        let Some(memory) = take(context) else { return Turn::Up };
+        if let Some((place, target)) = &memory.asking
+            && let Some(Action::Cname(rule)) = self.rules.get(*place).map(|rule| &rule.action)
+            && rule.splice(response, target, further).is_err()
+        {
+            response.fail(Rcode::SERVFAIL, Some("malformed response".into()));
+        }
+        Rewrite::finish(&memory, response);
+        Turn::Up
+    }
+}
+
+/// Takes what this query remembers.
+fn take(context: &mut Context<'_>) -> Option<Box<Memory>> {
+    context.note.take()?.downcast::<Memory>().ok()
+}
+
+/// Gives a query its question back.
+fn restore(query: &mut Query<'_>, question: &[u8]) {
+    if query.question() == question {
+        return;
+    }
+    if let Some((name, &[a, b, c, d])) = question.split_last_chunk::<4>() {
+        let qtype = RecordType(u16::from_be_bytes([a, b]));
+        query.set_question(name, qtype, Class(u16::from_be_bytes([c, d])));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,9 @@
 //! The binary: hands the command line to the library.
 
-fn main() {}
+fn main() {
+    // Before anything else: a reload signal may come while we start.
+    nodens::sys::signals::ignore_until_handled();
+    let code = nodens::app::main();
+    // Not a return: threads that still wait on something must not hold the exit up.
+    std::process::exit(i32::from(code))
+}

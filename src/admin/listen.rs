@@ -1,5 +1,6 @@
 //! Opens listening sockets for HTTP, with Go's error texts.
 
+use crate::corefile::system_error_text;
 use crate::plugin::split_host_port;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -15,7 +16,7 @@ pub fn listen(address: &str) -> Result<TcpListener, String> {
     let (host, port) = split_host_port(address).map_err(|why| format!("listen tcp: {why}"))?;
     let socket_address = resolve(host, port).map_err(|why| format!("listen tcp: {why}"))?;
     bind(socket_address)
-        .map_err(|error| format!("listen tcp {address}: bind: {}", go_words(&error)))
+        .map_err(|error| format!("listen tcp {address}: bind: {}", system_error_text(&error)))
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -60,17 +61,6 @@ fn all_addresses() -> IpAddr {
     match Socket::new(Domain::IPV6, Type::STREAM, None) {
         Ok(_) => Ipv6Addr::UNSPECIFIED.into(),
         Err(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-    }
-}
-
-/// A system error in Go's words: without the number, in lower case.
-pub fn go_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    match letters.next() {
-        Some(first) => first.to_lowercase().chain(letters).collect(),
-        None => String::new(),
     }
 }
 

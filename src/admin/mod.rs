@@ -8,7 +8,7 @@ mod poll;
 mod respond;
 mod site;
 
-pub use listen::{go_words, listen};
+pub use listen::listen;
 pub use poll::{PollFailure, poll_health};
 pub use respond::Endpoints;
 pub use site::{MOST_CONNECTIONS, Site};

@@ -1,6 +1,6 @@
 //! The poll of one's own /health: a GET over a connection of its own.
 
-use super::go_words;
+use crate::corefile::system_error_text;
 use crate::plugin::split_host_port;
 use std::io;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub enum PollFailure {
     #[error("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")]
     Timeout,
     /// The connection could not be made or broke.
-    #[error("{}", go_words(.0))]
+    #[error("{}", system_error_text(.0))]
     Connection(#[from] io::Error),
     /// Something that is not HTTP answered.
     #[error("malformed HTTP response")]

@@ -1,6 +1,87 @@
-//! Flags, start, reload, signals, handover, shutdown.
+//! The process: flags, start, reload, signals, log lines, shutdown.
 //!
-//! Owns the process; everything below is told what it needs.
+//! Owns the main thread: its own small runtime for signals, timers and HTTP, beside the workers.
+//! Two modes: *drop-in*, which is node-cache with its flags, and *development*, which serves this
+//! machine without any.
 
-pub mod flags;
-pub mod options;
+mod dev;
+mod load;
+mod log;
+mod probe;
+mod run;
+mod services;
+mod serving;
+mod signals;
+mod surroundings;
+mod upkeep;
+mod version;
+
+use crate::metrics::Registry;
+use crate::net::default_workers;
+use crate::plugin::{Journal, Level};
+use load::{Loader, Source};
+use log::Log;
+use run::Run;
+use serving::{Parts, Serving};
+use signals::Signals;
+use std::io::{self, Write};
+
+/// What modes have in common.
+struct Common {
+    workers: usize,
+    metrics: Registry,
+    log: Log,
+}
+
+/// The whole program; gives the exit code. Call [`crate::sys::signals::ignore_until_handled`]
+/// before.
+pub fn main() -> u8 {
+    let workers = default_workers();
+    let metrics = Registry::new(workers);
+    let log = Log::new(&metrics);
+    let common = Common { workers, metrics, log: log.clone() };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fatal(&log, &format!("cannot start: {error}")),
+    };
+    let code = runtime.block_on(develop(common));
+    log.flush();
+    code
+}
+
+/// Development mode: prints what it serves, serves until a signal.
+async fn develop(common: Common) -> u8 {
+    let Common { workers, metrics, log } = common;
+    log.start();
+    let plan = match dev::plan() {
+        Ok(plan) => plan,
+        Err(why) => return fatal(&log, &why),
+    };
+    for line in &plan.missing {
+        log.line(Level::Warning, format_args!("{line}"));
+    }
+    let source = Source::Made(Box::new(plan.tree));
+    let loader = Loader { source, default_port: dev::PORT, metrics, log: log.clone() };
+    let signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
+    };
+    match Serving::start(Parts { loader, workers }).await {
+        Err(why) => fatal(&log, &why),
+        Ok((serving, verdict)) => {
+            for line in &plan.lines {
+                log.plain(line);
+            }
+            let run = Run { serving, signals, verdict, look: None, pidfile: None, log };
+            run.until_the_end().await
+        }
+    }
+}
+
+/// Prints why it cannot start, on standard error as it is; exit code 1.
+fn fatal(log: &Log, why: &str) -> u8 {
+    log.flush();
+    // Nobody reads: nothing to be done about it.
+    let _ = writeln!(io::stderr().lock(), "{why}");
+    1
+}

@@ -229,7 +229,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         [] => {}
         [given] => {
             if let Err(why) = split_host_port(given) {
-                return Err(dispenser.plain_err(format!("plugin/prometheus: {why}")));
+                return Err(dispenser.plain_err(why));
             }
             address = given;
         }
@@ -240,8 +240,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         return Err(dispenser.err(format!("unknown option: {option}")));
     }
     if dispenser.next() {
-        return Err(dispenser
-            .plain_err("plugin/prometheus: this plugin can only be used once per Server Block"));
+        return Err(dispenser.once_err());
     }
     let service = Service::Prometheus { address: address.to_owned() };
     setup.services.push(service);
@@ -268,34 +267,8 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
 mod tests {
     use super::super::testing::Bench;
     use super::*;
-    use crate::corefile::Surroundings;
+    use crate::corefile::MemorySurroundings;
     use crate::dns::Class;
-    use std::io;
-    use std::path::{Path, PathBuf};
-
-    /// No files, no environment.
-    struct Nowhere;
-
-    impl Surroundings for Nowhere {
-        fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-            Err(io::ErrorKind::NotFound.into())
-        }
-        fn stamp(&self, _: &Path) -> io::Result<(u128, u64)> {
-            Err(io::ErrorKind::NotFound.into())
-        }
-        fn glob(&self, _: &Path) -> Vec<PathBuf> {
-            Vec::new()
-        }
-        fn variable(&self, _: &str) -> Option<String> {
-            None
-        }
-        fn interface(&self, _: &str) -> Option<Vec<String>> {
-            None
-        }
-        fn hostname(&self) -> String {
-            "node".to_owned()
-        }
-    }
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
@@ -310,7 +283,7 @@ mod tests {
     fn a_query_moves_all_families_under_its_longest_zone() {
         let mut bench = Bench::new();
         bench.keys = vec!["test:53".to_owned(), "a.test:53".to_owned()];
-        let chain = bench.load("prometheus :9253", &Nowhere).unwrap();
+        let chain = bench.load("prometheus :9253", &MemorySurroundings::new()).unwrap();
         for (qname, qtype) in
             [("x.a.test.", RecordType::A), ("b.test.", RecordType::NAPTR), ("c.", RecordType::A)]
         {
@@ -337,7 +310,7 @@ mod tests {
     #[test]
     fn a_response_that_no_handler_wrote_has_no_plugin_and_no_size() {
         let mut bench = Bench::new();
-        let chain = bench.load("prometheus", &Nowhere).unwrap();
+        let chain = bench.load("prometheus", &MemorySurroundings::new()).unwrap();
         let query = Query::new(&name("a.test."), RecordType::A, Class::IN, true);
         bench.ask(&chain, query, |_, response| response.fail(Rcode::SERVFAIL, None));
         assert_eq!(
@@ -381,7 +354,7 @@ mod tests {
     #[test]
     fn the_cache_in_the_block_is_what_responses_are_ascribed_to() {
         let mut bench = Bench::new();
-        let chain = bench.load("prometheus\nerrors\ncache 30", &Nowhere).unwrap();
+        let chain = bench.load("prometheus\nerrors\ncache 30", &MemorySurroundings::new()).unwrap();
         let query = Query::new(&name("a.test."), RecordType::A, Class::IN, true);
         bench.ask(&chain, query, |query, response| {
             response.start(query, Rcode::NOERROR, 0, "hosts");
@@ -409,7 +382,7 @@ mod tests {
                 "plugin/prometheus: Corefile:3 - Error during parsing: unknown option: x",
             ),
         ] {
-            assert_eq!(Bench::new().load_error(directive, &Nowhere), text);
+            assert_eq!(Bench::new().load_error(directive, &MemorySurroundings::new()), text);
         }
     }
 }

@@ -112,7 +112,9 @@ impl Options {
         let mut seen = false;
         while dispenser.next() {
             if seen {
-                return Err(dispenser.once_err());
+                return Err(
+                    dispenser.plain_err("this plugin can only be used once per Server Block")
+                );
             }
             seen = true;
             options.head(dispenser, block_zones)?;

@@ -1,0 +1,151 @@
+//! Development mode: started without arguments, serve this machine from a Corefile of our own.
+//!
+//! Takes away what this machine does not have (an address that is taken, IPv6, a resolv.conf) and
+//! says so in one line each, instead of failing for it.
+
+use super::surroundings::Machine;
+use crate::admin;
+use crate::corefile::{Directive, Surroundings, Tree, parse};
+use crate::net::can_listen;
+use crate::plugin::is_known;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// The Corefile, with the port that both serving and [`Plan`] use.
+const COREFILE: &str = include_str!("../../config/dev.Corefile");
+
+/// How errors call it.
+const NAME: &str = "dev.Corefile";
+
+/// The port of the Corefile's one block.
+pub(super) const PORT: u16 = 1053;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// What can be served here.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The Corefile without what cannot be had.
+    pub(super) tree: Tree,
+    /// One line for each thing that is missing.
+    pub(super) missing: Vec<String>,
+    /// What is served, from whom, and how to try it.
+    pub(super) lines: Vec<String>,
+}
+
+/// Looks at this machine. The error says why nothing can be served.
+pub(super) fn plan() -> Result<Plan, String> {
+    let mut tree =
+        parse(COREFILE.as_bytes(), NAME, &is_known, &Machine).map_err(|error| error.to_string())?;
+    let mut missing = Vec::new();
+    let addresses = keep_arguments(&mut tree, "bind", |address| {
+        let port = PORT.to_string();
+        can_listen(Some(address), &port)
+            .map_err(|why| missing.push(format!("not serving on {}: {why}", at(address, PORT))))
+            .is_ok()
+    });
+    if addresses.is_empty() {
+        return Err(format!("nothing to serve on: {}", missing.join("; ")));
+    }
+    let mut endpoints = Vec::new();
+    for (word, path) in [("prometheus", "metrics"), ("health", "health")] {
+        let kept = keep_arguments(&mut tree, word, |address| {
+            admin::listen(address)
+                .map_err(|why| missing.push(format!("no /{path} on {address}: {why}")))
+                .is_ok()
+        });
+        endpoints.extend(kept.iter().map(|address| format!("http://{address}/{path}")));
+    }
+    let upstreams = nameservers(&Machine);
+    if upstreams.is_empty() {
+        missing.push(format!(
+            "no usable nameserver in {RESOLV_CONF}: only names of /etc/hosts can be resolved; \
+             give upstreams in a Corefile of your own with -conf"
+        ));
+        for block in &mut tree.blocks {
+            block.directives.retain(|directive| directive.word != "forward");
+        }
+    }
+    let serving: Vec<String> = addresses.iter().map(|address| at(address, PORT)).collect();
+    let from = match upstreams.is_empty() {
+        true => "/etc/hosts".to_owned(),
+        false => format!("{} ({RESOLV_CONF})", upstreams.join(", ")),
+    };
+    let mut lines =
+        vec![format!("serving DNS on {} (UDP and TCP), from {from}", serving.join(", "))];
+    if !endpoints.is_empty() {
+        lines.push(format!("see {}", endpoints.join(" and ")));
+    }
+    lines.push(format!("try: dig @{} -p {PORT} example.com", addresses[0]));
+    Ok(Plan { tree, missing, lines })
+}
+
+/// Removes the arguments of a directive that `keep` refuses, and the directive when none is left.
+/// Gives those that stay.
+fn keep_arguments(tree: &mut Tree, word: &str, mut keep: impl FnMut(&str) -> bool) -> Vec<String> {
+    let mut kept = Vec::new();
+    for block in &mut tree.blocks {
+        block.directives.retain_mut(|Directive { word: own, tokens }| {
+            if own != word {
+                return true;
+            }
+            let mut is_first = true;
+            tokens.retain(|token| std::mem::take(&mut is_first) || keep(&token.text));
+            kept.extend(tokens.iter().skip(1).map(|token| token.text.clone()));
+            tokens.len() > 1
+        });
+    }
+    kept
+}
+
+/// The addresses of resolv.conf.
+fn nameservers(surroundings: &dyn Surroundings) -> Vec<String> {
+    let content = surroundings.read(Path::new(RESOLV_CONF)).unwrap_or_default();
+    String::from_utf8_lossy(&content)
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next() == Some("nameserver")).then(|| words.next())?
+        })
+        .filter(|word| {
+            let address = word.split('%').next().unwrap_or_default();
+            address.parse::<IpAddr>().is_ok()
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+fn at(address: &str, port: u16) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corefile::MemorySurroundings;
+
+    #[test]
+    fn nameservers_are_the_addresses_of_resolv_conf() {
+        let text = "# x\nsearch a\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver name\n\
+                    nameserver\n";
+        let world = MemorySurroundings::new().with_file(RESOLV_CONF, text);
+        assert_eq!(nameservers(&world), ["192.0.2.1", "fe80::1%eth0"]);
+        assert!(nameservers(&MemorySurroundings::new()).is_empty());
+    }
+
+    #[test]
+    fn what_is_refused_is_taken_out_of_the_tree() {
+        let mut tree =
+            parse(COREFILE.as_bytes(), NAME, &is_known, &MemorySurroundings::new()).unwrap();
+        assert_eq!(keep_arguments(&mut tree, "bind", |address| address != "::1"), ["127.0.0.1"]);
+        assert!(keep_arguments(&mut tree, "health", |_| false).is_empty());
+        let words: Vec<&str> =
+            tree.blocks[0].directives.iter().map(|directive| &*directive.word).collect();
+        assert!(words.contains(&"bind") && !words.contains(&"health"), "{words:?}");
+    }
+
+    #[test]
+    fn the_port_is_the_corefiles() {
+        assert!(COREFILE.contains(&format!(".:{PORT} {{")));
+    }
+}

@@ -1,0 +1,103 @@
+//! Text to snapshot: where the Corefile comes from, and what it is called in errors.
+
+use super::log::Log;
+use super::surroundings::Machine;
+use crate::corefile::{Surroundings, Tree, fingerprint, parse, system_error_text};
+use crate::engine::{Snapshot, World, build};
+use crate::metrics::Registry;
+use crate::plugin::{Carried, Journal, Level, is_known};
+use rand::rngs::StdRng;
+use sha2::{Digest, Sha512};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where the Corefile is.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// A file, read anew at each load.
+    File(PathBuf),
+    /// A tree made by this program (development mode).
+    Made(Box<Tree>),
+    /// None: `whoami` and `log` on the default port, CoreDNS's own default.
+    Absent,
+}
+
+/// What every load uses.
+#[derive(Clone)]
+pub(super) struct Loader {
+    /// Where the Corefile is.
+    pub(super) source: Source,
+    /// `-dns.port`.
+    pub(super) default_port: u16,
+    /// The registry.
+    pub(super) metrics: Registry,
+    /// Lines for the operator.
+    pub(super) log: Log,
+}
+
+/// A Corefile that was read and set up.
+pub(super) struct Loaded {
+    /// What serves.
+    pub(super) snapshot: Arc<Snapshot>,
+    /// SHA-512 of the Corefile's tokens in hexadecimal: what `reload` compares and shows.
+    pub(super) hash: String,
+}
+
+impl Loader {
+    /// Reads, parses and sets up. The error is CoreDNS's text.
+    pub(super) fn load(&self, carried: Carried) -> Result<Loaded, String> {
+        let tree = self.tree(&is_known)?;
+        for warning in &tree.warnings {
+            self.log.line(Level::Warning, format_args!("{warning}"));
+        }
+        let mut random: StdRng = rand::make_rng();
+        let world = World {
+            surroundings: &Machine,
+            metrics: &self.metrics,
+            journal: &self.log,
+            random: &mut random,
+            default_port: self.default_port,
+            carried,
+        };
+        let snapshot = build(&tree, world).map_err(|error| error.to_string())?;
+        Ok(Loaded { snapshot: Arc::new(snapshot), hash: hash(&tree) })
+    }
+
+    /// The hash of the Corefile as it is now, its directives not judged. `None` when it cannot be
+    /// read; the error is the parser's.
+    pub(super) fn hash_now(&self) -> Option<Result<String, String>> {
+        if let Source::File(path) = &self.source
+            && Machine.read(path).is_err()
+        {
+            return None;
+        }
+        Some(self.tree(&|_| true).map(|tree| hash(&tree)))
+    }
+
+    fn tree(&self, known: &dyn Fn(&str) -> bool) -> Result<Tree, String> {
+        match &self.source {
+            Source::Absent => Ok(Tree::default()),
+            Source::Made(tree) => Ok((**tree).clone()),
+            Source::File(path) => {
+                let name = path.to_string_lossy();
+                let text = Machine.read(path).map_err(|error| {
+                    format!(
+                        "loading Caddyfile via flag: open {name}: {}",
+                        system_error_text(&error)
+                    )
+                })?;
+                parse(&text, &name, known, &Machine).map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
+fn hash(tree: &Tree) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(128);
+    for octet in Sha512::digest(fingerprint(tree)) {
+        // Writing into a string cannot fail.
+        let _ = write!(text, "{octet:02x}");
+    }
+    text
+}

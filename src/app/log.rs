@@ -1,0 +1,223 @@
+//! Where lines for the operator go: standard error with a time stamp before the start, standard
+//! output without one afterwards, as node-cache does it.
+//!
+//! Owns the writer thread and its bound: whoever logs never waits for a slow reader of our output;
+//! what does not fit is dropped and counted.
+
+use crate::metrics::{Counter, Registry, names};
+use crate::plugin::{Journal, Level};
+use std::fmt;
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The greatest number of lines that wait to be written.
+pub(super) const MOST_LINES: usize = 8192;
+
+/// The greatest length of a line in octets; the rest is cut. The generated Corefile is logged
+/// whole, so this is generous.
+pub(super) const LONGEST_LINE: usize = 64 * 1024;
+
+/// How long the end of the process waits for lines to be written.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+
+enum Message {
+    Line(Box<str>),
+    Flush(SyncSender<()>),
+}
+
+/// The log. Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Log(Arc<Inner>);
+
+struct Inner {
+    has_started: AtomicBool,
+    shows_debug: AtomicBool,
+    sender: SyncSender<Message>,
+    dropped: Counter,
+}
+
+impl Log {
+    /// A log that writes to standard error until [`Log::start`].
+    pub(super) fn new(metrics: &Registry) -> Log {
+        let (sender, receiver) = sync_channel(MOST_LINES);
+        // Without the thread lines are dropped and counted: no reason not to serve.
+        let _ = std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_lines(&receiver, io::stdout()));
+        Log(Arc::new(Inner {
+            has_started: AtomicBool::new(false),
+            shows_debug: AtomicBool::new(false),
+            sender,
+            dropped: metrics.counter(&names::LOG_LINES_DROPPED, &[]),
+        }))
+    }
+
+    /// From now on lines go to standard output, without time stamp.
+    pub(super) fn start(&self) {
+        self.0.has_started.store(true, Ordering::Release);
+    }
+
+    /// Shows or hides [`Level::Debug`] lines (`debug` in a server block).
+    pub(super) fn show_debug(&self, shown: bool) {
+        self.0.shows_debug.store(shown, Ordering::Relaxed);
+    }
+
+    /// Lines without a level, as they are: the zones and versions of the start.
+    pub(super) fn plain(&self, text: &str) {
+        self.put(text.to_owned());
+    }
+
+    /// A line `[FATAL] …`.
+    pub(super) fn fatal(&self, text: fmt::Arguments<'_>) {
+        self.put(format!("[FATAL] {text}"));
+    }
+
+    /// Waits, but not for long, until what was logged is written.
+    pub(super) fn flush(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.0.sender.try_send(Message::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(FLUSH_TIME);
+        }
+    }
+
+    fn put(&self, mut text: String) {
+        if text.len() > LONGEST_LINE {
+            let end = (0..=LONGEST_LINE).rev().find(|at| text.is_char_boundary(*at));
+            text.truncate(end.unwrap_or(0));
+        }
+        if !self.0.has_started.load(Ordering::Acquire) {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            let _ = writeln!(io::stderr().lock(), "{} {text}", time_stamp(now.as_secs()));
+            return;
+        }
+        if self.0.sender.try_send(Message::Line(text.into())).is_err() {
+            self.0.dropped.increment();
+        }
+    }
+}
+
+impl Journal for Log {
+    fn line(&self, level: Level, text: fmt::Arguments<'_>) {
+        if level != Level::Debug || self.0.shows_debug.load(Ordering::Relaxed) {
+            self.put(format!("[{}] {text}", level.word()));
+        }
+    }
+}
+
+/// Writes until the last sender is gone; flushes whenever nothing more waits. Errors of the output
+/// (a closed pipe) are nobody's to hear.
+fn write_lines(receiver: &Receiver<Message>, output: impl Write) {
+    let mut output = BufWriter::new(output);
+    while let Ok(mut message) = receiver.recv() {
+        loop {
+            match message {
+                Message::Line(text) => {
+                    let _ =
+                        output.write_all(text.as_bytes()).and_then(|()| output.write_all(b"\n"));
+                }
+                Message::Flush(done) => {
+                    let _ = output.flush();
+                    let _ = done.try_send(());
+                }
+            }
+            match receiver.try_recv() {
+                Ok(next) => message = next,
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        let _ = output.flush();
+    }
+}
+
+/// `2006/01/02 15:04:05` of seconds since 1970, UTC (containers run in UTC).
+pub(super) fn time_stamp(unix: u64) -> String {
+    let (days, seconds) = (unix / 86_400, unix % 86_400);
+    // Days since 0000-03-01 in eras of 400 years of 146097 days; March is month 0.
+    let day = days + 719_468;
+    let (era, day_of_era) = (day / 146_097, day % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year_of_era + next_year;
+    format!(
+        "{year:04}/{month:02}/{day_of_month:02} {:02}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(octets);
+            Ok(octets.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log(bound: usize) -> (Log, Receiver<Message>) {
+        let (sender, receiver) = sync_channel(bound);
+        let inner = Inner {
+            has_started: AtomicBool::new(true),
+            shows_debug: AtomicBool::new(false),
+            sender,
+            dropped: Registry::new(0).counter(&names::LOG_LINES_DROPPED, &[]),
+        };
+        (Log(Arc::new(inner)), receiver)
+    }
+
+    #[test]
+    fn lines_are_written_in_order_with_their_level() {
+        let (log, receiver) = log(10);
+        log.line(Level::Info, format_args!("a {}", 1));
+        log.line(Level::Debug, format_args!("hidden"));
+        log.show_debug(true);
+        log.line(Level::Debug, format_args!("shown"));
+        log.plain("b");
+        drop(log);
+        let sink = Sink::default();
+        write_lines(&receiver, sink.clone());
+        assert_eq!(*sink.0.lock().unwrap(), b"[INFO] a 1\n[DEBUG] shown\nb\n");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_counted() {
+        let (log, _receiver) = log(2);
+        for _ in 0..5 {
+            log.line(Level::Error, format_args!("x"));
+        }
+        assert_eq!(log.0.dropped.value(), 3);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        let (log, receiver) = log(2);
+        log.plain(&"ä".repeat(LONGEST_LINE));
+        let Ok(Message::Line(line)) = receiver.try_recv() else { panic!("no line") };
+        assert_eq!(line.len(), LONGEST_LINE);
+    }
+
+    #[test]
+    fn time_stamps_are_gos() {
+        assert_eq!(time_stamp(0), "1970/01/01 00:00:00");
+        assert_eq!(time_stamp(951_782_400), "2000/02/29 00:00:00");
+        assert_eq!(time_stamp(1_136_214_245), "2006/01/02 15:04:05");
+        assert_eq!(time_stamp(4_107_542_399), "2100/02/28 23:59:59");
+    }
+}

@@ -1,0 +1,175 @@
+//! The main loop: signals, the reload tick, the node's files, until something ends it.
+
+use super::log::Log;
+use super::serving::Serving;
+use super::signals::{Asked, Signals};
+use crate::corefile::format_duration;
+use crate::plugin::{Journal, Level};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+/// How often the template and the kube-dns directory are looked at (node-cache's own period).
+const NODE_EVERY: Duration = Duration::from_secs(10);
+
+/// Looks at what the Corefile is made from; true when it was written anew and a reload is wanted
+/// at once.
+pub(super) type Look = Box<dyn FnMut() -> bool>;
+
+/// What the main loop works on.
+pub(super) struct Run {
+    /// The running server.
+    pub(super) serving: Serving,
+    /// The signals.
+    pub(super) signals: Signals,
+    /// A `loop`'s verdict.
+    pub(super) verdict: Receiver<String>,
+    /// The node's files, in drop-in mode.
+    pub(super) look: Option<Look>,
+    /// Removed at the end, but for fatal ones.
+    pub(super) pidfile: Option<PathBuf>,
+    /// Lines for the operator.
+    pub(super) log: Log,
+}
+
+impl Run {
+    /// Serves until a signal or a verdict; gives the exit code.
+    pub(super) async fn until_the_end(mut self) -> u8 {
+        let mut node = interval(NODE_EVERY);
+        node.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        node.tick().await;
+        let mut reload_at = self.next_reload();
+        loop {
+            let reload = async {
+                match reload_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                asked = self.signals.next() => match asked {
+                    Asked::Terminate => return self.terminate().await,
+                    Asked::Interrupt => return self.interrupt().await,
+                    Asked::Quit => return self.quit(),
+                    Asked::Reload => {
+                        self.serving.reload_now().await;
+                        reload_at = self.next_reload();
+                    }
+                },
+                Some(verdict) = self.verdict.recv() => {
+                    self.log.fatal(format_args!("{verdict}"));
+                    return 1;
+                }
+                () = reload => {
+                    self.serving.look_for_change().await;
+                    reload_at = self.next_reload();
+                }
+                _ = node.tick() => {
+                    if self.look.as_mut().is_some_and(|look| look()) {
+                        self.serving.reload_now().await;
+                        reload_at = self.next_reload();
+                    }
+                }
+            }
+        }
+    }
+
+    /// INTERVAL give or take half of JITTER, which counts for no more than half of INTERVAL.
+    fn next_reload(&self) -> Option<Instant> {
+        let (every, jitter) = self.serving.reload_every()?;
+        let jitter = jitter.min(every / 2);
+        let shift = jitter.mul_f64(rand::random::<f64>());
+        Some(Instant::now() + (every + shift).saturating_sub(jitter / 2))
+    }
+
+    async fn terminate(mut self) -> u8 {
+        self.log.line(Level::Info, format_args!("SIGTERM: Shutting down servers then terminating"));
+        self.serving.flush_handlers();
+        if let Some(code) = self.lameduck(0).await {
+            return code;
+        }
+        self.remove_pidfile();
+        let Run { serving, mut signals, log, .. } = self;
+        let mut interrupts = 0;
+        let mut stop = std::pin::pin!(serving.stop());
+        loop {
+            tokio::select! {
+                _ = &mut stop => return 0,
+                asked = signals.next() => {
+                    if let Some(code) = hurry(asked, &mut interrupts, &log) {
+                        return code;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn interrupt(mut self) -> u8 {
+        self.log.line(Level::Info, format_args!("SIGINT: Shutting down"));
+        self.remove_pidfile();
+        self.serving.flush_handlers();
+        self.lameduck(1).await.unwrap_or(0)
+    }
+
+    fn quit(&self) -> u8 {
+        self.log.line(Level::Info, format_args!("SIGQUIT: Quitting process immediately"));
+        self.remove_pidfile();
+        0
+    }
+
+    /// Serves on for the lameduck times; the exit code when a signal cuts them short. `interrupts`
+    /// is how many SIGINT there were.
+    async fn lameduck(&mut self, mut interrupts: u32) -> Option<u8> {
+        for time in self.serving.lameducks() {
+            self.log.line(
+                Level::Info,
+                format_args!(
+                    "plugin/health: Going into lameduck mode for {}",
+                    format_duration(time)
+                ),
+            );
+            let mut end = std::pin::pin!(sleep(time));
+            loop {
+                tokio::select! {
+                    () = &mut end => break,
+                    asked = self.signals.next() => {
+                        if let Some(code) = hurry(asked, &mut interrupts, &self.log) {
+                            self.remove_pidfile();
+                            return Some(code);
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn remove_pidfile(&self) {
+        if let Some(path) = &self.pidfile {
+            // Gone already is as good.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A signal while ending: the exit code when it means "now".
+fn hurry(asked: Asked, interrupts: &mut u32, log: &Log) -> Option<u8> {
+    match asked {
+        Asked::Quit => {
+            log.line(Level::Info, format_args!("SIGQUIT: Quitting process immediately"));
+            Some(0)
+        }
+        Asked::Interrupt => {
+            *interrupts += 1;
+            if *interrupts == 1 {
+                log.line(Level::Info, format_args!("SIGINT: Shutting down"));
+                return None;
+            }
+            log.line(Level::Info, format_args!("SIGINT: Force quit"));
+            Some(2)
+        }
+        Asked::Terminate | Asked::Reload => None,
+    }
+}

@@ -1,0 +1,171 @@
+//! What directives asked to run beside the servers: HTTP addresses, health polls, loop probes.
+//!
+//! Owns their sockets and tasks; a reload takes over what stays and closes what goes.
+
+use super::log::Log;
+use super::probe::probe;
+use crate::admin::{Endpoints, Site, poll_health};
+use crate::corefile::format_duration;
+use crate::metrics::{Registry, names};
+use crate::plugin::{Journal, Level, Service};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio::sync::mpsc::Sender;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How often /health asks itself.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+
+/// How long it waits for the response.
+const POLL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// From here on a response was slow.
+const POLL_SLOW: Duration = Duration::from_secs(1);
+
+/// What services use for their whole life.
+#[derive(Clone)]
+pub(super) struct ServiceWorld {
+    /// The registry.
+    pub(super) metrics: Registry,
+    /// Lines for the operator.
+    pub(super) log: Log,
+    /// Set while DNS is served: /ready.
+    pub(super) ready: Arc<AtomicBool>,
+    /// A loop's verdict ends the process.
+    pub(super) verdicts: Sender<String>,
+}
+
+/// The services that run now.
+pub(super) struct Services {
+    world: ServiceWorld,
+    sites: BTreeMap<String, Site>,
+    tasks: JoinSet<()>,
+}
+
+/// Sockets opened for a new snapshot, not yet in use.
+#[derive(Default)]
+pub(super) struct Prepared {
+    wanted: BTreeMap<String, Endpoints>,
+    opened: BTreeMap<String, Site>,
+}
+
+impl Services {
+    /// Nothing runs yet.
+    pub(super) fn new(world: ServiceWorld) -> Services {
+        Services { world, sites: BTreeMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Opens the addresses that `services` add. The error is Go's text; a /metrics address that
+    /// cannot be opened is only logged.
+    pub(super) fn prepare(&self, services: &[Service]) -> Result<Prepared, String> {
+        let mut prepared = Prepared { wanted: self.wanted(services), ..Prepared::default() };
+        for (address, endpoints) in &prepared.wanted {
+            if self.sites.contains_key(address) {
+                continue;
+            }
+            // While the old snapshot serves, a new address answers already: CoreDNS opens /health
+            // before it serves, too.
+            match Site::open(address, endpoints.clone()) {
+                Ok(site) => {
+                    prepared.opened.insert(address.clone(), site);
+                }
+                Err(why) if endpoints.health || endpoints.ready.is_some() => return Err(why),
+                Err(why) => self.world.log.line(
+                    Level::Error,
+                    format_args!("plugin/prometheus: Failed to start metrics handler: {why}"),
+                ),
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Runs what was prepared for `services`; closes the addresses that are not theirs.
+    pub(super) fn replace(&mut self, prepared: Prepared, services: &[Service]) {
+        let Prepared { wanted, opened } = prepared;
+        self.sites.retain(|address, _| wanted.contains_key(address));
+        self.sites.extend(opened);
+        for (address, endpoints) in wanted {
+            if let Some(site) = self.sites.get(&address) {
+                site.serve(endpoints);
+            }
+        }
+        self.tasks.abort_all();
+        self.tasks = JoinSet::new();
+        for service in services {
+            match service {
+                Service::Health { address, .. } => {
+                    self.tasks.spawn(poll(address.clone(), self.world.clone()));
+                }
+                Service::Loop(looping) => {
+                    let (looping, verdicts) = (looping.clone(), self.world.verdicts.clone());
+                    self.tasks.spawn(async move {
+                        if let Some(verdict) = probe(&looping).await {
+                            // The first verdict ends the process: one is enough.
+                            let _ = verdicts.try_send(verdict);
+                        }
+                    });
+                }
+                Service::Ready { .. } | Service::Prometheus { .. } | Service::Reload { .. } => {}
+            }
+        }
+    }
+
+    fn wanted(&self, services: &[Service]) -> BTreeMap<String, Endpoints> {
+        let mut wanted: BTreeMap<String, Endpoints> = BTreeMap::new();
+        for service in services {
+            match service {
+                Service::Health { address, .. } => {
+                    wanted.entry(address.clone()).or_default().health = true;
+                }
+                Service::Ready { address } => {
+                    wanted.entry(address.clone()).or_default().ready =
+                        Some(self.world.ready.clone());
+                }
+                Service::Prometheus { address } => {
+                    wanted.entry(address.clone()).or_default().metrics =
+                        Some(self.world.metrics.clone());
+                }
+                Service::Reload { .. } | Service::Loop(_) => {}
+            }
+        }
+        wanted
+    }
+}
+
+/// Asks one's own /health each second, for ever: a process that cannot answer itself shows it.
+async fn poll(address: String, world: ServiceWorld) {
+    let duration = world.metrics.histogram(&names::HEALTH_DURATION, &[]);
+    let failures = world.metrics.counter(&names::HEALTH_FAILURES, &[]);
+    let host = if address.starts_with(':') { "localhost" } else { "" };
+    let url = format!("http://{host}{address}/health");
+    let mut ticks = interval(POLL_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let start = Instant::now();
+        let result = poll_health(&address, POLL_TIMEOUT).await;
+        let took = start.elapsed();
+        duration.observe(took.as_secs_f64());
+        match result {
+            Ok(()) if took <= POLL_SLOW => {}
+            Ok(()) => world.log.line(
+                Level::Warning,
+                format_args!(
+                    "plugin/health: Local health request to \"{url}\" took more than 1s: {}",
+                    format_duration(took)
+                ),
+            ),
+            Err(why) => {
+                failures.increment();
+                world.log.line(
+                    Level::Warning,
+                    format_args!("plugin/health: Local health request to \"{url}\" failed: {why}"),
+                );
+            }
+        }
+    }
+}

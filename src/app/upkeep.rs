@@ -1,0 +1,85 @@
+//! The thread for work that belongs to no query: sweeping caches, re-reading hosts files, printing
+//! consolidated errors ([`crate::plugin::Handler::upkeep`]).
+
+use super::log::Log;
+use super::surroundings::Machine;
+use crate::engine::Snapshot;
+use crate::net::Clock;
+use crate::plugin::{Handler, Journal, Level};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// The shortest time between two calls of one handler, whatever it asks for.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// How long to sleep when no handler wants anything.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The thread's other end. The thread ends when this is dropped.
+pub(super) struct Upkeep {
+    sender: SyncSender<Arc<Snapshot>>,
+}
+
+struct Duty {
+    handler: Weak<dyn Handler>,
+    every: Duration,
+    due: Duration,
+}
+
+impl Upkeep {
+    /// A thread without duties yet.
+    pub(super) fn start(clock: Clock, log: Log) -> Upkeep {
+        let (sender, receiver) = sync_channel::<Arc<Snapshot>>(1);
+        let run = move || {
+            let mut duties: Vec<Duty> = Vec::new();
+            loop {
+                let now = clock.now().monotonic;
+                let next = duties.iter().map(|duty| duty.due).min();
+                let pause = next.map_or(IDLE, |due| due.saturating_sub(now));
+                match receiver.recv_timeout(pause) {
+                    Ok(snapshot) => duties = duties_of(&snapshot, clock.now().monotonic),
+                    Err(RecvTimeoutError::Timeout) => {
+                        duties.retain_mut(|duty| perform(duty, clock, &log));
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        };
+        // Without the thread the server still serves; nothing here is needed for an answer.
+        let _ = std::thread::Builder::new().name("upkeep".to_owned()).spawn(run);
+        Upkeep { sender }
+    }
+
+    /// From now on the duties are those of `snapshot`'s handlers.
+    pub(super) fn replace(&self, snapshot: &Arc<Snapshot>) {
+        let _ = self.sender.send(snapshot.clone());
+    }
+}
+
+fn duties_of(snapshot: &Snapshot, now: Duration) -> Vec<Duty> {
+    let handlers = snapshot.blocks.iter().flat_map(|block| &block.chain);
+    handlers
+        .filter_map(|handler| {
+            let every = handler.upkeep_every()?.max(SHORTEST);
+            Some(Duty { handler: Arc::downgrade(handler), every, due: now + every })
+        })
+        .collect()
+}
+
+/// Calls a handler that is due; false when it is gone with its snapshot.
+fn perform(duty: &mut Duty, clock: Clock, log: &Log) -> bool {
+    let now = clock.now();
+    if duty.due > now.monotonic {
+        return true;
+    }
+    let Some(handler) = duty.handler.upgrade() else { return false };
+    let call = AssertUnwindSafe(|| handler.upkeep(now, &Machine, log));
+    if catch_unwind(call).is_err() {
+        let word = handler.word();
+        log.line(Level::Error, format_args!("plugin/{word}: panic in periodic work"));
+    }
+    duty.due = clock.now().monotonic + duty.every;
+    true
+}

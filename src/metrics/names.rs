@@ -358,6 +358,22 @@ pub static SCRAPES: Desc = desc(
 /// The label values of [`SCRAPES`].
 pub const SCRAPE_CODES: [&str; 3] = ["200", "500", "503"];
 
+/// Queries that failed at once because too many were in flight to their upstream.
+pub static UPSTREAM_OVERLOAD: Desc = desc(
+    "nodens_upstream_overload_total",
+    &["to", "proto"],
+    Kind::Counter,
+    "Counter of queries not sent because too many were in flight to the upstream.",
+);
+
+/// Messages from an upstream that answer no query in flight.
+pub static UPSTREAM_IGNORED: Desc = desc(
+    "nodens_upstream_ignored_responses_total",
+    &["to", "proto"],
+    Kind::Counter,
+    "Counter of messages from the upstream with an id or question that nobody waits for.",
+);
+
 /// Lines that the log's bound did not let through.
 pub static LOG_LINES_DROPPED: Desc = desc(
     "nodens_log_lines_dropped_total",

@@ -1,49 +1,236 @@
 //! Upstream connections, health, retries: runs the exchanges that `forward` asks for.
+//!
+//! Owns every socket towards upstreams and the time that tries take. Who is tried, in which order
+//! and what a response means is decided by `plugin::forward`; here it is carried out.
 
-use crate::dns::Query;
-use crate::metrics::Registry;
+mod carry;
+mod connection;
+mod dial;
+mod health;
+mod limits;
+mod peer;
+mod pool;
+
+use self::connection::Reply;
+use self::dial::SystemRoots;
+use self::limits::REMEMBERED;
+use self::peer::{Failed, Peer, PeerKey, Try};
+use crate::dns::{Query, Transport};
+use crate::metrics::{Counter, Registry, names};
 use crate::plugin::Client;
-use crate::plugin::forward::{Exchange, Exchanged};
-use std::sync::Arc;
+use crate::plugin::forward::{BUDGET, Exchange, Exchanged, Move, Tries, Upstreams};
+use rand::rngs::StdRng;
+use std::any::Any;
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What all workers share: upstream health, stream connections, node-wide bounds. Made once, kept
 /// over reloads.
 #[derive(Debug)]
-pub struct Shared {}
+pub struct Shared {
+    workers: usize,
+    metrics: Registry,
+    roots: Arc<SystemRoots>,
+    broken: Counter,
+    peers: Mutex<HashMap<PeerKey, Arc<Peer>>>,
+}
+
+/// The upstreams of one directive as they were found in [`Shared`].
+#[derive(Debug)]
+struct Attached {
+    peers: Box<[Arc<Peer>]>,
+}
 
 impl Shared {
     /// Nothing known yet. `workers` is how many [`Dispatcher`]s there will be.
     pub fn new(metrics: &Registry, workers: usize) -> Arc<Shared> {
-        let _ = (metrics, workers);
-        Arc::new(Shared {})
+        Arc::new(Shared {
+            workers,
+            metrics: metrics.clone(),
+            roots: Arc::default(),
+            broken: metrics.counter(&names::HEALTHCHECK_BROKEN, &[]),
+            peers: Mutex::default(),
+        })
+    }
+
+    /// Finds or makes the state of a directive's upstreams.
+    fn attach(&self, upstreams: &Upstreams) -> Arc<dyn Any + Send + Sync> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let attached = upstreams.all.iter().map(|upstream| {
+            let key = PeerKey::new(upstream, &upstreams.options);
+            if peers.len() >= REMEMBERED {
+                peers.retain(|_, peer| Arc::strong_count(peer) > 1);
+            }
+            peers
+                .entry(key)
+                .or_insert_with_key(|key| {
+                    let roots = self.roots.clone();
+                    Arc::new(Peer::new(key, self.workers, roots, &self.metrics))
+                })
+                .clone()
+        });
+        Arc::new(Attached { peers: attached.collect() })
     }
 }
 
-/// One worker's way to the upstreams: its connections, over health state that all workers share.
-/// Lives on the worker's runtime and spawns its connection tasks there.
+/// One worker's way to the upstreams. Its connections are read on the worker's runtime.
 #[derive(Debug)]
 pub struct Dispatcher {
-    #[allow(dead_code)]
     shared: Arc<Shared>,
+    worker: usize,
+    random: Mutex<StdRng>,
 }
+
+type Running<'t> = Pin<Box<dyn Future<Output = (usize, Result<Reply, Failed>)> + Send + 't>>;
 
 impl Dispatcher {
     /// For the worker with this number, from 0 and below the `workers` of [`Shared::new`].
     pub fn new(shared: Arc<Shared>, worker: usize) -> Dispatcher {
-        let _ = worker;
-        Dispatcher { shared }
+        Dispatcher { shared, worker, random: Mutex::new(rand::make_rng()) }
     }
 
     /// Asks the upstreams of `exchange` in policy order until one gives a usable response or the
-    /// budget ends (at most 4 s in all). Call it inside the worker's runtime; dropping the future gives up
-    /// the question.
+    /// budget ends (at most 4 s in all). Call it inside the worker's runtime; dropping the future
+    /// gives up the question.
     pub async fn exchange(
         &self,
         query: &Query<'_>,
         client: &Client,
         exchange: &Exchange,
     ) -> Exchanged {
-        let _ = (query, client, exchange);
-        todo!()
+        // The transport and size that the client allows stand in the exchange already.
+        let _ = client;
+        let began = Instant::now();
+        let upstreams = &exchange.upstreams;
+        let in_use = upstreams.attached.get_or_init(|| self.shared.attach(upstreams));
+        let own;
+        let attached = match in_use.downcast_ref::<Attached>() {
+            Some(attached) => attached,
+            None => {
+                debug_assert!(false, "only this module attaches");
+                own = Attached { peers: Box::default() };
+                &own
+            }
+        };
+        let options = &upstreams.options;
+        let mut tries = Tries::new(options, exchange.order);
+        let mut running: Vec<Running<'_>> = Vec::new();
+        let mut last = None;
+        let response = loop {
+            let now = began.elapsed();
+            let next = {
+                let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+                let is_down = |place: usize| {
+                    attached
+                        .peers
+                        .get(place)
+                        .is_none_or(|peer| peer.is_down(options.max_fails, in_use))
+                };
+                tries.next(now, is_down, &mut random)
+            };
+            let wait = match next {
+                Move::Ask { upstream, patience } => {
+                    let Some(peer) = attached.peers.get(upstream) else { break None };
+                    last = Some(peer);
+                    let limit = options.read_timeout.min(BUDGET.saturating_sub(now));
+                    running.push(Box::pin(async move {
+                        (upstream, self.once(peer, query, exchange, limit).await)
+                    }));
+                    patience
+                }
+                Move::Pause(pause) => pause,
+                Move::End if running.is_empty() => break None,
+                Move::End => BUDGET,
+            };
+            let Ok((upstream, result)) = tokio::time::timeout(wait, first(&mut running)).await
+            else {
+                continue;
+            };
+            let Some(peer) = attached.peers.get(upstream) else { break None };
+            match result {
+                Ok((bytes, meaning)) => {
+                    last = Some(peer);
+                    if let Some(response) = tries.answered(bytes, meaning) {
+                        break Some(response);
+                    }
+                }
+                Err(failed) => {
+                    if !failed.is_ours && options.max_fails != 0 {
+                        peer.check(in_use);
+                    }
+                    tries.failed(failed.text);
+                }
+            }
+        };
+        drop(running);
+        if tries.found_all_down() {
+            self.shared.broken.increment();
+        }
+        Exchanged {
+            outcome: match response {
+                Some(response) => Ok(response),
+                None => tries.outcome(),
+            },
+            upstream: last.and_then(|peer| peer.address()),
+            took: began.elapsed(),
+        }
+    }
+
+    /// One try of one upstream, with `prefer_udp`'s second go over TCP when the response is
+    /// truncated.
+    async fn once(
+        &self,
+        peer: &Peer,
+        query: &Query<'_>,
+        exchange: &Exchange,
+        limit: Duration,
+    ) -> Result<Reply, Failed> {
+        let began = Instant::now();
+        let mut this = Try {
+            worker: self.worker,
+            wire: query.wire(),
+            question: query.question(),
+            transport: exchange.transport,
+            udp_limit: exchange.udp_limit,
+            deadline: began + limit,
+            random: &self.random,
+        };
+        let mut result = peer.ask(&this).await;
+        let options = &exchange.upstreams.options;
+        if options.prefer_udp
+            && this.transport == Transport::Udp
+            && let Ok((_, meaning)) = &result
+            && meaning.truncated
+        {
+            this.transport = Transport::Tcp;
+            // What came over UDP is better than nothing.
+            result = peer.ask(&this).await.or(result);
+        }
+        if let Ok((_, meaning)) = &result {
+            peer.observe(meaning.rcode, began.elapsed());
+        }
+        result
     }
 }
+
+/// The first of the running tries to end, taken out; pending while there is none.
+async fn first<T>(running: &mut Vec<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+    poll_fn(|context| {
+        for place in 0..running.len() {
+            if let Poll::Ready(result) = running[place].as_mut().poll(context) {
+                drop(running.swap_remove(place));
+                return Poll::Ready(result);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests;

@@ -34,8 +34,6 @@ pub enum Move {
         upstream: usize,
         /// How long it is the only one to wait for.
         patience: Duration,
-        /// All upstreams are down, and this one was taken by chance.
-        all_down: bool,
     },
     /// Come back after this time.
     Pause(Duration),
@@ -109,7 +107,6 @@ impl<'o> Tries<'o> {
             };
             self.step += 1;
             let mut chosen = upstream;
-            let mut all_down = false;
             if is_down(upstream) {
                 self.down += 1;
                 if self.down < count {
@@ -121,7 +118,6 @@ impl<'o> Tries<'o> {
                     return Move::End;
                 }
                 chosen = random.random_range(0..count);
-                all_down = true;
             } else if most == 0 && self.each[upstream] >= TRIES_EACH {
                 continue;
             }
@@ -134,7 +130,7 @@ impl<'o> Tries<'o> {
                 .count();
             let share = (BUDGET - now) / (left as u32 + 1);
             let patience = share.max(LEAST_PATIENCE).min(self.options.read_timeout);
-            return Move::Ask { upstream: chosen, patience, all_down };
+            return Move::Ask { upstream: chosen, patience };
         }
     }
 
@@ -153,6 +149,11 @@ impl<'o> Tries<'o> {
             return None;
         }
         Some(response)
+    }
+
+    /// Whether all upstreams were found down.
+    pub fn found_all_down(&self) -> bool {
+        self.broken
     }
 
     /// The outcome when no try brought the answer: the last response that `failover` passed over,

@@ -144,7 +144,7 @@ mod tests {
         let empty = message(0x8780, [1, 0, 0, 0], &[QUESTION]);
         let whole = message(0x8580, [1, 1, 0, 0], &[QUESTION, RECORD]);
         let meaning = Meaning { rcode: Rcode::NOERROR, truncated: true };
-        assert_eq!(judge(QUESTION, &whole, Some(40)), Verdict::Cut(empty.clone(), meaning));
+        assert_eq!(judge(QUESTION, &whole, Some(30)), Verdict::Cut(empty.clone(), meaning));
         let cut = &whole[..whole.len() - 3];
         assert_eq!(judge(QUESTION, cut, Some(512)), Verdict::Cut(empty, meaning));
         assert_eq!(judge(QUESTION, cut, None), Verdict::Malformed(Malformed::Cut));

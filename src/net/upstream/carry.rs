@@ -1,0 +1,215 @@
+//! The tasks that carry messages: one for each connection to an upstream.
+//!
+//! Owns the socket of a stream and the reading of both kinds. Ends its connection when it ends,
+//! however it ends. Knows framing (RFC 1035 §4.2.2), nothing of what a message means.
+
+use super::connection::{Connection, Upkeep};
+use super::dial::{Dialer, SystemRoots, words};
+use super::limits::DIAL;
+use super::pool::Pool;
+use crate::dns::Transport;
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The greatest message with its length in front.
+const LONGEST_FRAME: usize = 2 + u16::MAX as usize;
+
+thread_local! {
+    /// One datagram at a time: read and delivered without waiting.
+    static DATAGRAM: RefCell<Box<[u8]>> = RefCell::new(vec![0; u16::MAX as usize].into());
+}
+
+/// Opens `connection` and starts its task on this worker's runtime.
+pub(super) fn carry(
+    connection: Arc<Connection>,
+    pool: Arc<Pool>,
+    dialer: Arc<Dialer>,
+    roots: Arc<SystemRoots>,
+) {
+    let ending = Ending { connection, pool };
+    if ending.pool.transport == Transport::Udp {
+        // Opened here and not in the task: the query that waits can be sent at once.
+        match dialer.datagrams() {
+            Ok(socket) => {
+                ending.connection.established(socket.local_addr().ok(), Instant::now());
+                // The connection is new: it has no socket yet.
+                let _ = ending.connection.socket.set(socket);
+                tokio::spawn(datagrams(ending));
+            }
+            Err(error) => ending.connection.close(&error),
+        }
+        return;
+    }
+    tokio::spawn(async move {
+        let error = stream(&ending, &dialer, &roots).await;
+        ending.connection.close(&error);
+    });
+}
+
+/// Ends the connection when its task ends, be it with the runtime.
+struct Ending {
+    connection: Arc<Connection>,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.connection.close(&self.connection.words("use of closed network connection"));
+        self.pool.remove(self.connection.serial);
+    }
+}
+
+/// Reads a UDP socket until it is over.
+async fn datagrams(ending: Ending) {
+    let connection = &ending.connection;
+    let Some(socket) = connection.socket.get() else { return };
+    loop {
+        let Upkeep::At(next) = connection.upkeep(Instant::now()) else { return };
+        tokio::select! {
+            ready = socket.readable() => match ready {
+                Ok(()) => receive(&ending, socket),
+                Err(error) => return connection.close(&connection.words(&words(&error))),
+            },
+            () = tokio::time::sleep_until(next.into()) => {}
+            () = connection.woken() => {}
+        }
+    }
+}
+
+/// Delivers all datagrams that are there.
+fn receive(ending: &Ending, socket: &tokio::net::UdpSocket) {
+    let connection = &ending.connection;
+    DATAGRAM.with_borrow_mut(|buffer| {
+        loop {
+            match socket.try_recv(buffer) {
+                Ok(length) => {
+                    if !connection.deliver(&buffer[..length], Instant::now()) {
+                        ending.pool.ignored.increment();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // An ICMP error: the queries in flight will not be answered, the socket lives on.
+                Err(error) => {
+                    let what = format!("read: {}", words(&error));
+                    connection.fail(&connection.words(&what), None);
+                }
+            }
+        }
+    });
+}
+
+/// Connects a stream and serves it until it is over; gives Go's words for its end.
+async fn stream(ending: &Ending, dialer: &Dialer, roots: &SystemRoots) -> String {
+    let connection = &ending.connection;
+    let dialled = async {
+        let stream = dialer.stream().await?;
+        let local = stream.local_addr().ok();
+        if ending.pool.transport == Transport::Tls {
+            let stream = dialer.secured(stream, roots).await?;
+            connection.established(local, Instant::now());
+            return Ok(Either::Tls(Box::new(stream)));
+        }
+        connection.established(local, Instant::now());
+        Ok(Either::Tcp(stream))
+    };
+    match tokio::time::timeout(DIAL, dialled).await {
+        Err(_) => connection.words("i/o timeout"),
+        Ok(Err(error)) => error,
+        Ok(Ok(Either::Tcp(stream))) => serve(ending, stream).await,
+        Ok(Ok(Either::Tls(stream))) => serve(ending, stream).await,
+    }
+}
+
+enum Either {
+    Tcp(tokio::net::TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>),
+}
+
+/// Writes what is parked and delivers what comes, until the connection is over.
+async fn serve(ending: &Ending, stream: impl AsyncRead + AsyncWrite) -> String {
+    let connection = &ending.connection;
+    let (reader, writer) = tokio::io::split(stream);
+    tokio::select! {
+        error = read(ending, reader) => error,
+        error = write(connection, writer) => error,
+    }
+}
+
+async fn read(ending: &Ending, mut reader: impl AsyncRead + Unpin) -> String {
+    let connection = &ending.connection;
+    let mut buffer: Vec<u8> = Vec::with_capacity(4096);
+    loop {
+        match reader.read_buf(&mut buffer).await {
+            Ok(0) => return "EOF".to_owned(),
+            Ok(_) => {}
+            Err(error) => return connection.words(&failed("read", &error)),
+        }
+        let mut done = 0;
+        while let Some(message) = frame(&buffer[done..]) {
+            if !connection.deliver(message, Instant::now()) {
+                ending.pool.ignored.increment();
+            }
+            done += 2 + message.len();
+        }
+        buffer.drain(..done);
+        if buffer.is_empty() && buffer.capacity() > 16_384 {
+            buffer = Vec::with_capacity(4096);
+        }
+        debug_assert!(buffer.len() < LONGEST_FRAME, "a whole frame is taken out");
+    }
+}
+
+/// The message at the beginning of what was read, when it is whole.
+fn frame(bytes: &[u8]) -> Option<&[u8]> {
+    let &[high, low] = bytes.first_chunk::<2>()?;
+    bytes.get(2..2 + usize::from(u16::from_be_bytes([high, low])))
+}
+
+async fn write(connection: &Connection, mut writer: impl AsyncWrite + Unpin) -> String {
+    loop {
+        // Queries that were parked while the connection was being established wait already.
+        let Some(octets) = connection.take_outgoing() else { return String::new() };
+        if !octets.is_empty() {
+            let written = async {
+                writer.write_all(&octets).await?;
+                writer.flush().await
+            };
+            if let Err(error) = written.await {
+                return connection.words(&failed("write", &error));
+            }
+            continue;
+        }
+        let Upkeep::At(next) = connection.upkeep(Instant::now()) else { break };
+        tokio::select! {
+            () = connection.woken() => {}
+            () = tokio::time::sleep_until(next.into()) => {}
+        }
+    }
+    // A goodbye that TLS and some servers like to see; nobody waits for it to arrive.
+    let _ = writer.shutdown().await;
+    connection.words("use of closed network connection")
+}
+
+/// `read: connection reset by peer`, but a bare `EOF`.
+fn failed(call: &str, error: &io::Error) -> String {
+    match words(error) {
+        text if text == "EOF" => text,
+        text => format!("{call}: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_taken_when_it_is_whole() {
+        assert_eq!(frame(b"\0\x03abcd"), Some(b"abc".as_slice()));
+        assert_eq!(frame(b"\0\x03ab"), None);
+        assert_eq!(frame(b"\0"), None);
+        assert_eq!(frame(b"\0\0"), Some(b"".as_slice()));
+    }
+}

@@ -1,0 +1,383 @@
+//! One connection to an upstream: the queries in flight on it, found by their ids.
+//!
+//! Owns the table of parked queries and, for streams, the octets that wait to be written. The task
+//! that reads the socket delivers; whoever asks holds a [`Ticket`]. Knows ids and framing; what a
+//! message is worth is [`judge`]'s to say.
+
+use super::limits::Limits;
+use crate::dns::{Rcode, Transport, flags};
+use crate::plugin::forward::{Meaning, Verdict, judge};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::UdpSocket;
+use tokio::sync::{Notify, oneshot};
+
+/// A response as it goes to whoever asked.
+pub(super) type Reply = (Arc<[u8]>, Meaning);
+
+/// Why a query in flight got no response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The connection ended; Go's words.
+    Closed(Box<str>),
+    /// The response was no good; Go's words.
+    Response(Box<str>),
+}
+
+/// One query in flight.
+#[derive(Debug)]
+struct Parked {
+    /// The query's number on this connection.
+    number: u64,
+    /// QNAME, QTYPE, QCLASS as sent.
+    question: Box<[u8]>,
+    udp_limit: Option<u16>,
+    answer: oneshot::Sender<Result<Reply, Failure>>,
+}
+
+#[derive(Debug)]
+struct State {
+    parked: HashMap<u16, Parked, foldhash::fast::RandomState>,
+    /// Framed queries for the stream's writer.
+    outgoing: Vec<u8>,
+    /// Queries so far.
+    uses: u64,
+    is_established: bool,
+    /// Takes no more queries; ends when the last one is answered.
+    is_retiring: bool,
+    /// Ended, with Go's words for why.
+    closed: Option<Box<str>>,
+    local: Option<SocketAddr>,
+    last_heard: Instant,
+    last_used: Instant,
+}
+
+/// One connection to an upstream.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Its number within the pool, from 1.
+    pub(super) serial: u64,
+    /// The connected socket, for UDP.
+    pub(super) socket: OnceLock<UdpSocket>,
+    transport: Transport,
+    remote: Box<str>,
+    load: AtomicU32,
+    most_uses: u64,
+    expire: Duration,
+    dies_at: Instant,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+/// A connection that has ended takes no queries.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Why it ended, in Go's words.
+    pub(super) text: Box<str>,
+}
+
+/// What the task of a connection does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Upkeep {
+    /// Look again then, or when woken.
+    At(Instant),
+    /// End it.
+    End,
+}
+
+impl Connection {
+    /// A connection that is being established. It takes queries at once. `expire` is how long it
+    /// is kept idle, `age` how long it takes queries at all.
+    pub(super) fn new(
+        serial: u64,
+        transport: Transport,
+        remote: &str,
+        limits: &Limits,
+        expire: Duration,
+        age: Duration,
+        now: Instant,
+    ) -> Connection {
+        Connection {
+            serial,
+            socket: OnceLock::new(),
+            transport,
+            remote: remote.into(),
+            load: AtomicU32::new(0),
+            most_uses: limits.uses,
+            expire,
+            dies_at: now + age,
+            state: Mutex::new(State {
+                parked: HashMap::default(),
+                outgoing: Vec::new(),
+                uses: 0,
+                is_established: false,
+                is_retiring: false,
+                closed: None,
+                local: None,
+                last_heard: now,
+                last_used: now,
+            }),
+            wake: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queries in flight.
+    pub(super) fn load(&self) -> u32 {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// True while it may take a query at `now`.
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        let state = self.state();
+        state.closed.is_none()
+            && !state.is_retiring
+            && state.uses < self.most_uses
+            && now < self.dies_at
+            && (self.load() > 0 || now.duration_since(state.last_used) < self.expire)
+    }
+
+    /// Puts a query in flight under a new random id. On a stream it is written; on UDP the caller
+    /// sends it ([`Ticket::id`]).
+    pub(super) fn park(
+        self: &Arc<Self>,
+        wire: &[u8],
+        question: &[u8],
+        udp_limit: Option<u16>,
+        random: &mut StdRng,
+        now: Instant,
+    ) -> Result<Ticket, Ended> {
+        let mut state = self.state();
+        if let Some(text) = &state.closed {
+            return Err(Ended { text: text.clone() });
+        }
+        let id = loop {
+            let id = random.random::<u16>();
+            if !state.parked.contains_key(&id) {
+                break id;
+            }
+        };
+        let (answer, receiver) = oneshot::channel();
+        state.uses += 1;
+        let number = state.uses;
+        state.parked.insert(id, Parked { number, question: question.into(), udp_limit, answer });
+        self.load.fetch_add(1, Ordering::Relaxed);
+        state.last_used = now;
+        if self.transport != Transport::Udp {
+            // A query is a message of at most 65535 octets: its length fits.
+            let length = wire.len().min(usize::from(u16::MAX)) as u16;
+            state.outgoing.extend_from_slice(&length.to_be_bytes());
+            state.outgoing.extend_from_slice(&id.to_be_bytes());
+            state.outgoing.extend_from_slice(&wire[2..usize::from(length)]);
+        }
+        let is_reused = state.is_established;
+        drop(state);
+        if self.transport != Transport::Udp {
+            self.wake.notify_one();
+        }
+        Ok(Ticket { connection: self.clone(), id, number, is_reused, asked: now, receiver })
+    }
+
+    /// The octets to be written, or `None` when the connection has ended.
+    pub(super) fn take_outgoing(&self) -> Option<Vec<u8>> {
+        let mut state = self.state();
+        state.closed.is_none().then(|| std::mem::take(&mut state.outgoing))
+    }
+
+    /// Waits until there is something to write, or to look at.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// It is established, from this address.
+    pub(super) fn established(&self, local: Option<SocketAddr>, now: Instant) {
+        let mut state = self.state();
+        state.is_established = true;
+        state.local = local;
+        state.last_heard = now;
+    }
+
+    /// Whether it ever was.
+    pub(super) fn was_established(&self) -> bool {
+        self.state().is_established
+    }
+
+    /// Hands a message to whoever asked for it. False when nobody did.
+    pub(super) fn deliver(&self, message: &[u8], now: Instant) -> bool {
+        let Some(&[high, low]) = message.first_chunk::<2>() else { return false };
+        let id = u16::from_be_bytes([high, low]);
+        let mut state = self.state();
+        state.last_heard = now;
+        let Some(parked) = state.parked.get(&id) else { return false };
+        let result = match judge(&parked.question, message, parked.udp_limit) {
+            Verdict::Ignore => return false,
+            Verdict::Accept(meaning) => Ok((Arc::from(message), meaning)),
+            Verdict::Cut(empty, meaning) => Ok((Arc::from(empty), meaning)),
+            Verdict::Misunderstood => Ok(misunderstood(message, &parked.question)),
+            Verdict::Malformed(malformed) => {
+                Err(Failure::Response(format!("dns: {malformed}").into()))
+            }
+        };
+        if let Some(parked) = state.parked.remove(&id) {
+            self.less(&mut state, now);
+            drop(state);
+            // Nobody waits any more: nothing to tell.
+            let _ = parked.answer.send(result);
+        }
+        true
+    }
+
+    /// One query less in flight.
+    fn less(&self, state: &mut State, now: Instant) {
+        state.last_used = now;
+        if self.load.fetch_sub(1, Ordering::Relaxed) == 1 && state.is_retiring {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Fails all queries in flight but `spared`; the connection lives on.
+    pub(super) fn fail(&self, text: &str, spared: Option<u16>) {
+        let mut state = self.state();
+        let now = state.last_used;
+        let ids: Vec<u16> = state.parked.keys().copied().filter(|id| Some(*id) != spared).collect();
+        for id in ids {
+            if let Some(parked) = state.parked.remove(&id) {
+                self.less(&mut state, now);
+                let _ = parked.answer.send(Err(Failure::Response(text.into())));
+            }
+        }
+    }
+
+    /// Takes no more queries; ends with the last one.
+    pub(super) fn retire(&self) {
+        self.state().is_retiring = true;
+        self.wake.notify_one();
+    }
+
+    /// Ends it now: queries in flight fail with `text`, and the task that reads it is woken.
+    pub(super) fn close(&self, text: &str) {
+        let mut state = self.state();
+        if state.closed.is_some() {
+            return;
+        }
+        state.closed = Some(text.into());
+        state.outgoing = Vec::new();
+        let parked = std::mem::take(&mut state.parked);
+        self.load.store(0, Ordering::Relaxed);
+        drop(state);
+        for (_, parked) in parked {
+            let _ = parked.answer.send(Err(Failure::Closed(text.into())));
+        }
+        self.wake.notify_one();
+    }
+
+    /// A query got no response in its time: when nothing at all has come since it was asked, the
+    /// connection is silent, and no further query shall wait for it.
+    pub(super) fn timed_out(&self, asked: Instant) {
+        let is_silent = {
+            let state = self.state();
+            state.is_established && state.last_heard <= asked
+        };
+        match self.transport {
+            _ if !is_silent => {}
+            Transport::Udp => self.retire(),
+            Transport::Tcp | Transport::Tls => self.close(&self.words("i/o timeout")),
+        }
+    }
+
+    /// Whether it is over at `now`: closed, idle for too long, or retiring and done.
+    pub(super) fn upkeep(&self, now: Instant) -> Upkeep {
+        let mut state = self.state();
+        if state.closed.is_some() {
+            return Upkeep::End;
+        }
+        state.is_retiring |= now >= self.dies_at || state.uses >= self.most_uses;
+        if !state.parked.is_empty() {
+            return Upkeep::At(now + self.expire.max(Duration::from_secs(1)));
+        }
+        let idle_until = state.last_used + self.expire;
+        if state.is_retiring || now >= idle_until {
+            Upkeep::End
+        } else {
+            Upkeep::At(idle_until.min(self.dies_at))
+        }
+    }
+
+    /// `read tcp LOCAL->REMOTE: WHAT`, or `dial tcp REMOTE: WHAT` before it is established.
+    pub(super) fn words(&self, what: &str) -> String {
+        let state = self.state();
+        let network = self.network();
+        match (state.is_established, state.local) {
+            (true, Some(local)) => format!("read {network} {local}->{}: {what}", self.remote),
+            _ => format!("dial {network} {}: {what}", self.remote),
+        }
+    }
+
+    /// `udp` or `tcp`.
+    fn network(&self) -> &'static str {
+        self.transport.client_word()
+    }
+}
+
+/// FORMERR to the question, for an upstream that said no more than its header.
+fn misunderstood(header: &[u8], question: &[u8]) -> Reply {
+    let told = u16::from_be_bytes([header[2], header[3]]);
+    let word = flags::QR | (told & (flags::OPCODE | flags::RD | flags::CD)) | Rcode::FORMERR.0;
+    let mut message = Vec::with_capacity(12 + question.len());
+    message.extend_from_slice(&header[..2]);
+    message.extend_from_slice(&word.to_be_bytes());
+    message.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
+    message.extend_from_slice(question);
+    (Arc::from(message), Meaning { rcode: Rcode::FORMERR, truncated: false })
+}
+
+/// A query's hold on its connection. Dropping it gives the query up; a late response finds nobody.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    /// The connection.
+    pub(super) connection: Arc<Connection>,
+    /// The id that it is sent with.
+    pub(super) id: u16,
+    number: u64,
+    /// The connection was there before.
+    pub(super) is_reused: bool,
+    asked: Instant,
+    receiver: oneshot::Receiver<Result<Reply, Failure>>,
+}
+
+impl Ticket {
+    /// The response, or why there is none. `deadline` passing is a failure of its own.
+    pub(super) async fn wait(&mut self, deadline: tokio::time::Instant) -> Result<Reply, Failure> {
+        match tokio::time::timeout_at(deadline, &mut self.receiver).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => {
+                Err(Failure::Closed(self.connection.words("operation was canceled").into()))
+            }
+            Err(_) => {
+                let words = self.connection.words("i/o timeout");
+                self.connection.timed_out(self.asked);
+                Err(Failure::Response(words.into()))
+            }
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = self.connection.state();
+        // The id may be another query's by now.
+        if state.parked.get(&self.id).is_some_and(|parked| parked.number == self.number) {
+            state.parked.remove(&self.id);
+            let now = state.last_used;
+            self.connection.less(&mut state, now);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Sockets towards an upstream, and Go's words for what goes wrong with them.
+//!
+//! Owns address resolution (the IPv6 zone), binding to `source_address`, connecting, TLS.
+
+use super::limits::UNACKNOWLEDGED;
+use crate::plugin::forward::{Keeping, TlsSettings, Upstream};
+use crate::sys::interfaces;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::{Arc, OnceLock};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// How to reach one upstream.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    upstream: Upstream,
+    source: Option<IpAddr>,
+    tls: OnceLock<Result<Tls, String>>,
+}
+
+#[derive(Clone)]
+struct Tls {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    shown: String,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("name", &self.shown).finish_non_exhaustive()
+    }
+}
+
+impl Dialer {
+    /// For `upstream`, from the source that `keeping` asks for.
+    pub(super) fn new(upstream: &Upstream, keeping: &Keeping) -> Dialer {
+        Dialer { upstream: upstream.clone(), source: keeping.source, tls: OnceLock::new() }
+    }
+
+    /// The address; the error is what Go says behind `dial udp `.
+    pub(super) fn address(&self, network: &str) -> Result<SocketAddr, String> {
+        let port = self.upstream.port.clone().map_err(|text| {
+            if text.bytes().all(|byte| byte.is_ascii_digit()) {
+                format!("address {text}: invalid port")
+            } else {
+                format!("lookup {network}/{text}: unknown port")
+            }
+        })?;
+        let scope = match &self.upstream.interface {
+            None => 0,
+            Some(zone) => interfaces::index(zone)
+                .ok_or_else(|| format!("{}: no such network interface: {zone}", self.text()))?,
+        };
+        Ok(match self.upstream.ip {
+            IpAddr::V6(ip) => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)),
+            ip => SocketAddr::new(ip, port),
+        })
+    }
+
+    /// `IP:port`.
+    pub(super) fn text(&self) -> &str {
+        &self.upstream.text
+    }
+
+    /// A connected UDP socket with a random port; the error is Go's whole text.
+    pub(super) fn datagrams(&self) -> Result<UdpSocket, String> {
+        let remote = self.address("udp").map_err(|error| format!("dial udp: {error}"))?;
+        let local = match (self.source, remote) {
+            (Some(source), _) => source,
+            (None, SocketAddr::V4(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            (None, SocketAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let open = || -> io::Result<UdpSocket> {
+            // Bound to port 0, the kernel chooses the port by chance.
+            let socket = std::net::UdpSocket::bind(SocketAddr::new(local, 0))?;
+            socket.set_nonblocking(true)?;
+            socket.connect(remote)?;
+            UdpSocket::from_std(socket)
+        };
+        open().map_err(|error| format!("dial udp {}: connect: {}", self.text(), words(&error)))
+    }
+
+    /// A connected stream without TLS; the error is Go's whole text.
+    pub(super) async fn stream(&self) -> Result<TcpStream, String> {
+        let remote = self.address("tcp").map_err(|error| format!("dial tcp: {error}"))?;
+        let open = async {
+            let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            if let Some(source) = self.source {
+                socket.bind(SocketAddr::new(source, 0))?;
+            }
+            let stream = socket.connect(remote).await?;
+            stream.set_nodelay(true)?;
+            // A peer that is gone without a word is noticed by what it does not acknowledge.
+            socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+            Ok(stream)
+        };
+        open.await.map_err(|error: io::Error| {
+            format!("dial tcp {}: connect: {}", self.text(), words(&error))
+        })
+    }
+
+    /// Makes the stream one of TLS; the error names the server.
+    pub(super) async fn secured(
+        &self,
+        stream: TcpStream,
+        roots: &SystemRoots,
+    ) -> Result<TlsStream<TcpStream>, String> {
+        let tls = self.tls.get_or_init(|| self.tls(roots)).clone()?;
+        TlsConnector::from(tls.config).connect(tls.name, stream).await.map_err(|error| {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match inner {
+                Some(error @ rustls::Error::InvalidCertificate(_)) => {
+                    format!("tls: failed to verify certificate of {}: x509: {error}", tls.shown)
+                }
+                Some(error) => format!("tls: handshake with {}: {error}", tls.shown),
+                None => format!("tls: handshake with {}: {}", tls.shown, words(&error)),
+            }
+        })
+    }
+
+    fn tls(&self, roots: &SystemRoots) -> Result<Tls, String> {
+        let none = TlsSettings::default();
+        let settings = self.upstream.tls.as_deref().unwrap_or(&none);
+        let shown = match &settings.server_name {
+            Some(name) => name.clone(),
+            None => self.upstream.ip.to_string(),
+        };
+        let name = match &settings.server_name {
+            Some(name) => ServerName::try_from(name.trim_end_matches('.').to_owned())
+                .map_err(|_| format!("tls: not a server name: {name:?}"))?,
+            None => ServerName::from(self.upstream.ip),
+        };
+        let wrong = |error: rustls::Error| format!("tls: settings for {shown}: {error}");
+        let store = match &settings.files.roots {
+            None => roots.get(),
+            Some(certificates) => {
+                let mut store = RootCertStore::empty();
+                for certificate in certificates {
+                    store.add(certificate.clone()).map_err(wrong)?;
+                }
+                Arc::new(store)
+            }
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(wrong)?
+            .with_root_certificates(store);
+        let config = match &settings.files.identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(wrong)?
+            }
+        };
+        Ok(Tls { config: Arc::new(config), name, shown })
+    }
+}
+
+/// The system's root certificates, loaded when the first upstream needs them.
+#[derive(Debug, Default)]
+pub(super) struct SystemRoots(OnceLock<Arc<RootCertStore>>);
+
+impl SystemRoots {
+    fn get(&self) -> Arc<RootCertStore> {
+        self.0
+            .get_or_init(|| {
+                let mut store = RootCertStore::empty();
+                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                Arc::new(store)
+            })
+            .clone()
+    }
+}
+
+/// The system's words for an error as Go prints them: `connection refused`.
+pub(super) fn words(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return "EOF".to_owned();
+    }
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => "unknown error".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_system_read_as_in_go() {
+        for (number, text) in [
+            (111, "connection refused"),
+            (113, "no route to host"),
+            (101, "network is unreachable"),
+            (104, "connection reset by peer"),
+            (32, "broken pipe"),
+            (90, "message too long"),
+        ] {
+            assert_eq!(words(&io::Error::from_raw_os_error(number)), text);
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_told_when_dialled() {
+        let upstream = |port: Result<u16, String>| Upstream {
+            text: "192.0.2.1:x".to_owned(),
+            ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            interface: None,
+            port,
+            tls: None,
+        };
+        for (port, text) in [
+            ("abc", "dial udp: lookup udp/abc: unknown port"),
+            ("99999", "dial udp: address 99999: invalid port"),
+        ] {
+            let dialer = Dialer::new(&upstream(Err(port.to_owned())), &Keeping::default());
+            assert_eq!(dialer.datagrams().unwrap_err(), text);
+        }
+    }
+}

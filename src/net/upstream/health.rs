@@ -1,0 +1,128 @@
+//! The health of one upstream: failed probes, and the loop that probes (spec/coredns.md §3.6).
+//!
+//! Owns the count of failed probes. Probing starts when a try fails and ends with the first probe
+//! that is answered; one loop for each upstream of the node, whoever uses it.
+
+use super::dial::{Dialer, SystemRoots};
+use super::limits::DIAL;
+use crate::dns::{Class, Query, RecordType, Transport};
+use crate::metrics::Counter;
+use crate::plugin::forward::Probe;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// How long a probe waits for its response.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// The health of one upstream.
+#[derive(Debug)]
+pub(super) struct Health {
+    fails: AtomicU32,
+    is_probing: AtomicBool,
+    failures: Counter,
+    probe: Probe,
+    transport: Transport,
+}
+
+impl Health {
+    /// Healthy until probes fail. `failures` counts failed probes.
+    pub(super) fn new(probe: Probe, transport: Transport, failures: Counter) -> Health {
+        Health {
+            fails: AtomicU32::new(0),
+            is_probing: AtomicBool::new(false),
+            failures,
+            probe,
+            transport,
+        }
+    }
+
+    /// More than `max_fails` probes failed in a row; never with `max_fails` 0.
+    pub(super) fn is_down(&self, max_fails: u32) -> bool {
+        max_fails != 0 && self.fails.load(Ordering::Relaxed) > max_fails
+    }
+
+    /// Starts to probe on this worker's runtime unless somebody probes already. `in_use` dangles
+    /// when no snapshot uses the upstream any more: then probing ends.
+    pub(super) fn check(
+        self: &Arc<Self>,
+        dialer: &Arc<Dialer>,
+        roots: &Arc<SystemRoots>,
+        in_use: Weak<dyn std::any::Any + Send + Sync>,
+    ) {
+        if self.is_probing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let probing = Probing(self.clone());
+        let (dialer, roots) = (dialer.clone(), roots.clone());
+        tokio::spawn(async move {
+            let health = &probing.0;
+            while in_use.strong_count() > 0 {
+                if health.ask(&dialer, &roots).await.is_some() {
+                    health.fails.store(0, Ordering::Relaxed);
+                    return;
+                }
+                health.fails.fetch_add(1, Ordering::Relaxed);
+                health.failures.increment();
+                tokio::time::sleep(health.probe.interval).await;
+            }
+        });
+    }
+
+    /// One probe over a connection of its own. Any header with its id will do as a response.
+    async fn ask(&self, dialer: &Dialer, roots: &SystemRoots) -> Option<()> {
+        let probe = &self.probe;
+        let mut query = Query::new(&probe.domain, RecordType::NS, Class::IN, probe.recursion);
+        query.set_id(rand::random());
+        let wire = query.wire();
+        if self.transport == Transport::Udp {
+            let socket = dialer.datagrams().ok()?;
+            socket.send(wire).await.ok()?;
+            return tokio::time::timeout(PROBE, datagram(&socket, wire)).await.ok().flatten();
+        }
+        let stream = tokio::time::timeout(DIAL, dialer.stream()).await.ok()?.ok()?;
+        if self.transport == Transport::Tls {
+            let secured = dialer.secured(stream, roots);
+            let stream = tokio::time::timeout(DIAL, secured).await.ok()?.ok()?;
+            return tokio::time::timeout(PROBE, message(stream, wire)).await.ok().flatten();
+        }
+        tokio::time::timeout(PROBE, message(stream, wire)).await.ok().flatten()
+    }
+}
+
+/// Lets the next failure start to probe, however this loop ends.
+struct Probing(Arc<Health>);
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        self.0.is_probing.store(false, Ordering::Release);
+    }
+}
+
+/// Waits for a datagram that answers `wire`.
+async fn datagram(socket: &tokio::net::UdpSocket, wire: &[u8]) -> Option<()> {
+    let mut buffer = [0; 512];
+    loop {
+        let length = socket.recv(&mut buffer).await.ok()?;
+        if length >= 12 && buffer[..2] == wire[..2] {
+            return Some(());
+        }
+    }
+}
+
+/// Sends `wire` and waits for a message that answers it.
+async fn message(mut stream: impl AsyncRead + AsyncWrite + Unpin, wire: &[u8]) -> Option<()> {
+    let length = u16::try_from(wire.len()).ok()?;
+    let framed = [&length.to_be_bytes(), wire].concat();
+    stream.write_all(&framed).await.ok()?;
+    stream.flush().await.ok()?;
+    loop {
+        let length = usize::from(stream.read_u16().await.ok()?);
+        let mut message = vec![0; length];
+        stream.read_exact(&mut message).await.ok()?;
+        if length >= 12 && message[..2] == wire[..2] {
+            return Some(());
+        }
+    }
+}

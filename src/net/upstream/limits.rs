@@ -1,0 +1,152 @@
+//! The bounds of what is in flight towards one upstream, and the choice of a connection within
+//! them.
+//!
+//! Owns the numbers and the pure choice. CoreDNS and its kin serve a TCP connection one query
+//! after the other, so depth has a price: a second connection is opened before a second query is
+//! put on the first, until there are many.
+
+use std::time::Duration;
+
+/// The bounds of one pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// The most connections that take queries.
+    pub(super) connections: usize,
+    /// Queries in flight on each before another connection is opened.
+    pub(super) soft_depth: u32,
+    /// The most queries in flight on each.
+    pub(super) hard_depth: u32,
+    /// The most queries that wait for a place.
+    pub(super) queued: usize,
+    /// The most queries that one connection carries in its life; `u64::MAX`: no limit.
+    pub(super) uses: u64,
+    /// The age after which a connection takes no more queries, unless `max_age` says.
+    pub(super) age: Duration,
+}
+
+/// TCP and TLS: one pool for the node. 64 connections of depth 1 when hot, deeper when hotter. A
+/// connection to a Service's address is bound to one pod behind it, so none gets old.
+pub(super) const STREAMS: Limits = Limits {
+    connections: 64,
+    soft_depth: 1,
+    hard_depth: 32,
+    queued: 8192,
+    uses: u64::MAX,
+    age: Duration::from_secs(60),
+};
+
+/// UDP: one pool for each worker. Datagrams overtake one another, so depth is free; a socket is
+/// given up after a number of queries because its port is half of what an attacker must guess.
+pub(super) const DATAGRAMS: Limits = Limits {
+    connections: 16,
+    soft_depth: 64,
+    hard_depth: 512,
+    queued: 4096,
+    uses: 256,
+    age: Duration::from_secs(30),
+};
+
+/// The longest that a connection may take to be established.
+pub(super) const DIAL: Duration = Duration::from_secs(2);
+
+/// How long sent octets may stay unacknowledged before a stream counts as dead.
+pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(1);
+
+/// How often one try moves to another connection because the kept one it used was dead.
+pub(super) const MOST_STALE: u32 = 3;
+
+/// The most upstreams whose health and connections are remembered without a snapshot that uses
+/// them.
+pub(super) const REMEMBERED: usize = 256;
+
+/// What [`choose`] sees of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// Queries in flight on it.
+    pub(super) load: u32,
+    /// Its number; later ones are greater.
+    pub(super) serial: u64,
+    /// It takes queries.
+    pub(super) is_usable: bool,
+}
+
+/// Where a query goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// On the connection at this place.
+    Take(usize),
+    /// On a new connection.
+    Open,
+    /// Nowhere now.
+    Full,
+}
+
+/// Chooses the least loaded connection, the oldest among equals, so that the others can idle out.
+/// Only those with a serial above `newer_than` count: a query whose connection turned out dead does
+/// not trust the others of that time.
+pub(super) fn choose(seen: impl Iterator<Item = Seen>, newer_than: u64, limits: &Limits) -> Choice {
+    let mut usable = 0;
+    let mut best: Option<(u32, usize)> = None;
+    for (place, one) in seen.enumerate() {
+        if !one.is_usable {
+            continue;
+        }
+        usable += 1;
+        if one.serial > newer_than && best.is_none_or(|(load, _)| one.load < load) {
+            best = Some((one.load, place));
+        }
+    }
+    match best {
+        Some((load, place)) if load < limits.soft_depth => Choice::Take(place),
+        _ if usable < limits.connections => Choice::Open,
+        Some((load, place)) if load < limits.hard_depth => Choice::Take(place),
+        _ => Choice::Full,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        connections: 3,
+        soft_depth: 1,
+        hard_depth: 4,
+        queued: 0,
+        uses: u64::MAX,
+        age: Duration::from_secs(60),
+    };
+
+    fn chosen(loads: &[u32], newer_than: u64) -> Choice {
+        let seen = loads.iter().enumerate().map(|(place, &load)| Seen {
+            load,
+            serial: place as u64 + 1,
+            is_usable: load < 100,
+        });
+        choose(seen, newer_than, &LIMITS)
+    }
+
+    #[test]
+    fn an_idle_connection_is_taken_before_one_is_opened() {
+        assert_eq!(chosen(&[], 0), Choice::Open);
+        assert_eq!(chosen(&[1, 0, 0], 0), Choice::Take(1));
+        assert_eq!(chosen(&[1, 1], 0), Choice::Open);
+    }
+
+    #[test]
+    fn when_no_more_may_be_opened_the_least_loaded_is_taken_until_all_are_full() {
+        assert_eq!(chosen(&[3, 2, 3], 0), Choice::Take(1));
+        assert_eq!(chosen(&[4, 4, 4], 0), Choice::Full);
+    }
+
+    #[test]
+    fn a_connection_that_takes_no_queries_does_not_count() {
+        assert_eq!(chosen(&[100, 100, 2, 100], 0), Choice::Open);
+    }
+
+    #[test]
+    fn after_a_dead_connection_only_later_ones_are_trusted() {
+        assert_eq!(chosen(&[0, 0], 1), Choice::Take(1));
+        assert_eq!(chosen(&[0, 0], 2), Choice::Open);
+    }
+}

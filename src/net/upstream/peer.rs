@@ -1,0 +1,240 @@
+//! One upstream as all workers share it: its health, its connections, one try to ask it.
+//!
+//! Owns the pools. Knows nothing of policy: which upstream is asked, and what a failure means for
+//! the question, is the exchange's matter.
+
+use super::carry::carry;
+use super::connection::{Failure, Reply};
+use super::dial::{Dialer, SystemRoots, words};
+use super::health::Health;
+use super::limits::{DATAGRAMS, MOST_STALE, STREAMS};
+use super::pool::{Place, Pool};
+use crate::dns::{Rcode, Transport};
+use crate::metrics::{Histogram, Registry, names};
+use crate::plugin::forward::{Keeping, Options, Probe, Upstream};
+use rand::rngs::StdRng;
+use std::any::Any;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// What makes two upstreams of two directives the same: address, TLS settings, how it is probed
+/// and how its connections are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct PeerKey {
+    upstream: Upstream,
+    probe: Probe,
+    probed_over: Transport,
+    keeping: Keeping,
+}
+
+impl PeerKey {
+    /// The key of an upstream in a directive with these options.
+    pub(super) fn new(upstream: &Upstream, options: &Options) -> PeerKey {
+        let probed_over = match &upstream.tls {
+            Some(_) => Transport::Tls,
+            None if options.force_tcp => Transport::Tcp,
+            None => Transport::Udp,
+        };
+        PeerKey {
+            upstream: upstream.clone(),
+            probe: options.probe.clone(),
+            probed_over,
+            keeping: options.keeping.clone(),
+        }
+    }
+}
+
+/// One upstream.
+#[derive(Debug)]
+pub(super) struct Peer {
+    health: Arc<Health>,
+    dialer: Arc<Dialer>,
+    roots: Arc<SystemRoots>,
+    is_tls: bool,
+    tcp: Arc<Pool>,
+    tls: Arc<Pool>,
+    /// One for each worker.
+    udp: Box<[Arc<Pool>]>,
+    metrics: Registry,
+    durations: Mutex<HashMap<Rcode, Histogram>>,
+}
+
+/// One try to ask an upstream.
+#[derive(Debug)]
+pub(super) struct Try<'t> {
+    /// The worker that asks.
+    pub(super) worker: usize,
+    /// The query as it goes out, but for its id.
+    pub(super) wire: &'t [u8],
+    /// Its question section.
+    pub(super) question: &'t [u8],
+    /// UDP or TCP, if the upstream is not a TLS one.
+    pub(super) transport: Transport,
+    /// The greatest datagram that is passed on.
+    pub(super) udp_limit: u16,
+    /// When it ends.
+    pub(super) deadline: tokio::time::Instant,
+    /// Chance.
+    pub(super) random: &'t Mutex<StdRng>,
+}
+
+/// Why a try failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// Go's words.
+    pub(super) text: Box<str>,
+    /// It was our own bound and says nothing about the upstream.
+    pub(super) is_ours: bool,
+}
+
+impl Peer {
+    /// An upstream that nobody has asked yet.
+    pub(super) fn new(
+        key: &PeerKey,
+        workers: usize,
+        roots: Arc<SystemRoots>,
+        metrics: &Registry,
+    ) -> Peer {
+        let to = key.upstream.text.as_str();
+        let failures = metrics.counter(&names::PROXY_HEALTHCHECK_FAILURES, &["forward", to]);
+        let pool = |transport, limits| {
+            Arc::new(Pool::new(to, transport, limits, key.keeping.clone(), metrics))
+        };
+        Peer {
+            health: Arc::new(Health::new(key.probe.clone(), key.probed_over, failures)),
+            dialer: Arc::new(Dialer::new(&key.upstream, &key.keeping)),
+            roots,
+            is_tls: key.upstream.tls.is_some(),
+            tcp: pool(Transport::Tcp, STREAMS),
+            tls: pool(Transport::Tls, STREAMS),
+            udp: (0..workers.max(1)).map(|_| pool(Transport::Udp, DATAGRAMS)).collect(),
+            metrics: metrics.clone(),
+            durations: Mutex::default(),
+        }
+    }
+
+    /// Whether it is down for a directive with this `max_fails`. One that is down is being probed.
+    pub(super) fn is_down(&self, max_fails: u32, in_use: &Arc<dyn Any + Send + Sync>) -> bool {
+        let is_down = self.health.is_down(max_fails);
+        if is_down {
+            self.check(in_use);
+        }
+        is_down
+    }
+
+    /// Starts to probe it, unless that is going on.
+    pub(super) fn check(&self, in_use: &Arc<dyn Any + Send + Sync>) {
+        let in_use: Weak<dyn Any + Send + Sync> = Arc::downgrade(in_use);
+        self.health.check(&self.dialer, &self.roots, in_use);
+    }
+
+    /// Its address, when it can be told.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.dialer.address("udp").ok()
+    }
+
+    /// Counts a successful try.
+    pub(super) fn observe(&self, rcode: Rcode, took: Duration) {
+        let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
+        let histogram = durations.entry(rcode).or_insert_with(|| {
+            let word = match rcode.word() {
+                Some(word) => word.to_owned(),
+                None => rcode.0.to_string(),
+            };
+            let labels = ["forward", self.dialer.text(), word.as_str()];
+            self.metrics.histogram(&names::PROXY_REQUEST_DURATION, &labels)
+        });
+        histogram.observe(took.as_secs_f64());
+    }
+
+    fn pool(&self, transport: Transport, worker: usize) -> &Arc<Pool> {
+        match transport {
+            _ if self.is_tls => &self.tls,
+            Transport::Udp => &self.udp[worker % self.udp.len()],
+            Transport::Tcp | Transport::Tls => &self.tcp,
+        }
+    }
+
+    /// Asks it once. A kept connection that turns out dead is no failure: the query goes on to a
+    /// newer one.
+    pub(super) async fn ask(&self, this: &Try<'_>) -> Result<Reply, Failed> {
+        let pool = self.pool(this.transport, this.worker);
+        let udp_limit = (pool.transport == Transport::Udp).then_some(this.udp_limit);
+        let (mut newer_than, mut stale) = (0, 0);
+        loop {
+            let place = pool.place(newer_than, this.random);
+            let connection = match tokio::time::timeout_at(this.deadline, place).await {
+                Err(_) | Ok(Err(_)) => {
+                    let text = format!("too many queries in flight to {}", pool.remote);
+                    return Err(Failed { text: text.into(), is_ours: true });
+                }
+                Ok(Ok(Place::There(connection))) => connection,
+                Ok(Ok(Place::New(connection))) => {
+                    carry(
+                        connection.clone(),
+                        pool.clone(),
+                        self.dialer.clone(),
+                        self.roots.clone(),
+                    );
+                    connection
+                }
+            };
+            let parked = {
+                let mut random = this.random.lock().unwrap_or_else(PoisonError::into_inner);
+                connection.park(this.wire, this.question, udp_limit, &mut random, Instant::now())
+            };
+            let mut ticket = match parked {
+                Ok(ticket) => ticket,
+                Err(ended) => match ended.text {
+                    // It could not be opened.
+                    text if !connection.was_established() => return Err(Failed::theirs(text)),
+                    // It ended between the choice and now, and has left the pool.
+                    _ => {
+                        newer_than = newer_than.max(connection.serial);
+                        continue;
+                    }
+                },
+            };
+            if let Some(socket) = connection.socket.get() {
+                let mut wire = this.wire.to_vec();
+                wire[..2].copy_from_slice(&ticket.id.to_be_bytes());
+                let mut sent = socket.send(&wire).await;
+                if let Err(error) = &sent
+                    && error.kind() == io::ErrorKind::ConnectionRefused
+                {
+                    // What an earlier datagram met; it hides behind the next call.
+                    let text = connection.words(&format!("read: {}", words(error)));
+                    connection.fail(&text, Some(ticket.id));
+                    sent = socket.send(&wire).await;
+                }
+                if let Err(error) = sent {
+                    let text = connection.words(&format!("write: {}", words(&error)));
+                    return Err(Failed::theirs(text.replacen("read", "write", 1).into()));
+                }
+            }
+            let result = ticket.wait(this.deadline).await;
+            let is_reused = ticket.is_reused;
+            drop(ticket);
+            pool.left(&connection);
+            match result {
+                Ok(reply) => return Ok(reply),
+                Err(Failure::Closed(_)) if is_reused && stale < MOST_STALE => {
+                    stale += 1;
+                    newer_than = pool.last_serial();
+                }
+                Err(Failure::Closed(text) | Failure::Response(text)) => {
+                    return Err(Failed::theirs(text));
+                }
+            }
+        }
+    }
+}
+
+impl Failed {
+    fn theirs(text: Box<str>) -> Failed {
+        Failed { text, is_ours: false }
+    }
+}

@@ -1,0 +1,217 @@
+//! The connections to one upstream over one transport, shared by all who ask there.
+//!
+//! Owns the list of connections and the queue of queries that wait for a place. Opens nothing
+//! itself: it says when a connection must be opened.
+
+use super::connection::Connection;
+use super::limits::{Choice, Limits, Seen, choose};
+use crate::dns::Transport;
+use crate::metrics::{Counter, Registry, names};
+use crate::plugin::forward::Keeping;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// The connections to one upstream over one transport.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// Towards metrics and error texts: `IP:port`.
+    pub(super) remote: Box<str>,
+    /// Over what.
+    pub(super) transport: Transport,
+    /// Messages that nobody asked for, or that answer another question.
+    pub(super) ignored: Counter,
+    limits: Limits,
+    keeping: Keeping,
+    inner: Mutex<Inner>,
+    queued: AtomicUsize,
+    freed: Notify,
+    hits: Counter,
+    misses: Counter,
+    overload: Counter,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    connections: Vec<Arc<Connection>>,
+    last_serial: u64,
+}
+
+/// A connection for a query.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// One that is there, or being established.
+    There(Arc<Connection>),
+    /// A new one, which the caller must open.
+    New(Arc<Connection>),
+}
+
+/// All bounds are reached: the query fails at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Overload;
+
+impl Pool {
+    /// Without connections.
+    pub(super) fn new(
+        remote: &str,
+        transport: Transport,
+        limits: Limits,
+        keeping: Keeping,
+        metrics: &Registry,
+    ) -> Pool {
+        let word = match transport {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tcp-tls",
+        };
+        let labels = ["forward", remote, word];
+        Pool {
+            remote: remote.into(),
+            transport,
+            ignored: metrics.counter(&names::UPSTREAM_IGNORED, &[remote, word]),
+            limits,
+            keeping,
+            inner: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            freed: Notify::new(),
+            hits: metrics.counter(&names::PROXY_CONN_CACHE_HITS, &labels),
+            misses: metrics.counter(&names::PROXY_CONN_CACHE_MISSES, &labels),
+            overload: metrics.counter(&names::UPSTREAM_OVERLOAD, &[remote, word]),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How connections are kept.
+    pub(super) fn keeping(&self) -> &Keeping {
+        &self.keeping
+    }
+
+    /// The number of the newest connection.
+    pub(super) fn last_serial(&self) -> u64 {
+        self.inner().last_serial
+    }
+
+    /// The number of connections, those that end included.
+    pub(super) fn count(&self) -> usize {
+        self.inner().connections.len()
+    }
+
+    /// A connection with a free place, newer than the one with serial `newer_than`; waits in the
+    /// queue when there is none. Drop the future when the deadline is over.
+    pub(super) async fn place(
+        &self,
+        newer_than: u64,
+        random: &Mutex<StdRng>,
+    ) -> Result<Place, Overload> {
+        if let Some(place) = self.try_place(newer_than, random) {
+            return Ok(place);
+        }
+        let queued = Queued::enter(self)?;
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(place) = self.try_place(newer_than, random) {
+                drop(queued);
+                return Ok(place);
+            }
+            freed.await;
+        }
+    }
+
+    fn try_place(&self, newer_than: u64, random: &Mutex<StdRng>) -> Option<Place> {
+        let now = Instant::now();
+        let mut inner = self.inner();
+        let seen = inner.connections.iter().map(|connection| Seen {
+            load: connection.load(),
+            serial: connection.serial,
+            is_usable: connection.is_usable(now),
+        });
+        match choose(seen, newer_than, &self.limits) {
+            Choice::Take(place) => {
+                self.hits.increment();
+                inner.connections.get(place).cloned().map(Place::There)
+            }
+            Choice::Open => {
+                self.misses.increment();
+                inner.last_serial += 1;
+                let mut age = self.keeping.max_age.unwrap_or(self.limits.age);
+                if self.keeping.max_age.is_none() {
+                    // Connections made together shall not end together.
+                    let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
+                    age = age.mul_f64(random.random_range(0.75..=1.0));
+                }
+                let connection = Arc::new(Connection::new(
+                    inner.last_serial,
+                    self.transport,
+                    &self.remote,
+                    &self.limits,
+                    self.keeping.expire,
+                    age,
+                    now,
+                ));
+                inner.connections.push(connection.clone());
+                Some(Place::New(connection))
+            }
+            Choice::Full => None,
+        }
+    }
+
+    /// Forgets a connection that has ended.
+    pub(super) fn remove(&self, serial: u64) {
+        self.inner().connections.retain(|connection| connection.serial != serial);
+        self.freed();
+    }
+
+    /// A query has left its connection: whoever waits may have the place. Keeps no more idle
+    /// connections than `max_idle_conns`.
+    pub(super) fn left(&self, connection: &Connection) {
+        self.freed();
+        let most = self.keeping.max_idle;
+        if most == 0 || connection.load() > 0 {
+            return;
+        }
+        let now = Instant::now();
+        let idle = self
+            .inner()
+            .connections
+            .iter()
+            .filter(|other| other.load() == 0 && other.is_usable(now))
+            .count();
+        if idle > most {
+            connection.retire();
+        }
+    }
+
+    fn freed(&self) {
+        if self.queued.load(Ordering::Acquire) > 0 {
+            self.freed.notify_one();
+        }
+    }
+}
+
+/// A place in the queue.
+struct Queued<'p>(&'p Pool);
+
+impl<'p> Queued<'p> {
+    fn enter(pool: &'p Pool) -> Result<Queued<'p>, Overload> {
+        let queued = Queued(pool);
+        if pool.queued.fetch_add(1, Ordering::AcqRel) >= pool.limits.queued {
+            pool.overload.increment();
+            return Err(Overload);
+        }
+        Ok(queued)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,1 @@
+//! Exchanges against a scripted upstream on the loopback.

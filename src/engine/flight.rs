@@ -24,14 +24,20 @@ pub struct FlightKey(Box<[u8]>);
 
 impl FlightKey {
     /// The key of `query` towards the upstreams that `target` (a number unique among those alive)
-    /// stands for.
-    pub fn new(target: usize, transport: Transport, query: &Query<'_>) -> FlightKey {
+    /// stands for; `udp_limit` is the greatest datagram in octets that the client takes.
+    pub fn new(
+        target: usize,
+        transport: Transport,
+        udp_limit: u16,
+        query: &Query<'_>,
+    ) -> FlightKey {
         let wire = query.wire();
         let name = query.name().as_bytes();
         let behind = wire.get(12 + name.len()..).unwrap_or_default();
-        let mut key = Vec::with_capacity(9 + wire.len());
+        let mut key = Vec::with_capacity(11 + wire.len());
         key.extend_from_slice(&target.to_ne_bytes());
         key.push(transport as u8);
+        key.extend_from_slice(&udp_limit.to_ne_bytes());
         key.extend_from_slice(wire.get(2..12).unwrap_or_default());
         key.extend_from_slice(name);
         key.extend_from_slice(behind);
@@ -126,7 +132,7 @@ mod tests {
     }
 
     fn key(name: &str, id: u16) -> FlightKey {
-        FlightKey::new(1, Transport::Udp, &query(name, id))
+        FlightKey::new(1, Transport::Udp, 512, &query(name, id))
     }
 
     #[test]
@@ -147,15 +153,16 @@ mod tests {
         let mut no_recursion = Query::new(base.name(), RecordType::A, Class::IN, false);
         no_recursion.set_id(1);
         for key in [
-            FlightKey::new(1, Transport::Udp, &base),
-            FlightKey::new(2, Transport::Udp, &base),
-            FlightKey::new(1, Transport::Tcp, &base),
-            FlightKey::new(1, Transport::Udp, &query("b.test.", 1)),
-            FlightKey::new(1, Transport::Udp, &no_recursion),
+            FlightKey::new(1, Transport::Udp, 512, &base),
+            FlightKey::new(2, Transport::Udp, 512, &base),
+            FlightKey::new(1, Transport::Tcp, 512, &base),
+            FlightKey::new(1, Transport::Udp, 512, &query("b.test.", 1)),
+            FlightKey::new(1, Transport::Udp, 512, &no_recursion),
+            FlightKey::new(1, Transport::Udp, 1232, &base),
         ] {
             assert_eq!(flights.join(&key, || ()), Role::Leader);
         }
-        assert_eq!(flights.count(), 5);
+        assert_eq!(flights.count(), 6);
     }
 
     #[test]

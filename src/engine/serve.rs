@@ -237,6 +237,11 @@ impl Parked {
         }
     }
 
+    /// Ends it here: SERVFAIL, whatever the handlers still wanted.
+    pub fn give_up(&mut self) {
+        self.response.fail(Rcode::SERVFAIL, None);
+    }
+
     fn pass(
         &mut self,
         means: &mut Means<'_>,

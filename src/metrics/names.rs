@@ -382,6 +382,65 @@ pub static LOG_LINES_DROPPED: Desc = desc(
     "Counter of log lines dropped because the writer was behind.",
 );
 
+// Bounds and losses of the servers.
+
+/// Queries answered at once because a bound was reached, by what piled up: `parked` (queries that
+/// wait), `refresh` (refreshes under way).
+pub static QUERIES_SHED: Desc = desc(
+    "nodens_queries_shed_total",
+    &["reason"],
+    Kind::Counter,
+    "Counter of queries failed at once because too many were waiting.",
+);
+
+/// Queries that joined a question in flight.
+pub static QUERIES_JOINED: Desc = desc(
+    "nodens_queries_joined_total",
+    &[],
+    Kind::Counter,
+    "Counter of queries that waited for a question already asked upstream.",
+);
+
+/// Messages without reply: no queries, or too short.
+pub static MESSAGES_IGNORED: Desc = desc(
+    "nodens_messages_ignored_total",
+    &[],
+    Kind::Counter,
+    "Counter of received messages that are no queries.",
+);
+
+/// UDP replies that the kernel did not take.
+pub static REPLIES_LOST: Desc = desc(
+    "nodens_udp_replies_lost_total",
+    &[],
+    Kind::Counter,
+    "Counter of UDP replies that could not be sent.",
+);
+
+/// TCP connections closed at once because there were too many.
+pub static CONNECTIONS_REFUSED: Desc = desc(
+    "nodens_tcp_connections_refused_total",
+    &[],
+    Kind::Counter,
+    "Counter of TCP connections closed because too many were open.",
+);
+
+/// Failed accepts.
+pub static ACCEPT_ERRORS: Desc = desc(
+    "nodens_tcp_accept_errors_total",
+    &[],
+    Kind::Counter,
+    "Counter of errors while accepting TCP connections.",
+);
+
+/// TCP connections closed because the client did not read its replies.
+pub static SLOW_READERS: Desc = desc(
+    "nodens_tcp_slow_readers_total",
+    &[],
+    Kind::Counter,
+    "Counter of TCP connections closed because the client did not take its replies.",
+);
+
 /// What is shown from the start, at 0, without any directive asking for it.
 pub static ALWAYS: &[&Desc] = &[
     &PANICS,
@@ -393,4 +452,10 @@ pub static ALWAYS: &[&Desc] = &[
     &HOSTS_RELOAD,
     &SCRAPES_IN_FLIGHT,
     &LOG_LINES_DROPPED,
+    &QUERIES_JOINED,
+    &MESSAGES_IGNORED,
+    &REPLIES_LOST,
+    &CONNECTIONS_REFUSED,
+    &ACCEPT_ERRORS,
+    &SLOW_READERS,
 ];

@@ -1,0 +1,39 @@
+//! What the listeners count.
+
+use crate::metrics::{Counter, Registry, names};
+
+/// The handles, found once.
+#[derive(Debug, Clone)]
+pub(super) struct Counters {
+    /// Queries failed at once because too many waited.
+    pub(super) shed_parked: Counter,
+    /// Refreshes given up because too many were under way.
+    pub(super) shed_refresh: Counter,
+    /// Queries that joined a question in flight.
+    pub(super) joined: Counter,
+    /// Messages that are no queries.
+    pub(super) ignored: Counter,
+    /// UDP replies that the kernel did not take.
+    pub(super) lost: Counter,
+    /// Connections closed at once.
+    pub(super) refused: Counter,
+    /// Failed accepts.
+    pub(super) accept_errors: Counter,
+    /// Connections whose client did not read.
+    pub(super) slow_readers: Counter,
+}
+
+impl Counters {
+    pub(super) fn new(metrics: &Registry) -> Counters {
+        Counters {
+            shed_parked: metrics.counter(&names::QUERIES_SHED, &["parked"]),
+            shed_refresh: metrics.counter(&names::QUERIES_SHED, &["refresh"]),
+            joined: metrics.counter(&names::QUERIES_JOINED, &[]),
+            ignored: metrics.counter(&names::MESSAGES_IGNORED, &[]),
+            lost: metrics.counter(&names::REPLIES_LOST, &[]),
+            refused: metrics.counter(&names::CONNECTIONS_REFUSED, &[]),
+            accept_errors: metrics.counter(&names::ACCEPT_ERRORS, &[]),
+            slow_readers: metrics.counter(&names::SLOW_READERS, &[]),
+        }
+    }
+}

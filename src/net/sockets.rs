@@ -1,0 +1,252 @@
+//! Binding the listening sockets, with errors in Go's words.
+//!
+//! Every worker has sockets of its own on every address (SO_REUSEPORT), so that the kernel spreads
+//! clients over workers and a successor can bind before its predecessor goes.
+
+use crate::corefile::{KeyTransport, system_error_text};
+use crate::engine::Server;
+use crate::sys::{interfaces, udp};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsFd;
+
+/// Why an address cannot be listened on, in Go's words: `Listen: listen tcp 127.0.0.1:53: bind:
+/// address already in use`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ListenError(pub String);
+
+/// Connections that the kernel keeps for us until they are accepted, at most.
+const BACKLOG: i32 = 4096;
+
+/// Octets of datagrams that the kernel is asked to keep for us; `net.core.rmem_max` bounds it.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Tries to find a port that is free for TCP and UDP when the Corefile says port 0.
+const PORT_TRIES: usize = 8;
+
+/// What a listener is known by over reloads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Address {
+    pub(super) transport: KeyTransport,
+    pub(super) host: Option<String>,
+    pub(super) port: u16,
+}
+
+impl Address {
+    pub(super) fn of(server: &Server) -> Address {
+        Address { transport: server.transport, host: server.host.clone(), port: server.port }
+    }
+
+    /// As Go shows it: `127.0.0.1:53`, `[::1]:53`, `:53`.
+    fn shown(&self) -> String {
+        match &self.host {
+            Some(host) if host.contains(':') => format!("[{host}]:{}", self.port),
+            Some(host) => format!("{host}:{}", self.port),
+            None => format!(":{}", self.port),
+        }
+    }
+
+    fn has_udp(&self) -> bool {
+        self.transport == KeyTransport::Dns
+    }
+
+    /// The addresses to try, in order: all addresses means both families on one socket where the
+    /// kernel can do that, else IPv4 alone. As in Go this also holds for `0.0.0.0` and `::`.
+    fn candidates(&self) -> Result<Vec<SocketAddr>, String> {
+        let everywhere = vec![
+            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.port),
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.port),
+        ];
+        let Some(host) = &self.host else { return Ok(everywhere) };
+        let (address, zone) = match host.split_once('%') {
+            Some((address, zone)) => (address, Some(zone)),
+            None => (host.as_str(), None),
+        };
+        match address.parse() {
+            Ok(IpAddr::V6(v6)) if zone.is_some() => {
+                let scope = zone.and_then(interfaces::index);
+                let scope = scope.ok_or_else(|| "no such network interface".to_owned())?;
+                Ok(vec![SocketAddr::V6(SocketAddrV6::new(v6, self.port, 0, scope))])
+            }
+            Ok(ip) if ip.is_unspecified() => Ok(everywhere),
+            Ok(ip) => Ok(vec![SocketAddr::new(ip, self.port)]),
+            Err(_) => Err(format!("lookup {host}: no such host")),
+        }
+    }
+}
+
+/// One worker's sockets of one address.
+pub(super) struct Bound {
+    pub(super) address: Address,
+    /// The address and port really bound.
+    pub(super) local: SocketAddr,
+    pub(super) tcp: std::net::TcpListener,
+    pub(super) udp: Option<std::net::UdpSocket>,
+}
+
+/// Binds `address` for `copies` workers. Nothing listens before all are bound.
+pub(super) fn bind(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError> {
+    if address.transport == KeyTransport::Quic {
+        return Err(ListenError("ListenPacket: quic: tls.Config not set".to_owned()));
+    }
+    let mut tries = if address.port == 0 { PORT_TRIES } else { 1 };
+    loop {
+        match bind_once(address, copies) {
+            Err(_) if tries > 1 => tries -= 1,
+            result => return result,
+        }
+    }
+}
+
+fn bind_once(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError> {
+    let listen = |text: &str| ListenError(format!("Listen: listen tcp {}: {text}", address.shown()));
+    let packet =
+        |text: &str| ListenError(format!("ListenPacket: listen udp {}: {text}", address.shown()));
+    let candidates = address.candidates().map_err(|text| listen(&text))?;
+    let (first, mut local) = open_first(&candidates, Type::STREAM).map_err(|text| listen(&text))?;
+    if local.port() == 0 {
+        let chosen = first.local_addr().ok().and_then(|chosen| chosen.as_socket());
+        local.set_port(chosen.map_or(0, |chosen| chosen.port()));
+    }
+    let mut streams = vec![first];
+    for _ in 1..copies {
+        streams.push(open(local, Type::STREAM).map_err(|text| listen(&text))?);
+    }
+    let mut datagrams = Vec::new();
+    if address.has_udp() {
+        for _ in 0..copies {
+            datagrams.push(open(local, Type::DGRAM).map_err(|text| packet(&text))?);
+        }
+    }
+    let mut bound = Vec::with_capacity(copies);
+    let mut datagrams = datagrams.into_iter();
+    for stream in streams {
+        stream.listen(BACKLOG).map_err(|error| listen(&system("listen", &error)))?;
+        bound.push(Bound {
+            address: address.clone(),
+            local,
+            tcp: stream.into(),
+            udp: datagrams.next().map(Into::into),
+        });
+    }
+    Ok(bound)
+}
+
+fn open_first(candidates: &[SocketAddr], kind: Type) -> Result<(Socket, SocketAddr), String> {
+    let mut first_error = None;
+    for candidate in candidates {
+        match open(*candidate, kind) {
+            Ok(socket) => return Ok((socket, *candidate)),
+            Err(text) => {
+                first_error.get_or_insert(text);
+            }
+        }
+        // Only a kernel without IPv6 makes the second candidate right; a port in use is an error.
+        if socket_possible(*candidate) {
+            break;
+        }
+    }
+    Err(first_error.unwrap_or_else(|| "no address".to_owned()))
+}
+
+/// Whether a socket of the candidate's family can be bound at all here.
+fn socket_possible(candidate: SocketAddr) -> bool {
+    let any = SocketAddr::new(candidate.ip(), 0);
+    Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))
+        .and_then(|socket| socket.bind(&any.into()))
+        .is_ok()
+}
+
+fn open(at: SocketAddr, kind: Type) -> Result<Socket, String> {
+    let domain = Domain::for_address(at);
+    let socket = Socket::new(domain, kind, None).map_err(|error| system("socket", &error))?;
+    prepare(&socket, at, kind).map_err(|error| system("setsockopt", &error))?;
+    socket.bind(&at.into()).map_err(|error| system("bind", &error))?;
+    Ok(socket)
+}
+
+fn prepare(socket: &Socket, at: SocketAddr, kind: Type) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_port(true)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(!at.ip().is_unspecified())?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    } else {
+        // Best effort: bursts survive a busy moment.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        if at.ip().is_unspecified() {
+            udp::tell_destination(socket.as_fd(), at.is_ipv6())?;
+        }
+    }
+    Ok(())
+}
+
+fn system(call: &str, error: &io::Error) -> String {
+    format!("{call}: {}", system_error_text(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(host: Option<&str>, port: u16) -> Address {
+        Address { transport: KeyTransport::Dns, host: host.map(str::to_owned), port }
+    }
+
+    #[test]
+    fn a_foreign_socket_is_told_in_go_s_words() {
+        let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = foreign.local_addr().unwrap().port();
+        let error = bind(&address(Some("127.0.0.1"), port), 2).err().unwrap();
+        assert_eq!(
+            error.0,
+            format!("Listen: listen tcp 127.0.0.1:{port}: bind: address already in use")
+        );
+        let foreign = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = foreign.local_addr().unwrap().port();
+        let error = bind(&address(Some("127.0.0.1"), port), 2).err().unwrap();
+        assert_eq!(
+            error.0,
+            format!("ListenPacket: listen udp 127.0.0.1:{port}: bind: address already in use")
+        );
+    }
+
+    #[test]
+    fn an_address_that_is_not_ours_is_told() {
+        let error = bind(&address(Some("203.0.113.77"), 5300), 1).err().unwrap();
+        assert_eq!(
+            error.0,
+            "Listen: listen tcp 203.0.113.77:5300: bind: cannot assign requested address"
+        );
+    }
+
+    #[test]
+    fn every_worker_gets_sockets_on_one_port() {
+        let bound = bind(&address(Some("127.0.0.1"), 0), 3).unwrap();
+        let port = bound[0].local.port();
+        assert_ne!(port, 0);
+        for one in &bound {
+            assert_eq!(one.tcp.local_addr().unwrap().port(), port);
+            assert_eq!(one.udp.as_ref().unwrap().local_addr().unwrap().port(), port);
+        }
+        assert!(bind(&address(Some("127.0.0.1"), port), 1).is_ok(), "a successor may bind");
+    }
+
+    #[test]
+    fn all_addresses_are_one_socket() {
+        let bound = bind(&address(None, 0), 1).unwrap();
+        assert!(bound[0].local.ip().is_unspecified());
+    }
+
+    #[test]
+    fn tls_without_a_certificate_is_plain_tcp_alone() {
+        let plain = Address { transport: KeyTransport::Tls, ..address(Some("127.0.0.1"), 0) };
+        assert!(bind(&plain, 1).unwrap()[0].udp.is_none());
+        let quic = Address { transport: KeyTransport::Quic, ..plain };
+        assert_eq!(bind(&quic, 1).err().unwrap().0, "ListenPacket: quic: tls.Config not set");
+    }
+}

@@ -4,8 +4,17 @@
 //! message means is the engine's and the plugins' to say.
 
 mod clock;
+mod counters;
+mod drive;
+mod sockets;
+mod tcp;
+mod udp;
 pub mod upstream;
+mod worker;
 mod workers;
 
 pub use clock::Clock;
-pub use workers::{Equipment, ListenError, Workers, can_listen, default_workers};
+pub use sockets::ListenError;
+pub use tcp::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
+pub use worker::{PARKED_MOST, REFRESHES_MOST};
+pub use workers::{Equipment, WORKERS_MOST, Workers, can_listen, default_workers};

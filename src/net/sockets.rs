@@ -101,7 +101,8 @@ pub(super) fn bind(address: &Address, copies: usize) -> Result<Vec<Bound>, Liste
 }
 
 fn bind_once(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError> {
-    let listen = |text: &str| ListenError(format!("Listen: listen tcp {}: {text}", address.shown()));
+    let listen =
+        |text: &str| ListenError(format!("Listen: listen tcp {}: {text}", address.shown()));
     let packet =
         |text: &str| ListenError(format!("ListenPacket: listen udp {}: {text}", address.shown()));
     let candidates = address.candidates().map_err(|text| listen(&text))?;

@@ -1,11 +1,32 @@
 //! The worker threads: started once, given each new snapshot, drained at the end.
+//!
+//! Owns the threads and which addresses are bound. Everything here blocks, briefly: it is for the
+//! thread that loads Corefiles and takes signals, never for a worker's own.
 
 use super::Clock;
+use super::sockets::{Address, Bound, ListenError, bind};
+use super::upstream::Shared;
+use super::worker::{Command, Node, Worker, run};
 use crate::engine::Snapshot;
-use crate::metrics::Registry;
+use crate::metrics::{self, Registry};
 use crate::plugin::Journal;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+/// The most workers: beyond, a node-local server gains nothing and buffers add up.
+pub const WORKERS_MOST: usize = 16;
+
+/// How often a drain looks.
+const DRAIN_LOOK: Duration = Duration::from_millis(2);
 
 /// What the workers use for their whole life.
 #[derive(Clone)]
@@ -21,55 +42,161 @@ pub struct Equipment {
     pub journal: Arc<dyn Journal>,
 }
 
-/// Why an address cannot be listened on, in Go's words: `Listen: listen tcp 127.0.0.1:53: bind:
-/// address already in use`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ListenError(pub String);
-
 /// The threads that serve queries.
-pub struct Workers {}
+pub struct Workers {
+    node: Arc<Node>,
+    hands: Vec<mpsc::UnboundedSender<Command>>,
+    threads: Vec<JoinHandle<()>>,
+    /// The addresses that are bound, with what port 0 became.
+    bound: Mutex<Vec<(Address, SocketAddr)>>,
+}
 
-/// The number of workers when nobody says another: the cores this process may use, with a bound.
+/// The number of workers when nobody says another: the cores this process may use, at most
+/// [`WORKERS_MOST`].
 pub fn default_workers() -> usize {
-    todo!()
+    thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MOST)
 }
 
 /// Whether `host` (`None`: all addresses) and `port` can be listened on by UDP and TCP now.
 pub fn can_listen(host: Option<&str>, port: &str) -> Result<(), ListenError> {
-    let _ = (host, port);
-    todo!()
+    let port = port.parse().map_err(|_| ListenError(format!("address {port}: invalid port")))?;
+    let transport = crate::corefile::KeyTransport::Dns;
+    bind(&Address { transport, host: host.map(str::to_owned), port }, 1).map(drop)
 }
 
 impl Workers {
     /// Binds every address of `snapshot`, then starts the threads and serves.
     pub fn start(equipment: Equipment, snapshot: Arc<Snapshot>) -> Result<Workers, ListenError> {
-        let _ = (equipment, snapshot);
-        todo!()
+        let count = equipment.workers.max(1);
+        let node = Arc::new(Node::new());
+        let upstreams = Shared::new(&equipment.metrics, count);
+        let mut workers = Workers {
+            node: node.clone(),
+            hands: Vec::with_capacity(count),
+            threads: Vec::with_capacity(count),
+            bound: Mutex::default(),
+        };
+        let sockets = workers.bind_missing(&snapshot, count)?;
+        for number in 0..count {
+            let system = |error: std::io::Error| ListenError(format!("worker {number}: {error}"));
+            let runtime =
+                runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
+            let (hand, commands) = mpsc::unbounded_channel();
+            let (equipment, node) = (equipment.clone(), node.clone());
+            let upstreams = upstreams.clone();
+            let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                metrics::enter_worker(number + 1);
+                LocalSet::new().block_on(&runtime, async move {
+                    run(Rc::new(Worker::new(equipment, node, upstreams, number)), commands).await;
+                });
+            });
+            workers.hands.push(hand);
+            workers.threads.push(thread.map_err(system)?);
+        }
+        workers.hand_out(&snapshot, sockets);
+        Ok(workers)
     }
 
     /// Binds the addresses that `snapshot` adds, then serves by it. Returns when every worker
     /// does; addresses that are gone are closed after what they had received is answered. After an
-    /// error nothing has changed. Blocks: not for an async context's own thread of a worker.
+    /// error nothing has changed.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Result<(), ListenError> {
-        let _ = snapshot;
-        todo!()
+        let sockets = self.bind_missing(&snapshot, self.hands.len())?;
+        self.hand_out(&snapshot, sockets);
+        Ok(())
     }
 
-    /// Answers or parks what has been received and closes the listening sockets.
+    /// Answers or parks what has been received and closes the listening sockets. Connections end
+    /// when their replies are out.
     pub fn stop_reading(&self) {
-        todo!()
+        self.tell(|_, done| Command::StopReading { done });
+        self.lock().clear();
     }
 
-    /// Waits until no query is parked and no reply unsent, `longest` at most; true when all are
-    /// gone. Blocks.
+    /// Waits until no query is parked and no connection open, `longest` at most; true when all are
+    /// gone. For after [`Workers::stop_reading`].
     pub fn drain(&self, longest: Duration) -> bool {
-        let _ = longest;
-        todo!()
+        let end = Instant::now() + longest;
+        loop {
+            let parked = self.node.parked.load(Ordering::Relaxed);
+            let open = self.node.connections.load(Ordering::Relaxed);
+            if parked == 0 && open == 0 {
+                return true;
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::sleep(DRAIN_LOOK);
+        }
     }
 
     /// Ends the threads.
     pub fn join(self) {
-        todo!()
+        for hand in &self.hands {
+            // A worker that is gone already needs no telling.
+            let _ = hand.send(Command::Stop);
+        }
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+
+    /// Queries that wait for upstreams now.
+    pub fn parked(&self) -> usize {
+        self.node.parked.load(Ordering::Relaxed)
+    }
+
+    /// The addresses being listened on, in the order they were bound.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.lock().iter().map(|(_, local)| *local).collect()
+    }
+
+    /// Sockets for the addresses that are not bound yet: for each worker one set.
+    fn bind_missing(
+        &self,
+        snapshot: &Snapshot,
+        copies: usize,
+    ) -> Result<Vec<Vec<Bound>>, ListenError> {
+        let known: HashSet<Address> = self.lock().iter().map(|(known, _)| known.clone()).collect();
+        let mut sets: Vec<Vec<Bound>> = (0..copies).map(|_| Vec::new()).collect();
+        for server in &snapshot.servers {
+            let address = Address::of(server);
+            if known.contains(&address) {
+                continue;
+            }
+            for (set, bound) in sets.iter_mut().zip(bind(&address, copies)?) {
+                set.push(bound);
+            }
+        }
+        Ok(sets)
+    }
+
+    fn hand_out(&self, snapshot: &Arc<Snapshot>, mut sockets: Vec<Vec<Bound>>) {
+        let wanted: HashSet<Address> = snapshot.servers.iter().map(Address::of).collect();
+        let mut known = self.lock();
+        known.retain(|(address, _)| wanted.contains(address));
+        let new = sockets.first().into_iter().flatten();
+        known.extend(new.map(|bound| (bound.address.clone(), bound.local)));
+        drop(known);
+        self.tell(|worker, done| Command::Publish {
+            snapshot: snapshot.clone(),
+            bound: std::mem::take(&mut sockets[worker]),
+            done,
+        });
+    }
+
+    /// Gives every worker its command and waits until all have done it.
+    fn tell(&self, mut command: impl FnMut(usize, std::sync::mpsc::Sender<()>) -> Command) {
+        let (done, all_done) = channel();
+        for (worker, hand) in self.hands.iter().enumerate() {
+            // A worker that is gone drops the command and its `done`.
+            let _ = hand.send(command(worker, done.clone()));
+        }
+        drop(done);
+        while all_done.recv().is_ok() {}
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Address, SocketAddr)>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

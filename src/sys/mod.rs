@@ -2,5 +2,6 @@
 
 pub mod errors;
 pub mod interfaces;
+pub mod readiness;
 pub mod signals;
 pub mod udp;

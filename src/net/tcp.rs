@@ -1,0 +1,346 @@
+//! Connections in: framing, pipelining, and what a client may do to us.
+//!
+//! One task per connection. Queries that hit are answered as they are read, those that wait are
+//! tasks whose replies join the connection's unsent octets in whatever order they come (RFC 7766
+//! §6.2.1.1). Nothing is read while too much is unsent or waits: a client that does not read
+//! holds up itself alone.
+
+use super::worker::{Listener, PARKED_MOST, Permit, Worker};
+use crate::dns::{Response, Transport};
+use crate::engine::{Arrival, Parked, Silence, Step, arrive};
+use crate::plugin::{Client, Timeouts};
+use crate::sys::errors::is_exhausted;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{consume_budget, spawn_local, yield_now};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Octets read by one system call, at most.
+pub(super) const READ_OCTETS: usize = 16 * 1024;
+
+/// The most connections of one worker; one beyond is closed at once.
+pub const CONNECTIONS_PER_WORKER_MOST: usize = 2_048;
+
+/// The most queries of one connection that wait; beyond, nothing is read until one is answered.
+pub const WAITING_PER_CONNECTION_MOST: usize = 64;
+
+/// Unsent octets of one connection beyond which nothing is read.
+pub const UNSENT_MOST: usize = 64 * 1024;
+
+/// Buffers of a connection are given back when they are empty and larger than this.
+const KEPT_OCTETS: usize = 4 * 1024;
+
+/// The pause after running out of descriptors.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a connection that waits for upstreams alone looks at itself.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// What a connection's task and those of its waiting queries share.
+#[derive(Default)]
+struct Connection {
+    unsent: RefCell<Vec<u8>>,
+    waiting: Cell<usize>,
+    wake: tokio::sync::Notify,
+}
+
+impl Connection {
+    fn push(&self, reply: &[u8]) {
+        let mut unsent = self.unsent.borrow_mut();
+        // A reply is at most 65535 octets (ReplyLimits::stream).
+        let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
+        unsent.extend_from_slice(&length.to_be_bytes());
+        unsent.extend_from_slice(&reply[..usize::from(length)]);
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.get() >= WAITING_PER_CONNECTION_MOST
+            || self.unsent.borrow().len() >= UNSENT_MOST
+    }
+}
+
+/// Accepts until its task is aborted; no error ends it.
+pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: TcpListener) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => {
+                if worker.connections.get() >= CONNECTIONS_PER_WORKER_MOST {
+                    worker.counters.refused.increment();
+                    continue;
+                }
+                spawn_local(connection(worker.clone(), listener.clone(), stream, peer));
+            }
+            Err(error) => {
+                worker.counters.accept_errors.increment();
+                match is_exhausted(&error) {
+                    true => sleep(EXHAUSTED_PAUSE).await,
+                    false => yield_now().await,
+                }
+            }
+        }
+        consume_budget().await;
+    }
+}
+
+/// Counts a connection while it is open.
+struct Open(Rc<Worker>, #[allow(dead_code)] Option<Permit>);
+
+impl Open {
+    fn new(worker: &Rc<Worker>) -> Open {
+        worker.connections.set(worker.connections.get() + 1);
+        Open(worker.clone(), Permit::take(&worker.node.connections, usize::MAX))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}
+
+async fn connection(
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let _open = Open::new(&worker);
+    // Replies are small and complete; without this they wait for acknowledgements.
+    let _ = stream.set_nodelay(true);
+    let Ok(local) = stream.local_addr() else { return };
+    let canonical =
+        |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let client =
+        Client { address: canonical(peer), local: canonical(local), transport: Transport::Tcp };
+    let mut reader = Reader { worker: &worker, listener: &listener, client, partial: Vec::new() };
+    let shared = Rc::new(Connection::default());
+    let timeouts =
+        listener.with_serving(|serving| serving.snapshot.servers[serving.server].timeouts);
+    let mut clock = Patience::new(timeouts.unwrap_or_default());
+    let mut alarm = pin!(sleep_until(clock.deadline(&shared)));
+    let mut more_to_read = true;
+    loop {
+        if !matches!(send(&stream, &shared, &mut clock), Ok(())) {
+            return;
+        }
+        if !shared.is_full() && reader.has_frame() {
+            // Held back while the connection was full.
+            reader.serve_frames(&shared, &mut clock);
+            continue;
+        }
+        more_to_read &= !listener.is_closed();
+        let unsent = !shared.unsent.borrow().is_empty();
+        if !more_to_read && !unsent && shared.waiting.get() == 0 {
+            return;
+        }
+        let interest = match (more_to_read && !shared.is_full(), unsent) {
+            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+            (true, false) => Some(Interest::READABLE),
+            (false, true) => Some(Interest::WRITABLE),
+            (false, false) => None,
+        };
+        let ready = async {
+            match interest {
+                Some(interest) => stream.ready(interest).await.map(|ready| ready.is_readable()),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            readable = ready => match readable {
+                Ok(true) if more_to_read => match reader.read(&stream, &shared, &mut clock) {
+                    Ok(more) => more_to_read = more,
+                    Err(_) => return,
+                },
+                Ok(_) => {}
+                Err(_) => return,
+            },
+            () = shared.wake.notified() => {}
+            () = listener.changed.notified() => {}
+            () = &mut alarm => {
+                let deadline = clock.deadline(&shared);
+                if deadline <= Instant::now() {
+                    if unsent {
+                        worker.counters.slow_readers.increment();
+                    }
+                    return;
+                }
+                alarm.as_mut().reset(deadline);
+            }
+        }
+        if alarm.deadline() > clock.deadline(&shared) {
+            alarm.as_mut().reset(clock.deadline(&shared));
+        }
+        consume_budget().await;
+    }
+}
+
+/// When a connection has lasted too long.
+struct Patience {
+    timeouts: Timeouts,
+    /// Whether a whole query has come.
+    spoken: bool,
+    /// When the last query came or the last reply was sent.
+    active: Instant,
+}
+
+impl Patience {
+    fn new(timeouts: Timeouts) -> Patience {
+        Patience { timeouts, spoken: false, active: Instant::now() }
+    }
+
+    /// While replies are unsent, the time that the client has to take some; while queries wait,
+    /// none; else until the next query must be complete.
+    fn deadline(&self, connection: &Connection) -> Instant {
+        let lasts = if !connection.unsent.borrow().is_empty() {
+            self.timeouts.write
+        } else if connection.waiting.get() > 0 {
+            return Instant::now() + LOOK;
+        } else if self.spoken {
+            self.timeouts.idle
+        } else {
+            self.timeouts.read
+        };
+        self.active + lasts
+    }
+}
+
+/// Sends what the client takes now.
+fn send(stream: &TcpStream, connection: &Connection, clock: &mut Patience) -> io::Result<()> {
+    let mut unsent = connection.unsent.borrow_mut();
+    let mut sent = 0;
+    while sent < unsent.len() {
+        match stream.try_write(&unsent[sent..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    if sent > 0 {
+        clock.active = Instant::now();
+    }
+    match sent == unsent.len() {
+        true if unsent.capacity() > KEPT_OCTETS => *unsent = Vec::new(),
+        true => unsent.clear(),
+        false => drop(unsent.drain(..sent)),
+    }
+    Ok(())
+}
+
+/// Octets into messages.
+struct Reader<'w> {
+    worker: &'w Rc<Worker>,
+    listener: &'w Rc<Listener>,
+    client: Client,
+    /// What was read and not yet served: part of a message, or messages held back.
+    partial: Vec<u8>,
+}
+
+impl Reader<'_> {
+    /// Reads once and serves the messages that are complete; false at the end of the stream.
+    fn read(
+        &mut self,
+        stream: &TcpStream,
+        connection: &Rc<Connection>,
+        clock: &mut Patience,
+    ) -> io::Result<bool> {
+        let mut scratch = self.worker.scratch.borrow_mut();
+        let count = match stream.try_read(&mut scratch) {
+            Ok(0) => return Ok(false),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        if self.partial.is_empty() {
+            let served = self.serve(&scratch[..count], connection, clock);
+            self.partial.extend_from_slice(&scratch[served..count]);
+        } else {
+            self.partial.extend_from_slice(&scratch[..count]);
+            drop(scratch);
+            self.serve_frames(connection, clock);
+        }
+        Ok(true)
+    }
+
+    fn has_frame(&self) -> bool {
+        first_frame(&self.partial).is_some()
+    }
+
+    fn serve_frames(&mut self, connection: &Rc<Connection>, clock: &mut Patience) {
+        let mut octets = std::mem::take(&mut self.partial);
+        let served = self.serve(&octets, connection, clock);
+        octets.drain(..served);
+        if !octets.is_empty() || octets.capacity() <= KEPT_OCTETS {
+            self.partial = octets;
+        }
+    }
+
+    /// Serves complete messages while there is room for their replies; how many octets that took.
+    fn serve(&self, octets: &[u8], connection: &Rc<Connection>, clock: &mut Patience) -> usize {
+        let mut served = 0;
+        let Some(serving) = self.listener.serving() else { return octets.len() };
+        let mut response = Response::new();
+        self.worker.with_means(&serving.snapshot, |means| {
+            while let Some(message) = first_frame(&octets[served..]) {
+                if connection.is_full() {
+                    break;
+                }
+                served += 2 + message.len();
+                let (snapshot, server) = (&serving.snapshot, serving.server);
+                match arrive(snapshot, server, message, self.client, &mut response, means) {
+                    Arrival::Reply => connection.push(&response.wire),
+                    Arrival::Silence(Silence::NotAQuery) => {
+                        self.worker.counters.ignored.increment();
+                        continue;
+                    }
+                    Arrival::Silence(Silence::Dropped(_)) => {}
+                    Arrival::Wait(parked, step) => self.park(connection, parked, step),
+                }
+                clock.spoken = true;
+                clock.active = Instant::now();
+            }
+        });
+        served
+    }
+
+    fn park(&self, connection: &Rc<Connection>, parked: Box<Parked>, step: Step) {
+        let permit = Permit::take(&self.worker.node.parked, PARKED_MOST);
+        let (worker, connection) = (self.worker.clone(), connection.clone());
+        connection.waiting.set(connection.waiting.get() + 1);
+        spawn_local(async move {
+            // Given back however the task ends: a connection must not wait for what is lost.
+            let slot = Slot(connection);
+            let reply = match permit {
+                Some(_held) => worker.answer(parked, step).await,
+                None => {
+                    worker.counters.shed_parked.increment();
+                    worker.shed(parked, step)
+                }
+            };
+            if let Some(reply) = reply {
+                slot.0.push(&reply.wire);
+            }
+        });
+    }
+}
+
+struct Slot(Rc<Connection>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+        self.0.wake.notify_one();
+    }
+}
+
+/// The first complete message behind its length (RFC 1035 §4.2.2).
+fn first_frame(octets: &[u8]) -> Option<&[u8]> {
+    let length = usize::from(u16::from_be_bytes([*octets.first()?, *octets.get(1)?]));
+    octets.get(2..2 + length)
+}

@@ -1,0 +1,203 @@
+//! Datagrams in, replies out, a batch at a time.
+//!
+//! A query that hits is answered in place: no allocation, no task, no await. One that must wait
+//! leaves as a task; its reply goes out with those that are ready at the same moment.
+
+use super::worker::{Listener, PARKED_MOST, Permit, Worker};
+use crate::dns::{Response, Transport};
+use crate::engine::{Arrival, Parked, Silence, Step, arrive};
+use crate::plugin::Client;
+use crate::sys::readiness;
+use crate::sys::udp::{Inbox, Outbox, Route};
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+use tokio::io::unix::AsyncFd;
+use tokio::task::{spawn_local, yield_now};
+
+/// Datagrams taken in by one system call, at most.
+const BATCH: usize = 64;
+
+/// Octets of a query that are looked at; what is longer is cut.
+const QUERY_OCTETS: usize = 4096;
+
+/// Batches taken in when an address is given up: what its socket can hold, and an end.
+const LAST_BATCHES: usize = 1024;
+
+/// A reply's buffer is kept for the next batch up to this many octets.
+const KEPT_OCTETS: usize = 4096;
+
+/// Buffers for batches, shared by all sockets of a worker.
+pub(super) struct Batch(RefCell<Buffers>);
+
+struct Buffers {
+    inbox: Inbox,
+    outbox: Outbox,
+    responses: Vec<Response>,
+    /// Whose reply stands in the response of the same place.
+    routes: Vec<Route>,
+}
+
+impl Batch {
+    pub(super) fn new() -> Batch {
+        Batch(RefCell::new(Buffers {
+            inbox: Inbox::new(BATCH, QUERY_OCTETS),
+            outbox: Outbox::new(BATCH),
+            responses: (0..BATCH).map(|_| Response::new()).collect(),
+            routes: Vec::with_capacity(BATCH),
+        }))
+    }
+}
+
+/// A UDP socket of one worker.
+pub(super) struct Port {
+    socket: AsyncFd<UdpSocket>,
+    local: SocketAddr,
+    wildcard: bool,
+    /// Replies of queries that waited, to be sent together.
+    outgoing: RefCell<Vec<(Vec<u8>, Route)>>,
+}
+
+impl Port {
+    /// For a socket bound to `local`.
+    pub(super) fn new(socket: UdpSocket, local: SocketAddr) -> io::Result<Port> {
+        Ok(Port {
+            socket: readiness::readable(socket)?,
+            local,
+            wildcard: local.ip().is_unspecified(),
+            outgoing: RefCell::default(),
+        })
+    }
+
+    /// Has the kernel give new datagrams to other sockets of this address (another worker's, a
+    /// successor's), while replies can still be sent: a connected socket takes its peer's only,
+    /// and nothing is sent from port 1 here.
+    pub(super) fn leave(&self) {
+        let nobody = match (self.wildcard, self.local.ip()) {
+            (false, ip) => ip,
+            (true, IpAddr::V4(_)) => IpAddr::from([127, 0, 0, 1]),
+            (true, IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        // When it fails, what still arrives is lost with the socket, as it would be anyway.
+        let _ = self.socket.get_ref().connect(SocketAddr::new(nobody, 1));
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
+
+    fn client(&self, route: &Route) -> Client {
+        let local = match route.local() {
+            Some(ip) => SocketAddr::new(ip, self.local.port()),
+            None => self.local,
+        };
+        Client { address: route.peer(), local, transport: Transport::Udp }
+    }
+
+    /// Sends a reply together with those that come up before this worker's next turn.
+    fn reply(self: &Rc<Port>, worker: &Rc<Worker>, reply: Vec<u8>, route: Route) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        outgoing.push((reply, route));
+        match outgoing.len() {
+            1 => {
+                let (port, worker) = (self.clone(), worker.clone());
+                spawn_local(async move { port.flush(&worker) });
+            }
+            BATCH.. => {
+                drop(outgoing);
+                self.flush(worker);
+            }
+            _ => {}
+        }
+    }
+
+    fn flush(&self, worker: &Worker) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        let mut buffers = worker.batch.0.borrow_mut();
+        let messages = outgoing.iter().map(|(reply, route)| (reply.as_slice(), route));
+        let sent = buffers.outbox.send(self.fd(), messages);
+        worker.counters.lost.add(sent.failed as u64);
+        outgoing.clear();
+    }
+}
+
+/// Serves a socket until its task is aborted.
+pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, port: Rc<Port>) {
+    loop {
+        let Ok(mut ready) = port.socket.readable().await else { return };
+        match receive(&worker, &listener, &port) {
+            // Emptied: a datagram from now on wakes us again, so nothing is asked in vain.
+            Ok(true) => ready.clear_ready(),
+            Ok(false) => {
+                drop(ready);
+                yield_now().await;
+            }
+            Err(error) => {
+                ready.clear_ready();
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    yield_now().await;
+                }
+            }
+        }
+    }
+}
+
+/// Takes in what the socket holds, without waiting.
+pub(super) fn drain(worker: &Rc<Worker>, listener: &Rc<Listener>, port: &Rc<Port>) {
+    for _ in 0..LAST_BATCHES {
+        if !matches!(receive(worker, listener, port), Ok(false)) {
+            return;
+        }
+    }
+}
+
+/// One batch: received, answered or parked, replied. True when the socket is empty.
+fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Result<bool> {
+    let mut buffers = worker.batch.0.borrow_mut();
+    let Buffers { inbox, outbox, responses, routes } = &mut *buffers;
+    let emptied = inbox.receive(port.fd(), port.wildcard)?;
+    let Some(serving) = listener.serving() else { return Ok(emptied) };
+    routes.clear();
+    worker.with_means(&serving.snapshot, |means| {
+        for slot in 0..inbox.count() {
+            let datagram = inbox.datagram(slot);
+            let client = port.client(&datagram.route);
+            let response = &mut responses[routes.len()];
+            let (snapshot, server) = (&serving.snapshot, serving.server);
+            match arrive(snapshot, server, datagram.bytes, client, response, means) {
+                Arrival::Reply => routes.push(datagram.route),
+                Arrival::Silence(Silence::NotAQuery) => worker.counters.ignored.increment(),
+                Arrival::Silence(Silence::Dropped(_)) => {}
+                Arrival::Wait(parked, step) => park(worker, port, datagram.route, parked, step),
+            }
+        }
+    });
+    let messages = responses.iter().map(|response| response.wire.as_slice()).zip(routes.iter());
+    let sent = outbox.send(port.fd(), messages);
+    worker.counters.lost.add(sent.failed as u64);
+    for response in &mut responses[..routes.len()] {
+        if response.wire.capacity() > KEPT_OCTETS {
+            response.wire = Vec::new();
+        }
+    }
+    Ok(emptied)
+}
+
+fn park(worker: &Rc<Worker>, port: &Rc<Port>, route: Route, parked: Box<Parked>, step: Step) {
+    let permit = Permit::take(&worker.node.parked, PARKED_MOST);
+    let (worker, port) = (worker.clone(), port.clone());
+    spawn_local(async move {
+        let reply = match permit {
+            Some(_held) => worker.answer(parked, step).await,
+            None => {
+                worker.counters.shed_parked.increment();
+                worker.shed(parked, step)
+            }
+        };
+        if let Some(reply) = reply {
+            port.reply(&worker, reply.wire, route);
+        }
+    });
+}

@@ -1,0 +1,290 @@
+//! One worker: what its tasks share, and the commands that change what it serves.
+//!
+//! Owns the thread's buffers, its listeners and the bounds on what may wait. A worker is one thread
+//! with a runtime of its own; nothing here is shared with other workers but [`Node`].
+
+use super::counters::Counters;
+use super::sockets::{Address, Bound};
+use super::tcp;
+use super::udp::{self, Port};
+use super::upstream::{Dispatcher, Shared};
+use super::workers::Equipment;
+use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
+use crate::plugin::forward::Exchanged;
+use rand::rngs::StdRng;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
+
+/// The most queries that wait at once on the whole node; beyond, a query that would have to wait
+/// fails at once.
+pub const PARKED_MOST: usize = 10_000;
+
+/// The most refreshes under way at once on the whole node.
+pub const REFRESHES_MOST: usize = 1_000;
+
+/// What all workers share.
+pub(super) struct Node {
+    pub(super) flights: Flights<oneshot::Sender<Exchanged>>,
+    /// Queries that wait, refreshes not counted.
+    pub(super) parked: Arc<AtomicUsize>,
+    pub(super) refreshes: Arc<AtomicUsize>,
+    /// Open client connections.
+    pub(super) connections: Arc<AtomicUsize>,
+}
+
+impl Node {
+    pub(super) fn new() -> Node {
+        Node {
+            flights: Flights::new(),
+            parked: Arc::default(),
+            refreshes: Arc::default(),
+            connections: Arc::default(),
+        }
+    }
+}
+
+/// One of a bounded number of places; given back when dropped.
+pub(super) struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    pub(super) fn take(places: &Arc<AtomicUsize>, most: usize) -> Option<Permit> {
+        if places.fetch_add(1, Ordering::Relaxed) >= most {
+            places.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Permit(places.clone()))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What the handle tells a worker; `done` is answered when it is so.
+pub(super) enum Command {
+    /// Serve by this snapshot; `bound` holds the sockets of addresses that are new.
+    Publish { snapshot: Arc<Snapshot>, bound: Vec<Bound>, done: Sender<()> },
+    /// Take in what has arrived, then no more.
+    StopReading { done: Sender<()> },
+    /// End.
+    Stop,
+}
+
+/// What a listener serves by.
+#[derive(Clone)]
+pub(super) struct Serving {
+    pub(super) snapshot: Arc<Snapshot>,
+    /// The number of the server in it.
+    pub(super) server: usize,
+}
+
+/// One address of one worker.
+pub(super) struct Listener {
+    /// `None` once the address is gone.
+    serving: RefCell<Option<Serving>>,
+    /// Wakes connections that must look at `serving` again.
+    pub(super) changed: Notify,
+    port: Option<Rc<Port>>,
+    tasks: RefCell<Vec<AbortHandle>>,
+}
+
+impl Listener {
+    /// What it serves by now.
+    pub(super) fn serving(&self) -> Option<Serving> {
+        self.serving.borrow().clone()
+    }
+
+    /// Runs `use_it` with what it serves by now, without counting a reference.
+    pub(super) fn with_serving<T>(&self, use_it: impl FnOnce(&Serving) -> T) -> Option<T> {
+        self.serving.borrow().as_ref().map(use_it)
+    }
+
+    /// True once the address is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.serving.borrow().is_none()
+    }
+}
+
+/// What the tasks of one worker share.
+pub(super) struct Worker {
+    pub(super) equipment: Equipment,
+    pub(super) node: Arc<Node>,
+    pub(super) counters: Counters,
+    pub(super) dispatcher: Rc<Dispatcher>,
+    pub(super) batch: udp::Batch,
+    /// Where TCP connections read into: none keeps a buffer of its own while it is idle.
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    /// Open client connections of this worker.
+    pub(super) connections: Cell<usize>,
+    random: RefCell<StdRng>,
+    refreshes: RefCell<Vec<Refresh>>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        equipment: Equipment,
+        node: Arc<Node>,
+        upstreams: Arc<Shared>,
+        number: usize,
+    ) -> Worker {
+        Worker {
+            counters: Counters::new(&equipment.metrics),
+            dispatcher: Rc::new(Dispatcher::new(upstreams, number)),
+            batch: udp::Batch::new(),
+            scratch: RefCell::new(vec![0; tcp::READ_OCTETS].into_boxed_slice()),
+            connections: Cell::new(0),
+            random: RefCell::new(rand::make_rng()),
+            refreshes: RefCell::default(),
+            equipment,
+            node,
+        }
+    }
+
+    /// Runs passes with this moment's means, then starts the refreshes that they wished for.
+    pub(super) fn with_means<T>(
+        self: &Rc<Worker>,
+        snapshot: &Arc<Snapshot>,
+        run: impl FnOnce(&mut Means<'_>) -> T,
+    ) -> T {
+        let mut random = self.random.borrow_mut();
+        let mut refreshes = self.refreshes.borrow_mut();
+        let result = run(&mut Means {
+            now: self.equipment.clock.now(),
+            random: &mut random,
+            journal: &*self.equipment.journal,
+            refreshes: &mut refreshes,
+        });
+        if refreshes.is_empty() {
+            return result;
+        }
+        drop(random);
+        let wished = std::mem::take(&mut *refreshes);
+        drop(refreshes);
+        for refresh in wished {
+            self.refresh(snapshot, refresh);
+        }
+        result
+    }
+
+    fn refresh(self: &Rc<Worker>, snapshot: &Arc<Snapshot>, refresh: Refresh) {
+        let now = self.equipment.clock.now();
+        let mut parked = Parked::refreshing(snapshot, refresh, now);
+        let permit = Permit::take(&self.node.refreshes, REFRESHES_MOST);
+        let step = self.with_means(snapshot, |means| parked.start(means));
+        match permit {
+            Some(permit) => {
+                let worker = self.clone();
+                spawn_local(async move {
+                    worker.drive(Box::new(parked), step, 0).await;
+                    drop(permit);
+                });
+            }
+            // The handler that wished for it must hear that nothing came.
+            None => {
+                self.counters.shed_refresh.increment();
+                self.shed(Box::new(parked), step);
+            }
+        }
+    }
+}
+
+/// A worker's life: commands until the last one.
+pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut listeners: HashMap<Address, Rc<Listener>> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Publish { snapshot, bound, done } => {
+                publish(&worker, &mut listeners, &snapshot, bound);
+                // Nobody listens any more only when the process is ending.
+                let _ = done.send(());
+            }
+            Command::StopReading { done } => {
+                for (_, listener) in listeners.drain() {
+                    close(&worker, &listener);
+                }
+                let _ = done.send(());
+            }
+            Command::Stop => {
+                // What was handed over for sending in this turn still goes out.
+                yield_now().await;
+                return;
+            }
+        }
+    }
+}
+
+fn publish(
+    worker: &Rc<Worker>,
+    listeners: &mut HashMap<Address, Rc<Listener>>,
+    snapshot: &Arc<Snapshot>,
+    bound: Vec<Bound>,
+) {
+    let mut bound: HashMap<Address, Bound> =
+        bound.into_iter().map(|bound| (bound.address.clone(), bound)).collect();
+    let mut kept = HashMap::new();
+    for (server, definition) in snapshot.servers.iter().enumerate() {
+        let address = Address::of(definition);
+        let serving = Serving { snapshot: snapshot.clone(), server };
+        if let Some(listener) = listeners.remove(&address) {
+            *listener.serving.borrow_mut() = Some(serving);
+            kept.insert(address, listener);
+        } else if let Some(bound) = bound.remove(&address) {
+            match open(worker, bound, serving) {
+                Ok(listener) => {
+                    kept.insert(address, listener);
+                }
+                Err(error) => worker.equipment.journal.line(
+                    crate::plugin::Level::Error,
+                    format_args!("Failed to serve {}: {error}", definition.identity.label),
+                ),
+            }
+        }
+    }
+    for (_, gone) in listeners.drain() {
+        close(worker, &gone);
+    }
+    *listeners = kept;
+}
+
+fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<Rc<Listener>> {
+    let port = bound.udp.map(|socket| Port::new(socket, bound.local)).transpose()?;
+    let listener = Rc::new(Listener {
+        serving: RefCell::new(Some(serving)),
+        changed: Notify::new(),
+        port: port.map(Rc::new),
+        tasks: RefCell::default(),
+    });
+    let socket = tokio::net::TcpListener::from_std(bound.tcp)?;
+    let mut tasks = listener.tasks.borrow_mut();
+    let accepting = spawn_local(tcp::accept(worker.clone(), listener.clone(), socket));
+    tasks.push(accepting.abort_handle());
+    if let Some(port) = &listener.port {
+        let receiving = spawn_local(udp::serve(worker.clone(), listener.clone(), port.clone()));
+        tasks.push(receiving.abort_handle());
+    }
+    drop(tasks);
+    Ok(listener)
+}
+
+/// Takes in what the address has received, then gives it up. Parked queries still get their
+/// replies; connections end once theirs are out.
+fn close(worker: &Rc<Worker>, listener: &Rc<Listener>) {
+    for task in listener.tasks.borrow_mut().drain(..) {
+        task.abort();
+    }
+    if let Some(port) = &listener.port {
+        udp::drain(worker, listener, port);
+        port.leave();
+        udp::drain(worker, listener, port);
+    }
+    *listener.serving.borrow_mut() = None;
+    listener.changed.notify_waiters();
+}

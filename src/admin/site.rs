@@ -12,10 +12,12 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 /// The greatest number of open connections of one address; more are closed at once.
 pub const MOST_CONNECTIONS: usize = 256;
@@ -42,12 +44,29 @@ impl Site {
     /// Listens on `address` and serves `endpoints` on the current runtime. The error is
     /// [`listen`]'s.
     pub fn open(address: &str, endpoints: Endpoints) -> Result<Site, String> {
+        Site::listening(address, endpoints, None)
+    }
+
+    /// The same over TLS.
+    pub fn open_tls(
+        address: &str,
+        endpoints: Endpoints,
+        acceptor: TlsAcceptor,
+    ) -> Result<Site, String> {
+        Site::listening(address, endpoints, Some(acceptor))
+    }
+
+    fn listening(
+        address: &str,
+        endpoints: Endpoints,
+        acceptor: Option<TlsAcceptor>,
+    ) -> Result<Site, String> {
         let listener = listen(address)?;
         let failed = |error: io::Error| format!("listen tcp {address}: {error}");
         let local = listener.local_addr().map_err(failed)?;
         let listener = TcpListener::from_std(listener).map_err(failed)?;
         let endpoints = Arc::new(ArcSwap::from_pointee(endpoints));
-        let task = tokio::spawn(accept(listener, endpoints.clone()));
+        let task = tokio::spawn(accept(listener, acceptor, endpoints.clone()));
         Ok(Site { address: local, endpoints, task })
     }
 
@@ -69,7 +88,11 @@ impl Drop for Site {
 }
 
 /// Connections live in a set that ends with this task: an aborted site leaves none behind.
-async fn accept(listener: TcpListener, endpoints: Arc<ArcSwap<Endpoints>>) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    endpoints: Arc<ArcSwap<Endpoints>>,
+) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -82,16 +105,28 @@ async fn accept(listener: TcpListener, endpoints: Arc<ArcSwap<Endpoints>>) {
             }
         };
         if let Ok(place) = places.clone().try_acquire_owned() {
-            let endpoints = endpoints.clone();
+            let (endpoints, acceptor) = (endpoints.clone(), acceptor.clone());
             connections.spawn(async move {
-                connection(stream, endpoints).await;
+                match acceptor {
+                    None => connection(stream, endpoints).await,
+                    Some(acceptor) => {
+                        if let Ok(Ok(stream)) =
+                            timeout(HEADER_TIMEOUT, acceptor.accept(stream)).await
+                        {
+                            connection(stream, endpoints).await;
+                        }
+                    }
+                }
                 drop(place);
             });
         }
     }
 }
 
-async fn connection(stream: TcpStream, endpoints: Arc<ArcSwap<Endpoints>>) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    endpoints: Arc<ArcSwap<Endpoints>>,
+) {
     let service = service_fn(move |request| {
         let endpoints = endpoints.load_full();
         async move { Ok::<_, Infallible>(endpoints.respond(&request)) }

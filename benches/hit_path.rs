@@ -1,6 +1,7 @@
 //! Instructions on the way of a query: hits, a miss down to upstream, an answer up into the cache.
 //! Counted under callgrind, so a change of one percent is visible on a noisy machine:
 //! `cargo bench --bench hit_path` (needs valgrind and gungraun-runner of the same version).
+#![allow(missing_docs)] // The harness's macros make items that have none.
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use nodens::dns::Transport;

@@ -1,4 +1,5 @@
 //! Time to read: queries as they come in, responses, Corefiles. `cargo bench --bench parsing`.
+#![allow(missing_docs)] // The harness's macros make items that have none.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use nodens::corefile::{MemorySurroundings, parse};

@@ -1,0 +1,39 @@
+//! Any text as a Corefile: a tree or an error, then a snapshot or an error, never a panic.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nodens::corefile::{MemorySurroundings, parse};
+use nodens::engine::{World, build};
+use nodens::metrics::Registry;
+use nodens::plugin::{Carried, Journal, Level, is_known};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::fmt;
+
+/// Drops its lines.
+struct Quiet;
+
+impl Journal for Quiet {
+    fn line(&self, _level: Level, _text: fmt::Arguments<'_>) {}
+}
+
+fuzz_target!(|text: &[u8]| {
+    let surroundings = MemorySurroundings::new()
+        .with_file("/etc/resolv.conf", "nameserver 192.0.2.53\n")
+        .with_file("/etc/hosts", "192.0.2.1 a.test\n")
+        .with_file("more", "errors\n")
+        .with_variable("A", "192.0.2.1 }")
+        .with_interface("lo", &["127.0.0.1", "::1"]);
+    let Ok(tree) = parse(text, "Corefile", &is_known, &surroundings) else { return };
+    let metrics = Registry::new(1);
+    let mut random = StdRng::seed_from_u64(7);
+    let world = World {
+        surroundings: &surroundings,
+        metrics: &metrics,
+        journal: &Quiet,
+        random: &mut random,
+        default_port: 53,
+        carried: Carried::default(),
+    };
+    let _ = build(&tree, world);
+});

@@ -1,0 +1,180 @@
+//! Files of the node: the look at what the Corefile is made from, and its writing.
+//!
+//! Owns the bounds on what is read, and that a Corefile is replaced whole. Decides nothing.
+
+use super::sources::SourcePaths;
+use crate::corefile::system_error_text;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The greatest size in octets of a file that is read; a ConfigMap holds at most 1 MiB.
+const MOST_OCTETS: u64 = 8 << 20;
+
+/// The greatest number of files that a directory is read for.
+const MOST_FILES: usize = 1_000;
+
+/// The files of a directory by name.
+pub type Listing = BTreeMap<String, String>;
+
+/// What was seen. Errors are in Go's words: `open PATH: no such file or directory`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// The template.
+    pub base: Result<String, String>,
+    /// The kube-dns ConfigMap's directory, if there is one to watch.
+    pub kube_dns: Option<Result<Listing, String>>,
+}
+
+/// Looks at the inputs of the Corefile.
+pub fn look(paths: &SourcePaths) -> Look {
+    let base = read(&paths.base).map(|octets| String::from_utf8_lossy(&octets).into_owned());
+    Look { base, kube_dns: paths.kube_dns.as_deref().map(list) }
+}
+
+/// The files of a directory, without its folders and without hidden names (`..data` of a mounted
+/// ConfigMap). One file that is not UTF-8 spoils all.
+fn list(folder: &Path) -> Result<Listing, String> {
+    let mut listing = Listing::new();
+    for entry in fs::read_dir(folder).map_err(|error| fault(folder, &error))? {
+        let entry = entry.map_err(|error| fault(folder, &error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = entry.path();
+        if name.starts_with('.') || path.is_dir() {
+            continue;
+        }
+        if listing.len() >= MOST_FILES {
+            return Err(format!("{}: more than {MOST_FILES} files", folder.display()));
+        }
+        let text = String::from_utf8(read(&path)?)
+            .map_err(|_| format!("non-utf8 data in file {}", path.display()))?;
+        listing.insert(name, text);
+    }
+    Ok(listing)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut octets = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST_OCTETS + 1).read_to_end(&mut octets))
+        .map_err(|error| fault(path, &error))?;
+    match octets.len() as u64 > MOST_OCTETS {
+        true => Err(format!("{}: larger than {MOST_OCTETS} octets", path.display())),
+        false => Ok(octets),
+    }
+}
+
+fn fault(path: &Path, error: &io::Error) -> String {
+    format!("open {}: {}", path.display(), system_error_text(error))
+}
+
+/// Replaces the content of a file, at once and whole; true when it was another. Readers see the
+/// old content or the new one. Where the file cannot be exchanged (it is itself a mount, or the
+/// folder is not writable), it is written in place.
+pub fn write_if_changed(path: &Path, text: &str) -> Result<bool, String> {
+    if fs::read(path).is_ok_and(|content| content == text.as_bytes()) {
+        return Ok(false);
+    }
+    // A link stays one: what it points to is replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let Some(beside) = beside(&target) else {
+        return Err(fault(path, &io::ErrorKind::NotFound.into()));
+    };
+    let exchanged = write_new(&beside, text).and_then(|()| {
+        // The permissions that an operator gave the file are kept.
+        if let Ok(known) = fs::metadata(&target) {
+            fs::set_permissions(&beside, known.permissions())?;
+        }
+        fs::rename(&beside, &target)
+    });
+    if exchanged.is_err() {
+        let _ = fs::remove_file(&beside);
+        fs::write(path, text).map_err(|error| fault(path, &error))?;
+    }
+    Ok(true)
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// A name of our own in the same folder.
+fn beside(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_string_lossy();
+    Some(path.with_file_name(format!(".{name}.{}", std::process::id())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(base: &Path, kube_dns: &Path) -> SourcePaths {
+        SourcePaths { base: base.to_owned(), kube_dns: Some(kube_dns.to_owned()) }
+    }
+
+    #[test]
+    fn a_look_passes_over_folders_and_hidden_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let kube_dns = folder.path().join("kube-dns");
+        fs::create_dir_all(kube_dns.join("..data")).unwrap();
+        fs::create_dir(kube_dns.join("folder")).unwrap();
+        fs::write(kube_dns.join(".hidden"), "x").unwrap();
+        fs::write(kube_dns.join("..data/stubDomains"), "{}").unwrap();
+        std::os::unix::fs::symlink("..data/stubDomains", kube_dns.join("stubDomains")).unwrap();
+        let base = folder.path().join("base");
+        fs::write(&base, b"b\xff").unwrap();
+        let look = look(&paths(&base, &kube_dns));
+        assert_eq!(look.base, Ok("b\u{fffd}".to_owned()));
+        let expected: Listing = [("stubDomains".to_owned(), "{}".to_owned())].into();
+        assert_eq!(look.kube_dns, Some(Ok(expected)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_in_gos_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone");
+        let look = look(&paths(&gone, &gone));
+        let text = format!("open {}: no such file or directory", gone.display());
+        assert_eq!(look.base, Err(text.clone()));
+        assert_eq!(look.kube_dns, Some(Err(text)));
+        fs::write(folder.path().join("bad"), b"\xff").unwrap();
+        assert!(list(folder.path()).unwrap_err().starts_with("non-utf8 data in file"));
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_only_when_it_changes() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("Corefile");
+        assert_eq!(write_if_changed(&path, "a"), Ok(true));
+        let first = fs::metadata(&path).unwrap().ino();
+        assert_eq!(write_if_changed(&path, "a"), Ok(false));
+        assert_eq!(write_if_changed(&path, "b"), Ok(true));
+        assert_ne!(fs::metadata(&path).unwrap().ino(), first);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "b");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        fs::write(&real, "a").unwrap();
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        assert_eq!(write_if_changed(&link, "b"), Ok(true));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&real).unwrap(), "b");
+    }
+
+    #[test]
+    fn a_missing_folder_is_an_error() {
+        assert_eq!(
+            write_if_changed("/nonexistent/Corefile".as_ref(), "a"),
+            Err("open /nonexistent/Corefile: no such file or directory".to_owned())
+        );
+        assert!(write_if_changed("".as_ref(), "a").is_err());
+    }
+}

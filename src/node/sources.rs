@@ -1,0 +1,241 @@
+//! What the Corefile is made from, looked at every ten seconds: the template and the kube-dns
+//! ConfigMap's directory.
+//!
+//! Owns the decision whether to write a new Corefile (a pure state machine over what was seen) and
+//! which lines and counts go with it. An input that turns bad never takes away what was good, and
+//! is looked at again.
+
+use super::files::{Listing, Look};
+use super::kubedns::KubeDns;
+use super::template::{NodeValues, render};
+use crate::plugin::Level;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How often the inputs are looked at, as node-cache does.
+pub const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Where the inputs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourcePaths {
+    /// The template (`-basecorefile`).
+    pub base: PathBuf,
+    /// The directory of the kube-dns ConfigMap, if there is one to watch.
+    pub kube_dns: Option<PathBuf>,
+}
+
+/// What a look led to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct News {
+    /// Lines for the operator.
+    pub lines: Vec<(Level, String)>,
+    /// How many `configmap` errors to count.
+    pub errors: u64,
+    /// The Corefile to write, when it is another than the last one.
+    pub corefile: Option<NewCorefile>,
+}
+
+/// A Corefile to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCorefile {
+    /// The text.
+    pub text: String,
+    /// The line to log once it is written.
+    pub summary: String,
+}
+
+/// What was seen last, and what came of it.
+#[derive(Debug)]
+pub struct Sources {
+    paths: SourcePaths,
+    values: NodeValues,
+    base: Option<Result<String, String>>,
+    kube_dns: Option<Result<Listing, String>>,
+    /// The last values that were good.
+    config: KubeDns,
+    /// The text of the last Corefile that was given out.
+    given: Option<String>,
+}
+
+impl Sources {
+    /// Before the first look.
+    pub fn new(paths: SourcePaths, values: NodeValues) -> Sources {
+        Sources {
+            paths,
+            values,
+            base: None,
+            kube_dns: None,
+            config: KubeDns::default(),
+            given: None,
+        }
+    }
+
+    /// Where to look.
+    pub fn paths(&self) -> &SourcePaths {
+        &self.paths
+    }
+
+    /// Forgets that the last Corefile was given out: writing it failed, the next look gives it
+    /// again.
+    pub fn was_not_written(&mut self) {
+        self.given = None;
+    }
+
+    /// Takes a look and decides.
+    pub fn take(&mut self, look: Look) -> News {
+        let mut news = News::default();
+        if self.kube_dns != look.kube_dns {
+            match &look.kube_dns {
+                Some(Ok(listing)) => self.take_config(listing, &mut news),
+                Some(Err(why)) => news.lines.push((
+                    Level::Error,
+                    format!(
+                        "Failed to sync kube-dns config directory {}, err: {why}",
+                        self.paths.kube_dns.as_deref().unwrap_or("".as_ref()).display()
+                    ),
+                )),
+                None => {}
+            }
+            self.kube_dns = look.kube_dns;
+        }
+        let is_new_base = self.base.as_ref() != Some(&look.base);
+        let base = match &look.base {
+            Ok(text) => text,
+            Err(why) => {
+                if is_new_base {
+                    news.errors += 1;
+                    let base = self.paths.base.display();
+                    news.lines.push((
+                        Level::Error,
+                        format!("Failed to read node-cache coreFile {base} - {why}"),
+                    ));
+                }
+                self.base = Some(look.base);
+                return news;
+            }
+        };
+        let rendered = render(base, &self.values, &self.config);
+        self.base = Some(look.base);
+        if self.given.as_ref() != Some(&rendered.text) {
+            news.lines.extend(rendered.warning.map(|text| (Level::Warning, text.to_owned())));
+            news.corefile = Some(NewCorefile {
+                text: rendered.text.clone(),
+                summary: format!(
+                    "Updated Corefile with {} custom stubdomains and upstream servers {}",
+                    self.config.stub_domains.len(),
+                    rendered.upstreams
+                ),
+            });
+            self.given = Some(rendered.text);
+        }
+        news
+    }
+
+    fn take_config(&mut self, listing: &Listing, news: &mut News) {
+        match KubeDns::read(listing) {
+            Ok(config) => match config.check_nameservers() {
+                Ok(()) => self.config = config,
+                Err(why) => {
+                    news.errors += 1;
+                    news.lines.push((Level::Error, why));
+                }
+            },
+            Err(why) => news
+                .lines
+                .push((Level::Error, format!("Invalid configuration, ignoring update: {why}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources() -> Sources {
+        let paths =
+            SourcePaths { base: "/etc/base".into(), kube_dns: Some("/etc/kube-dns".into()) };
+        let values = NodeValues {
+            local: "::1".to_owned(),
+            cluster_dns: None,
+            prometheus: String::new(),
+            dns_port: 53,
+        };
+        Sources::new(paths, values)
+    }
+
+    fn look(base: &str, upstreams: &str) -> Look {
+        let listing = [("upstreamNameservers".to_owned(), upstreams.to_owned())];
+        Look { base: Ok(base.to_owned()), kube_dns: Some(Ok(listing.into_iter().collect())) }
+    }
+
+    const BASE: &str = "up __PILLAR__UPSTREAM__SERVERS__";
+
+    fn text(news: News) -> Option<String> {
+        news.corefile.map(|corefile| corefile.text)
+    }
+
+    #[test]
+    fn a_corefile_is_given_once_and_again_when_it_changes() {
+        let mut sources = sources();
+        assert_eq!(text(sources.take(look(BASE, "[\"1.1.1.1\"]"))), Some("up 1.1.1.1".into()));
+        assert_eq!(sources.take(look(BASE, "[\"1.1.1.1\"]")), News::default());
+        assert_eq!(text(sources.take(look(BASE, "[\"1.1.1.2\"]"))), Some("up 1.1.1.2".into()));
+        assert_eq!(text(sources.take(look("b", "[\"1.1.1.2\"]"))), Some("b".into()));
+        sources.was_not_written();
+        assert_eq!(text(sources.take(look("b", "[\"1.1.1.2\"]"))), Some("b".into()));
+    }
+
+    #[test]
+    fn a_bad_configmap_keeps_the_last_good_one_and_is_said_once() {
+        let mut sources = sources();
+        sources.take(look(BASE, "[\"1.1.1.1\"]"));
+        let news = sources.take(look(BASE, "[broken"));
+        assert_eq!((news.lines.len(), news.errors, news.corefile), (1, 0, None));
+        assert_eq!(sources.take(look(BASE, "[broken")), News::default());
+        assert_eq!(
+            text(sources.take(look("new __PILLAR__UPSTREAM__SERVERS__", "[broken"))),
+            Some("new 1.1.1.1".into())
+        );
+        assert_eq!(text(sources.take(look(BASE, "[]"))), Some("up /etc/resolv.conf".into()));
+    }
+
+    #[test]
+    fn a_bad_configmap_at_start_leaves_the_defaults() {
+        let news = sources().take(look(BASE, "[broken"));
+        assert_eq!(text(news), Some("up /etc/resolv.conf".into()));
+    }
+
+    #[test]
+    fn host_names_are_counted_as_errors() {
+        let listing = [("stubDomains".to_owned(), r#"{"a.test": ["b.test"]}"#.to_owned())];
+        let look =
+            Look { base: Ok(BASE.to_owned()), kube_dns: Some(Ok(listing.into_iter().collect())) };
+        let news = sources().take(look);
+        assert_eq!(news.errors, 1);
+        assert_eq!(text(news), Some("up /etc/resolv.conf".into()));
+    }
+
+    #[test]
+    fn a_template_that_cannot_be_read_is_counted_once_and_read_when_it_can() {
+        let mut sources = sources();
+        let missing = || Look { base: Err("open /etc/base: no such file".into()), kube_dns: None };
+        let news = sources.take(missing());
+        assert_eq!((news.errors, news.corefile), (1, None));
+        assert_eq!(sources.take(missing()), News::default());
+        assert!(sources.take(look(BASE, "[]")).corefile.is_some());
+    }
+
+    #[test]
+    fn an_unreadable_directory_is_looked_at_again() {
+        let mut sources = sources();
+        let gone =
+            Look { base: Ok(BASE.into()), kube_dns: Some(Err("open /etc/kube-dns: gone".into())) };
+        let news = sources.take(gone);
+        assert_eq!(
+            news.lines[0].1,
+            "Failed to sync kube-dns config directory /etc/kube-dns, err: open /etc/kube-dns: gone"
+        );
+        assert_eq!(text(news), Some("up /etc/resolv.conf".into()));
+        assert_eq!(text(sources.take(look(BASE, "[\"1.1.1.1\"]"))), Some("up 1.1.1.1".into()));
+    }
+}

@@ -1,0 +1,178 @@
+//! The Corefile from its template: the `__PILLAR__` variables and the stub domains.
+//!
+//! A pure function of the template's text, the node's values and the kube-dns ConfigMap. Stub
+//! domains come out in alphabetical order, so that the same input gives the same octets and no
+//! reload.
+
+use super::kubedns::KubeDns;
+use std::fmt::Write;
+use std::net::IpAddr;
+
+/// What `__PILLAR__UPSTREAM__SERVERS__` stands for when the ConfigMap names no upstreams.
+const DEFAULT_UPSTREAMS: &str = "/etc/resolv.conf";
+
+/// The upstreams of names outside of the cluster.
+const UPSTREAMS: &str = "__PILLAR__UPSTREAM__SERVERS__";
+
+/// The block of the stock template that asks the node's resolvers over TCP, octet by octet.
+const TCP_BLOCK: &str =
+    "\n    forward . __PILLAR__UPSTREAM__SERVERS__ {\n            force_tcp\n    }\n";
+
+/// The values of this node, fixed from start to exit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeValues {
+    /// `-localip` as given: `__PILLAR__LOCAL__DNS__`, commas turned into spaces.
+    pub local: String,
+    /// The cluster's DNS Service: `__PILLAR__CLUSTER__DNS__`; `<nil>` when unknown.
+    pub cluster_dns: Option<IpAddr>,
+    /// `-prometheus-listen-address`: `__PROMETHEUS__ENDPOINT__`.
+    pub prometheus: String,
+    /// `-dns.port`: the port of stub domains.
+    pub dns_port: u16,
+}
+
+/// A Corefile, and what was noticed while making it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The Corefile.
+    pub text: String,
+    /// The upstreams that the template's variable was replaced by.
+    pub upstreams: String,
+    /// A line for the operator, if any.
+    pub warning: Option<&'static str>,
+}
+
+/// Fills in the template. `config` must have passed [`KubeDns::check_nameservers`].
+pub fn render(base: &str, values: &NodeValues, config: &KubeDns) -> Rendered {
+    let local = values.local.replace(',', " ");
+    let cluster =
+        values.cluster_dns.map_or("<nil>".to_owned(), |address| address.to_canonical().to_string());
+    let mut warning = None;
+    let mut text = base.to_owned();
+    let upstreams = if config.upstream_nameservers.is_empty() {
+        DEFAULT_UPSTREAMS.to_owned()
+    } else {
+        let upstreams = config.upstream_nameservers.join(" ");
+        // Upstreams of the operator's own may not speak TCP.
+        text = text.replace(TCP_BLOCK, &format!("\n    forward . {upstreams}\n"));
+        if text.contains(UPSTREAMS) {
+            warning = Some(
+                "Did not find TCP upstream block to replace, assuming upstreams already use UDP.",
+            );
+        }
+        upstreams
+    };
+    for (variable, value) in [
+        (UPSTREAMS, upstreams.as_str()),
+        ("__PILLAR__CLUSTER__DNS__", &cluster),
+        ("__PILLAR__LOCAL__DNS__", &local),
+        // Only deployers know it; what they left in is nothing.
+        ("__PILLAR__DNS__SERVER__", ""),
+        ("__PROMETHEUS__ENDPOINT__", &values.prometheus),
+    ] {
+        text = text.replace(variable, value);
+    }
+    let port = values.dns_port;
+    for (domain, servers) in &config.stub_domains {
+        let servers = servers.join(" ");
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "\n{domain}:{port} {{\n    errors\n    cache 30\n    bind {local}\n    forward . {servers}\n}}\n"
+        );
+    }
+    Rendered { text, upstreams, warning }
+}
+
+/// The name of the environment variable with a Service's cluster IP: `my-dns` gives
+/// `MY_DNS_SERVICE_HOST`.
+pub fn service_variable(service: &str) -> String {
+    service.replace('-', "_").to_uppercase() + "_SERVICE_HOST"
+}
+
+/// The cluster IP of a Service from its environment variable. The error is the line for the
+/// operator; the template then gets `<nil>`.
+pub fn cluster_dns(
+    service: &str,
+    variable: impl FnOnce(&str) -> Option<String>,
+) -> Result<IpAddr, String> {
+    let name = service_variable(service);
+    let value = variable(&name).unwrap_or_default();
+    value.parse().map_err(|_| {
+        format!("Unable to lookup IP address of Upstream service {service}, env ${name} `{value}`")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values() -> NodeValues {
+        NodeValues {
+            local: "169.254.20.10,10.0.0.10".to_owned(),
+            cluster_dns: "10.0.0.11".parse().ok(),
+            prometheus: ":9253".to_owned(),
+            dns_port: 1053,
+        }
+    }
+
+    fn config(upstreams: &[&str], stubs: &[(&str, &[&str])]) -> KubeDns {
+        let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
+        KubeDns {
+            upstream_nameservers: owned(upstreams),
+            stub_domains: stubs.iter().map(|(name, list)| ((*name).into(), owned(list))).collect(),
+        }
+    }
+
+    #[test]
+    fn every_variable_is_replaced_everywhere() {
+        let base = "# __PILLAR__LOCAL__DNS__|__PILLAR__LOCAL__DNS__|__PILLAR__DNS__SERVER__|__PILLAR__DNS__DOMAIN__|__PILLAR__CLUSTER__DNS__|__PILLAR__UPSTREAM__SERVERS__|__PROMETHEUS__ENDPOINT__|__PILLAR__FOO__\n";
+        assert_eq!(
+            render(base, &values(), &KubeDns::default()).text,
+            "# 169.254.20.10 10.0.0.10|169.254.20.10 10.0.0.10||__PILLAR__DNS__DOMAIN__|10.0.0.11|/etc/resolv.conf|:9253|__PILLAR__FOO__\n"
+        );
+    }
+
+    #[test]
+    fn an_unknown_service_stays_visible() {
+        let values = NodeValues { cluster_dns: None, ..values() };
+        assert_eq!(render("__PILLAR__CLUSTER__DNS__", &values, &KubeDns::default()).text, "<nil>");
+    }
+
+    #[test]
+    fn own_upstreams_lose_force_tcp_in_the_stock_block_alone() {
+        let stock = ".:53 {\n    errors\n    forward . __PILLAR__UPSTREAM__SERVERS__ {\n            force_tcp\n    }\n}\n";
+        let own = config(&["1.1.1.1", "8.8.8.8:53"], &[]);
+        let rendered = render(stock, &values(), &own);
+        assert_eq!(rendered.text, ".:53 {\n    errors\n    forward . 1.1.1.1 8.8.8.8:53\n}\n");
+        assert_eq!(rendered.warning, None);
+        assert_eq!(rendered.upstreams, "1.1.1.1 8.8.8.8:53");
+        let other = stock.replace("            force", "        force");
+        let rendered = render(&other, &values(), &own);
+        assert!(rendered.text.contains("forward . 1.1.1.1 8.8.8.8:53 {\n        force_tcp"));
+        assert!(rendered.warning.is_some());
+        let resolv = render(stock, &values(), &KubeDns::default());
+        assert!(resolv.text.contains("forward . /etc/resolv.conf {\n            force_tcp"));
+    }
+
+    #[test]
+    fn stub_domains_follow_in_order() {
+        let config = config(&[], &[("b.test", &["1.1.1.1"]), ("a.test", &["1.1.1.2", "[::1]:54"])]);
+        assert_eq!(
+            render("x\n", &values(), &config).text,
+            "x\n\na.test:1053 {\n    errors\n    cache 30\n    bind 169.254.20.10 10.0.0.10\n    forward . 1.1.1.2 [::1]:54\n}\n\
+             \nb.test:1053 {\n    errors\n    cache 30\n    bind 169.254.20.10 10.0.0.10\n    forward . 1.1.1.1\n}\n"
+        );
+    }
+
+    #[test]
+    fn the_service_comes_from_its_environment_variable() {
+        let one = |name: &str| (name == "MY_DNS_SERVICE_HOST").then(|| "10.0.0.9".to_owned());
+        assert_eq!(cluster_dns("my-dns", one), Ok("10.0.0.9".parse().unwrap()));
+        assert_eq!(
+            cluster_dns("kube-dns", |_| None),
+            Err("Unable to lookup IP address of Upstream service kube-dns, env $KUBE_DNS_SERVICE_HOST ``".to_owned())
+        );
+        assert!(cluster_dns("x", |_| Some("not-an-ip".to_owned())).is_err());
+    }
+}

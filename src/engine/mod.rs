@@ -14,3 +14,6 @@ pub use life::{Life, Means, Place, Refresh, Step};
 pub use serve::{Arrival, Event, Further, Parked, Silence, arrive};
 pub use snapshot::{Block, BuildError, Server, Snapshot};
 pub use zones::Zones;
+
+#[cfg(test)]
+mod tests;

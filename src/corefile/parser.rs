@@ -46,29 +46,6 @@ pub struct Tree {
     pub warnings: Vec<String>,
 }
 
-impl Tree {
-    /// This tree, or CoreDNS's own when it has no block: `whoami` and `log` for the root on the
-    /// default port. A warning says so, since an emptied ConfigMap is the usual cause.
-    pub fn or_default(mut self, file: &str) -> Tree {
-        if self.blocks.is_empty() {
-            let file: Arc<str> = Arc::from(file);
-            let token = |text: &str| Token {
-                file: file.clone(),
-                imported: false,
-                line: 1,
-                text: text.into(),
-            };
-            let directive = |word: &str| Directive { word: word.into(), tokens: vec![token(word)] };
-            self.blocks.push(ServerBlock {
-                keys: vec![token(".")],
-                directives: vec![directive("whoami"), directive("log")],
-            });
-            self.warnings.push(format!("{file} has no server block: serving whoami and log"));
-        }
-        self
-    }
-}
-
 /// Parses a Corefile. `file` is the path that errors name and that relative imports start from;
 /// `known` tells whether a directive word exists (an unknown one is an error); `reload` passes
 /// `|_| true`.

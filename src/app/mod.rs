@@ -5,6 +5,7 @@
 //! machine without any.
 
 mod dev;
+mod dropin;
 mod load;
 mod log;
 mod probe;
@@ -25,6 +26,7 @@ use run::Run;
 use serving::{Parts, Serving};
 use signals::Signals;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// What modes have in common.
 struct Common {
@@ -33,9 +35,9 @@ struct Common {
     log: Log,
 }
 
-/// The whole program; gives the exit code. Call [`crate::sys::signals::ignore_until_handled`]
+/// The whole program; `arguments` start with the program's name. Gives the exit code. Call [`crate::sys::signals::ignore_until_handled`]
 /// before.
-pub fn main() -> u8 {
+pub fn main(arguments: &[String]) -> u8 {
     let workers = default_workers();
     let metrics = Registry::new(workers);
     let log = Log::new(&metrics);
@@ -44,9 +46,21 @@ pub fn main() -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return fatal(&log, &format!("cannot start: {error}")),
     };
-    let code = runtime.block_on(develop(common));
+    let code = runtime.block_on(async {
+        match is_drop_in(arguments) {
+            true => dropin::serve(arguments, common).await,
+            false => develop(common).await,
+        }
+    });
     log.flush();
     code
+}
+
+/// Called `node-cache`, or with any argument: node-cache's command line. Without arguments:
+/// development mode.
+fn is_drop_in(arguments: &[String]) -> bool {
+    let program = arguments.first().map(Path::new).and_then(Path::file_name);
+    program.is_some_and(|name| name == "node-cache") || arguments.len() > 1
 }
 
 /// Development mode: prints what it serves, serves until a signal.

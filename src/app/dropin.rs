@@ -1,0 +1,219 @@
+//! Drop-in mode: what node-cache does before CoreDNS exists, in its order (spec/node-cache.md
+//! §2.1), then the server.
+
+use super::flags::{self, Outcome, Stream};
+use super::load::{Loader, Source};
+use super::log::Log;
+use super::options::{ClientAuth, MetricsTls, Options};
+use super::run::{Look, Run};
+use super::serving::{Parts, Serving};
+use super::signals::Signals;
+use super::surroundings::Machine;
+use super::{Common, fatal};
+use crate::admin::{ClientCertificates, Endpoints, Site, TlsSettings, acceptor};
+use crate::corefile::{Surroundings, system_error_text};
+use crate::metrics::{Registry, names};
+use crate::node::{NodeValues, SourcePaths, Sources, cluster_dns, look, write_if_changed};
+use crate::plugin::{Journal, Level};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Serves by the command line; `arguments` start with the program's name. Gives the exit code.
+pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
+    let log = common.log.clone();
+    log.line(
+        Level::Info,
+        format_args!("Starting node-cache image: nodens {}", env!("CARGO_PKG_VERSION")),
+    );
+    let options = match flags::parse(arguments) {
+        Outcome::Run(options) => options,
+        Outcome::Print { text, stream, code } => {
+            print(&text, stream);
+            return code;
+        }
+        Outcome::Fatal(why) => {
+            log.fatal(format_args!("{why}"));
+            return 1;
+        }
+    };
+    // From here on signals wait for the server; before, their defaults hold.
+    let signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
+    };
+    let mut node = Node::new(&options, &common);
+    let metrics_site = open_metrics(&options, &common.metrics);
+    if let Err(why) = &metrics_site {
+        log.line(Level::Error, format_args!("Failed to start metrics handler: {why}"));
+    }
+    node.look();
+    say_what_is_not_set_up(&options, &common);
+    log.start();
+    let code = run(&options, common, signals, node).await;
+    drop(metrics_site);
+    code
+}
+
+async fn run(options: &Options, common: Common, signals: Signals, mut node: Node) -> u8 {
+    let Common { workers, metrics, log } = common;
+    let loader = Loader {
+        source: Source::File(options.files.corefile.clone()),
+        default_port: options.dns_port,
+        metrics,
+        log: log.clone(),
+    };
+    let (serving, verdict) = match Serving::start(Parts { loader, workers }).await {
+        Ok(started) => started,
+        Err(why) => return fatal(&log, &why),
+    };
+    let pidfile = options.files.pid_file.clone();
+    if let Some(path) = &pidfile
+        && let Err(error) = fs::write(path, format!("{}\n", std::process::id()))
+    {
+        let why = system_error_text(&error);
+        log.line(
+            Level::Error,
+            format_args!("Could not write pidfile: open {}: {why}", path.display()),
+        );
+    }
+    serving.announce(options.quiet);
+    let look: Look = Box::new(move || node.look());
+    Run { serving, signals, verdict, look: Some(look), pidfile, log }.until_the_end().await
+}
+
+fn print(text: &str, stream: Stream) {
+    // Nobody reads: nothing to be done about it.
+    let _ = match stream {
+        Stream::Out => io::stdout().lock().write_all(text.as_bytes()),
+        Stream::Error => io::stderr().lock().write_all(text.as_bytes()),
+    };
+}
+
+/// The Corefile's inputs and where it is written.
+struct Node {
+    sources: Sources,
+    corefile: PathBuf,
+    reload_after_write: bool,
+    metrics: Registry,
+    log: Log,
+}
+
+impl Node {
+    fn new(options: &Options, common: &Common) -> Node {
+        let (files, log) = (&options.files, common.log.clone());
+        log.line(Level::Info, format_args!("Using Corefile {}", files.corefile.display()));
+        let pidfile = files.pid_file.as_deref().unwrap_or(Path::new(""));
+        log.line(Level::Info, format_args!("Using Pidfile {}", pidfile.display()));
+        for warning in &options.warnings {
+            log.line(Level::Warning, format_args!("{warning}"));
+        }
+        let service = &options.upstream_service;
+        let cluster_dns = cluster_dns(service, |name| Machine.variable(name))
+            .inspect_err(|why| log.line(Level::Warning, format_args!("{why}")))
+            .ok();
+        let values = NodeValues {
+            local: options.local.text.clone(),
+            cluster_dns,
+            prometheus: options.endpoints.prometheus.clone(),
+            dns_port: options.dns_port,
+        };
+        let by_default = Path::new(super::options::Files::DEFAULT_KUBE_DNS);
+        let kube_dns =
+            files.kube_dns.clone().or_else(|| by_default.exists().then(|| by_default.into()));
+        Node {
+            sources: Sources::new(SourcePaths { base: files.base.clone(), kube_dns }, values),
+            corefile: files.corefile.clone(),
+            reload_after_write: options.reload_after_write,
+            metrics: common.metrics.clone(),
+            log,
+        }
+    }
+
+    /// Looks at the inputs and writes the Corefile when it became another. True when it is to be
+    /// loaded at once.
+    fn look(&mut self) -> bool {
+        let news = self.sources.take(look(self.sources.paths()));
+        for (level, text) in &news.lines {
+            self.log.line(*level, format_args!("{text}"));
+        }
+        let errors = self.metrics.counter(&names::SETUP_ERRORS, &["configmap"]);
+        errors.add(news.errors);
+        let Some(corefile) = news.corefile else { return false };
+        match write_if_changed(&self.corefile, &corefile.text) {
+            Ok(is_other) => {
+                self.log.line(Level::Info, format_args!("{}", corefile.summary));
+                self.log.line(Level::Info, format_args!("Using config file:\n{}", corefile.text));
+                is_other && self.reload_after_write
+            }
+            Err(why) => {
+                errors.increment();
+                let path = self.corefile.display();
+                self.log.line(
+                    Level::Error,
+                    format_args!("Failed to write config file {path} - err {why}"),
+                );
+                self.sources.was_not_written();
+                false
+            }
+        }
+    }
+}
+
+/// The endpoint of `-metrics-listen-address`; its failure is not fatal.
+fn open_metrics(options: &Options, metrics: &Registry) -> Result<Site, String> {
+    let address = &options.endpoints.metrics;
+    let endpoints = Endpoints { metrics: Some(metrics.clone()), ..Endpoints::default() };
+    match &options.endpoints.tls {
+        None => Site::open(address, endpoints),
+        Some(tls) => Site::open_tls(address, endpoints, acceptor(&settings(tls)?)?),
+    }
+}
+
+fn settings(tls: &MetricsTls) -> Result<TlsSettings, String> {
+    let read = |path: &Path| {
+        Machine
+            .read(path)
+            .map_err(|error| format!("open {}: {}", path.display(), system_error_text(&error)))
+    };
+    Ok(TlsSettings {
+        certificate: read(&tls.certificate)?,
+        key: read(&tls.key)?,
+        clients: match tls.client_auth {
+            ClientAuth::None => ClientCertificates::No,
+            ClientAuth::Request => ClientCertificates::Asked,
+            ClientAuth::RequireAny => ClientCertificates::Required,
+            ClientAuth::VerifyIfGiven => ClientCertificates::VerifiedIfGiven,
+            ClientAuth::RequireAndVerify => ClientCertificates::RequiredAndVerified,
+        },
+        authorities: tls.client_ca.as_deref().map(read).transpose()?.unwrap_or_default(),
+        only_tls13: tls.only_tls13,
+    })
+}
+
+/// The interface and the rules are not made by this version: one line each, counted as node-cache
+/// counts an interface that cannot be made, and never fatal.
+fn say_what_is_not_set_up(options: &Options, common: &Common) {
+    if let Some(interface) = &options.network.interface {
+        for kind in ["interface_add", "interface_check"] {
+            common.metrics.counter(&names::SETUP_ERRORS, &[kind]).increment();
+        }
+        common.log.line(
+            Level::Error,
+            format_args!(
+                "This build does not make the interface {interface}: give the node the addresses \
+                 {} itself, and -setupinterface=false",
+                options.local.text
+            ),
+        );
+    }
+    if options.network.firewall {
+        common.log.line(
+            Level::Error,
+            format_args!(
+                "This build does not make firewall rules: make them yourself where they are \
+                 needed, and give -setupiptables=false"
+            ),
+        );
+    }
+}

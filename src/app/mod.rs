@@ -6,8 +6,10 @@
 
 mod dev;
 mod dropin;
+mod flags;
 mod load;
 mod log;
+mod options;
 mod probe;
 mod run;
 mod services;

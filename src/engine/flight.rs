@@ -3,7 +3,7 @@
 //! Owns the table that all workers share. Never waits and never sends: what a waiting query leaves
 //! behind is the caller's type, and so is how it is told.
 
-use crate::dns::{Query, Transport};
+use crate::dns::{Query, RecordType, Transport};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -41,6 +41,11 @@ impl FlightKey {
         key.extend_from_slice(wire.get(2..12).unwrap_or_default());
         key.extend_from_slice(name);
         key.extend_from_slice(behind);
+        // The probe of `loop` must go round: joined to itself it would wait for itself, and the
+        // loop would never be noticed.
+        if query.qtype() == RecordType::HINFO {
+            key.extend_from_slice(&query.id().to_be_bytes());
+        }
         FlightKey(key.into_boxed_slice())
     }
 }
@@ -123,7 +128,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::{Class, RecordType};
+    use crate::dns::Class;
 
     fn query(name: &str, id: u16) -> Query<'static> {
         let mut query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
@@ -133,6 +138,18 @@ mod tests {
 
     fn key(name: &str, id: u16) -> FlightKey {
         FlightKey::new(1, Transport::Udp, 512, &query(name, id))
+    }
+
+    #[test]
+    fn a_probe_for_loops_never_joins_itself() {
+        let flights = Flights::new();
+        for id in 1..4 {
+            let name = "1.2.".parse().unwrap();
+            let mut query = Query::new(&name, RecordType::HINFO, Class::IN, true);
+            query.set_id(id);
+            let key = FlightKey::new(1, Transport::Udp, 512, &query);
+            assert_eq!(flights.join(&key, || id), Role::Leader);
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub(super) fn survey(message: &Message<'_>, rcode: Rcode, unix: Duration) -> Sur
             found.opt = OptPlace::Inside;
         }
         found.end = record.rdata.end;
-        if record.rtype == RecordType::OPT {
+        if record.is_opt() {
             if found.opt == OptPlace::None {
                 found.opt = OptPlace::Last(record.at);
             }

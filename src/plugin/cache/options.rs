@@ -112,9 +112,7 @@ impl Options {
         let mut seen = false;
         while dispenser.next() {
             if seen {
-                return Err(
-                    dispenser.plain_err("this plugin can only be used once per Server Block")
-                );
+                return Err(dispenser.once_err());
             }
             seen = true;
             options.head(dispenser, block_zones)?;

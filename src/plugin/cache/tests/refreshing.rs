@@ -1,0 +1,211 @@
+//! `serve_stale` and `prefetch`: what is asked again, when, and what the client sees meanwhile.
+
+use super::{A, Cached, SOA, STALE, ttls};
+use crate::dns::{Rcode, flags};
+use crate::plugin::testing::{nobody, query};
+
+const FRESH: &[&str] = &["a.test. 1 IN A 192.0.2.1"];
+
+#[test]
+fn a_stale_entry_is_served_until_its_window_ends() {
+    let mut cached = Cached::new(STALE);
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(1.0);
+    let at_zero = cached.hit("a.test.");
+    assert_eq!((ttls(&at_zero), at_zero.refreshes.len()), (vec![0], 0));
+    assert!(cached.samples("coredns_cache_served_stale_total").is_empty());
+    cached.wait(1.5);
+    let stale = cached.hit("a.test.");
+    assert_eq!((ttls(&stale), stale.refreshes.len()), (vec![0], 1));
+    assert_eq!(stale.response.flags() & flags::AA, flags::AA);
+    assert_eq!(cached.value("coredns_cache_served_stale_total"), 1.0);
+    assert_eq!(cached.value("coredns_cache_hits_total"), 2.0);
+    cached.wait(4.4);
+    cached.hit("a.test.");
+    cached.wait(0.1);
+    assert!(!cached.is_kept("a.test."));
+}
+
+#[test]
+fn one_refresh_at_a_time_and_another_after_it_failed() {
+    let mut cached = Cached::new(STALE);
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(2.0);
+    let first = cached.hit("a.test.");
+    assert_eq!(first.refreshes.len(), 1);
+    for _ in 0..5 {
+        assert_eq!(cached.hit("a.test.").refreshes.len(), 0);
+    }
+    cached.failed_refresh(&first);
+    let second = cached.hit("a.test.");
+    assert_eq!(second.refreshes.len(), 1);
+    cached.refresh(&second, Rcode::NOERROR, &["a.test. 30 IN A 192.0.2.2"]);
+    assert_eq!(cached.hit("a.test.").records(), ["a.test. 30 IN A 192.0.2.2"]);
+}
+
+#[test]
+fn a_refresh_that_never_comes_back_does_not_forbid_the_next_for_ever() {
+    let mut cached = Cached::new("cache {\n success 9984 3600 1\n serve_stale\n}");
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(2.0);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 1);
+    cached.wait(9.9);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 0);
+    cached.wait(0.1);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 1);
+}
+
+#[test]
+fn a_failed_refresh_never_hides_the_stale_answer() {
+    let mut cached = Cached::new(STALE);
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(2.0);
+    let stale = cached.hit("a.test.");
+    cached.refresh(&stale, Rcode::SERVFAIL, &[]);
+    let again = cached.hit("a.test.");
+    assert_eq!(again.response.rcode, Rcode::NOERROR);
+    assert_eq!(again.refreshes.len(), 0, "the failure is cached");
+}
+
+#[test]
+fn a_failure_is_not_served_stale() {
+    let mut cached = Cached::new("cache {\n serve_stale 1h\n}");
+    cached.miss("a.test.", Rcode::SERVFAIL, &[]);
+    cached.wait(4.9);
+    cached.hit("a.test.");
+    cached.wait(0.1);
+    assert!(!cached.is_kept("a.test."));
+}
+
+#[test]
+fn a_refreshed_answer_replaces_the_negative_one_and_back() {
+    let soa = ["authority: test. 1 IN SOA a. b. 1 2 3 4 5"];
+    let mut cached = Cached::new(STALE);
+    cached.miss("a.test.", Rcode::NXDOMAIN, &soa);
+    cached.wait(2.0);
+    let stale = cached.hit("a.test.");
+    assert_eq!(stale.response.rcode, Rcode::NXDOMAIN);
+    cached.refresh(&stale, Rcode::NOERROR, FRESH);
+    assert_eq!(cached.hit("a.test.").response.rcode, Rcode::NOERROR);
+    cached.wait(2.0);
+    let stale = cached.hit("a.test.");
+    assert_eq!(stale.response.rcode, Rcode::NOERROR);
+    cached.refresh(&stale, Rcode::NXDOMAIN, &soa);
+    assert_eq!(cached.hit("a.test.").response.rcode, Rcode::NXDOMAIN);
+    cached.wait(3.0);
+    assert_eq!(cached.hit("a.test.").response.rcode, Rcode::NXDOMAIN, "not the old answer");
+}
+
+const VERIFY: &str = "cache {\n success 9984 3600 1\n serve_stale 1h verify\n}";
+
+#[test]
+fn verify_asks_first_and_takes_noerror_and_nxdomain() {
+    for (rcode, records, taken) in [
+        (Rcode::NOERROR, vec!["a.test. 30 IN A 192.0.2.2"], true),
+        (Rcode::NXDOMAIN, vec![SOA], true),
+        (Rcode::SERVFAIL, vec![], false),
+        (Rcode::REFUSED, vec![], false),
+    ] {
+        let mut cached = Cached::new(VERIFY);
+        cached.miss("a.test.", Rcode::NOERROR, FRESH);
+        cached.wait(2.0);
+        let outcome = cached.miss("a.test.", rcode, &records);
+        assert_eq!(outcome.refreshes.len(), 0);
+        if taken {
+            assert_eq!(outcome.response.rcode, rcode);
+            assert_eq!(outcome.response.flags() & flags::AA, 0);
+            assert_eq!(cached.hit("a.test.").response.rcode, rcode);
+        } else {
+            assert_eq!(outcome.records(), ["a.test. 0 IN A 192.0.2.1"], "{rcode}");
+            assert_eq!(cached.value("coredns_cache_served_stale_total"), 1.0);
+        }
+    }
+}
+
+#[test]
+fn verify_hides_that_upstream_failed() {
+    let mut cached = Cached::new(VERIFY);
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(2.0);
+    let outcome = cached.ask(query("a.test.", A), |_, response| {
+        response.fail(Rcode::SERVFAIL, Some("i/o timeout".into()));
+    });
+    assert_eq!(outcome.records(), ["a.test. 0 IN A 192.0.2.1"]);
+    assert_eq!(outcome.response.error, None);
+}
+
+#[test]
+fn verify_with_a_timeout_serves_stale_when_it_ends_and_refreshes_behind_it() {
+    let mut cached = Cached::new("cache {\n success 9984 3600 1\n serve_stale 1h Verify 100ms\n}");
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(2.0);
+    cached.bench.upstream_is_late = true;
+    let outcome = cached.ask(query("a.test.", A), nobody);
+    assert_eq!(outcome.records(), ["a.test. 0 IN A 192.0.2.1"]);
+    assert_eq!(outcome.refreshes.len(), 1);
+    assert_eq!(cached.ask(query("a.test.", A), nobody).refreshes.len(), 0);
+    cached.bench.upstream_is_late = false;
+    cached.refresh(&outcome, Rcode::NOERROR, &["a.test. 30 IN A 192.0.2.2"]);
+    assert_eq!(cached.hit("a.test.").records(), ["a.test. 30 IN A 192.0.2.2"]);
+}
+
+#[test]
+fn serve_stale_without_time_is_none() {
+    for directive in ["cache {\n serve_stale 0s\n}", "cache {\n serve_stale 0 verify\n}"] {
+        let mut cached = Cached::new(directive);
+        cached.miss("a.test.", Rcode::NOERROR, &["a.test. 5 IN A 192.0.2.1"]);
+        cached.wait(5.0);
+        assert!(!cached.is_kept("a.test."));
+    }
+}
+
+#[test]
+fn a_popular_name_is_fetched_before_it_expires() {
+    let mut cached = Cached::new("cache {\n prefetch 2 10s 20%\n}");
+    let records = ["a.test. 100 IN A 192.0.2.1"];
+    cached.miss("a.test.", Rcode::NOERROR, &records);
+    cached.wait(79.0);
+    // Popular, but 21 s are left, over 20 %.
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 0);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 0);
+    cached.wait(1.0);
+    let wish = cached.hit("a.test.");
+    assert_eq!(wish.refreshes.len(), 1);
+    assert_eq!(ttls(&wish), [20]);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 0, "one is under way");
+    cached.refresh(&wish, Rcode::NOERROR, &records);
+    assert_eq!(cached.value("coredns_cache_prefetch_total"), 1.0);
+    assert_eq!(ttls(&cached.hit("a.test.")), [100]);
+    // The gap to the last hit is too long: popularity starts anew.
+    cached.wait(85.0);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 0);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 1);
+}
+
+#[test]
+fn a_prefetched_entry_inherits_its_popularity() {
+    let mut cached = Cached::new("cache {\n prefetch 3 1h 90%\n}");
+    let records = ["a.test. 100 IN A 192.0.2.1"];
+    cached.miss("a.test.", Rcode::NOERROR, &records);
+    cached.wait(20.0);
+    cached.hit("a.test.");
+    cached.hit("a.test.");
+    let wish = cached.hit("a.test.");
+    cached.refresh(&wish, Rcode::NOERROR, &records);
+    cached.wait(20.0);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 1);
+}
+
+#[test]
+fn a_failed_prefetch_leaves_the_answer() {
+    let mut cached = Cached::new("cache {\n prefetch 1 1m 90%\n}");
+    cached.miss("a.test.", Rcode::NOERROR, &["a.test. 100 IN A 192.0.2.1"]);
+    cached.wait(20.0);
+    let wish = cached.hit("a.test.");
+    cached.refresh(&wish, Rcode::SERVFAIL, &[]);
+    let hit = cached.hit("a.test.");
+    assert_eq!(hit.response.rcode, Rcode::NOERROR);
+    assert_eq!(hit.refreshes.len(), 0);
+    cached.wait(5.0);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 1, "the failure is over");
+}

@@ -59,6 +59,7 @@ impl Edns {
 
 /// What an arriving message turned out to be.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // A box would be an allocation for every query.
 pub enum Received<'a> {
     /// A query for the chain.
     Query(Query<'a>),
@@ -334,9 +335,21 @@ impl<'a> Query<'a> {
     /// nothing changes.
     pub fn replace(&mut self, wire: Vec<u8>) -> Result<(), Malformed> {
         let Received::Query(query) = Query::receive(&wire) else { return Err(Malformed::Cut) };
-        let received_size = self.received_size;
-        let reflected = std::mem::take(&mut self.reflected);
-        *self = Query { received_size, reflected, ..query.into_owned() };
+        let Query { wire: normal, name, qtype, qclass, question_end, edns, .. } = query;
+        let rewritten = match normal {
+            Cow::Owned(rewritten) => Some(rewritten),
+            Cow::Borrowed(_) => None,
+        };
+        *self = Query {
+            wire: Cow::Owned(rewritten.unwrap_or(wire)),
+            name,
+            qtype,
+            qclass,
+            question_end,
+            edns,
+            received_size: self.received_size,
+            reflected: std::mem::take(&mut self.reflected),
+        };
         Ok(())
     }
 }
@@ -437,7 +450,8 @@ mod tests {
     #[test]
     fn what_cannot_be_a_query_is_classified_by_its_header() {
         // Text of the message; the reaction: rcode, flag word without rcode, question echoed.
-        let table: &[(&str, &str, Option<(Rcode, u16, bool)>)] = &[
+        type Reaction = Option<(Rcode, u16, bool)>;
+        let table: &[(&str, &str, Reaction)] = &[
             ("eleven octets", "0001 0100 0001 0000 0000 00", None),
             ("a response", "0001 8100 0001 0000 0000 0000", None),
             ("a cut response", "0001 8100 0001", None),

@@ -18,3 +18,6 @@ pub use sockets::ListenError;
 pub use tcp::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
 pub use worker::{PARKED_MOST, REFRESHES_MOST};
 pub use workers::{Equipment, WORKERS_MOST, Workers, can_listen, default_workers};
+
+#[cfg(test)]
+mod tests;

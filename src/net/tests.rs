@@ -1,0 +1,336 @@
+//! Real sockets on 127.0.0.1, real directives, no upstream but the test's own.
+
+use super::*;
+use crate::corefile::{MemorySurroundings, parse};
+use crate::dns::{Class, Message, Query, RecordType, Section, flags};
+use crate::engine::{Snapshot, World, build};
+use crate::metrics::Registry;
+use crate::plugin::testing::FakeJournal;
+use crate::plugin::{Carried, is_known};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A server on a port of its own.
+struct Running {
+    equipment: Equipment,
+    workers: Workers,
+}
+
+fn snapshot(corefile: &str, metrics: &Registry) -> Arc<Snapshot> {
+    let surroundings = MemorySurroundings::new();
+    let tree = parse(corefile.as_bytes(), "Corefile", &is_known, &surroundings).unwrap();
+    let world = World {
+        surroundings: &surroundings,
+        metrics,
+        journal: &FakeJournal::default(),
+        random: &mut StdRng::seed_from_u64(1),
+        default_port: 53,
+        carried: Carried::default(),
+    };
+    Arc::new(build(&tree, world).unwrap())
+}
+
+/// A block on 127.0.0.1 that answers A questions for a.test and b.test with 192.0.2.`last`.
+fn answering(key: &str, last: u8, more: &str) -> String {
+    format!("{key} {{\nbind 127.0.0.1\n{more}\nhosts {{\n192.0.2.{last} a.test b.test\n}}\n}}\n")
+}
+
+impl Running {
+    fn start(corefile: &str, workers: usize) -> Running {
+        let equipment = Equipment {
+            workers,
+            clock: Clock::start(),
+            metrics: Registry::new(workers),
+            journal: Arc::new(FakeJournal::default()),
+        };
+        let snapshot = snapshot(corefile, &equipment.metrics);
+        let workers = Workers::start(equipment.clone(), snapshot).unwrap();
+        Running { equipment, workers }
+    }
+
+    fn publish(&self, corefile: &str) -> Result<(), ListenError> {
+        self.workers.publish(snapshot(corefile, &self.equipment.metrics))
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.workers.addresses()[0]
+    }
+
+    fn udp(&self) -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(self.address()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        socket
+    }
+
+    fn tcp(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream
+    }
+
+    fn ask(&self, name: &str) -> Option<u8> {
+        let socket = self.udp();
+        socket.send(&query(name, 7)).unwrap();
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).ok()?;
+        last_octet(&buffer[..length])
+    }
+
+    fn stop(self) {
+        self.workers.stop_reading();
+        assert!(self.workers.drain(Duration::from_secs(5)));
+        self.workers.join();
+    }
+}
+
+fn query(name: &str, id: u16) -> Vec<u8> {
+    let mut query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
+    query.set_id(id);
+    query.wire().to_vec()
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut framed = (message.len() as u16).to_be_bytes().to_vec();
+    framed.extend_from_slice(message);
+    framed
+}
+
+fn read_frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut message)?;
+    Ok(message)
+}
+
+/// The last octet of the first record: which server answered.
+fn last_octet(message: &[u8]) -> Option<u8> {
+    let message = Message::parse(message).ok()?;
+    let record = message.records().find(|record| record.section == Section::Answer)?;
+    message.wire()[record.rdata].last().copied()
+}
+
+fn id(message: &[u8]) -> u16 {
+    u16::from_be_bytes([message[0], message[1]])
+}
+
+/// An upstream on 127.0.0.1 that answers each datagram after `delay`; counts them.
+fn upstream(delay: Duration) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = count.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let mut reply = buffer[..length].to_vec();
+            reply[2] |= 0x80;
+            let socket = socket.try_clone().unwrap();
+            std::thread::spawn(move || {
+                std::thread::sleep(delay);
+                let _ = socket.send_to(&reply, from);
+            });
+        }
+    });
+    (port, count)
+}
+
+#[test]
+fn datagrams_are_answered_each_with_its_id() {
+    let server = Running::start(&answering(".:0", 9, ""), 2);
+    let socket = server.udp();
+    for id in 0..200 {
+        socket.send(&query("a.test.", id)).unwrap();
+    }
+    let mut seen = Vec::new();
+    let mut buffer = [0; 512];
+    for _ in 0..200 {
+        let length = socket.recv(&mut buffer).unwrap();
+        assert_eq!(last_octet(&buffer[..length]), Some(9));
+        seen.push(id(&buffer));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..200).collect::<Vec<u16>>());
+    server.stop();
+}
+
+#[test]
+fn a_reply_comes_from_the_address_that_was_asked_on_a_socket_for_all() {
+    let server = Running::start(".:0 {\nwhoami\n}\n", 1);
+    let port = server.address().port();
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let target: SocketAddr = format!("127.0.0.77:{port}").parse().unwrap();
+    socket.send_to(&query("a.test.", 1), target).unwrap();
+    let (_, from) = socket.recv_from(&mut [0; 512]).unwrap();
+    assert_eq!(from, target);
+    server.stop();
+}
+
+#[test]
+fn queries_of_one_connection_are_pipelined() {
+    let server = Running::start(&answering(".:0", 9, ""), 1);
+    let mut stream = server.tcp();
+    let mut all = framed(b"");
+    all.extend(framed(b"short"));
+    for id in 0..500 {
+        all.extend(framed(&query("a.test.", id)));
+    }
+    // Cut in the middle of a message.
+    let (one, two) = all.split_at(all.len() - 7);
+    stream.write_all(one).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    stream.write_all(two).unwrap();
+    for expected in 0..500 {
+        let reply = read_frame(&mut stream).unwrap();
+        assert_eq!(id(&reply), expected);
+        assert_eq!(last_octet(&reply), Some(9));
+    }
+    server.stop();
+}
+
+#[test]
+fn a_half_closed_connection_is_answered_then_closed() {
+    let server = Running::start(&answering(".:0", 9, ""), 1);
+    let mut stream = server.tcp();
+    stream.write_all(&framed(&query("a.test.", 3))).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(id(&read_frame(&mut stream).unwrap()), 3);
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    server.stop();
+}
+
+#[test]
+fn a_silent_or_idle_connection_is_closed_in_its_time() {
+    let corefile = answering(".:0", 9, "timeouts {\nread 1s\nidle 2s\n}");
+    let server = Running::start(&corefile, 1);
+    let (mut silent, mut half, mut idle) = (server.tcp(), server.tcp(), server.tcp());
+    let start = Instant::now();
+    half.write_all(b"\x00\x30abc").unwrap();
+    idle.write_all(&framed(&query("a.test.", 3))).unwrap();
+    read_frame(&mut idle).unwrap();
+    assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0);
+    assert_eq!(half.read(&mut [0; 1]).unwrap(), 0);
+    assert!((900..1700).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
+    assert!((1900..2900).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    server.stop();
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_nobody_else() {
+    let server = Running::start(&answering(".:0", 9, ""), 1);
+    let mut stream = server.tcp();
+    stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let burst: Vec<u8> = (0..1000).flat_map(|id| framed(&query("a.test.", id))).collect();
+    while stream.write_all(&burst).is_ok() {}
+    assert_eq!(server.ask("b.test."), Some(9));
+    let mut other = server.tcp();
+    other.write_all(&framed(&query("a.test.", 3))).unwrap();
+    assert_eq!(id(&read_frame(&mut other).unwrap()), 3);
+    drop(stream);
+    drop(other);
+    server.stop();
+}
+
+#[test]
+fn a_reload_changes_the_answers_and_the_addresses() {
+    let server = Running::start(&answering(".:0", 1, ""), 2);
+    let mut stream = server.tcp();
+    stream.write_all(&framed(&query("a.test.", 3))).unwrap();
+    assert_eq!(last_octet(&read_frame(&mut stream).unwrap()), Some(1));
+    let first = server.address();
+
+    server.publish(&answering(".:0", 2, "")).unwrap();
+    assert_eq!(server.address(), first);
+    assert_eq!(server.ask("a.test."), Some(2));
+    stream.write_all(&framed(&query("a.test.", 3))).unwrap();
+    assert_eq!(last_octet(&read_frame(&mut stream).unwrap()), Some(2));
+
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    server.publish(&answering(&format!(".:{free}"), 3, "")).unwrap();
+    assert_eq!(server.address().port(), free);
+    assert_eq!(server.ask("a.test."), Some(3));
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "its address is gone");
+    assert!(TcpStream::connect(first).is_err());
+    server.stop();
+}
+
+#[test]
+fn a_reload_that_cannot_bind_changes_nothing() {
+    let server = Running::start(&answering(".:0", 1, ""), 2);
+    let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = foreign.local_addr().unwrap().port();
+    let corefile = answering(".:0", 2, "") + &answering(&format!(".:{taken}"), 3, "");
+    let error = server.publish(&corefile).unwrap_err();
+    assert!(error.0.ends_with("bind: address already in use"), "{error}");
+    assert_eq!(server.ask("a.test."), Some(1));
+    assert_eq!(server.workers.addresses().len(), 1);
+    server.publish(&answering(".:0", 2, "")).unwrap();
+    assert_eq!(server.ask("a.test."), Some(2));
+    server.stop();
+}
+
+#[test]
+fn a_question_is_asked_once_however_many_wait_for_it() {
+    let (port, asked) = upstream(Duration::from_millis(200));
+    let corefile = format!(".:0 {{\nbind 127.0.0.1\nforward . 127.0.0.1:{port}\n}}\n");
+    let server = Running::start(&corefile, 2);
+    let sockets: Vec<UdpSocket> = (0..20).map(|_| server.udp()).collect();
+    for (number, socket) in sockets.iter().enumerate() {
+        let mut message = query("a.test.", 100 + number as u16);
+        if number % 2 == 1 {
+            message[13] = b'A';
+        }
+        socket.send(&message).unwrap();
+    }
+    for (number, socket) in sockets.iter().enumerate() {
+        let mut buffer = [0; 512];
+        socket.recv(&mut buffer).unwrap();
+        assert_eq!(id(&buffer), 100 + number as u16);
+        let spelled = if number % 2 == 1 { b'A' } else { b'a' };
+        assert_eq!(buffer[13], spelled, "each client's own capitals");
+    }
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+    server.stop();
+}
+
+#[test]
+fn what_waits_when_reading_stops_still_gets_its_reply() {
+    let (port, _) = upstream(Duration::from_millis(300));
+    let corefile = format!(".:0 {{\nbind 127.0.0.1\nforward . 127.0.0.1:{port}\n}}\n");
+    let server = Running::start(&corefile, 1);
+    let (socket, mut stream) = (server.udp(), server.tcp());
+    socket.send(&query("a.test.", 1)).unwrap();
+    stream.write_all(&framed(&query("a.test.", 2))).unwrap();
+    let start = Instant::now();
+    while server.workers.parked() < 1 && start.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.workers.stop_reading();
+    assert!(server.workers.drain(Duration::from_secs(5)));
+    let mut buffer = [0; 512];
+    socket.recv(&mut buffer).unwrap();
+    assert_eq!(id(&buffer), 1);
+    assert_ne!(u16::from_be_bytes([buffer[2], buffer[3]]) & flags::QR, 0);
+    server.workers.join();
+}
+
+#[test]
+fn a_worker_that_leaves_gives_its_address_to_its_successor() {
+    let server = Running::start(&answering(".:0", 1, ""), 1);
+    let port = server.address().port();
+    let next = Running::start(&answering(&format!(".:{port}"), 2, ""), 1);
+    server.workers.stop_reading();
+    for _ in 0..40 {
+        assert_eq!(next.ask("a.test."), Some(2));
+    }
+    server.workers.join();
+    next.stop();
+}

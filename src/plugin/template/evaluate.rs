@@ -1,0 +1,444 @@
+//! Go's text/template, the part that Corefiles use: a tree and a query to text.
+//!
+//! Owns variables, fields and control. Bounded by [`MOST_STEPS`] and [`MOST_TEXT`], whatever the
+//! query.
+
+use super::functions::{self, MOST_TEXT, Value};
+use super::syntax::{Node, Pipeline, Term};
+use crate::dns::{Query, flags};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The most nodes and commands that one execution may visit.
+const MOST_STEPS: usize = 100_000;
+
+/// What a template knows of a query.
+pub(super) struct Data<'q> {
+    /// The zone that matched.
+    pub(super) zone: String,
+    /// The name asked for, lower-cased.
+    pub(super) name: String,
+    /// The class asked for.
+    pub(super) class: String,
+    /// The type asked for.
+    pub(super) qtype: String,
+    /// The groups of the regular expression, the whole match first.
+    pub(super) groups: Vec<String>,
+    /// The groups with their names.
+    pub(super) named: Vec<(String, String)>,
+    /// The client's address.
+    pub(super) remote: String,
+    /// The query.
+    pub(super) query: &'q Query<'q>,
+    /// Metadata by label.
+    pub(super) meta: &'q dyn Fn(&str) -> Option<String>,
+}
+
+/// Executes a template.
+pub(super) fn execute(nodes: &[Node], data: &Data<'_>) -> Result<String, String> {
+    let mut run = Run { data, out: String::new(), variables: vec![("$", Value::Data)], steps: 0 };
+    run.nodes(nodes, &Value::Data)?;
+    Ok(run.out)
+}
+
+/// How a list of nodes ended.
+#[derive(PartialEq)]
+enum Ended {
+    Whole,
+    Break,
+    Continue,
+}
+
+struct Run<'d, 't> {
+    data: &'d Data<'d>,
+    out: String,
+    variables: Vec<(&'t str, Value)>,
+    steps: usize,
+}
+
+impl<'t> Run<'_, 't> {
+    fn step(&mut self) -> Result<(), String> {
+        self.steps += 1;
+        match self.steps > MOST_STEPS || self.out.len() > MOST_TEXT {
+            true => Err("template takes too long".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn nodes(&mut self, nodes: &'t [Node], dot: &Value) -> Result<Ended, String> {
+        for node in nodes {
+            self.step()?;
+            let ended = match node {
+                Node::Text(text) => {
+                    self.out.push_str(text);
+                    Ended::Whole
+                }
+                Node::Print(pipeline) => {
+                    let value = self.pipeline(pipeline, dot)?;
+                    if pipeline.variables.is_empty() {
+                        self.out.push_str(&value.print()?);
+                    }
+                    Ended::Whole
+                }
+                Node::If(pipeline, body, otherwise) => {
+                    let known = self.variables.len();
+                    let is_true = self.pipeline(pipeline, dot)?.is_true();
+                    let ended = self.nodes(if is_true { body } else { otherwise }, dot)?;
+                    self.variables.truncate(known);
+                    ended
+                }
+                Node::With(pipeline, body, otherwise) => {
+                    let known = self.variables.len();
+                    let value = self.pipeline(pipeline, dot)?;
+                    let ended = match value.is_true() {
+                        true => self.nodes(body, &value)?,
+                        false => self.nodes(otherwise, dot)?,
+                    };
+                    self.variables.truncate(known);
+                    ended
+                }
+                Node::Range(pipeline, body, otherwise) => {
+                    let known = self.variables.len();
+                    let ended = self.range(pipeline, body, otherwise, dot)?;
+                    self.variables.truncate(known);
+                    ended
+                }
+                Node::Break => Ended::Break,
+                Node::Continue => Ended::Continue,
+            };
+            if ended != Ended::Whole {
+                return Ok(ended);
+            }
+        }
+        Ok(Ended::Whole)
+    }
+
+    fn range(
+        &mut self,
+        pipeline: &'t Pipeline,
+        body: &'t [Node],
+        otherwise: &'t [Node],
+        dot: &Value,
+    ) -> Result<Ended, String> {
+        let value = self.commands(&pipeline.commands, dot)?;
+        let items: Vec<(Value, Value)> = match &value {
+            Value::List(list) => list
+                .iter()
+                .enumerate()
+                .map(|(at, item)| (Value::Integer(at as i128), item.clone()))
+                .collect(),
+            Value::Map(map) => {
+                map.iter().map(|(key, item)| (Value::text(key), item.clone())).collect()
+            }
+            Value::Integer(count) => {
+                if *count > MOST_STEPS as i128 {
+                    return Err("template takes too long".to_owned());
+                }
+                (0..*count).map(|at| (Value::Integer(at), Value::Integer(at))).collect()
+            }
+            Value::Nothing | Value::Nil => Vec::new(),
+            other => return Err(format!("range can't iterate over {other:?}")),
+        };
+        if items.is_empty() {
+            return self.nodes(otherwise, dot);
+        }
+        let known = self.variables.len();
+        for (key, item) in items {
+            self.step()?;
+            self.variables.truncate(known);
+            match pipeline.variables.as_slice() {
+                [one] => self.set(one, item.clone(), pipeline.declares),
+                [first, second] => {
+                    self.set(first, key, pipeline.declares);
+                    self.set(second, item.clone(), pipeline.declares);
+                }
+                _ => {}
+            }
+            if self.nodes(body, &item)? == Ended::Break {
+                break;
+            }
+        }
+        Ok(Ended::Whole)
+    }
+
+    fn set(&mut self, name: &'t str, value: Value, declares: bool) {
+        let old = self.variables.iter_mut().rev().find(|(known, _)| *known == name);
+        match old {
+            Some((_, old)) if !declares => *old = value,
+            _ => self.variables.push((name, value)),
+        }
+    }
+
+    fn pipeline(&mut self, pipeline: &'t Pipeline, dot: &Value) -> Result<Value, String> {
+        let value = self.commands(&pipeline.commands, dot)?;
+        if let [name] = pipeline.variables.as_slice() {
+            self.set(name, value.clone(), pipeline.declares);
+        }
+        Ok(value)
+    }
+
+    fn commands(&mut self, commands: &'t [Vec<Term>], dot: &Value) -> Result<Value, String> {
+        let mut last = None;
+        for command in commands {
+            self.step()?;
+            last = Some(self.command(command, dot, last)?);
+        }
+        last.ok_or_else(|| "missing value for command".to_owned())
+    }
+
+    fn command(
+        &mut self,
+        command: &'t [Term],
+        dot: &Value,
+        last: Option<Value>,
+    ) -> Result<Value, String> {
+        let Some((first, rest)) = command.split_first() else {
+            return Err("missing value for command".to_owned());
+        };
+        if let Term::Function(function) = first {
+            return self.function(function, rest, dot, last);
+        }
+        let is_method = match first {
+            Term::Dot(fields) => is_meta(fields) && *dot == Value::Data,
+            Term::Variable(name, fields) => is_meta(fields) && self.get(name)? == Value::Data,
+            _ => false,
+        };
+        if is_method {
+            let mut arguments = self.terms(rest, dot)?;
+            arguments.extend(last);
+            return match arguments.as_slice() {
+                [Value::Text(label)] => {
+                    Ok(Value::text(&(self.data.meta)(label).unwrap_or_default()))
+                }
+                _ => Err("wrong number of args for Meta: want 1".to_owned()),
+            };
+        }
+        if !rest.is_empty() || last.is_some() {
+            return Err(format!("can't give argument to non-function {first:?}"));
+        }
+        self.term(first, dot)
+    }
+
+    fn terms(&mut self, terms: &'t [Term], dot: &Value) -> Result<Vec<Value>, String> {
+        terms.iter().map(|term| self.term(term, dot)).collect()
+    }
+
+    fn function(
+        &mut self,
+        function: &str,
+        arguments: &'t [Term],
+        dot: &Value,
+        last: Option<Value>,
+    ) -> Result<Value, String> {
+        if matches!(function, "and" | "or") {
+            let mut value = None;
+            for term in arguments {
+                let found = self.term(term, dot)?;
+                if found.is_true() == (function == "or") {
+                    return Ok(found);
+                }
+                value = Some(found);
+            }
+            return last.or(value).ok_or_else(|| format!("wrong number of args for {function}"));
+        }
+        let mut values = self.terms(arguments, dot)?;
+        values.extend(last);
+        functions::call(function, &values)
+    }
+
+    fn get(&self, name: &str) -> Result<Value, String> {
+        self.variables
+            .iter()
+            .rev()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.clone())
+            .ok_or_else(|| format!("undefined variable: {name}"))
+    }
+
+    fn term(&mut self, term: &'t Term, dot: &Value) -> Result<Value, String> {
+        let (mut value, fields) = match term {
+            Term::Nil => return Ok(Value::Nil),
+            Term::Bool(value) => return Ok(Value::Bool(*value)),
+            Term::Integer(number) => return Ok(Value::Integer(*number)),
+            Term::Text(text) => return Ok(Value::text(text)),
+            Term::Function(function) => return self.function(function, &[], dot, None),
+            Term::Dot(fields) => (dot.clone(), fields),
+            Term::Variable(name, fields) => (self.get(name)?, fields),
+            Term::Group(pipeline, fields) => (self.commands(&pipeline.commands, dot)?, fields),
+        };
+        for field in fields {
+            value = self.field(&value, field)?;
+        }
+        Ok(value)
+    }
+
+    fn field(&self, value: &Value, field: &str) -> Result<Value, String> {
+        let data = self.data;
+        let query = data.query;
+        let found = match (value, field) {
+            (Value::Data, "Zone") => Value::text(&data.zone),
+            (Value::Data, "Name") => Value::text(&data.name),
+            (Value::Data, "Class") => Value::text(&data.class),
+            (Value::Data, "Type") => Value::text(&data.qtype),
+            (Value::Data, "Remote") => Value::text(&data.remote),
+            (Value::Data, "Match") => {
+                Value::List(Rc::new(data.groups.iter().map(|group| Value::text(group)).collect()))
+            }
+            (Value::Data, "Group") => Value::Map(Rc::new(self.group_map())),
+            (Value::Data, "Question") => Value::Question,
+            (Value::Data, "Message") => Value::Message,
+            (Value::Data, "Meta") => {
+                return Err("wrong number of args for Meta: want 1 got 0".to_owned());
+            }
+            (Value::Question, "Name") => Value::text(&spelled(query)),
+            (Value::Question, "Qtype") => Value::Integer(i128::from(query.qtype().0)),
+            (Value::Question, "Qclass") => Value::Integer(i128::from(query.qclass().0)),
+            (Value::Message, "MsgHdr") => Value::Message,
+            (Value::Message, "Id") => Value::Integer(i128::from(query.id())),
+            (Value::Message, "Opcode") => Value::Integer(i128::from(query.opcode().0)),
+            (Value::Message, "Rcode") => Value::Integer(i128::from(query.flags() & flags::RCODE)),
+            (Value::Message, other) => {
+                let bit = match other {
+                    "Response" => flags::QR,
+                    "Authoritative" => flags::AA,
+                    "Truncated" => flags::TC,
+                    "RecursionDesired" => flags::RD,
+                    "RecursionAvailable" => flags::RA,
+                    "Zero" => flags::Z,
+                    "AuthenticatedData" => flags::AD,
+                    "CheckingDisabled" => flags::CD,
+                    _ => return Err(format!("can't evaluate field {field} in type *dns.Msg")),
+                };
+                Value::Bool(query.flags() & bit != 0)
+            }
+            (Value::Map(map), key) => map.get(key).cloned().unwrap_or(Value::Nothing),
+            (Value::Data, other) => {
+                return Err(format!("can't evaluate field {other} in type *template.templateData"));
+            }
+            (Value::Nothing | Value::Nil, other) => {
+                return Err(format!("nil data; no entry for key {other:?}"));
+            }
+            (other, field) => return Err(format!("can't evaluate field {field} of {other:?}")),
+        };
+        Ok(found)
+    }
+
+    /// Groups by number, then by name.
+    fn group_map(&self) -> BTreeMap<String, Value> {
+        let numbered = self.data.groups.iter().enumerate();
+        let numbered = numbered.map(|(number, group)| (number.to_string(), Value::text(group)));
+        let named = self.data.named.iter();
+        let named = named.map(|(name, group)| (name.clone(), Value::text(group)));
+        numbered.chain(named).collect()
+    }
+}
+
+fn is_meta(fields: &[String]) -> bool {
+    matches!(fields, [only] if only == "Meta")
+}
+
+/// The name asked for, as the client spelled it. Without escapes it has the length of the
+/// lower-cased text, octet for octet.
+fn spelled(query: &Query<'_>) -> String {
+    let lower = query.name().to_string();
+    if lower.contains('\\') {
+        return lower;
+    }
+    let mut text = String::with_capacity(lower.len());
+    let mut rest = query.spelled_name();
+    while let Some((&length, behind)) = rest.split_first().filter(|(length, _)| **length != 0) {
+        let Some((label, behind)) = behind.split_at_checked(usize::from(length)) else { break };
+        text.extend(label.iter().map(|octet| char::from(*octet)));
+        text.push('.');
+        rest = behind;
+    }
+    if text.is_empty() { lower } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::syntax::parse;
+    use super::*;
+    use crate::dns::{Class, Name, RecordType};
+
+    fn run(source: &str) -> Result<String, String> {
+        let name: Name = "ip-10-0-0-1.a.test.".parse().unwrap();
+        let mut query = Query::new(&name, RecordType::A, Class::IN, true);
+        query.set_question(b"\x0bIP-10-0-0-1\x01a\x04test\0", RecordType::A, Class::IN);
+        let data = Data {
+            zone: "test.".to_owned(),
+            name: name.to_string(),
+            class: "IN".to_owned(),
+            qtype: "A".to_owned(),
+            groups: ["ip-10-0-0-1", "10", "0", "0", "1"].map(str::to_owned).to_vec(),
+            named: vec![("first".to_owned(), "10".to_owned())],
+            remote: "192.0.2.9".to_owned(),
+            query: &query,
+            meta: &|label| (label == "a/b").then(|| "value".to_owned()),
+        };
+        execute(&parse("answer", source)?, &data)
+    }
+
+    #[test]
+    fn templates_of_corefiles_give_gos_text() {
+        for (source, text) in [
+            ("{{ .Name }} 60 IN A 192.0.2.1", "ip-10-0-0-1.a.test. 60 IN A 192.0.2.1"),
+            ("{{.Zone}} {{ .Class }} {{ .Type }} {{ .Remote }}", "test. IN A 192.0.2.9"),
+            ("{{ index .Match 1 }}.{{ index .Match 4 }}", "10.1"),
+            ("{{ .Group.first }} {{ .Group.none }} {{ index .Group \"2\" }}", "10 <no value> 0"),
+            ("{{ .Question.Name }} {{ .Question.Qtype }}", "IP-10-0-0-1.a.test. 1"),
+            ("{{ .Meta \"a/b\" }}|{{ .Meta \"none/x\" }}|{{ \"a/b\" | .Meta }}", "value||value"),
+            ("{{ parseInt .Group.first 16 8 }}", "16"),
+            ("{{ .Group.first | printf \"%s-%d\" \"x\" | len }}", "error"),
+            ("{{ printf \"%03d\" (parseInt .Group.first 10 32) }}", "010"),
+            ("{{ if eq .Type \"AAAA\" \"A\" }}yes{{ else }}no{{ end }}", "yes"),
+            ("{{ if false }}a{{ else if .Zone }}b{{ else }}c{{ end }}", "b"),
+            ("{{ with .Group.first }}{{ . }}{{ $.Type }}{{ end }}", "10A"),
+            ("{{ range $i, $m := .Match }}{{ if $i }}{{ $m }},{{ end }}{{ end }}", "10,0,0,1,"),
+            (
+                "{{ range .Match }}{{ if eq . \"0\" }}{{ break }}{{ end }}[{{ . }}]{{ end }}",
+                "[ip-10-0-0-1][10]",
+            ),
+            ("{{ $x := 1 }}{{ if true }}{{ $x = 2 }}{{ end }}{{ $x }}", "2"),
+            ("a {{- /* gone */ -}} b {{- 1 -}} c", "ab1c"),
+            ("{{ and 1 0 }}{{ or 0 \"x\" }}{{ not 1 }}", "0xfalse"),
+            ("{{ print 1 2 \"a\" 3 }}", "1 2a3"),
+            ("{{ slice .Name 0 2 }}", "ip"),
+            ("{{ .Message.RecursionDesired }} {{ .Message.Id }}", "true 0"),
+            ("{{ `raw` }}{{ \"\\x41\\n\" }}{{ 'a' }}{{ 0x10 }}{{ -3 }}", "rawA\n9716-3"),
+            ("{{ (index .Match 1) }}", "10"),
+            ("{{ lt 1 2 }} {{ .Match }}", "true [ip-10-0-0-1 10 0 0 1]"),
+            ("}} is text", "}} is text"),
+        ] {
+            match run(source) {
+                Ok(result) => assert_eq!(result, text, "{source}"),
+                Err(error) => assert_eq!(text, "error", "{source}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_go_refuses_while_executing_is_an_error() {
+        for source in [
+            "{{ index .Match 9 }}",
+            "{{ .Foo }}",
+            "{{ .Name.Foo }}",
+            "{{ .Name 1 }}",
+            "{{ .Group.none.x }}",
+            "{{ parseInt \"x\" 10 8 }}",
+            "{{ eq 1 \"a\" }}",
+            "{{ range .Name }}{{ end }}",
+            "{{ .Meta }}",
+            "{{ . }}",
+        ] {
+            assert!(run(source).is_err(), "{source}");
+        }
+    }
+
+    #[test]
+    fn work_and_text_are_bounded() {
+        assert!(run("{{ range 100000 }}{{ range 100000 }}x{{ end }}{{ end }}").is_err());
+        assert!(run("{{ range 99999999999 }}{{ end }}").is_err());
+        assert!(run("{{ range 900 }}{{ printf \"%1000s\" \"x\" }}{{ end }}").is_err());
+    }
+}

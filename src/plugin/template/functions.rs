@@ -1,0 +1,480 @@
+//! The functions of templates: Go's built-in ones and CoreDNS's `parseInt`.
+//!
+//! Owns values, their printing as Go prints them, and `printf`. Results are bounded by
+//! [`MOST_TEXT`].
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+/// The greatest length in octets of a text that a template makes.
+pub(super) const MOST_TEXT: usize = 65_535;
+
+/// The greatest width or precision in `printf`.
+const MOST_WIDTH: usize = 1_000;
+
+/// A value in a template.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    /// A missing key; prints as `<no value>`.
+    Nothing,
+    /// `nil`.
+    Nil,
+    Bool(bool),
+    Integer(i128),
+    Text(Rc<str>),
+    List(Rc<Vec<Value>>),
+    Map(Rc<BTreeMap<String, Value>>),
+    /// The data itself, `.`.
+    Data,
+    /// `.Question`.
+    Question,
+    /// `.Message`.
+    Message,
+}
+
+impl Value {
+    /// A text.
+    pub(super) fn text(text: &str) -> Value {
+        Value::Text(Rc::from(text))
+    }
+
+    /// Whether `if` takes it for true.
+    pub(super) fn is_true(&self) -> bool {
+        match self {
+            Value::Nothing | Value::Nil => false,
+            Value::Bool(value) => *value,
+            Value::Integer(value) => *value != 0,
+            Value::Text(text) => !text.is_empty(),
+            Value::List(list) => !list.is_empty(),
+            Value::Map(map) => !map.is_empty(),
+            Value::Data | Value::Question | Value::Message => true,
+        }
+    }
+
+    /// As Go's `fmt` prints it.
+    pub(super) fn print(&self) -> Result<String, String> {
+        Ok(match self {
+            Value::Nothing => "<no value>".to_owned(),
+            Value::Nil => "<nil>".to_owned(),
+            Value::Bool(value) => value.to_string(),
+            Value::Integer(value) => value.to_string(),
+            Value::Text(text) => text.to_string(),
+            Value::List(list) => {
+                let parts: Result<Vec<_>, _> = list.iter().map(Value::print).collect();
+                format!("[{}]", parts?.join(" "))
+            }
+            Value::Map(map) => {
+                let parts: Result<Vec<_>, String> = map
+                    .iter()
+                    .map(|(key, value)| Ok(format!("{key}:{}", value.print()?)))
+                    .collect();
+                format!("map[{}]", parts?.join(" "))
+            }
+            Value::Data | Value::Question | Value::Message => {
+                return Err("printing a structure is not supported".to_owned());
+            }
+        })
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Value::Nothing | Value::Nil => "nil",
+            Value::Bool(_) => "bool",
+            Value::Integer(_) => "int",
+            Value::Text(_) => "string",
+            Value::List(_) => "[]string",
+            Value::Map(_) => "map[string]string",
+            Value::Data => "*template.templateData",
+            Value::Question => "*dns.Question",
+            Value::Message => "*dns.Msg",
+        }
+    }
+}
+
+/// Whether a word is a function here. `and` and `or` decide themselves what they evaluate.
+pub(super) fn is_function(word: &str) -> bool {
+    matches!(
+        word,
+        "and"
+            | "or"
+            | "not"
+            | "len"
+            | "index"
+            | "slice"
+            | "print"
+            | "printf"
+            | "println"
+            | "eq"
+            | "ne"
+            | "lt"
+            | "le"
+            | "gt"
+            | "ge"
+            | "parseInt"
+    )
+}
+
+/// Calls a function other than `and` and `or`.
+pub(super) fn call(function: &str, arguments: &[Value]) -> Result<Value, String> {
+    let result = match (function, arguments) {
+        ("not", [value]) => Ok(Value::Bool(!value.is_true())),
+        ("len", [value]) => length(value).map(|length| Value::Integer(length as i128)),
+        ("index", [value, keys @ ..]) => index(value, keys),
+        ("slice", [value, bounds @ ..]) => slice(value, bounds),
+        ("print", values) => print(values),
+        ("println", values) => {
+            let texts: Result<Vec<_>, _> = values.iter().map(Value::print).collect();
+            texts.map(|texts| Value::text(&format!("{}\n", texts.join(" "))))
+        }
+        ("printf", [Value::Text(format), values @ ..]) => {
+            printf(format, values).map(|text| Value::text(&text))
+        }
+        ("eq", [first, others @ ..]) if !others.is_empty() => others
+            .iter()
+            .try_fold(false, |found, other| Ok(found || order(first, other)?.is_eq()))
+            .map(Value::Bool),
+        ("ne", [a, b]) => order(a, b).map(|order| Value::Bool(order.is_ne())),
+        ("lt", [a, b]) => order(a, b).map(|order| Value::Bool(order.is_lt())),
+        ("le", [a, b]) => order(a, b).map(|order| Value::Bool(order.is_le())),
+        ("gt", [a, b]) => order(a, b).map(|order| Value::Bool(order.is_gt())),
+        ("ge", [a, b]) => order(a, b).map(|order| Value::Bool(order.is_ge())),
+        ("parseInt", [Value::Text(text), Value::Integer(base), Value::Integer(bits)]) => {
+            parse_integer(text, *base, *bits)
+        }
+        _ => return Err(format!("wrong arguments for {function}")),
+    };
+    let result = result.map_err(|reason| format!("error calling {function}: {reason}"))?;
+    match &result {
+        Value::Text(text) if text.len() > MOST_TEXT => Err(format!("{function}: text too long")),
+        _ => Ok(result),
+    }
+}
+
+fn length(value: &Value) -> Result<usize, String> {
+    match value {
+        Value::Text(text) => Ok(text.len()),
+        Value::List(list) => Ok(list.len()),
+        Value::Map(map) => Ok(map.len()),
+        other => Err(format!("len of type {}", other.kind())),
+    }
+}
+
+fn index(value: &Value, keys: &[Value]) -> Result<Value, String> {
+    let mut value = value.clone();
+    for key in keys {
+        value = match (&value, key) {
+            (Value::List(list), Value::Integer(at)) => place(*at, list.len())
+                .and_then(|at| list.get(at))
+                .cloned()
+                .ok_or_else(|| format!("index out of range: {at}"))?,
+            (Value::Text(text), Value::Integer(at)) => place(*at, text.len())
+                .and_then(|at| text.as_bytes().get(at))
+                .map(|octet| Value::Integer(i128::from(*octet)))
+                .ok_or_else(|| format!("index out of range: {at}"))?,
+            // The zero value, as Go gives for a key that is not there.
+            (Value::Map(map), Value::Text(key)) => {
+                map.get(key.as_ref()).cloned().unwrap_or_else(|| Value::text(""))
+            }
+            (Value::Nothing | Value::Nil, _) => return Err("index of untyped nil".to_owned()),
+            (value, key) => {
+                return Err(format!("can't index item of type {} by {}", value.kind(), key.kind()));
+            }
+        };
+    }
+    Ok(value)
+}
+
+fn place(at: i128, most: usize) -> Option<usize> {
+    usize::try_from(at).ok().filter(|at| *at <= most)
+}
+
+fn slice(value: &Value, bounds: &[Value]) -> Result<Value, String> {
+    let length = length(value)?;
+    let mut places = [0, length];
+    if bounds.len() > 2 {
+        return Err("3-index slice is not supported".to_owned());
+    }
+    for (bound, into) in bounds.iter().zip(&mut places) {
+        let Value::Integer(at) = bound else {
+            return Err(format!("cannot index slice/array with type {}", bound.kind()));
+        };
+        *into = place(*at, length).ok_or_else(|| format!("index out of range: {at}"))?;
+    }
+    let [from, to] = places;
+    if from > to {
+        return Err(format!("invalid slice index: {from} > {to}"));
+    }
+    match value {
+        Value::Text(text) => {
+            let octets = text.as_bytes().get(from..to).unwrap_or_default();
+            Ok(Value::text(&String::from_utf8_lossy(octets)))
+        }
+        Value::List(list) => {
+            Ok(Value::List(Rc::new(list.get(from..to).unwrap_or_default().to_vec())))
+        }
+        other => Err(format!("can't slice item of type {}", other.kind())),
+    }
+}
+
+/// Go's `Sprint`: a space between two operands of which neither is a text.
+fn print(values: &[Value]) -> Result<Value, String> {
+    let mut out = String::new();
+    let mut was_text = true;
+    for value in values {
+        let is_text = matches!(value, Value::Text(_));
+        if !out.is_empty() && !was_text && !is_text {
+            out.push(' ');
+        }
+        out.push_str(&value.print()?);
+        was_text = is_text;
+    }
+    Ok(Value::text(&out))
+}
+
+fn order(a: &Value, b: &Value) -> Result<Ordering, String> {
+    match (a, b) {
+        (Value::Bool(a), Value::Bool(b)) => Ok(a.cmp(b)),
+        (Value::Integer(a), Value::Integer(b)) => Ok(a.cmp(b)),
+        (Value::Text(a), Value::Text(b)) => Ok(a.cmp(b)),
+        (Value::Nothing | Value::Nil, Value::Nothing | Value::Nil) => Ok(Ordering::Equal),
+        _ => Err("incompatible types for comparison".to_owned()),
+    }
+}
+
+/// Go's `strconv.ParseUint`, which is what CoreDNS calls `parseInt`.
+fn parse_integer(text: &str, base: i128, bits: i128) -> Result<Value, String> {
+    let wrong = |reason: &str| format!("strconv.ParseUint: parsing {text:?}: {reason}");
+    let radix = match base {
+        2..=36 => base as u32,
+        _ => return Err(wrong(&format!("invalid base {base}"))),
+    };
+    let bits = match bits {
+        0 => 64,
+        1..=64 => bits as u32,
+        _ => return Err(wrong(&format!("invalid bit size {bits}"))),
+    };
+    if text.is_empty() || !text.chars().all(|digit| digit.is_digit(radix)) {
+        return Err(wrong("invalid syntax"));
+    }
+    let most = u64::MAX >> (64 - bits);
+    u64::from_str_radix(text, radix)
+        .ok()
+        .filter(|number| *number <= most)
+        .map(|number| Value::Integer(i128::from(number)))
+        .ok_or_else(|| wrong("value out of range"))
+}
+
+/// Flags, width, precision and verb of one place in a format.
+#[derive(Default)]
+struct Spec {
+    minus: bool,
+    plus: bool,
+    space: bool,
+    zero: bool,
+    sharp: bool,
+    width: usize,
+    precision: Option<usize>,
+}
+
+fn printf(format: &str, values: &[Value]) -> Result<String, String> {
+    let mut out = String::new();
+    let mut values = values.iter();
+    let mut rest = format.chars().peekable();
+    while let Some(c) = rest.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        let mut spec = Spec::default();
+        while let Some(flag) = rest.next_if(|c| "-+ 0#".contains(*c)) {
+            match flag {
+                '-' => spec.minus = true,
+                '+' => spec.plus = true,
+                ' ' => spec.space = true,
+                '0' => spec.zero = true,
+                _ => spec.sharp = true,
+            }
+        }
+        let mut number = || -> Result<Option<usize>, String> {
+            let mut number = None;
+            while let Some(digit) = rest.peek().and_then(|c| c.to_digit(10)) {
+                rest.next();
+                let grown = number.unwrap_or(0) * 10 + digit as usize;
+                if grown > MOST_WIDTH {
+                    return Err("width or precision too great".to_owned());
+                }
+                number = Some(grown);
+            }
+            Ok(number)
+        };
+        spec.width = number()?.unwrap_or(0);
+        if rest.next_if_eq(&'.').is_some() {
+            let mut precision = 0;
+            while let Some(digit) = rest.peek().and_then(|c| c.to_digit(10)) {
+                rest.next();
+                precision = precision * 10 + digit as usize;
+                if precision > MOST_WIDTH {
+                    return Err("width or precision too great".to_owned());
+                }
+            }
+            spec.precision = Some(precision);
+        }
+        let verb = rest.next().ok_or("format ends in a verb")?;
+        if verb == '%' {
+            out.push('%');
+            continue;
+        }
+        let value = values.next().ok_or_else(|| format!("no argument for %{verb}"))?;
+        spec.write(verb, value, &mut out)?;
+        if out.len() > MOST_TEXT {
+            return Err("text too long".to_owned());
+        }
+    }
+    match values.next() {
+        None => Ok(out),
+        Some(_) => Err("more arguments than verbs".to_owned()),
+    }
+}
+
+impl Spec {
+    fn write(&self, verb: char, value: &Value, out: &mut String) -> Result<(), String> {
+        match (verb, value) {
+            ('d' | 'x' | 'X' | 'o' | 'b', Value::Integer(number)) => {
+                self.integer(verb, *number, out);
+            }
+            ('v', Value::Integer(number)) => self.integer('d', *number, out),
+            ('c', Value::Integer(number)) => {
+                let character = u32::try_from(*number).ok().and_then(char::from_u32);
+                self.pad(&character.unwrap_or(char::REPLACEMENT_CHARACTER).to_string(), out);
+            }
+            ('x' | 'X', Value::Text(text)) => {
+                let mut digits = String::new();
+                for octet in text.bytes().take(self.precision.unwrap_or(usize::MAX)) {
+                    // Writing to a string cannot fail.
+                    let _ = match verb {
+                        'x' => write!(digits, "{octet:02x}"),
+                        _ => write!(digits, "{octet:02X}"),
+                    };
+                }
+                self.pad(&digits, out);
+            }
+            ('q', Value::Text(text)) => self.pad(&format!("{:?}", self.cut(text)), out),
+            ('s' | 'v', Value::Text(text)) => self.pad(&self.cut(text), out),
+            ('t' | 'v', Value::Bool(value)) => self.pad(&value.to_string(), out),
+            ('s' | 'v', Value::List(_) | Value::Map(_)) => self.pad(&value.print()?, out),
+            ('v', Value::Nothing | Value::Nil) => self.pad("<nil>", out),
+            (verb, value) => return Err(format!("%{verb} of {} is not supported", value.kind())),
+        }
+        Ok(())
+    }
+
+    fn cut<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.precision {
+            None => Cow::Borrowed(text),
+            Some(most) => Cow::Owned(text.chars().take(most).collect()),
+        }
+    }
+
+    fn integer(&self, verb: char, number: i128, out: &mut String) {
+        let magnitude = number.unsigned_abs();
+        let (prefix, mut digits) = match verb {
+            'x' => ("0x", format!("{magnitude:x}")),
+            'X' => ("0X", format!("{magnitude:X}")),
+            'o' => ("0", format!("{magnitude:o}")),
+            'b' => ("0b", format!("{magnitude:b}")),
+            _ => ("", magnitude.to_string()),
+        };
+        let sign = match (number < 0, self.plus, self.space) {
+            (true, ..) => "-",
+            (false, true, _) => "+",
+            (false, false, true) => " ",
+            (false, false, false) => "",
+        };
+        let prefix = if self.sharp { prefix } else { "" };
+        let least = match self.precision {
+            Some(precision) => precision,
+            None if self.zero && !self.minus => {
+                self.width.saturating_sub(sign.len() + prefix.len())
+            }
+            None => 0,
+        };
+        if digits.len() < least {
+            digits.insert_str(0, &"0".repeat(least - digits.len()));
+        }
+        self.pad(&format!("{sign}{prefix}{digits}"), out);
+    }
+
+    fn pad(&self, text: &str, out: &mut String) {
+        let missing = self.width.saturating_sub(text.chars().count());
+        let fill = if self.zero && !self.minus { "0" } else { " " };
+        if !self.minus {
+            out.push_str(&fill.repeat(missing));
+        }
+        out.push_str(text);
+        if self.minus {
+            out.push_str(&" ".repeat(missing));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printf_formats_as_go_does() {
+        let (number, text) = (Value::Integer(42), Value::text("ab"));
+        for (format, value, result) in [
+            ("%d", &number, "42"),
+            ("%05d|", &number, "00042|"),
+            ("%-5d|", &number, "42   |"),
+            ("%x", &number, "2a"),
+            ("%#X", &number, "0X2A"),
+            ("%+d", &number, "+42"),
+            ("%.4d", &number, "0042"),
+            ("%v%%", &number, "42%"),
+            ("%c", &number, "*"),
+            ("%s", &text, "ab"),
+            ("%5s", &text, "   ab"),
+            ("%.1s", &text, "a"),
+            ("%q", &text, "\"ab\""),
+            ("%x", &text, "6162"),
+        ] {
+            assert_eq!(printf(format, std::slice::from_ref(value)).as_deref(), Ok(result));
+        }
+        for format in ["%d", "%", "%2000s", "%z"] {
+            assert!(printf(format, std::slice::from_ref(&text)).is_err(), "{format}");
+        }
+    }
+
+    #[test]
+    fn indexes_and_slices_keep_within_bounds() {
+        let list = Value::List(Rc::new(vec![Value::text("a"), Value::text("b")]));
+        assert_eq!(call("index", &[list.clone(), Value::Integer(1)]), Ok(Value::text("b")));
+        for at in [2, -1, 9] {
+            assert!(call("index", &[list.clone(), Value::Integer(at)]).is_err());
+        }
+        let text = Value::text("abcdef");
+        let bounds = [text.clone(), Value::Integer(2), Value::Integer(4)];
+        assert_eq!(call("slice", &bounds), Ok(Value::text("cd")));
+        assert!(call("slice", &[text, Value::Integer(4), Value::Integer(2)]).is_err());
+    }
+
+    #[test]
+    fn parse_int_is_unsigned_and_bounded() {
+        let parse = |text: &str, base, bits| {
+            call("parseInt", &[Value::text(text), Value::Integer(base), Value::Integer(bits)])
+        };
+        assert_eq!(parse("ff", 16, 8), Ok(Value::Integer(255)));
+        assert_eq!(
+            parse("100", 16, 8),
+            Err("error calling parseInt: strconv.ParseUint: parsing \"100\": value out of range"
+                .to_owned())
+        );
+        assert!(parse("-1", 10, 8).is_err());
+        assert!(parse("1", 1, 8).is_err());
+    }
+}

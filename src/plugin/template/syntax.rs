@@ -1,0 +1,676 @@
+//! Go's text/template, the part that Corefiles use: text to a tree.
+//!
+//! Owns delimiters, trimming, actions, pipelines and literals. What Go has and this has not is an
+//! error that says so, never a different meaning.
+
+use super::functions::is_function;
+
+/// The greatest depth of nested actions and parentheses.
+const MOST_DEPTH: usize = 64;
+
+/// Fields of `.Message` that can be read.
+pub(super) const MESSAGE_FIELDS: &[&str] = &[
+    "Id",
+    "Response",
+    "Opcode",
+    "Authoritative",
+    "Truncated",
+    "RecursionDesired",
+    "RecursionAvailable",
+    "Zero",
+    "AuthenticatedData",
+    "CheckingDisabled",
+    "Rcode",
+];
+
+/// What Go has and templates here cannot use.
+const ABSENT_WORDS: &[&str] = &["define", "template", "block"];
+const ABSENT_FUNCTIONS: &[&str] = &["call", "html", "js", "urlquery"];
+
+/// A part of a template.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Node {
+    /// Literal text.
+    Text(String),
+    /// A pipeline whose value is written, unless it only sets variables.
+    Print(Pipeline),
+    /// `if`, with the nodes of `else`.
+    If(Pipeline, Vec<Node>, Vec<Node>),
+    /// `with`, with the nodes of `else`.
+    With(Pipeline, Vec<Node>, Vec<Node>),
+    /// `range`, with the nodes of `else`.
+    Range(Pipeline, Vec<Node>, Vec<Node>),
+    /// `break` inside `range`.
+    Break,
+    /// `continue` inside `range`.
+    Continue,
+}
+
+/// Commands, each fed with the value of the one before.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Pipeline {
+    /// The variables that it sets, `$` included.
+    pub(super) variables: Vec<String>,
+    /// `:=` rather than `=`.
+    pub(super) declares: bool,
+    /// At least one.
+    pub(super) commands: Vec<Vec<Term>>,
+}
+
+/// An operand.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Term {
+    /// `nil`.
+    Nil,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number or character.
+    Integer(i128),
+    /// A string.
+    Text(String),
+    /// A function's name.
+    Function(String),
+    /// `.` and fields of it.
+    Dot(Vec<String>),
+    /// `$x` and fields of it.
+    Variable(String, Vec<String>),
+    /// `( … )` and fields of its value.
+    Group(Box<Pipeline>, Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Token {
+    Word(String),
+    /// `.a.b`; empty for a lone dot.
+    Chain(Vec<String>, /* a space stood before it */ bool),
+    Variable(String),
+    Integer(i128),
+    Text(String),
+    Pipe,
+    Comma,
+    Declare,
+    Assign,
+    Open,
+    Close,
+}
+
+/// One piece of the source.
+enum Piece {
+    Text(String),
+    Action(Vec<Token>, usize),
+}
+
+/// Reads a template. `name` is what Go's errors call it.
+pub(super) fn parse(name: &str, source: &str) -> Result<Vec<Node>, String> {
+    let located = |(line, reason): (usize, String)| format!("template: {name}:{line}: {reason}");
+    let pieces = cut(source).map_err(located)?;
+    let mut parser = Parser {
+        pieces: pieces.into_iter(),
+        line: 1,
+        variables: vec!["$".to_owned()],
+        depth: 0,
+        in_range: 0,
+    };
+    let (nodes, end) = parser.nodes().map_err(|reason| located((parser.line, reason)))?;
+    match end {
+        End::Source => Ok(nodes),
+        End::End => Err(located((parser.line, "unexpected {{end}}".to_owned()))),
+        End::Else(_) => Err(located((parser.line, "unexpected {{else}}".to_owned()))),
+    }
+}
+
+/// The names of trimmed white space in Go: space, tab, CR, LF.
+const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+
+fn cut(source: &str) -> Result<Vec<Piece>, (usize, String)> {
+    let mut pieces = Vec::new();
+    let mut rest = source;
+    let mut line = 1;
+    let mut trims_next = false;
+    loop {
+        let open = rest.find("{{");
+        let text = open.map_or(rest, |at| &rest[..at]);
+        let mut shown = if trims_next { text.trim_start_matches(SPACE) } else { text };
+        line += breaks(text);
+        let Some(open) = open else {
+            if !shown.is_empty() {
+                pieces.push(Piece::Text(shown.to_owned()));
+            }
+            return Ok(pieces);
+        };
+        rest = &rest[open + 2..];
+        if let Some(after) = rest.strip_prefix('-').filter(|after| after.starts_with(SPACE)) {
+            shown = shown.trim_end_matches(SPACE);
+            rest = after.trim_start_matches(SPACE);
+        }
+        if !shown.is_empty() {
+            pieces.push(Piece::Text(shown.to_owned()));
+        }
+        if let Some(comment) = rest.strip_prefix("/*") {
+            let end = comment.find("*/").ok_or((line, "unclosed comment".to_owned()))?;
+            line += breaks(&comment[..end]);
+            let after = &comment[end + 2..];
+            let trimmed = after.trim_start_matches(SPACE).strip_prefix("-}}");
+            let (after, trims) = match (trimmed, after.strip_prefix("}}")) {
+                (Some(after), _) => (after, true),
+                (None, Some(after)) => (after, false),
+                (None, None) => {
+                    return Err((line, "comment ends before closing delimiter".to_owned()));
+                }
+            };
+            rest = after;
+            trims_next = trims;
+            continue;
+        }
+        let began = line;
+        let mut action = Lexer { rest, line };
+        let (tokens, trims) = action.tokens().map_err(|reason| (action.line, reason))?;
+        rest = action.rest;
+        line = action.line;
+        trims_next = trims;
+        pieces.push(Piece::Action(tokens, began));
+    }
+}
+
+fn breaks(text: &str) -> usize {
+    text.matches('\n').count()
+}
+
+/// Reads the tokens of one action up to its `}}`.
+struct Lexer<'s> {
+    rest: &'s str,
+    line: usize,
+}
+
+impl Lexer<'_> {
+    /// The tokens, and whether white space behind the action goes.
+    fn tokens(&mut self) -> Result<(Vec<Token>, bool), String> {
+        let mut tokens = Vec::new();
+        let mut parentheses = 0usize;
+        loop {
+            let spaced = self.rest.starts_with(SPACE);
+            let trimmed = self.rest.trim_start_matches(SPACE);
+            self.line += breaks(&self.rest[..self.rest.len() - trimmed.len()]);
+            self.rest = trimmed;
+            let is_end = |text: &str| text.starts_with("}}") || spaced && text.starts_with("-}}");
+            if is_end(trimmed) {
+                if parentheses > 0 {
+                    return Err("unclosed left paren".to_owned());
+                }
+                let trims = trimmed.starts_with('-');
+                self.rest = &trimmed[if trims { 3 } else { 2 }..];
+                return Ok((tokens, trims));
+            }
+            let first = trimmed.chars().next().ok_or("unclosed action")?;
+            let token = match first {
+                '"' => Token::Text(self.quoted()?),
+                '`' => Token::Text(self.raw()?),
+                '\'' => Token::Integer(self.character()?),
+                '.' => Token::Chain(self.chain()?, spaced),
+                '$' => {
+                    self.rest = &trimmed[1..];
+                    Token::Variable(format!("${}", self.word()))
+                }
+                '|' => self.mark(1, Token::Pipe),
+                ',' => self.mark(1, Token::Comma),
+                ':' if trimmed.starts_with(":=") => self.mark(2, Token::Declare),
+                '=' => self.mark(1, Token::Assign),
+                '(' => {
+                    parentheses += 1;
+                    self.mark(1, Token::Open)
+                }
+                ')' => {
+                    parentheses = parentheses.checked_sub(1).ok_or("unexpected right paren")?;
+                    self.mark(1, Token::Close)
+                }
+                '0'..='9' | '+' | '-' => Token::Integer(self.integer()?),
+                letter if letter == '_' || letter.is_alphabetic() => Token::Word(self.word()),
+                other => return Err(format!("unexpected {other:?} in command")),
+            };
+            tokens.push(token);
+        }
+    }
+
+    fn mark(&mut self, octets: usize, token: Token) -> Token {
+        self.rest = &self.rest[octets..];
+        token
+    }
+
+    fn word(&mut self) -> String {
+        let is_part = |c: char| c == '_' || c.is_alphanumeric();
+        let end = self.rest.find(|c: char| !is_part(c)).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        word.to_owned()
+    }
+
+    fn chain(&mut self) -> Result<Vec<String>, String> {
+        let mut fields = Vec::new();
+        while let Some(rest) = self.rest.strip_prefix('.') {
+            // Go refuses `.Group.1`, which can mean nothing else.
+            if fields.is_empty() && rest.starts_with(|c: char| c.is_ascii_digit()) {
+                return Err("floating-point numbers are not supported".to_owned());
+            }
+            self.rest = rest;
+            let field = self.word();
+            if field.is_empty() {
+                if fields.is_empty() {
+                    return Ok(fields);
+                }
+                return Err("unexpected <.> in operand".to_owned());
+            }
+            fields.push(field);
+        }
+        Ok(fields)
+    }
+
+    fn integer(&mut self) -> Result<i128, String> {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
+        let end = self.rest.find(|c: char| !is_part(c)).unwrap_or(self.rest.len());
+        let (text, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        let bad = || format!("bad number syntax: {text:?}");
+        let digits = text.trim_start_matches(['+', '-']).replace('_', "").to_lowercase();
+        let (digits, radix) = match digits.as_bytes() {
+            [b'0', b'x', ..] => (&digits[2..], 16),
+            [b'0', b'o', ..] => (&digits[2..], 8),
+            [b'0', b'b', ..] => (&digits[2..], 2),
+            [b'0', b'0'..=b'7', ..] => (&digits[1..], 8),
+            _ => (digits.as_str(), 10),
+        };
+        if radix == 10 && digits.contains(['.', 'e', 'i']) {
+            return Err("floating-point numbers are not supported".to_owned());
+        }
+        let number = i128::from(u64::from_str_radix(digits, radix).map_err(|_| bad())?);
+        match text.len() - text.trim_start_matches(['+', '-']).len() {
+            0 => Ok(number),
+            1 if text.starts_with('-') => Ok(-number),
+            1 => Ok(number),
+            _ => Err(bad()),
+        }
+    }
+
+    fn raw(&mut self) -> Result<String, String> {
+        let (text, rest) =
+            self.rest[1..].split_once('`').ok_or("unterminated raw quoted string")?;
+        self.rest = rest;
+        self.line += breaks(text);
+        Ok(text.to_owned())
+    }
+
+    /// What stands between two quotes, escapes still in it.
+    fn between(&mut self, quote: char, unterminated: &str) -> Result<&str, String> {
+        let body = &self.rest[1..];
+        let mut is_escaped = false;
+        for (at, c) in body.char_indices() {
+            match c {
+                '\n' => break,
+                _ if std::mem::take(&mut is_escaped) => {}
+                '\\' => is_escaped = true,
+                c if c == quote => {
+                    self.rest = &body[at + 1..];
+                    return Ok(&body[..at]);
+                }
+                _ => {}
+            }
+        }
+        Err(unterminated.to_owned())
+    }
+
+    fn quoted(&mut self) -> Result<String, String> {
+        unquote(self.between('"', "unterminated quoted string")?)
+    }
+
+    fn character(&mut self) -> Result<i128, String> {
+        let text = unquote(self.between('\'', "unterminated character constant")?)?;
+        let mut characters = text.chars();
+        match (characters.next(), characters.next()) {
+            (Some(character), None) => Ok(i128::from(u32::from(character))),
+            _ => Err(format!("malformed character constant: '{text}'")),
+        }
+    }
+}
+
+/// Go's escapes in strings.
+fn unquote(text: &str) -> Result<String, String> {
+    let bad = || format!("invalid syntax: \"{text}\"");
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        let letter = rest.next().ok_or_else(bad)?;
+        let (first, digits, radix) = match letter {
+            'a' => ('\x07', 0, 0),
+            'b' => ('\x08', 0, 0),
+            'f' => ('\x0c', 0, 0),
+            'n' => ('\n', 0, 0),
+            'r' => ('\r', 0, 0),
+            't' => ('\t', 0, 0),
+            'v' => ('\x0b', 0, 0),
+            '\\' | '"' | '\'' => (letter, 0, 0),
+            'x' => ('0', 2, 16),
+            'u' => ('0', 4, 16),
+            'U' => ('0', 8, 16),
+            '0'..='7' => (letter, 2, 8),
+            _ => return Err(bad()),
+        };
+        if radix == 0 {
+            out.push(first);
+            continue;
+        }
+        let mut value = first.to_digit(radix).ok_or_else(bad)?;
+        for _ in 0..digits {
+            let digit = rest.next().and_then(|c| c.to_digit(radix)).ok_or_else(bad)?;
+            value = value.checked_mul(radix).and_then(|v| v.checked_add(digit)).ok_or_else(bad)?;
+        }
+        out.push(char::from_u32(value).ok_or_else(bad)?);
+    }
+    Ok(out)
+}
+
+/// What ended a list of nodes.
+enum End {
+    Source,
+    End,
+    /// The tokens behind `else`.
+    Else(Vec<Token>),
+}
+
+struct Parser {
+    pieces: std::vec::IntoIter<Piece>,
+    line: usize,
+    /// The variables that are known where the parser stands.
+    variables: Vec<String>,
+    depth: usize,
+    in_range: usize,
+}
+
+impl Parser {
+    fn nodes(&mut self) -> Result<(Vec<Node>, End), String> {
+        let mut nodes = Vec::new();
+        while let Some(piece) = self.pieces.next() {
+            let (tokens, line) = match piece {
+                Piece::Text(text) => {
+                    nodes.push(Node::Text(text));
+                    continue;
+                }
+                Piece::Action(tokens, line) => (tokens, line),
+            };
+            self.line = line;
+            let keyword = match tokens.first() {
+                Some(Token::Word(word)) => word.as_str(),
+                None => return Err("missing value for command".to_owned()),
+                Some(_) => "",
+            };
+            match keyword {
+                "end" if tokens.len() == 1 => return Ok((nodes, End::End)),
+                "else" => return Ok((nodes, End::Else(tokens[1..].to_vec()))),
+                "if" | "with" | "range" => {
+                    let node = self.control(keyword, &tokens[1..])?;
+                    nodes.push(node);
+                }
+                "break" | "continue" if tokens.len() == 1 => {
+                    if self.in_range == 0 {
+                        return Err(format!("{{{{{keyword}}}}} outside {{{{range}}}}"));
+                    }
+                    nodes.push(if keyword == "break" { Node::Break } else { Node::Continue });
+                }
+                word if ABSENT_WORDS.contains(&word) => {
+                    return Err(format!("{{{{{word}}}}} is not supported"));
+                }
+                _ => nodes.push(Node::Print(self.whole_pipeline(&tokens, "command")?)),
+            }
+        }
+        Ok((nodes, End::Source))
+    }
+
+    fn control(&mut self, keyword: &str, tokens: &[Token]) -> Result<Node, String> {
+        self.deeper()?;
+        let known = self.variables.len();
+        let pipeline = self.whole_pipeline(tokens, keyword)?;
+        self.in_range += usize::from(keyword == "range");
+        let (body, end) = self.nodes()?;
+        self.in_range -= usize::from(keyword == "range");
+        let otherwise = match end {
+            End::End => Vec::new(),
+            End::Source => return Err("unexpected EOF".to_owned()),
+            End::Else(rest) => match (rest.as_slice(), keyword) {
+                ([], _) => {
+                    let (nodes, end) = self.nodes()?;
+                    match end {
+                        End::End => nodes,
+                        End::Source => return Err("unexpected EOF".to_owned()),
+                        End::Else(_) => {
+                            return Err("expected end; found {{else}}".to_owned());
+                        }
+                    }
+                }
+                // `else if` shares the `end` of its `if`.
+                ([Token::Word(word), rest @ ..], "if" | "with") if word == keyword => {
+                    vec![self.control(keyword, rest)?]
+                }
+                _ => return Err("unexpected operand in {{else}}".to_owned()),
+            },
+        };
+        self.variables.truncate(known);
+        self.depth -= 1;
+        Ok(match keyword {
+            "if" => Node::If(pipeline, body, otherwise),
+            "with" => Node::With(pipeline, body, otherwise),
+            _ => Node::Range(pipeline, body, otherwise),
+        })
+    }
+
+    fn deeper(&mut self) -> Result<(), String> {
+        self.depth += 1;
+        if self.depth > MOST_DEPTH {
+            Err("template is nested too deeply".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn whole_pipeline(&mut self, tokens: &[Token], place: &str) -> Result<Pipeline, String> {
+        let mut rest = tokens;
+        let mut pipeline = Pipeline::default();
+        match tokens {
+            [Token::Variable(name), sign @ (Token::Declare | Token::Assign), behind @ ..] => {
+                pipeline.variables = vec![name.clone()];
+                pipeline.declares = *sign == Token::Declare;
+                rest = behind;
+            }
+            [
+                Token::Variable(first),
+                Token::Comma,
+                Token::Variable(second),
+                sign @ (Token::Declare | Token::Assign),
+                behind @ ..,
+            ] => {
+                if place != "range" {
+                    return Err(format!("too many declarations in {place}"));
+                }
+                pipeline.variables = vec![first.clone(), second.clone()];
+                pipeline.declares = *sign == Token::Declare;
+                rest = behind;
+            }
+            _ => {}
+        }
+        pipeline.commands = self.commands(&mut rest, place)?;
+        if !rest.is_empty() {
+            return Err(format!("unexpected right paren in {place}"));
+        }
+        if pipeline.declares {
+            self.variables.extend(pipeline.variables.iter().cloned());
+        } else {
+            pipeline.variables.iter().try_for_each(|name| self.check_variable(name))?;
+        }
+        Ok(pipeline)
+    }
+
+    fn check_variable(&self, name: &str) -> Result<(), String> {
+        match self.variables.iter().any(|known| known == name) {
+            true => Ok(()),
+            false => Err(format!("undefined variable {name:?}")),
+        }
+    }
+
+    /// Commands up to the end or to a closing parenthesis, which stays.
+    fn commands(&mut self, rest: &mut &[Token], place: &str) -> Result<Vec<Vec<Term>>, String> {
+        let mut commands = vec![Vec::new()];
+        loop {
+            match rest.first() {
+                None | Some(Token::Close) => break,
+                Some(Token::Pipe) => {
+                    *rest = &rest[1..];
+                    if commands.last().is_none_or(Vec::is_empty) {
+                        return Err(format!("missing value for {place}"));
+                    }
+                    commands.push(Vec::new());
+                }
+                Some(_) => {
+                    let term = self.term(rest)?;
+                    if let Some(command) = commands.last_mut() {
+                        command.push(term);
+                    }
+                }
+            }
+        }
+        if commands.last().is_none_or(Vec::is_empty) {
+            return Err(format!("missing value for {place}"));
+        }
+        for command in &commands[1..] {
+            let takes_value = match command.first() {
+                Some(Term::Function(_)) => true,
+                Some(Term::Dot(fields) | Term::Variable(_, fields) | Term::Group(_, fields)) => {
+                    !fields.is_empty()
+                }
+                _ => false,
+            };
+            if !takes_value {
+                return Err("non executable command in pipeline".to_owned());
+            }
+        }
+        Ok(commands)
+    }
+
+    fn term(&mut self, rest: &mut &[Token]) -> Result<Term, String> {
+        let Some((token, behind)) = rest.split_first() else {
+            return Err("missing value for command".to_owned());
+        };
+        *rest = behind;
+        Ok(match token {
+            Token::Integer(number) => Term::Integer(*number),
+            Token::Text(text) => Term::Text(text.clone()),
+            Token::Word(word) => match word.as_str() {
+                "true" => Term::Bool(true),
+                "false" => Term::Bool(false),
+                "nil" => Term::Nil,
+                word if is_function(word) => Term::Function(word.to_owned()),
+                word if ABSENT_FUNCTIONS.contains(&word) => {
+                    return Err(format!("function {word:?} is not supported"));
+                }
+                word => return Err(format!("function {word:?} not defined")),
+            },
+            Token::Chain(fields, _) => {
+                check_message(fields)?;
+                Term::Dot(fields.clone())
+            }
+            Token::Variable(name) => {
+                self.check_variable(name)?;
+                let fields = fields_behind(rest);
+                if name == "$" {
+                    check_message(&fields)?;
+                }
+                Term::Variable(name.clone(), fields)
+            }
+            Token::Open => {
+                self.deeper()?;
+                let commands = self.commands(rest, "parenthesized pipeline")?;
+                self.depth -= 1;
+                if rest.first() != Some(&Token::Close) {
+                    return Err("unclosed left paren".to_owned());
+                }
+                *rest = &rest[1..];
+                let pipeline = Pipeline { commands, ..Pipeline::default() };
+                Term::Group(Box::new(pipeline), fields_behind(rest))
+            }
+            Token::Close | Token::Pipe | Token::Comma | Token::Declare | Token::Assign => {
+                return Err("unexpected token in operand".to_owned());
+            }
+        })
+    }
+}
+
+/// Fields that stand right behind a variable or parenthesis, without a space.
+fn fields_behind(rest: &mut &[Token]) -> Vec<String> {
+    match rest.first() {
+        Some(Token::Chain(fields, false)) => {
+            *rest = &rest[1..];
+            fields.clone()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// `.Message` is a whole DNS message in Go; here it is the query's header.
+fn check_message(fields: &[String]) -> Result<(), String> {
+    let [first, rest @ ..] = fields else { return Ok(()) };
+    if first != "Message" {
+        return Ok(());
+    }
+    let rest = match rest {
+        [header, rest @ ..] if header == "MsgHdr" => rest,
+        rest => rest,
+    };
+    match rest {
+        [field] if MESSAGE_FIELDS.contains(&field.as_str()) => Ok(()),
+        _ => Err(format!(".{} is not supported", fields.join("."))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_gos() {
+        for (source, reason) in [
+            ("{{ .Foo", "1: unclosed action"),
+            ("{{ .Name \"", "1: unterminated quoted string"),
+            ("{{ }}", "1: missing value for command"),
+            ("{{ end }}", "1: unexpected {{end}}"),
+            ("a\n{{ if .Name }}x", "2: unexpected EOF"),
+            ("{{ foo }}", "1: function \"foo\" not defined"),
+            ("{{ $x }}", "1: undefined variable \"$x\""),
+            ("{{ (.Name }}", "1: unclosed left paren"),
+            ("{{ .Name | \"x\" }}", "1: non executable command in pipeline"),
+            ("{{ break }}", "1: {{break}} outside {{range}}"),
+            ("{{ template \"x\" }}", "1: {{template}} is not supported"),
+            ("{{ .Message.Extra }}", "1: .Message.Extra is not supported"),
+            ("{{ .Message }}", "1: .Message is not supported"),
+            ("{{ html .Name }}", "1: function \"html\" is not supported"),
+            ("{{ 1.5 }}", "1: floating-point numbers are not supported"),
+            ("{{/* x", "1: unclosed comment"),
+        ] {
+            let error = parse("answer", source).unwrap_err();
+            assert_eq!(error, format!("template: answer:{reason}"), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_deep_template_is_refused() {
+        let source = format!("{{{{ {}1{} }}}}", "(".repeat(1000), ")".repeat(1000));
+        assert!(parse("answer", &source).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_source_panics(source in "[a-z{}()$.|:=,\"'`0-9 \\\\/*-]{0,60}") {
+            let _ = parse("answer", &source);
+            let _ = parse("answer", &format!("{{{{{source}}}}}"));
+        }
+    }
+}

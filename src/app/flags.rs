@@ -5,15 +5,13 @@
 //! the whole line is known to be good, `-version` and `-plugins` included.
 
 use super::options::{self, Options};
+use super::version;
 use crate::plugin::TABLE;
 use clap::{Arg, ArgMatches, Command};
 
-/// The CoreDNS version whose behaviour this is; shown where node-cache shows its own.
-pub const COREDNS_VERSION: &str = "1.13.2";
-
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// Serve.
     Run(Box<Options>),
     /// Write `text` as it is and exit with `code`.
@@ -31,7 +29,7 @@ pub enum Outcome {
 
 /// An output of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(super) enum Stream {
     /// Standard output.
     Out,
     /// Standard error.
@@ -142,7 +140,7 @@ static FLAGS: &[Flag] = &[
 ];
 
 /// Reads the command line; `arguments` start with the program's name.
-pub fn parse(arguments: &[String]) -> Outcome {
+pub(super) fn parse(arguments: &[String]) -> Outcome {
     let program = arguments.first().map_or("nodens", String::as_str);
     let line = translate(arguments.get(1..).unwrap_or_default());
     let bad = |text: String| Outcome::Print {
@@ -178,26 +176,16 @@ pub fn parse(arguments: &[String]) -> Outcome {
     }
     let values = Values(&values);
     if values.switch("version") {
-        return Outcome::Print { text: version_text(), stream: Stream::Out, code: 0 };
+        return Outcome::Print {
+            text: format!("{}\n", version::banner()),
+            stream: Stream::Out,
+            code: 0,
+        };
     }
     if values.switch("plugins") {
         return Outcome::Print { text: plugins_text(), stream: Stream::Out, code: 0 };
     }
     Outcome::Run(Box::new(options))
-}
-
-/// Two lines: the CoreDNS version in CoreDNS's form, then platform and our own version.
-pub fn version_text() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!(
-        "CoreDNS-{COREDNS_VERSION}\n{}/{architecture}, nodens-{}, \n",
-        std::env::consts::OS,
-        env!("CARGO_PKG_VERSION")
-    )
 }
 
 /// `dns.bind` and so on, one a line, in alphabetical order.
@@ -348,7 +336,8 @@ fn translate(arguments: &[String]) -> Line {
 /// The usage text in the form of Go's `flag.PrintDefaults`.
 fn usage(program: &str) -> String {
     let mut text = format!(
-        "Usage of {program}:\nRuns nodens (CoreDNS v{COREDNS_VERSION} semantics) as a nodelocal cache listening on the specified ip:port\n\n"
+        "Usage of {program}:\nRuns nodens (CoreDNS v{} semantics) as a nodelocal cache listening on the specified ip:port\n\n",
+        version::COREDNS_VERSION
     );
     for flag in FLAGS {
         let (help, value) = match flag.help.split('`').collect::<Vec<_>>().as_slice() {

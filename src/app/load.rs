@@ -18,8 +18,6 @@ pub(super) enum Source {
     File(PathBuf),
     /// A tree made by this program (development mode).
     Made(Box<Tree>),
-    /// None: `whoami` and `log` on the default port, CoreDNS's own default.
-    Absent,
 }
 
 /// What every load uses.
@@ -76,7 +74,6 @@ impl Loader {
 
     fn tree(&self, known: &dyn Fn(&str) -> bool) -> Result<Tree, String> {
         match &self.source {
-            Source::Absent => Ok(Tree::default()),
             Source::Made(tree) => Ok((**tree).clone()),
             Source::File(path) => {
                 let name = path.to_string_lossy();

@@ -10,106 +10,99 @@ use std::time::Duration;
 
 /// Checked settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub(super) struct Options {
     /// `-localip`.
-    pub local: LocalAddresses,
+    pub(super) local: LocalAddresses,
     /// Interface and firewall rules.
-    pub network: NetworkSetup,
+    pub(super) network: NetworkSetup,
     /// The files.
-    pub files: Files,
+    pub(super) files: Files,
     /// The addresses for people and scrapers.
-    pub endpoints: Endpoints,
+    pub(super) endpoints: Endpoints,
     /// `-dns.port` or `-p`: the default port of server blocks and the port of the rules.
-    pub dns_port: u16,
+    pub(super) dns_port: u16,
     /// `-upstreamsvc`: the Service that `__PILLAR__CLUSTER__DNS__` stands for.
-    pub upstream_service: String,
+    pub(super) upstream_service: String,
     /// `-reloadwithsignal`: load the Corefile at once after writing it.
-    pub reload_after_write: bool,
+    pub(super) reload_after_write: bool,
     /// `-quiet`: no list of zones, no version at start.
-    pub quiet: bool,
+    pub(super) quiet: bool,
     /// What to log at WARNING: values that were taken otherwise than they stand there.
-    pub warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// The addresses that this node's pods ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalAddresses {
+pub(super) struct LocalAddresses {
     /// As given, with commas: the template and the rules use this spelling.
-    pub text: String,
+    pub(super) text: String,
     /// Parsed, in order; at least one, all of one family.
-    pub addresses: Vec<IpAddr>,
-}
-
-impl LocalAddresses {
-    /// The addresses as spelled.
-    pub fn spelled(&self) -> impl Iterator<Item = &str> {
-        self.text.split(',')
-    }
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 /// What to make and maintain on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetworkSetup {
+pub(super) struct NetworkSetup {
     /// The dummy interface's name, unless `-setupinterface=false`.
-    pub interface: Option<String>,
+    pub(super) interface: Option<String>,
     /// `-setupiptables`.
-    pub firewall: bool,
+    pub(super) firewall: bool,
     /// The interval of the checks; at least 1 s.
-    pub sync_interval: Duration,
+    pub(super) sync_interval: Duration,
     /// False with `-skipteardown`.
-    pub teardown: bool,
+    pub(super) teardown: bool,
     /// `-health-port`, for the rules alone.
-    pub health_port: u16,
+    pub(super) health_port: u16,
 }
 
 /// The files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
+pub(super) struct Files {
     /// `-basecorefile`: the template.
-    pub base: PathBuf,
+    pub(super) base: PathBuf,
     /// `-conf`, else `-corefile`: written, then loaded.
-    pub corefile: PathBuf,
+    pub(super) corefile: PathBuf,
     /// `-kubednscm`: where the kube-dns ConfigMap is mounted; `None` means
     /// [`Files::DEFAULT_KUBE_DNS`] if that exists.
-    pub kube_dns: Option<PathBuf>,
+    pub(super) kube_dns: Option<PathBuf>,
     /// `-pidfile`.
-    pub pid_file: Option<PathBuf>,
+    pub(super) pid_file: Option<PathBuf>,
 }
 
 impl Files {
     /// The kube-dns ConfigMap's directory when the flag does not name one.
-    pub const DEFAULT_KUBE_DNS: &'static str = "/etc/kube-dns";
+    pub(super) const DEFAULT_KUBE_DNS: &'static str = "/etc/kube-dns";
 }
 
 /// The addresses for people and scrapers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoints {
+pub(super) struct Endpoints {
     /// `-metrics-listen-address`, host:port, unchecked: a bad one is logged, not fatal.
-    pub metrics: String,
+    pub(super) metrics: String,
     /// `-prometheus-listen-address`: what `__PROMETHEUS__ENDPOINT__` stands for.
-    pub prometheus: String,
+    pub(super) prometheus: String,
     /// TLS of the metrics endpoint, with `-tls-enabled`.
-    pub tls: Option<MetricsTls>,
+    pub(super) tls: Option<MetricsTls>,
 }
 
 /// TLS of the metrics endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetricsTls {
+pub(super) struct MetricsTls {
     /// `-tls-cert-file`.
-    pub certificate: PathBuf,
+    pub(super) certificate: PathBuf,
     /// `-tls-private-key-file`.
-    pub key: PathBuf,
+    pub(super) key: PathBuf,
     /// `-tls-client-auth-type`.
-    pub client_auth: ClientAuth,
+    pub(super) client_auth: ClientAuth,
     /// `-tls-client-ca-file`.
-    pub client_ca: Option<PathBuf>,
+    pub(super) client_ca: Option<PathBuf>,
     /// `-tls-min-version` is `TLS13`; else TLS 1.2 passes too.
-    pub only_tls13: bool,
+    pub(super) only_tls13: bool,
 }
 
 /// What a TLS endpoint asks of client certificates, by Go's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientAuth {
+pub(super) enum ClientAuth {
     /// `NoClientCert`.
     None,
     /// `RequestClientCert`: asked for, neither required nor verified.

@@ -85,11 +85,6 @@ impl Serving {
         Ok((serving, verdict))
     }
 
-    /// What serves now.
-    pub(super) fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
-    }
-
     /// The interval and jitter of `reload`; the last block's values win.
     pub(super) fn reload_every(&self) -> Option<(Duration, Duration)> {
         self.snapshot.services.iter().rev().find_map(|service| match service {

@@ -1,0 +1,109 @@
+//! A hit allocates nothing, from the octets of the query to those of the reply: counted by an
+//! allocator that counts, through the usual directives. What the store (moka) allocates when it
+//! sorts its notes of past hits, once for 64 or more of them, is its own.
+#![allow(unsafe_code)] // An allocator can be written in no other way.
+
+#[allow(dead_code)] // Shared with the benchmarks: each takes its part.
+#[path = "../benches/rig/mod.rs"]
+mod rig;
+
+use nodens::dns::Transport;
+use rig::{Outcome, Rig};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that is ending counts no more.
+    let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(place, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const NAME: &[u8] = b"\x0akubernetes\x07default\x03svc\x07cluster\x05local\0";
+const A: u16 = 1;
+
+/// The store notes a hit without allocating and sorts its notes at most this often.
+const HITS_PER_SORTING: usize = 64;
+
+/// How many allocations `hits` of one name cost, after a few to warm up.
+fn allocations(corefile: &str, transport: Transport, size: Option<u16>, hits: u16) -> usize {
+    let mut rig = Rig::new(corefile);
+    rig.set_transport(transport);
+    let query = rig::query(1, NAME, A, size);
+    match rig.receive(&query) {
+        Outcome::Asked(parked) => assert!(rig.answer(parked, &rig::addresses(&query, 3))),
+        other => panic!("a miss: {other:?}"),
+    }
+    let queries: Vec<Vec<u8>> = (0..hits).map(|id| rig::query(id, NAME, A, size)).collect();
+    for query in queries.iter().take(8) {
+        assert!(matches!(rig.receive(query), Outcome::Reply));
+    }
+    let before = ALLOCATIONS.get();
+    for query in &queries {
+        rig.now.monotonic += Duration::from_millis(1);
+        assert!(matches!(rig.receive(query), Outcome::Reply));
+    }
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn a_hit_allocates_nothing() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        for size in [None, Some(1232)] {
+            assert_eq!(
+                allocations(rig::COREFILE, transport, size, 1000),
+                0,
+                "{transport:?} {size:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_hit_under_loadbalance_allocates_nothing() {
+    let corefile = rig::COREFILE.replace("errors", "errors\n    loadbalance");
+    let count = allocations(&corefile, Transport::Udp, Some(1232), 1000);
+    assert!(count <= 1000 / HITS_PER_SORTING + 1, "{count}");
+}
+
+#[test]
+fn a_refused_query_allocates_nothing() {
+    let mut rig = Rig::new("other.test:53 {\n    whoami\n}\n");
+    let query = rig::query(1, NAME, A, Some(1232));
+    for _ in 0..4 {
+        assert!(matches!(rig.receive(&query), Outcome::Reply));
+    }
+    let before = ALLOCATIONS.get();
+    for _ in 0..1000 {
+        assert!(matches!(rig.receive(&query), Outcome::Reply));
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+}

@@ -7,6 +7,7 @@ mod evaluate;
 mod functions;
 mod record;
 mod syntax;
+mod tokens;
 
 use super::{Context, Flow, Handler, Setup, Turn, pattern};
 use crate::corefile::{CorefileError, Dispenser, normalise_zone, parse_unsigned};

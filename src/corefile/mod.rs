@@ -18,7 +18,7 @@ mod parser;
 mod quote;
 
 #[cfg(test)]
-mod parser_tests;
+mod tests;
 
 pub use cidr::{Network, NotANetwork};
 pub use dispenser::Dispenser;

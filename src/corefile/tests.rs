@@ -1,6 +1,7 @@
 //! The Corefile language as operators meet it: text in, tree or message out.
 
-use super::{MemorySurroundings, Tree, fingerprint, parse};
+use super::{Dispenser, MemorySurroundings, Tree, fingerprint, normalise_zone, parse, parse_keys};
+use proptest::prelude::{ProptestConfig, any, prop, proptest};
 
 fn known(word: &str) -> bool {
     ["errors", "cache", "forward", "bind", "log", "whoami", "hosts"].contains(&word)
@@ -197,4 +198,52 @@ fn the_fingerprint_is_gos_json() {
          \"whoami\":[{\"File\":\"\",\"Line\":2,\"Text\":\"whoami\"}]}}]"
     );
     assert_eq!(fingerprint(&Tree::default()), b"null");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_text_ends_in_a_tree_or_a_located_error(
+        words in prop::collection::vec(
+            prop::sample::select(vec![
+                "{", "}", "\n", "\n", " ", " ", "import", "(a)", "a", "\"", "#", ",", ".:53", "cache",
+                "{$X}", "{%", "\\", "\r", "é", "\u{a0}",
+            ]),
+            0..60,
+        ),
+    ) {
+        let world = MemorySurroundings::new().with_variable("X", "{").with_file("/etc/a", "import a\n}");
+        match parse(words.concat().as_bytes(), "/etc/Corefile", &|_| true, &world) {
+            Err(error) => assert!(error.line.is_some(), "{}", error.text),
+            Ok(tree) => {
+                fingerprint(&tree);
+                for directive in tree.blocks.iter().flat_map(|block| &block.directives) {
+                    let mut dispenser = Dispenser::new(&directive.tokens);
+                    let mut steps = 0;
+                    while dispenser.next() {
+                        dispenser.remaining_args();
+                        while dispenser.next_block() {
+                            dispenser.remaining_args();
+                            steps += 1;
+                            assert!(steps <= directive.tokens.len());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_octets_are_a_text(octets in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = parse(&octets, "Corefile", &|_| true, &MemorySurroundings::new());
+    }
+
+    #[test]
+    fn any_key_is_judged(text in "\\PC{0,40}") {
+        if let Ok(keys) = parse_keys(&text, 53) {
+            assert!(!keys.is_empty());
+        }
+        normalise_zone(&text);
+    }
 }

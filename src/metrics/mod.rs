@@ -10,4 +10,4 @@ mod registry;
 
 pub use cells::{Counter, Gauge, Histogram, enter_worker};
 pub use names::{Desc, Kind};
-pub use registry::{MOST_SERIES, Registry};
+pub use registry::{LazyCounter, MOST_SERIES, Registry};

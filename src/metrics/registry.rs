@@ -9,7 +9,7 @@ use super::{names, process};
 use prometheus::proto;
 use prometheus::{Encoder, TextEncoder};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The greatest number of series of one metric. What comes after still counts, unseen: labels
 /// come from the Corefile and from small fixed sets, so this is never reached by traffic alone.
@@ -76,6 +76,16 @@ impl Registry {
         }
     }
 
+    /// A counter that shows no series before it counted something.
+    pub fn lazy_counter(&self, desc: &'static Desc, labels: &[&str]) -> LazyCounter {
+        LazyCounter {
+            registry: self.clone(),
+            desc,
+            labels: labels.iter().map(|&value| value.into()).collect(),
+            counter: OnceLock::new(),
+        }
+    }
+
     /// The gauge with these label values, made at first use.
     pub fn gauge(&self, desc: &'static Desc, labels: &[&str]) -> Gauge {
         match self.series(desc, labels) {
@@ -139,6 +149,32 @@ impl Registry {
 
     fn families(&self) -> MutexGuard<'_, BTreeMap<&'static str, Family>> {
         self.0.families.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A counter whose series appears with its first count, as those of CoreDNS do.
+#[derive(Debug)]
+pub struct LazyCounter {
+    registry: Registry,
+    desc: &'static Desc,
+    labels: Box<[Box<str>]>,
+    counter: OnceLock<Counter>,
+}
+
+impl LazyCounter {
+    /// Adds one. Takes the registry's lock the first time.
+    pub fn increment(&self) {
+        self.counter
+            .get_or_init(|| {
+                let labels: Vec<&str> = self.labels.iter().map(|value| &**value).collect();
+                self.registry.counter(self.desc, &labels)
+            })
+            .increment();
+    }
+
+    /// The sum over all threads.
+    pub fn value(&self) -> u64 {
+        self.counter.get().map_or(0, Counter::value)
     }
 }
 
@@ -293,6 +329,15 @@ mod tests {
                 "b_seconds_count 3",
             ]
         );
+    }
+
+    #[test]
+    fn a_lazy_counter_shows_with_its_first_count() {
+        let registry = Registry::new(0);
+        let counter = registry.lazy_counter(&HITS, &[".", "x"]);
+        assert!(lines(&registry, "a_total").is_empty());
+        counter.increment();
+        assert_eq!((counter.value(), lines(&registry, "a_total{").len()), (1, 1));
     }
 
     #[test]

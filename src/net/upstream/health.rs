@@ -6,7 +6,7 @@
 use super::dial::{Dialer, SystemRoots};
 use super::limits::DIAL;
 use crate::dns::{Class, Query, RecordType, Transport};
-use crate::metrics::Counter;
+use crate::metrics::LazyCounter;
 use crate::plugin::forward::Probe;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -21,14 +21,14 @@ const PROBE: Duration = Duration::from_secs(1);
 pub(super) struct Health {
     fails: AtomicU32,
     is_probing: AtomicBool,
-    failures: Counter,
+    failures: LazyCounter,
     probe: Probe,
     transport: Transport,
 }
 
 impl Health {
     /// Healthy until probes fail. `failures` counts failed probes.
-    pub(super) fn new(probe: Probe, transport: Transport, failures: Counter) -> Health {
+    pub(super) fn new(probe: Probe, transport: Transport, failures: LazyCounter) -> Health {
         Health {
             fails: AtomicU32::new(0),
             is_probing: AtomicBool::new(false),

@@ -99,7 +99,7 @@ impl Peer {
         metrics: &Registry,
     ) -> Peer {
         let to = key.upstream.text.as_str();
-        let failures = metrics.counter(&names::PROXY_HEALTHCHECK_FAILURES, &["forward", to]);
+        let failures = metrics.lazy_counter(&names::PROXY_HEALTHCHECK_FAILURES, &["forward", to]);
         let pool = |transport, limits| {
             Arc::new(Pool::new(to, transport, limits, key.keeping.clone(), metrics))
         };

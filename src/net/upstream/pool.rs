@@ -6,7 +6,7 @@
 use super::connection::Connection;
 use super::limits::{Choice, Limits, Seen, choose};
 use crate::dns::Transport;
-use crate::metrics::{Counter, Registry, names};
+use crate::metrics::{Counter, LazyCounter, Registry, names};
 use crate::plugin::forward::Keeping;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -29,8 +29,8 @@ pub(super) struct Pool {
     inner: Mutex<Inner>,
     queued: AtomicUsize,
     freed: Notify,
-    hits: Counter,
-    misses: Counter,
+    hits: LazyCounter,
+    misses: LazyCounter,
     overload: Counter,
 }
 
@@ -77,8 +77,8 @@ impl Pool {
             inner: Mutex::default(),
             queued: AtomicUsize::new(0),
             freed: Notify::new(),
-            hits: metrics.counter(&names::PROXY_CONN_CACHE_HITS, &labels),
-            misses: metrics.counter(&names::PROXY_CONN_CACHE_MISSES, &labels),
+            hits: metrics.lazy_counter(&names::PROXY_CONN_CACHE_HITS, &labels),
+            misses: metrics.lazy_counter(&names::PROXY_CONN_CACHE_MISSES, &labels),
             overload: metrics.counter(&names::UPSTREAM_OVERLOAD, &[remote, word]),
         }
     }

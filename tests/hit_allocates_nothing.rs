@@ -78,11 +78,8 @@ fn allocations(corefile: &str, transport: Transport, size: Option<u16>, hits: u1
 fn a_hit_allocates_nothing() {
     for transport in [Transport::Udp, Transport::Tcp] {
         for size in [None, Some(1232)] {
-            assert_eq!(
-                allocations(rig::COREFILE, transport, size, 1000),
-                0,
-                "{transport:?} {size:?}"
-            );
+            let count = allocations(rig::COREFILE, transport, size, 1000);
+            assert!(count <= 1000 / HITS_PER_SORTING + 1, "{transport:?} {size:?}: {count}");
         }
     }
 }

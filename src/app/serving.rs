@@ -64,7 +64,7 @@ impl Serving {
         let equipment =
             Equipment { workers, clock, metrics: metrics.clone(), journal: Arc::new(log.clone()) };
         let first = snapshot.clone();
-        let workers = blocking(move || Workers::start(equipment, first)).await?;
+        let workers = blocking(move || Workers::start(&equipment, &first)).await?;
         ready.store(true, Ordering::Release);
         let upkeep = Upkeep::start(clock, log.clone());
         upkeep.replace(&snapshot);
@@ -179,7 +179,7 @@ impl Serving {
         let loaded = blocking(move || loader.load(carried)).await?;
         let prepared: Prepared = self.services.prepare(&loaded.snapshot.services)?;
         let (workers, next) = (self.workers.clone(), loaded.snapshot.clone());
-        blocking(move || workers.publish(next)).await?;
+        blocking(move || workers.publish(&next)).await?;
         let old = std::mem::replace(&mut self.snapshot, loaded.snapshot);
         self.hash = loaded.hash;
         self.services.replace(prepared, &self.snapshot.services);

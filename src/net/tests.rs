@@ -48,12 +48,12 @@ impl Running {
             journal: Arc::new(FakeJournal::default()),
         };
         let snapshot = snapshot(corefile, &equipment.metrics);
-        let workers = Workers::start(equipment.clone(), snapshot).unwrap();
+        let workers = Workers::start(&equipment, &snapshot).unwrap();
         Running { equipment, workers }
     }
 
     fn publish(&self, corefile: &str) -> Result<(), ListenError> {
-        self.workers.publish(snapshot(corefile, &self.equipment.metrics))
+        self.workers.publish(&snapshot(corefile, &self.equipment.metrics))
     }
 
     fn address(&self) -> SocketAddr {

@@ -66,7 +66,7 @@ pub fn can_listen(host: Option<&str>, port: &str) -> Result<(), ListenError> {
 
 impl Workers {
     /// Binds every address of `snapshot`, then starts the threads and serves.
-    pub fn start(equipment: Equipment, snapshot: Arc<Snapshot>) -> Result<Workers, ListenError> {
+    pub fn start(equipment: &Equipment, snapshot: &Arc<Snapshot>) -> Result<Workers, ListenError> {
         let count = equipment.workers.max(1);
         let node = Arc::new(Node::new());
         let upstreams = Shared::new(&equipment.metrics, count);
@@ -76,7 +76,7 @@ impl Workers {
             threads: Vec::with_capacity(count),
             bound: Mutex::default(),
         };
-        let sockets = workers.bind_missing(&snapshot, count)?;
+        let sockets = workers.bind_missing(snapshot, count)?;
         for number in 0..count {
             let system = |error: std::io::Error| ListenError(format!("worker {number}: {error}"));
             let runtime =
@@ -93,16 +93,16 @@ impl Workers {
             workers.hands.push(hand);
             workers.threads.push(thread.map_err(system)?);
         }
-        workers.hand_out(&snapshot, sockets);
+        workers.hand_out(snapshot, sockets);
         Ok(workers)
     }
 
     /// Binds the addresses that `snapshot` adds, then serves by it. Returns when every worker
     /// does; addresses that are gone are closed after what they had received is answered. After an
     /// error nothing has changed.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Result<(), ListenError> {
-        let sockets = self.bind_missing(&snapshot, self.hands.len())?;
-        self.hand_out(&snapshot, sockets);
+    pub fn publish(&self, snapshot: &Arc<Snapshot>) -> Result<(), ListenError> {
+        let sockets = self.bind_missing(snapshot, self.hands.len())?;
+        self.hand_out(snapshot, sockets);
         Ok(())
     }
 

@@ -4,8 +4,9 @@
 //! clock: every call is told the time.
 
 use super::options::Prefetch;
+use super::store::{Key, Side};
 use crate::dns::{Class, Message, Query, Rcode, Response, Written, flags};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long a refresh may stay away before another one is begun, in milliseconds: longer than
@@ -15,6 +16,8 @@ const REFRESH_DEADLINE: u64 = 10_000;
 /// A cached response.
 #[derive(Debug)]
 pub(super) struct Entry {
+    key: Key,
+    side: Side,
     /// The message: TTLs flattened, no OPT, the question uncompressed.
     wire: Box<[u8]>,
     /// The places of the TTLs.
@@ -27,6 +30,8 @@ pub(super) struct Entry {
     uncompressed_size: u32,
     /// SERVFAIL or NOTIMP: never served beyond its TTL.
     is_failure: bool,
+    /// Asked for since the last sweep.
+    touched: AtomicBool,
     /// In seconds.
     ttl: u32,
     stored: Duration,
@@ -60,6 +65,10 @@ impl QueryBits {
 /// What is not in the message itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
+    /// The key of the query.
+    pub(super) key: Key,
+    /// The store it belongs into.
+    pub(super) side: Side,
     /// The TTL in seconds that the message shows; at least 1.
     pub(super) ttl: u32,
     /// Now.
@@ -79,6 +88,8 @@ impl Entry {
         terms: Terms,
     ) -> Entry {
         Entry {
+            key: terms.key,
+            side: terms.side,
             wire: response.wire.as_slice().into(),
             ttl_places: ttl_places.into_boxed_slice(),
             question_length: query.question().len() as u16,
@@ -87,6 +98,7 @@ impl Entry {
             bits: QueryBits::of(query),
             uncompressed_size: terms.uncompressed_size as u32,
             is_failure: terms.is_failure,
+            touched: AtomicBool::new(false),
             ttl: terms.ttl,
             stored: terms.stored,
             hits: AtomicU32::new(0),
@@ -101,6 +113,29 @@ impl Entry {
         self.bits == QueryBits::of(query)
             && self.qclass == query.qclass()
             && same_question(&self.wire[12..end], query)
+    }
+
+    /// Its key.
+    pub(super) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// Its store.
+    pub(super) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Notes that it was asked for.
+    pub(super) fn touch(&self) {
+        // Reading first leaves the cache line shared between workers.
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was asked for since the last call.
+    pub(super) fn take_touch(&self) -> bool {
+        self.touched.load(Ordering::Relaxed) && self.touched.swap(false, Ordering::Relaxed)
     }
 
     /// The TTL that was stored, in seconds.
@@ -147,7 +182,10 @@ impl Entry {
         }
         wire[2..4].copy_from_slice(&word.to_be_bytes());
         let question = query.question();
-        wire[12..12 + question.len()].copy_from_slice(question);
+        debug_assert!(self.is_for(query), "an entry answers its own question");
+        if question.len() == usize::from(self.question_length) {
+            wire[12..12 + question.len()].copy_from_slice(question);
+        }
         let octets = ttl.to_be_bytes();
         for &place in &self.ttl_places {
             let place = usize::from(place);

@@ -5,7 +5,9 @@
 //! by octets ([`OCTETS_PER_ENTRY`]).
 
 use super::entry::{Entry, QueryBits};
+use super::front::Front;
 use crate::dns::Query;
+use arc_swap::Guard;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use moka::notification::RemovalCause;
@@ -58,11 +60,12 @@ impl Side {
 /// The seeded hash of a question, its class, DO and CD. Entries check the question itself, so a
 /// collision is a miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key(u64);
+pub(super) struct Key(pub(super) u64);
 
 /// The stores of one directive.
 pub(super) struct Store {
     seed: SeedableRandomState,
+    front: Arc<Front>,
     success: Half,
     denial: Half,
 }
@@ -71,10 +74,12 @@ impl Store {
     /// Empty stores for this many entries each; `seed` is random, so that no pod can choose names
     /// that collide.
     pub(super) fn new(success: u64, denial: u64, seed: u64) -> Store {
+        let front = Arc::new(Front::new(success));
         Store {
             seed: SeedableRandomState::with_seed(seed, SharedSeed::global_random()),
-            success: Half::new(success),
-            denial: Half::new(denial),
+            success: Half::new(success, &front),
+            denial: Half::new(denial, &front),
+            front,
         }
     }
 
@@ -92,6 +97,27 @@ impl Store {
         Key(hasher.finish())
     }
 
+    /// A live entry for `query`, if one is at hand: what [`Store::find`] gives, without its cost.
+    pub(super) fn at_hand(
+        &self,
+        key: Key,
+        query: &Query<'_>,
+        now: Duration,
+    ) -> Option<Guard<Option<Arc<Entry>>>> {
+        let held = self.front.look(key)?;
+        let entry = held.as_ref()?;
+        if entry.remaining(now) <= 0 || !entry.is_for(query) {
+            return None;
+        }
+        entry.touch();
+        Some(held)
+    }
+
+    /// Keeps an entry that [`Store::find`] gave at hand for the next query.
+    pub(super) fn keep_at_hand(&self, entry: &Arc<Entry>) {
+        self.front.put(entry);
+    }
+
     /// The entry to serve `query` from, which may be stale when `window` (seconds) allows it.
     /// A live negative entry goes before a positive one, but a failure never before a usable
     /// positive one (spec/coredns.md §8.3 no. 4).
@@ -101,7 +127,7 @@ impl Store {
         query: &Query<'_>,
         now: Duration,
         window: u32,
-    ) -> Option<(Arc<Entry>, Side)> {
+    ) -> Option<Arc<Entry>> {
         let usable = |entry: &Arc<Entry>| entry.is_usable(now, window) && entry.is_for(query);
         let positive = self.success.get(key);
         // The lookup that finds nothing is recorded in both, for admission; the common one, a
@@ -112,15 +138,15 @@ impl Store {
         };
         let positive = positive.filter(usable);
         match negative.filter(usable) {
-            None => positive.map(|entry| (entry, Side::Success)),
+            None => positive,
             Some(negative) => match positive {
                 Some(positive)
                     if negative.is_failure()
                         || (negative.remaining(now) <= 0 && positive.remaining(now) > 0) =>
                 {
-                    Some((positive, Side::Success))
+                    Some(positive)
                 }
-                _ => Some((negative, Side::Denial)),
+                _ => Some(negative),
             },
         }
     }
@@ -135,9 +161,9 @@ impl Store {
 
     /// Puts an entry in. One that is no failure makes a usable entry of the other store go: it is
     /// what upstream says now.
-    pub(super) fn put(&self, side: Side, key: Key, entry: Arc<Entry>, now: Duration, window: u32) {
-        let is_failure = entry.is_failure();
-        self.half(side).put(key, entry);
+    pub(super) fn put(&self, entry: Arc<Entry>, now: Duration, window: u32) {
+        let (key, side, is_failure) = (entry.key(), entry.side(), entry.is_failure());
+        self.half(side).put(entry);
         let other = self.half(side.other());
         if !is_failure
             && other.holds(key)
@@ -152,11 +178,9 @@ impl Store {
         [&self.denial, &self.success].map(|half| half.get(key).filter(|entry| entry.is_for(query)))
     }
 
-    /// How many entries a store holds, evictions done.
+    /// How many entries a store holds.
     pub(super) fn count(&self, side: Side) -> u64 {
-        let half = self.half(side);
-        half.entries.run_pending_tasks();
-        half.entries.entry_count()
+        self.half(side).entries.entry_count()
     }
 
     /// How many entries of a store had to make room since the last call.
@@ -164,17 +188,21 @@ impl Store {
         self.half(side).evicted.swap(0, Ordering::Relaxed)
     }
 
-    /// Removes what can never be served again.
+    /// Removes what can never be served again, and tells the stores what was asked for.
     pub(super) fn sweep(&self, now: Duration, window: u32) {
         for half in [&self.success, &self.denial] {
             half.entries.run_pending_tasks();
-            for (key, entry) in &half.entries {
+            for (_, entry) in &half.entries {
                 if !entry.is_usable(now, window) {
-                    half.entries.invalidate(&*key);
+                    half.entries.invalidate(&entry.key().0);
+                } else if entry.take_touch() {
+                    half.get(entry.key());
                 }
             }
             half.entries.run_pending_tasks();
         }
+        self.front
+            .sweep(|entry| entry.remaining(now) > 0 && self.half(entry.side()).holds(entry.key()));
     }
 
     fn half(&self, side: Side) -> &Half {
@@ -191,15 +219,16 @@ struct Half {
 }
 
 impl Half {
-    fn new(capacity: u64) -> Half {
+    fn new(capacity: u64, front: &Arc<Front>) -> Half {
         let evicted = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&evicted);
+        let (count, front) = (Arc::clone(&evicted), Arc::clone(front));
         let entries = Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, entry: &Arc<Entry>| {
                 u32::try_from(entry.octets().div_ceil(OCTETS_PER_ENTRY)).unwrap_or(u32::MAX)
             })
-            .eviction_listener(move |_, _, cause| {
+            .eviction_listener(move |_, entry, cause| {
+                front.remove(&entry);
                 if cause == RemovalCause::Size {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
@@ -216,12 +245,16 @@ impl Half {
         self.entries.contains_key(&key.0)
     }
 
-    fn put(&self, key: Key, entry: Arc<Entry>) {
-        self.entries.insert(key.0, entry);
+    /// Bookkeeping is done here, by the query that waited for upstream anyway, and so hardly ever
+    /// by a hit.
+    fn put(&self, entry: Arc<Entry>) {
+        self.entries.insert(entry.key().0, entry);
+        self.entries.run_pending_tasks();
     }
 
     fn remove(&self, key: Key) {
         self.entries.invalidate(&key.0);
+        self.entries.run_pending_tasks();
     }
 }
 

@@ -150,6 +150,20 @@ fn verify_with_a_timeout_serves_stale_when_it_ends_and_refreshes_behind_it() {
 }
 
 #[test]
+fn a_late_response_leaves_the_question_as_it_came() {
+    let directives = "cache {\n success 9984 3600 1\n serve_stale 1h verify 100ms\n}
+        rewrite name a.test longer.name.test";
+    let mut cached = Cached::new(directives);
+    cached.miss("a.test.", Rcode::NOERROR, &["longer.name.test. 1 IN A 192.0.2.1"]);
+    cached.wait(2.0);
+    cached.bench.upstream_is_late = true;
+    let outcome = cached.ask(query("a.test.", A), nobody);
+    assert_eq!(outcome.query.name().to_string(), "a.test.");
+    assert_eq!(outcome.response.message().unwrap().question().unwrap().0.to_string(), "a.test.");
+    assert_eq!(outcome.refreshes[0].1.name().to_string(), "a.test.");
+}
+
+#[test]
 fn serve_stale_without_time_is_none() {
     for directive in ["cache {\n serve_stale 0s\n}", "cache {\n serve_stale 0 verify\n}"] {
         let mut cached = Cached::new(directive);

@@ -8,11 +8,12 @@ use super::dial::{Dialer, SystemRoots, words};
 use super::limits::DIAL;
 use super::pool::Pool;
 use crate::dns::Transport;
+use socket2::SockRef;
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 
 /// The greatest message with its length in front.
 const LONGEST_FRAME: usize = 2 + u16::MAX as usize;
@@ -69,8 +70,14 @@ async fn datagrams(ending: Ending) {
     loop {
         let Upkeep::At(next) = connection.upkeep(Instant::now()) else { return };
         tokio::select! {
-            ready = socket.readable() => match ready {
-                Ok(()) => receive(&ending, socket),
+            ready = socket.ready(Interest::READABLE | Interest::ERROR) => match ready {
+                Ok(ready) => {
+                    receive(&ending, socket, Interest::READABLE);
+                    // An ICMP error alone does not make a socket readable.
+                    if ready.is_error() {
+                        receive(&ending, socket, Interest::ERROR);
+                    }
+                }
                 Err(error) => return connection.close(&connection.words(&words(&error))),
             },
             () = tokio::time::sleep_until(next.into()) => {}
@@ -79,12 +86,13 @@ async fn datagrams(ending: Ending) {
     }
 }
 
-/// Delivers all datagrams that are there.
-fn receive(ending: &Ending, socket: &tokio::net::UdpSocket) {
+/// Delivers all datagrams that are there, until the readiness for `interest` is used up.
+fn receive(ending: &Ending, socket: &tokio::net::UdpSocket, interest: Interest) {
     let connection = &ending.connection;
     DATAGRAM.with_borrow_mut(|buffer| {
         loop {
-            match socket.try_recv(buffer) {
+            // Not `try_recv`, which would leave the readiness for errors as it is.
+            match socket.try_io(interest, || (&*SockRef::from(socket)).read(buffer)) {
                 Ok(length) => {
                     if !connection.deliver(&buffer[..length], Instant::now()) {
                         ending.pool.ignored.increment();

@@ -8,10 +8,11 @@ use super::limits::DIAL;
 use crate::dns::{Class, Query, RecordType, Transport};
 use crate::metrics::LazyCounter;
 use crate::plugin::forward::Probe;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 
 /// How long a probe waits for its response.
 const PROBE: Duration = Duration::from_secs(1);
@@ -104,9 +105,15 @@ impl Drop for Probing {
 async fn datagram(socket: &tokio::net::UdpSocket, wire: &[u8]) -> Option<()> {
     let mut buffer = [0; 512];
     loop {
-        let length = socket.recv(&mut buffer).await.ok()?;
-        if length >= 12 && buffer[..2] == wire[..2] {
-            return Some(());
+        // An ICMP error alone does not make a socket readable.
+        if socket.ready(Interest::READABLE | Interest::ERROR).await.ok()?.is_error() {
+            return None;
+        }
+        match socket.try_recv(&mut buffer) {
+            Ok(length) if length >= 12 && buffer[..2] == wire[..2] => return Some(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return None,
         }
     }
 }

@@ -87,19 +87,9 @@ impl Pool {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How connections are kept.
-    pub(super) fn keeping(&self) -> &Keeping {
-        &self.keeping
-    }
-
     /// The number of the newest connection.
     pub(super) fn last_serial(&self) -> u64 {
         self.inner().last_serial
-    }
-
-    /// The number of connections, those that end included.
-    pub(super) fn count(&self) -> usize {
-        self.inner().connections.len()
     }
 
     /// A connection with a free place, newer than the one with serial `newer_than`; waits in the

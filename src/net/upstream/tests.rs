@@ -1,1 +1,571 @@
-//! Exchanges against a scripted upstream on the loopback.
+//! Exchanges against a scripted upstream on the loopback, in one runtime with it.
+//!
+//! The scripts answer the names they know: `a.test.` at once, others as each test says.
+
+use super::*;
+use crate::dns::{Class, Name, Rcode, RecordType};
+use crate::plugin::forward::{
+    ExchangeFailure, Options, Order, Policy, TlsFiles, TlsSettings, Upstream,
+};
+use rand::SeedableRng;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+
+/// What a scripted upstream does with one query.
+enum Act {
+    /// Sends these messages.
+    Send(Vec<Vec<u8>>),
+    /// Sends this message after a while.
+    Late(Duration, Vec<u8>),
+    /// Says nothing.
+    Silence,
+    /// Closes the connection (TCP).
+    Close,
+    /// Sends this message, then closes.
+    SendAndClose(Vec<u8>),
+}
+
+type Script = Arc<dyn Fn(&Name, &[u8], Transport) -> Act + Send + Sync>;
+
+/// A scripted upstream: the same port for UDP and TCP.
+struct Scripted {
+    address: SocketAddr,
+    /// Streams accepted.
+    accepted: Arc<AtomicUsize>,
+    /// Queries received, probes left out.
+    asked: Arc<Mutex<Vec<(Vec<u8>, Transport, SocketAddr)>>>,
+    /// Probes (`. NS`) received.
+    probes: Arc<AtomicUsize>,
+}
+
+impl Scripted {
+    async fn start(
+        script: impl Fn(&Name, &[u8], Transport) -> Act + Send + Sync + 'static,
+    ) -> Scripted {
+        let script: Script = Arc::new(script);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = Arc::new(UdpSocket::bind(address).await.unwrap());
+        let this = Scripted {
+            address,
+            accepted: Arc::default(),
+            asked: Arc::default(),
+            probes: Arc::default(),
+        };
+        let (asked, probes) = (this.asked.clone(), this.probes.clone());
+        let udp_script = script.clone();
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 65_535];
+            loop {
+                let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+                let query = &buffer[..length];
+                match act(&udp_script, query, Transport::Udp, from, &asked, &probes) {
+                    Act::Send(messages) => {
+                        for message in messages {
+                            socket.send_to(&message, from).await.unwrap();
+                        }
+                    }
+                    Act::Late(after, message) => {
+                        let socket = socket.clone();
+                        tokio::spawn(async move {
+                            tokio::time::sleep(after).await;
+                            socket.send_to(&message, from).await.unwrap();
+                        });
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let (asked, probes) = (this.asked.clone(), this.probes.clone());
+        let accepted = this.accepted.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, from)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
+                let (asked, probes) = (asked.clone(), probes.clone());
+                tokio::spawn(serve(stream, from, script.clone(), asked, probes));
+            }
+        });
+        this
+    }
+
+    fn upstream(&self) -> Upstream {
+        upstream(self.address)
+    }
+
+    fn names(&self) -> Vec<(String, Transport)> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().map(|(query, transport, _)| (name_of(query).to_string(), *transport)).collect()
+    }
+}
+
+fn name_of(query: &[u8]) -> Name {
+    Name::parse(query, 12).unwrap().0
+}
+
+fn act(
+    script: &Script,
+    query: &[u8],
+    transport: Transport,
+    from: SocketAddr,
+    asked: &Mutex<Vec<(Vec<u8>, Transport, SocketAddr)>>,
+    probes: &AtomicUsize,
+) -> Act {
+    let name = name_of(query);
+    if name.is_root() {
+        probes.fetch_add(1, Ordering::Relaxed);
+    } else {
+        asked.lock().unwrap().push((query.to_vec(), transport, from));
+    }
+    script(&name, query, transport)
+}
+
+/// Serves one stream as CoreDNS does: one query after the other.
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    from: SocketAddr,
+    script: Script,
+    asked: Arc<Mutex<Vec<(Vec<u8>, Transport, SocketAddr)>>>,
+    probes: Arc<AtomicUsize>,
+) {
+    loop {
+        let Ok(length) = stream.read_u16().await else { return };
+        let mut query = vec![0; usize::from(length)];
+        if stream.read_exact(&mut query).await.is_err() {
+            return;
+        }
+        let (messages, is_over) = match act(&script, &query, Transport::Tcp, from, &asked, &probes)
+        {
+            Act::Send(messages) => (messages, false),
+            Act::Late(after, message) => {
+                tokio::time::sleep(after).await;
+                (vec![message], false)
+            }
+            Act::Silence => (Vec::new(), false),
+            Act::Close => return,
+            Act::SendAndClose(message) => (vec![message], true),
+        };
+        for message in messages {
+            let framed = [&(message.len() as u16).to_be_bytes(), message.as_slice()].concat();
+            if stream.write_all(&framed).await.is_err() {
+                return;
+            }
+        }
+        if is_over {
+            return;
+        }
+    }
+}
+
+fn upstream(address: SocketAddr) -> Upstream {
+    Upstream {
+        text: address.to_string(),
+        ip: address.ip(),
+        interface: None,
+        port: Ok(address.port()),
+        tls: None,
+    }
+}
+
+/// The query made a response with one A record.
+fn answer(query: &[u8], last: u8) -> Vec<u8> {
+    let mut message = reply(query, 0x8180);
+    message[7] = 1;
+    message.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x14\0\x04\xc0\0\x02");
+    message.push(last);
+    message
+}
+
+/// The query made a response without records.
+fn reply(query: &[u8], flags: u16) -> Vec<u8> {
+    let mut message = query[..12].to_vec();
+    message[2..4].copy_from_slice(&flags.to_be_bytes());
+    message[6..12].fill(0);
+    let end = Name::parse(query, 12).unwrap().1 + 4;
+    message.extend(&query[12..end]);
+    message
+}
+
+/// One worker's way to upstreams with some options.
+struct Asking {
+    dispatcher: Dispatcher,
+    upstreams: Arc<Upstreams>,
+    metrics: Registry,
+}
+
+impl Asking {
+    fn new(all: Vec<Upstream>, options: Options) -> Asking {
+        let metrics = Registry::new(1);
+        Asking {
+            dispatcher: Dispatcher::new(Shared::new(&metrics, 1), 0),
+            upstreams: Arc::new(Upstreams { all, options, attached: OnceLock::new() }),
+            metrics,
+        }
+    }
+
+    async fn ask_over(&self, name: &str, transport: Transport) -> Exchanged {
+        let query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
+        let client = Client {
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40212),
+            local: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53),
+            transport,
+        };
+        let options = &self.upstreams.options;
+        let order =
+            Order::new(options.policy, self.upstreams.all.len(), 1, &mut StdRng::seed_from_u64(1));
+        let upstreams = self.upstreams.clone();
+        let exchange = Exchange { upstreams, order, transport, udp_limit: 512 };
+        self.dispatcher.exchange(&query, &client, &exchange).await
+    }
+
+    async fn udp(&self, name: &str) -> Result<u8, String> {
+        outcome(&self.ask_over(name, Transport::Udp).await)
+    }
+
+    async fn tcp(&self, name: &str) -> Result<u8, String> {
+        outcome(&self.ask_over(name, Transport::Tcp).await)
+    }
+}
+
+/// The last octet of the answer, or the error.
+fn outcome(exchanged: &Exchanged) -> Result<u8, String> {
+    match &exchanged.outcome {
+        Ok(message) => Ok(*message.last().unwrap()),
+        Err(ExchangeFailure { text, .. }) => Err(text.to_string()),
+    }
+}
+
+/// Sequential, tries of 150 ms.
+fn quick() -> Options {
+    Options {
+        policy: Policy::Sequential,
+        read_timeout: Duration::from_millis(150),
+        ..Options::default()
+    }
+}
+
+/// A port of the loopback where nobody listens.
+async fn closed_port() -> Upstream {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    upstream(socket.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn a_query_goes_out_as_it_is_under_new_ids_and_from_kept_sockets() {
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 7)])).await;
+    let asking = Asking::new(vec![up.upstream()], quick());
+    for _ in 0..20 {
+        assert_eq!(asking.udp("a.test.").await, Ok(7));
+    }
+    let asked = up.asked.lock().unwrap();
+    let expected = Query::new(&"a.test.".parse().unwrap(), RecordType::A, Class::IN, true);
+    assert!(asked.iter().all(|(query, _, _)| query[2..] == expected.wire()[2..]));
+    let ids: std::collections::HashSet<_> = asked.iter().map(|(query, _, _)| &query[..2]).collect();
+    assert!(ids.len() >= 19, "{ids:?}");
+    let ports: std::collections::HashSet<_> =
+        asked.iter().map(|(_, _, from)| from.port()).collect();
+    assert_eq!(ports.len(), 1);
+}
+
+#[tokio::test]
+async fn a_response_with_a_wrong_id_or_question_is_waited_over() {
+    let up = Scripted::start(|_, query, _| {
+        let mut wrong_id = answer(query, 66);
+        wrong_id[0] ^= 0x55;
+        let mut wrong_name = answer(query, 67);
+        wrong_name[13] ^= 1;
+        let no_response = query.to_vec();
+        Act::Send(vec![wrong_id, wrong_name, no_response, answer(query, 1)])
+    })
+    .await;
+    let asking = Asking::new(vec![up.upstream()], quick());
+    assert_eq!(asking.udp("a.test.").await, Ok(1));
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    let text = asking.metrics.text();
+    let to = up.address;
+    for proto in ["udp", "tcp"] {
+        let line =
+            format!("nodens_upstream_ignored_responses_total{{proto=\"{proto}\",to=\"{to}\"}} 3");
+        assert!(text.contains(&line), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_port_makes_the_next_upstream_answer_at_once() {
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 2)])).await;
+    let asking = Asking::new(vec![closed_port().await, up.upstream()], quick());
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let exchanged = asking.ask_over("a.test.", transport).await;
+        assert_eq!(outcome(&exchanged), Ok(2));
+        assert_eq!(exchanged.upstream, Some(up.address));
+        assert!(exchanged.took < Duration::from_millis(100), "{:?}", exchanged.took);
+    }
+}
+
+#[tokio::test]
+async fn errors_read_as_in_go() {
+    let closed = closed_port().await;
+    let to = closed.text.clone();
+    let asking = Asking::new(vec![closed], quick());
+    let error = asking.udp("a.test.").await.unwrap_err();
+    assert!(error.starts_with("read udp 127.0.0.1:"), "{error}");
+    assert!(error.ends_with(&format!("->{to}: read: connection refused")), "{error}");
+    let error = asking.tcp("a.test.").await.unwrap_err();
+    assert_eq!(error, format!("dial tcp {to}: connect: connection refused"));
+
+    let up = Scripted::start(|_, _, _| Act::Silence).await;
+    let asking = Asking::new(vec![up.upstream()], quick());
+    for (network, error) in
+        [("udp", asking.udp("a.test.").await), ("tcp", asking.tcp("a.test.").await)]
+    {
+        let error = error.unwrap_err();
+        assert!(error.starts_with(&format!("read {network} 127.0.0.1:")), "{error}");
+        assert!(error.ends_with(&format!("->{}: i/o timeout", up.address)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_upstream_is_asked_twice_under_two_ids() {
+    let up = Scripted::start(|_, _, _| Act::Silence).await;
+    let asking = Asking::new(vec![up.upstream()], Options { max_fails: 0, ..quick() });
+    let exchanged = asking.ask_over("a.test.", Transport::Udp).await;
+    assert!(exchanged.outcome.is_err());
+    assert!(exchanged.took >= Duration::from_millis(290), "{:?}", exchanged.took);
+    let asked = up.asked.lock().unwrap();
+    assert_eq!(asked.len(), 2);
+    assert_ne!(asked[0].0[..2], asked[1].0[..2]);
+    assert_eq!(up.probes.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_malformed_response_is_no_reason_for_a_storm() {
+    let up = Scripted::start(|_, query, _| {
+        let mut message = reply(query, 0x8180);
+        message[7] = 1;
+        message.extend(b"\xc0\x0c\0\x05\0\x01\0\0\0\x14\0\x02\xc0\xff");
+        Act::Send(vec![message])
+    })
+    .await;
+    let asking = Asking::new(vec![up.upstream()], Options { max_fails: 0, ..quick() });
+    assert!(asking.udp("a.test.").await.unwrap_err().starts_with("dns: "));
+    assert_eq!(up.names().len(), 2);
+}
+
+#[tokio::test]
+async fn prefer_udp_asks_again_over_tcp_when_truncated() {
+    let up = Scripted::start(|_, query, transport| match transport {
+        Transport::Udp => Act::Send(vec![reply(query, 0x8380)]),
+        _ => Act::Send(vec![answer(query, 9)]),
+    })
+    .await;
+    let asking = Asking::new(vec![up.upstream()], Options { prefer_udp: true, ..quick() });
+    assert_eq!(asking.udp("tc.test.").await, Ok(9));
+    let asked: Vec<_> = up.names().into_iter().map(|(_, transport)| transport).collect();
+    assert_eq!(asked, [Transport::Udp, Transport::Tcp]);
+}
+
+#[tokio::test]
+async fn an_oversized_datagram_becomes_an_empty_truncated_response() {
+    let up = Scripted::start(|_, query, _| {
+        let mut message = answer(query, 1);
+        for _ in 0..40 {
+            message.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x14\0\x04\xc0\0\x02\x01");
+        }
+        message[7] = 41;
+        Act::Send(vec![message])
+    })
+    .await;
+    let asking = Asking::new(vec![up.upstream()], quick());
+    let message = asking.ask_over("a.test.", Transport::Udp).await.outcome.unwrap();
+    assert_eq!(message[2..12], [0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(name_of(&message).to_string(), "a.test.");
+}
+
+#[tokio::test]
+async fn a_kept_stream_serves_query_after_query() {
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 1)])).await;
+    let asking = Asking::new(vec![up.upstream()], quick());
+    for _ in 0..6 {
+        assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    }
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_dead_kept_stream_costs_the_query_no_failure() {
+    let up = Scripted::start(|_, query, _| Act::SendAndClose(answer(query, 1))).await;
+    let asking = Asking::new(vec![up.upstream()], quick());
+    for _ in 0..5 {
+        // Whether the end of the stream was noticed before or is met by the query.
+        assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    }
+    let up = Scripted::start({
+        let seen = AtomicUsize::new(0);
+        move |name, query, _| match name.to_string().as_str() {
+            "c.test." if seen.fetch_add(1, Ordering::Relaxed) == 0 => Act::Close,
+            _ => Act::Send(vec![answer(query, 1)]),
+        }
+    })
+    .await;
+    let options = Options { max_connect_attempts: 1, ..quick() };
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert_eq!(asking.tcp("warm.test.").await, Ok(1));
+    assert_eq!(asking.tcp("c.test.").await, Ok(1));
+    assert_eq!(up.probes.load(Ordering::Relaxed), 0, "a dead kept stream is no failure");
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_replaced() {
+    let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
+        "s.test." => Act::Silence,
+        _ => Act::Send(vec![answer(query, 1)]),
+    })
+    .await;
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    assert!(asking.tcp("s.test.").await.is_err());
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn queries_over_tcp_do_not_wait_for_one_another() {
+    let delay = Duration::from_millis(100);
+    let up = Scripted::start(move |_, query, _| Act::Late(delay, answer(query, 1))).await;
+    let options = Options { policy: Policy::Sequential, ..Options::default() };
+    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    let began = Instant::now();
+    assert_eq!(flood(&asking, 30, Transport::Tcp).await, 30);
+    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn thousands_of_queries_in_flight_share_a_bounded_number_of_connections() {
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 1)])).await;
+    let options = Options { policy: Policy::Sequential, ..Options::default() };
+    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    assert_eq!(flood(&asking, 5000, Transport::Tcp).await, 5000);
+    let accepted = up.accepted.load(Ordering::Relaxed);
+    assert!(accepted <= limits::STREAMS.connections, "{accepted}");
+}
+
+/// Asks many at once; the number of answers.
+async fn flood(asking: &Arc<Asking>, count: usize, transport: Transport) -> usize {
+    let mut all = tokio::task::JoinSet::new();
+    for number in 0..count {
+        let asking = asking.clone();
+        all.spawn(async move {
+            let exchanged = asking.ask_over(&format!("q{number}.test."), transport).await;
+            if let Err(failure) = &exchanged.outcome {
+                panic!("{}", failure.text);
+            }
+        });
+    }
+    all.join_all().await.len()
+}
+
+#[tokio::test]
+async fn failed_probes_make_an_upstream_down_and_an_answered_one_up() {
+    let is_well = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let well = is_well.clone();
+    let up = Scripted::start(move |_, query, _| {
+        if well.load(Ordering::Relaxed) {
+            // Any header will do as an answer to a probe.
+            Act::Send(vec![if name_of(query).is_root() {
+                reply(query, 0x8105)
+            } else {
+                answer(query, 1)
+            }])
+        } else {
+            Act::Silence
+        }
+    })
+    .await;
+    let other = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 2)])).await;
+    let mut options = quick();
+    options.max_fails = 1;
+    options.probe.interval = Duration::from_millis(100);
+    let asking = Asking::new(vec![up.upstream(), other.upstream()], options);
+    assert_eq!(asking.udp("a.test.").await, Ok(2), "after a try of the first");
+    let before = up.names().len();
+    while up.probes.load(Ordering::Relaxed) < 3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let exchanged = asking.ask_over("a.test.", Transport::Udp).await;
+    assert_eq!(outcome(&exchanged), Ok(2));
+    assert_eq!(up.names().len(), before, "one that is down is not asked");
+    is_well.store(true, Ordering::Relaxed);
+    let before = up.probes.load(Ordering::Relaxed);
+    while up.probes.load(Ordering::Relaxed) < before + 1 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(asking.udp("a.test.").await, Ok(1));
+}
+
+#[tokio::test]
+async fn with_three_upstreams_two_silent_ones_leave_time_for_the_third() {
+    let silent = Scripted::start(|_, _, _| Act::Silence).await;
+    let mute = Scripted::start(|_, _, _| Act::Silence).await;
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 3)])).await;
+    let all = vec![silent.upstream(), mute.upstream(), up.upstream()];
+    let options = Options { policy: Policy::Sequential, ..Options::default() };
+    let asking = Asking::new(all, options);
+    let exchanged = asking.ask_over("a.test.", Transport::Udp).await;
+    assert_eq!(outcome(&exchanged), Ok(3));
+    assert!(exchanged.took < BUDGET);
+}
+
+#[tokio::test]
+async fn failover_takes_the_last_response_when_all_say_the_same() {
+    let first = Scripted::start(|_, query, _| Act::Send(vec![reply(query, 0x8182)])).await;
+    let second = Scripted::start(|_, query, _| Act::Send(vec![reply(query, 0x8182)])).await;
+    let options = Options { failover: vec![Rcode::SERVFAIL], ..quick() };
+    let asking = Asking::new(vec![first.upstream(), second.upstream()], options);
+    let message = asking.ask_over("a.test.", Transport::Udp).await.outcome.unwrap();
+    assert_eq!(message[3], 0x82);
+    assert_eq!((first.names().len(), second.names().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn tls_checks_the_name_that_the_directive_gives() {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let chain = vec![CertificateDer::from_pem_slice(include_bytes!("testdata/up.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("testdata/up.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, from)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let script: Script = Arc::new(|_, query, _| Act::Send(vec![answer(query, 5)]));
+                serve(stream, from, script, Arc::default(), Arc::default()).await;
+            });
+        }
+    });
+    let files = |_: &str| Ok(include_bytes!("testdata/ca.pem").to_vec());
+    let files = Arc::new(TlsFiles::read(&["/ca.pem"], files).unwrap());
+    for (name, expected) in [("up.test", Ok(5)), ("other.test", Err(()))] {
+        let settings = TlsSettings { server_name: Some(name.to_owned()), files: files.clone() };
+        let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
+        let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..Options::default() });
+        let result = asking.udp("a.test.").await;
+        assert_eq!(result.clone().map_err(|_| ()), expected);
+        if let Err(error) = result {
+            assert!(error.contains("other.test: x509"), "{error}");
+        }
+    }
+}

@@ -164,40 +164,16 @@ fn nameservers(content: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
-    use std::path::PathBuf;
+    use crate::corefile::MemorySurroundings;
 
-    struct OneFile(&'static str);
-
-    impl Surroundings for OneFile {
-        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-            if path == Path::new("/etc/resolv.conf") {
-                Ok(self.0.as_bytes().to_vec())
-            } else {
-                Err(io::ErrorKind::NotFound.into())
-            }
-        }
-        fn stamp(&self, _: &Path) -> io::Result<(u128, u64)> {
-            Err(io::ErrorKind::NotFound.into())
-        }
-        fn glob(&self, _: &Path) -> Vec<PathBuf> {
-            Vec::new()
-        }
-        fn variable(&self, _: &str) -> Option<String> {
-            None
-        }
-        fn interface(&self, _: &str) -> Option<Vec<String>> {
-            None
-        }
-        fn hostname(&self) -> String {
-            String::new()
-        }
+    fn one_file(content: &str) -> MemorySurroundings {
+        MemorySurroundings::new().with_file("/etc/resolv.conf", content)
     }
 
     const RESOLV: &str = "# nameserver 9.9.9.9\nsearch a.test\nnameserver 10.0.0.10\n  nameserver fe80::1%eth0\nnameserver nonsense\nnameserver\n";
 
     fn texts(words: &[&str]) -> Result<Vec<String>, String> {
-        let targets = targets(words, &OneFile(RESOLV), &mut Vec::new())?;
+        let targets = targets(words, &one_file(RESOLV), &mut Vec::new())?;
         Ok(targets.into_iter().map(|target| target.upstream.text).collect())
     }
 
@@ -246,7 +222,7 @@ mod tests {
     #[test]
     fn a_resolv_conf_gives_its_nameservers_on_port_53() {
         let mut ignored = Vec::new();
-        let targets = targets(&["/etc/resolv.conf", "192.0.2.1"], &OneFile(RESOLV), &mut ignored);
+        let targets = targets(&["/etc/resolv.conf", "192.0.2.1"], &one_file(RESOLV), &mut ignored);
         let targets = targets.unwrap();
         let texts: Vec<_> = targets.iter().map(|target| target.upstream.text.as_str()).collect();
         assert_eq!(texts, ["10.0.0.10:53", "[fe80::1]:53", "192.0.2.1:53"]);
@@ -256,13 +232,13 @@ mod tests {
 
     #[test]
     fn a_resolv_conf_without_nameservers_is_refused() {
-        let result = targets(&["/etc/resolv.conf"], &OneFile("search a.test"), &mut Vec::new());
+        let result = targets(&["/etc/resolv.conf"], &one_file("search a.test"), &mut Vec::new());
         assert_eq!(result, Err("no nameservers found".to_owned()));
     }
 
     #[test]
     fn a_percent_sign_names_the_tls_server_or_the_interface() {
-        let one = |word| targets(&[word], &OneFile(""), &mut Vec::new()).unwrap().remove(0);
+        let one = |word| targets(&[word], &one_file(""), &mut Vec::new()).unwrap().remove(0);
         let quad9 = one("tls://9.9.9.9%dns.quad9.net");
         assert_eq!((quad9.is_tls, quad9.server_name.as_deref()), (true, Some("dns.quad9.net")));
         let local = one("tls://fe80::1%eth0");

@@ -1,5 +1,203 @@
 //! The handler's decisions and the directive's errors, as a Corefile author and a client see them.
 
 use super::*;
+use crate::corefile::MemorySurroundings;
 use crate::dns::RecordType;
-use crate::plugin::testing::{Bench, always, nobody, query};
+use crate::plugin::testing::{Bench, Outcome, always, name, nobody, query};
+
+fn node() -> MemorySurroundings {
+    MemorySurroundings::default()
+}
+
+fn a(qname: &str) -> Query<'static> {
+    query(qname, RecordType::A)
+}
+
+/// The chain that `directives` make, one query through it, all upstreams answering with `rcode`.
+fn asked(directives: &str, qname: &str, rcode: Rcode) -> Outcome {
+    let mut bench = Bench::new();
+    let chain = bench.load(directives, &node()).unwrap();
+    bench.ask(&chain, a(qname), always(rcode, &[]))
+}
+
+/// The upstreams that were asked, each by its first address.
+fn upstreams(outcome: &Outcome) -> Vec<String> {
+    outcome.exchanges.iter().map(|exchange| exchange.upstreams.all[0].text.clone()).collect()
+}
+
+#[test]
+fn names_below_from_are_forwarded_unless_excepted() {
+    let directives = "forward example.test 192.0.2.1 {\n except no.example.test EXAMPLE.test\n}";
+    for (qname, is_taken) in [
+        ("example.test.", true),
+        ("a.Example.test.", false),
+        ("no.example.test.", false),
+        ("x.no.example.test.", false),
+        ("notexample.test.", false),
+        ("other.test.", false),
+    ] {
+        let outcome = asked(directives, qname, Rcode::NOERROR);
+        assert_eq!(outcome.exchanges.len() == 1, is_taken, "{qname}");
+    }
+    let outcome = asked("forward . 192.0.2.1 {\n except no.test\n}", "X.NO.TEST.", Rcode::NOERROR);
+    assert!(outcome.exchanges.is_empty());
+    let outcome = asked("forward . 192.0.2.1 {\n except no.test\n}", "xno.test.", Rcode::NOERROR);
+    assert_eq!(outcome.exchanges.len(), 1);
+}
+
+#[test]
+fn the_first_forward_that_matches_takes_the_query() {
+    let directives = "forward test 192.0.2.1\n forward a.test 192.0.2.2\n forward . 192.0.2.3";
+    for (qname, upstream) in [("a.test.", "192.0.2.1:53"), ("a.org.", "192.0.2.3:53")] {
+        let outcome = asked(directives, qname, Rcode::NOERROR);
+        assert_eq!(upstreams(&outcome), [upstream], "{qname}");
+    }
+}
+
+#[test]
+fn next_hands_the_query_to_the_forward_below() {
+    let first = "forward . 192.0.2.1 {\n next NXDOMAIN refused\n}\n forward . 192.0.2.2";
+    let outcome = asked(first, "a.test.", Rcode::NXDOMAIN);
+    assert_eq!(upstreams(&outcome), ["192.0.2.1:53", "192.0.2.2:53"]);
+    assert_eq!(outcome.response.rcode, Rcode::NXDOMAIN);
+    let outcome = asked(first, "a.test.", Rcode::SERVFAIL);
+    assert_eq!(upstreams(&outcome), ["192.0.2.1:53"]);
+    let alone = asked("forward . 192.0.2.1 {\n next NXDOMAIN\n}", "a.test.", Rcode::NXDOMAIN);
+    assert_eq!(upstreams(&alone), ["192.0.2.1:53"]);
+    let nodata = "forward . 192.0.2.1 {\n next_on_nodata\n}\n forward . 192.0.2.2";
+    assert_eq!(upstreams(&asked(nodata, "a.test.", Rcode::NOERROR)).len(), 2);
+}
+
+#[test]
+fn the_transport_is_the_clients_unless_the_options_say() {
+    for (option, client, transport) in [
+        ("max_fails 2", Transport::Udp, Transport::Udp),
+        ("max_fails 2", Transport::Tcp, Transport::Tcp),
+        ("force_tcp", Transport::Udp, Transport::Tcp),
+        ("prefer_udp", Transport::Tcp, Transport::Udp),
+    ] {
+        let mut bench = Bench::new();
+        bench.client.transport = client;
+        let chain = bench.load(&format!("forward . 192.0.2.1 {{\n {option}\n}}"), &node()).unwrap();
+        let outcome = bench.ask(&chain, a("a.test."), always(Rcode::NOERROR, &[]));
+        assert_eq!(outcome.exchanges[0].transport, transport, "{option} {client:?}");
+        let limit = if client == Transport::Udp { 512 } else { u16::MAX };
+        assert_eq!(outcome.exchanges[0].udp_limit, limit);
+    }
+    let mut bench = Bench::new();
+    let chain = bench.load("forward . 192.0.2.1\n forward . 192.0.2.2", &node()).unwrap();
+    let outcome = bench.refresh(&chain, (0, a("a.test.")), always(Rcode::NOERROR, &[]));
+    assert_eq!(outcome.exchanges[0].transport, Transport::Tcp, "a refresh has no client");
+}
+
+#[test]
+fn queries_beyond_max_concurrent_are_refused() {
+    let mut bench = Bench::new();
+    let chain = bench.load("forward . 192.0.2.1 {\n max_concurrent 1\n}", &node()).unwrap();
+    let handler = chain[0].clone();
+    let mut inner = None;
+    let outcome = bench.ask(&chain, a("a.test."), |_, _| {
+        // While this one is in flight another comes.
+        let mut other = Bench::new();
+        inner = Some(other.ask(&[handler.clone()], a("b.test."), nobody));
+    });
+    let inner = inner.unwrap().response;
+    assert_eq!(inner.rcode, Rcode::REFUSED);
+    assert_eq!(inner.error.as_deref(), Some("concurrent queries exceeded maximum 1"));
+    drop(outcome);
+    let after = bench.ask(&chain, a("c.test."), always(Rcode::NOERROR, &[]));
+    assert_eq!(after.exchanges.len(), 1, "the place was given back");
+    let text = bench.metrics.text();
+    assert!(text.contains("coredns_forward_max_concurrent_rejects_total 1"), "{text}");
+}
+
+#[test]
+fn the_upstream_is_told_as_metadata() {
+    let mut bench = Bench::new();
+    let chain = bench.load("metadata\n forward . 192.0.2.1", &node()).unwrap();
+    let outcome = bench.ask(&chain, a("a.test."), always(Rcode::NOERROR, &[]));
+    assert_eq!(outcome.labels, [("forward/upstream", "192.0.2.53:53".to_owned())]);
+}
+
+#[test]
+fn mistakes_are_told_in_the_words_of_coredns() {
+    let sixteen: Vec<String> = (1..17).map(|last| format!("192.0.2.{last}")).collect();
+    let sixteen = format!("forward . {}", sixteen.join(" "));
+    let block = |option: &str| format!("forward . tls://127.0.0.1 {{\n{option}\n}}");
+    for (directives, error) in [
+        ("forward".to_owned(), "Wrong argument count or unexpected line ending after 'forward'"),
+        ("forward .".to_owned(), "Wrong argument count or unexpected line ending after '.'"),
+        ("forward foo..bar 127.0.0.1".to_owned(), "unable to normalize 'foo..bar'"),
+        ("forward . not-an-ip".to_owned(), "not an IP address or file: \"not-an-ip\""),
+        (sixteen, "more than 15 TOs configured: 16"),
+        (block("foo"), "unknown property 'foo'"),
+        (block("force_tcp yes"), "Wrong argument count or unexpected line ending after 'yes'"),
+        (block("max_fails"), "Wrong argument count or unexpected line ending after 'max_fails'"),
+        (block("max_fails -1"), "strconv.ParseUint: parsing \"-1\": invalid syntax"),
+        (block("policy fastest"), "unknown policy 'fastest'"),
+        (block("expire -1s"), "expire can't be negative: -1s"),
+        (block("expire 10"), "time: missing unit in duration \"10\""),
+        (block("max_age 5s"), "max_age (5s) must not be less than expire (10s)"),
+        (block("health_check often"), "time: invalid duration \"often\""),
+        (block("health_check -5s"), "health_check can't be negative: -5000000000"),
+        (block("health_check 1s foo"), "health_check: unknown option foo"),
+        (block("health_check 1s domain a..b"), "health_check: invalid domain name a..b"),
+        (block("max_concurrent -1"), "max_concurrent can't be negative: -1"),
+        (block("tls a b c d"), "Wrong argument count or unexpected line ending after 'd'"),
+        (block("tls /x"), "error reading /x: open /x: no such file or directory"),
+        (block("failover NOERROR"), "NoError cannot be used in failover"),
+        (block("failover FOO"), "FOO is not a valid rcode"),
+        (block("next RCODE5"), "RCODE5 is not a valid rcode"),
+        (
+            "forward . tls://127.0.0.1%a.test {\n tls_servername b.test\n}".to_owned(),
+            "both forward ('b.test') and proxy level ('a.test') TLS servernames are set for \
+             upstream proxy 'tls://127.0.0.1:853'",
+        ),
+    ] {
+        let text = Bench::new().load_error(&directives, &node());
+        assert!(text.ends_with(error), "{directives}: {text}");
+        assert!(text.contains("plugin/forward: ") && text.contains("Corefile:"), "{text}");
+    }
+}
+
+#[test]
+fn every_option_is_read() {
+    let mut bench = Bench::new();
+    let chain = bench
+        .load(
+            "forward . 127.0.0.9 {\n max_fails 0\n expire 20s\n policy sequential\n \
+             health_check 5s no_rec domain a.test\n max_concurrent 1000\n prefer_udp\n \
+             except a.org 10.0.0.0/8\n max_connect_attempts 3\n \
+             failfast_all_unhealthy_upstreams\n failover SERVFAIL refused\n next NXDOMAIN\n \
+             max_age 30s\n max_idle_conns 4\n read_timeout 1s\n source_address 127.0.0.1\n}",
+            &node(),
+        )
+        .unwrap();
+    let outcome = bench.ask(&chain, a("a.test."), always(Rcode::NOERROR, &[]));
+    let options = &outcome.exchanges[0].upstreams.options;
+    let expected = Options {
+        except: vec![name("a.org."), name("10.in-addr.arpa.")],
+        prefer_udp: true,
+        policy: Policy::Sequential,
+        max_fails: 0,
+        max_connect_attempts: 3,
+        max_concurrent: 1000,
+        failfast: true,
+        next: vec![Rcode::NXDOMAIN],
+        failover: vec![Rcode::SERVFAIL, Rcode::REFUSED],
+        read_timeout: Duration::from_secs(1),
+        probe: Probe {
+            interval: Duration::from_secs(5),
+            domain: name("a.test."),
+            recursion: false,
+        },
+        keeping: Keeping {
+            expire: Duration::from_secs(20),
+            max_age: Some(Duration::from_secs(30)),
+            max_idle: 4,
+            source: Some([127, 0, 0, 1].into()),
+        },
+        ..Options::default()
+    };
+    assert_eq!(format!("{options:?}"), format!("{expected:?}"));
+}

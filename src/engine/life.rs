@@ -72,7 +72,8 @@ pub struct Life<'a> {
     notes: Vec<Note>,
     labels: Labels,
     clientless: bool,
-    patience: Option<Patience>,
+    /// Boxed: hits have none, and a life is copied about.
+    patience: Option<Box<Patience>>,
 }
 
 /// A handler that will not wait for ever.
@@ -255,7 +256,7 @@ impl<'a> Life<'a> {
             }
             if let Some(patience) = patience {
                 let query = self.query.clone().into_owned();
-                self.patience = Some(Patience { lasts: patience, depth, query });
+                self.patience = Some(Box::new(Patience { lasts: patience, depth, query }));
             }
             match flow {
                 Flow::Next => self.depth += 1,

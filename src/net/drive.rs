@@ -105,14 +105,21 @@ impl Worker {
                 Step::Done => return Some(parked),
                 Step::Drop(_) => return None,
                 Step::Ask(question) => {
-                    let answer = self.ask(&parked, *question, depth + 1).await;
+                    // Boxed, as is all that few queries do: each that waits pays for its size.
+                    let answer = Box::pin(self.ask(&parked, question, depth + 1)).await;
                     self.with_means(&snapshot, |means| {
                         parked.resume(means, &Event::Answered(&answer))
                     })
                 }
                 Step::Exchange(exchange, patience) => {
                     let waiting = self.exchange(&parked, exchange);
-                    match self.wait(&mut parked, waiting, patience, depth).await {
+                    let exchanged = match patience {
+                        None => Some(waiting.await),
+                        Some(patience) => {
+                            Box::pin(self.wait(&mut parked, waiting, patience, depth)).await
+                        }
+                    };
+                    match exchanged {
                         Some(exchanged) => self.with_means(&snapshot, |means| {
                             parked.resume(means, &Event::Exchanged(&exchanged))
                         }),
@@ -133,10 +140,9 @@ impl Worker {
         self: &Rc<Worker>,
         parked: &mut Parked,
         mut waiting: Waiting,
-        patience: Option<Duration>,
+        patience: Duration,
         depth: usize,
     ) -> Option<Exchanged> {
-        let Some(patience) = patience else { return Some(waiting.await) };
         if let Ok(exchanged) = timeout(patience, &mut waiting).await {
             return Some(exchanged);
         }
@@ -156,17 +162,17 @@ impl Worker {
     async fn ask(
         self: &Rc<Worker>,
         parked: &Parked,
-        question: Query<'static>,
+        question: Box<Query<'static>>,
         depth: usize,
     ) -> Response {
         if depth > DEPTH_MOST {
             return Response::new();
         }
         let snapshot = parked.snapshot();
-        match self.with_means(snapshot, |means| parked.further(question, means)) {
+        match self.with_means(snapshot, |means| parked.further(*question, means)) {
             Further::Answered(response) => response,
             Further::Wait(parked, step) => {
-                // Boxed: a future cannot hold itself.
+                // Boxed again: a future cannot hold itself.
                 let driven = Box::pin(self.drive(parked, step, depth)).await;
                 driven.map_or_else(Response::new, |parked| parked.into_response())
             }

@@ -63,7 +63,9 @@ pub(super) fn plan() -> Result<Plan, String> {
              give upstreams in a Corefile of your own with -conf"
         ));
         for block in &mut tree.blocks {
-            block.directives.retain(|directive| directive.word != "forward");
+            // Without upstreams there is no loop to look for either.
+            let keeps = |word: &str| !["forward", "loop"].contains(&word);
+            block.directives.retain(|directive| keeps(&directive.word));
         }
     }
     let serving: Vec<String> = addresses.iter().map(|address| at(address, PORT)).collect();

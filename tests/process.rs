@@ -1,0 +1,257 @@
+//! The program as an operator sees it: files, flags, signals, exit codes, HTTP, lines. Each test
+//! runs the binary on loopback ports of its own.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The longest that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory, ports and the running program.
+struct Node {
+    folder: tempfile::TempDir,
+    dns: u16,
+    http: u16,
+    child: Option<Child>,
+}
+
+fn free_port() -> u16 {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    tcp.local_addr().unwrap().port()
+}
+
+impl Node {
+    fn new() -> Node {
+        let folder = tempfile::tempdir().unwrap();
+        Node { folder, dns: free_port(), http: free_port(), child: None }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A Corefile with `directives` for the node's ports; `HTTP` stands for the HTTP address.
+    fn corefile(&self, directives: &str) -> String {
+        let directives = directives.replace("HTTP", &format!("127.0.0.1:{}", self.http));
+        format!(".:{} {{\n    bind 127.0.0.1\n    errors\n{directives}\n}}\n", self.dns)
+    }
+
+    fn command(&self, flags: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodens"));
+        command
+            .args(["-localip=127.0.0.1", "-setupinterface=false", "-setupiptables=false"])
+            .arg("-metrics-listen-address=127.0.0.1:0")
+            .arg(format!("-basecorefile={}", self.path("base").display()))
+            .arg(format!("-conf={}", self.path("Corefile").display()))
+            .args(flags)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts with a template and waits until it answers.
+    fn start(&mut self, directives: &str, flags: &[&str]) {
+        std::fs::write(self.path("base"), self.corefile(directives)).unwrap();
+        let output = |name| std::fs::File::create(self.path(name)).unwrap();
+        let mut command = self.command(flags);
+        let child = command.stdout(output("stdout")).stderr(output("stderr")).spawn().unwrap();
+        self.child = Some(child);
+        self.until("it answers", |node| node.answers());
+    }
+
+    fn lines(&self) -> String {
+        std::fs::read_to_string(self.path("stdout")).unwrap()
+    }
+
+    fn answers(&self) -> bool {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        client.connect(("127.0.0.1", self.dns)).unwrap();
+        let query =
+            b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x04test\x00\x00\x01\x00\x01";
+        let mut response = [0; 512];
+        client.send(query).is_ok()
+            && client.recv(&mut response).is_ok_and(|length| length > 12)
+            && response[..2] == query[..2]
+    }
+
+    /// Status and body.
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    fn metric(&self, line_start: &str) -> Option<String> {
+        let (_, body) = self.get("/metrics")?;
+        let line = body.lines().find(|line| line.starts_with(line_start))?;
+        line.rsplit(' ').next().map(str::to_owned)
+    }
+
+    fn until(&self, what: &str, mut is_so: impl FnMut(&Node) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            let stderr = std::fs::read_to_string(self.path("stderr")).unwrap_or_default();
+            assert!(start.elapsed() < PATIENCE, "not in time: {what}\n{}{stderr}", self.lines());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(
+            Command::new("sh").args(["-c", "kill -$0 $1", name, &pid]).status().unwrap().success()
+        );
+    }
+
+    /// The exit code after the program ended by itself.
+    fn exit_code(&mut self) -> Option<i32> {
+        let mut child = self.child.take().unwrap();
+        let start = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.code();
+            }
+            if start.elapsed() > PATIENCE {
+                let _ = child.kill();
+                panic!("it does not end");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn refused(node: &Node, corefile: &str, flags: &[&str]) -> (Option<i32>, String) {
+    std::fs::write(node.path("base"), corefile).unwrap();
+    let Output { status, stderr, .. } = node.command(flags).output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    (status.code(), text.trim_end().lines().last().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn sigterm_serves_through_lameduck_and_ends_with_0() {
+    let mut node = Node::new();
+    let pid = node.path("pid");
+    let flag = format!("-pidfile={}", pid.display());
+    node.start("    whoami\n    health HTTP {\n        lameduck 500ms\n    }", &[&flag]);
+    assert_eq!(node.get("/health"), Some((200, "OK".to_owned())));
+    assert_eq!(node.get("/metrics").unwrap().0, 404);
+    let written = std::fs::read_to_string(&pid).unwrap();
+    assert_eq!(written, format!("{}\n", node.child.as_ref().unwrap().id()));
+    node.signal("TERM");
+    node.until("lameduck", |node| node.lines().contains("Going into lameduck mode for 500ms"));
+    assert!(node.answers());
+    assert_eq!(node.get("/health"), Some((200, "OK".to_owned())));
+    assert_eq!(node.exit_code(), Some(0));
+    assert!(!pid.exists());
+}
+
+#[test]
+fn a_second_sigint_ends_at_once_with_2() {
+    let mut node = Node::new();
+    node.start("    whoami\n    health HTTP {\n        lameduck 60s\n    }", &[]);
+    node.signal("INT");
+    node.until("lameduck", |node| node.lines().contains("lameduck mode for 1m0s"));
+    node.signal("INT");
+    assert_eq!(node.exit_code(), Some(2));
+}
+
+#[test]
+fn sigquit_ends_at_once_with_0_and_other_signals_do_nothing() {
+    let mut node = Node::new();
+    node.start("    whoami\n    health HTTP {\n        lameduck 60s\n    }", &[]);
+    for name in ["HUP", "USR2"] {
+        node.signal(name);
+    }
+    assert!(node.answers());
+    node.signal("QUIT");
+    assert_eq!(node.exit_code(), Some(0));
+}
+
+#[test]
+fn a_wrong_corefile_keeps_the_old_one_and_a_good_one_is_taken() {
+    let mut node = Node::new();
+    node.start("    whoami\n    reload 2s 1s\n    prometheus HTTP", &[]);
+    assert_eq!(node.metric("coredns_reload_version_info"), None);
+    let wrong = node.corefile("    whoami\n    reload 2s 1s\n    kache\n    prometheus HTTP");
+    std::fs::write(node.path("Corefile"), wrong).unwrap();
+    node.until("failure", |node| node.lines().contains("Corefile changed but reload failed"));
+    assert!(node.lines().contains("Corefile:6 - Error during parsing: Unknown directive 'kache'"));
+    assert!(node.answers());
+    assert_eq!(node.metric("coredns_reload_failed_total").as_deref(), Some("1"));
+    // SIGUSR1 on the same text fails again, and does not end the watching.
+    node.signal("USR1");
+    node.until("SIGUSR1", |node| node.lines().contains("[ERROR] SIGUSR1: starting with"));
+    let good = node.corefile("    whoami\n    reload 2s 1s\n\n    prometheus HTTP");
+    std::fs::write(node.path("Corefile"), good).unwrap();
+    node.until("success", |node| node.lines().contains("[INFO] Reloading complete"));
+    assert!(node.answers());
+    assert_eq!(node.metric("coredns_reload_version_info").as_deref(), Some("1"));
+    assert_eq!(node.metric("coredns_reload_failed_total").as_deref(), Some("1"));
+    assert_eq!(node.metric("coredns_plugin_enabled{name=\"whoami\"").as_deref(), Some("1"));
+}
+
+#[test]
+fn what_cannot_start_says_why_in_one_line() {
+    let node = Node::new();
+    let conf = node.path("Corefile").display().to_string();
+    assert_eq!(
+        refused(&node, &node.corefile("    looop"), &[]),
+        (Some(1), format!("{conf}:4 - Error during parsing: Unknown directive 'looop'"))
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    assert_eq!(
+        refused(&node, &node.corefile(&format!("    whoami\n    health {address}")), &[]),
+        (Some(1), format!("listen tcp {address}: bind: address already in use"))
+    );
+    assert_eq!(refused(&node, "", &["-conf=/nonexistent/x"]).0, Some(1));
+    assert_eq!(refused(&node, "", &["-nosuchflag"]).0, Some(2));
+    let (code, line) = refused(&node, "", &["-localip="]);
+    assert_eq!(code, Some(1));
+    assert!(
+        line.ends_with("[FATAL] Error parsing flags - invalid localip specified - \"\", Exiting"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_taken_metrics_address_is_said_and_dns_is_served() {
+    let mut node = Node::new();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", node.http)).unwrap();
+    node.start("    whoami\n    prometheus HTTP", &[]);
+    let address = taken.local_addr().unwrap();
+    let line = format!(
+        "[ERROR] plugin/prometheus: Failed to start metrics handler: listen tcp {address}: bind: \
+         address already in use"
+    );
+    assert!(node.lines().contains(&line), "{}", node.lines());
+}
+
+#[test]
+fn a_forwarding_loop_ends_the_process_with_1() {
+    let mut node = Node::new();
+    let directives = format!("    loop\n    cache 30\n    forward . 127.0.0.1:{}", node.dns);
+    std::fs::write(node.path("base"), node.corefile(&directives)).unwrap();
+    let output = node.command(&[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("[FATAL] plugin/loop: Loop (127.0.0.1:"), "{text}");
+    node.child = None;
+}

@@ -30,13 +30,16 @@ enum Act {
 
 type Script = Arc<dyn Fn(&Name, &[u8], Transport) -> Act + Send + Sync>;
 
+/// A query that came: the message, how and from where.
+type Asked = (Vec<u8>, Transport, SocketAddr);
+
 /// A scripted upstream: the same port for UDP and TCP.
 struct Scripted {
     address: SocketAddr,
     /// Streams accepted.
     accepted: Arc<AtomicUsize>,
     /// Queries received, probes left out.
-    asked: Arc<Mutex<Vec<(Vec<u8>, Transport, SocketAddr)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     /// Probes (`. NS`) received.
     probes: Arc<AtomicUsize>,
 }
@@ -110,7 +113,7 @@ fn act(
     query: &[u8],
     transport: Transport,
     from: SocketAddr,
-    asked: &Mutex<Vec<(Vec<u8>, Transport, SocketAddr)>>,
+    asked: &Mutex<Vec<Asked>>,
     probes: &AtomicUsize,
 ) -> Act {
     let name = name_of(query);
@@ -127,7 +130,7 @@ async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     from: SocketAddr,
     script: Script,
-    asked: Arc<Mutex<Vec<(Vec<u8>, Transport, SocketAddr)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     probes: Arc<AtomicUsize>,
 ) {
     loop {

@@ -99,7 +99,7 @@ fn queries_beyond_max_concurrent_are_refused() {
     let outcome = bench.ask(&chain, a("a.test."), |_, _| {
         // While this one is in flight another comes.
         let mut other = Bench::new();
-        inner = Some(other.ask(&[handler.clone()], a("b.test."), nobody));
+        inner = Some(other.ask(std::slice::from_ref(&handler), a("b.test."), nobody));
     });
     let inner = inner.unwrap().response;
     assert_eq!(inner.rcode, Rcode::REFUSED);

@@ -1,0 +1,356 @@
+//! A node in network namespaces: a pod, the node itself, and the network where DNS servers are.
+//!
+//! Owns everything it starts: namespaces, Knot DNS servers, the nodens under test. All of it goes
+//! when the [`Lab`] is dropped, and every command has a time limit.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// The node-local address and the cluster DNS service's, both on the node.
+pub const LOCAL: &str = "169.254.20.10";
+pub const SERVICE: &str = "10.0.0.10";
+
+/// Where the servers are: the cluster's DNS, an external one, and a second external one.
+pub const CLUSTER: &str = "10.0.0.2";
+pub const EXTERNAL: &str = "10.0.0.3";
+pub const SECOND: &str = "10.0.0.4";
+
+/// How many names `n0.example.org` … the external zone holds.
+pub const NAMES: usize = 1_000;
+
+/// The longest that any one command may take, in seconds.
+const COMMAND_SECONDS: u32 = 40;
+
+/// The longest to wait for a server to come up.
+const START: Duration = Duration::from_secs(20);
+
+/// The programs that a lab needs.
+const TOOLS: &[&str] = &["ip", "knotd", "knotc", "dig", "dnsperf", "timeout", "bash"];
+
+/// Tells apart the labs of one process.
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// A lab, or `None` where one cannot be: then it says what is missing, and fails if
+/// `NODENS_TEST_ALL=1` asks for all tests.
+pub fn lab() -> Option<Lab> {
+    match missing() {
+        None => Some(Lab::new()),
+        Some(what) => {
+            assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {what}");
+            println!("not run, missing: {what}");
+            None
+        }
+    }
+}
+
+fn missing() -> Option<String> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    for tool in TOOLS {
+        let has = |folder: PathBuf| folder.join(tool).is_file();
+        if !std::env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]).any(has) {
+            return Some(format!("the program {tool}"));
+        }
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if !status
+        .lines()
+        .any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"))
+    {
+        return Some("root".to_owned());
+    }
+    let name = format!("nodens-{}-probe", std::process::id());
+    let made = run("ip", &["netns", "add", &name]);
+    let gone = run("ip", &["netns", "del", &name]);
+    (!made.status.success() || !gone.status.success())
+        .then(|| format!("network namespaces: {}", String::from_utf8_lossy(&made.stderr).trim()))
+}
+
+/// Runs a command to its end.
+fn run(program: &str, arguments: &[&str]) -> Output {
+    Command::new("timeout")
+        .args(["-k", "2", &COMMAND_SECONDS.to_string(), program])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// Runs `ip` and fails the test if it does.
+fn ip(arguments: &str) {
+    let output = run("ip", &arguments.split_whitespace().collect::<Vec<_>>());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {errors}");
+}
+
+/// A program that runs until it is dropped.
+pub struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Only fails when it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A Knot DNS server; dropping it kills it.
+pub struct Knot {
+    running: Running,
+    control: PathBuf,
+}
+
+impl Knot {
+    /// How many queries came over a transport: `tcp4` or `udp4`.
+    pub fn queries(&self, transport: &str) -> u64 {
+        let control = self.control.to_str().unwrap();
+        let output = run("knotc", &["-s", control, "stats", "mod-stats.request-protocol"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", self.running.log());
+        let line = text.lines().find(|line| line.contains(&format!("[{transport}]")));
+        line.and_then(|line| line.rsplit(' ').next()).map_or(0, |count| count.parse().unwrap())
+    }
+}
+
+/// What `dig` was told.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    /// `NOERROR`, `NXDOMAIN` …; `none` when there was no reply.
+    pub status: String,
+    /// The answer section: type and data, sorted.
+    pub answers: Vec<String>,
+}
+
+/// Namespaces with what runs in them.
+pub struct Lab {
+    folder: tempfile::TempDir,
+    prefix: String,
+    started: u32,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("nodens-{}-{number}", std::process::id());
+        let lab = Lab { folder: tempfile::tempdir().unwrap(), prefix, started: 0 };
+        for place in ["pod", "node", "dns"] {
+            ip(&format!("netns add {}", lab.space(place)));
+            ip(&format!("-n {} link set lo up", lab.space(place)));
+        }
+        let (pod, node, dns) = (lab.space("pod"), lab.space("node"), lab.space("dns"));
+        for (name, other, left, right) in [
+            ("eth0", &pod, "10.244.1.1/24", &["10.244.1.2/24"][..]),
+            ("eth1", &dns, "10.0.0.1/24", &["10.0.0.2/24", "10.0.0.3/24", "10.0.0.4/24"][..]),
+        ] {
+            ip(&format!("link add {name} netns {node} type veth peer name eth0 netns {other}"));
+            ip(&format!("-n {node} addr add {left} dev {name}"));
+            for address in right {
+                ip(&format!("-n {other} addr add {address} dev eth0"));
+            }
+            ip(&format!("-n {node} link set {name} up"));
+            ip(&format!("-n {other} link set eth0 up"));
+        }
+        ip(&format!("-n {pod} route add default via 10.244.1.1"));
+        ip(&format!("-n {dns} route add default via 10.0.0.1"));
+        lab.add_local_device(&node);
+        lab
+    }
+
+    /// The device with the addresses that nodens listens on: a dummy, as the node set-up makes, or
+    /// one end of a veth where the kernel has no dummy driver.
+    fn add_local_device(&self, node: &str) {
+        let dummy = ["-n", node, "link", "add", "nodelocaldns", "type", "dummy"];
+        if !run("ip", &dummy).status.success() {
+            ip(&format!("-n {node} link add nodelocaldns type veth peer name nodelocalpeer"));
+            ip(&format!("-n {node} link set nodelocalpeer up"));
+        }
+        ip(&format!("-n {node} link set nodelocaldns up"));
+        for address in [LOCAL, SERVICE] {
+            ip(&format!("-n {node} addr add {address}/32 dev nodelocaldns"));
+        }
+    }
+
+    fn space(&self, place: &str) -> String {
+        format!("{}-{place}", self.prefix)
+    }
+
+    /// A file of this lab.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Starts a program in a namespace.
+    fn spawn(&mut self, place: &str, program: &str, arguments: &[&str]) -> Running {
+        self.started += 1;
+        let log = self.folder.path().join(format!("log-{}", self.started));
+        let out = fs::File::create(&log).unwrap();
+        // `ip netns exec` becomes the program itself, so the child's id is the program's.
+        let child = Command::new("ip")
+            .args(["netns", "exec", &self.space(place), program])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap();
+        Running { child, log }
+    }
+
+    /// Runs a program in a namespace to its end.
+    pub fn run(&self, place: &str, program: &str, arguments: &[&str]) -> Output {
+        let space = self.space(place);
+        let mut all = vec!["netns", "exec", space.as_str(), program];
+        all.extend_from_slice(arguments);
+        run("ip", &all)
+    }
+
+    /// Starts a Knot DNS with all zones on one address of the DNS network.
+    pub fn knot(&mut self, address: &str) -> Knot {
+        let folder = self.folder.path().join(format!("knot-{address}"));
+        fs::create_dir(&folder).unwrap();
+        let mut config = format!(
+            "server:\n  rundir: {0}\n  user: root:root\n  listen: {address}@53\n\
+             control:\n  listen: {0}/control\n\
+             log:\n  - target: stderr\n    any: info\n\
+             database:\n  storage: {0}\n\
+             mod-stats:\n  - id: default\n    request-protocol: on\n\
+             template:\n  - id: default\n    storage: {0}\n    global-module: mod-stats/default\n\
+             zone:\n",
+            folder.display()
+        );
+        for (zone, text) in zones() {
+            fs::write(folder.join(format!("{zone}zone")), text).unwrap();
+            let _ = writeln!(config, "  - domain: {zone}\n    file: {zone}zone");
+        }
+        fs::write(folder.join("knot.conf"), config).unwrap();
+        let path = folder.join("knot.conf");
+        let running = self.spawn("dns", "knotd", &["-c", path.to_str().unwrap()]);
+        let knot = Knot { running, control: folder.join("control") };
+        let at = format!("@{address}");
+        let arguments = [&at, "www.example.org", "A", "+tries=1", "+time=1"];
+        wait_for("Knot DNS", || {
+            let output = self.run("dns", "dig", &arguments);
+            match String::from_utf8_lossy(&output.stdout).contains("status: NOERROR") {
+                true => Ok(()),
+                false => Err(knot.running.log()),
+            }
+        });
+        knot
+    }
+
+    /// Starts nodens on the node with a Corefile and waits until it answers for a name.
+    pub fn nodens(&mut self, corefile: &str, name: &str) -> Running {
+        let path = self.write("Corefile", corefile);
+        let local = format!("{LOCAL},{SERVICE}");
+        let arguments = [
+            "-conf",
+            path.to_str().unwrap(),
+            "-localip",
+            &local,
+            "-setupinterface=false",
+            "-setupiptables=false",
+        ];
+        let running = self.spawn("node", env!("CARGO_BIN_EXE_nodens"), &arguments);
+        wait_for("nodens", || match self.dig(LOCAL, name, "A", &[]).status.as_str() {
+            "NOERROR" => Ok(()),
+            _ => Err(running.log()),
+        });
+        running
+    }
+
+    /// Asks from the pod, once, with three seconds for the reply.
+    pub fn dig(&self, server: &str, name: &str, qtype: &str, options: &[&str]) -> Told {
+        let at = format!("@{server}");
+        let mut arguments = vec![&*at, name, qtype, "+tries=1", "+time=3"];
+        arguments.extend_from_slice(options);
+        let output = self.run("pod", "dig", &arguments);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let status = text.split("status: ").nth(1).and_then(|rest| rest.split(',').next());
+        let section = text.split(";; ANSWER SECTION:\n").nth(1).unwrap_or("");
+        let mut answers: Vec<String> = section
+            .lines()
+            .take_while(|line| !line.is_empty())
+            .map(|line| line.split_whitespace().skip(3).collect::<Vec<_>>().join(" "))
+            .collect();
+        answers.sort();
+        Told { status: status.unwrap_or("none").to_owned(), answers }
+    }
+
+    /// The reply to `GET path` from the pod, head and body.
+    pub fn get(&self, host: &str, port: u16, path: &str) -> String {
+        let script = format!(
+            "exec 3<>/dev/tcp/{host}/{port} && \
+             printf 'GET {path} HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n' >&3 && \
+             cat <&3"
+        );
+        let output = self.run("pod", "bash", &["-c", &script]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // The devices go with their namespaces.
+        for place in ["pod", "node", "dns"] {
+            let _ = run("ip", &["netns", "del", &self.space(place)]);
+        }
+    }
+}
+
+fn wait_for(what: &str, mut is_up: impl FnMut() -> Result<(), String>) {
+    let end = Instant::now() + START;
+    while let Err(log) = is_up() {
+        assert!(Instant::now() < end, "{what} does not come up:\n{log}");
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// The repository's own configuration for a node.
+pub fn node_corefile() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/node-local-dns.Corefile");
+    fs::read_to_string(path).unwrap()
+}
+
+/// The zones that every Knot serves.
+fn zones() -> [(&'static str, String); 4] {
+    const HEAD: &str =
+        "@ 30 SOA ns hostmaster 1 7200 1800 86400 30\n@ 30 NS ns\nns 30 A 10.0.0.2\n";
+    let cluster = format!(
+        "{HEAD}web.default.svc 30 A 10.0.1.7\nweb.default.svc 30 AAAA fd00::7\n\
+         db.default.svc 30 A 10.244.1.50\ndb.default.svc 30 A 10.244.1.51\n\
+         db-0.db.default.svc 30 A 10.244.1.50\ndb-1.db.default.svc 30 A 10.244.1.51\n\
+         _sql._tcp.db.default.svc 30 SRV 0 50 5432 db-0.db.default.svc\n\
+         _sql._tcp.db.default.svc 30 SRV 0 50 5432 db-1.db.default.svc\n"
+    );
+    let reverse = format!("{HEAD}50.1.244.10 30 PTR db-0.db.default.svc.cluster.local.\n");
+    let reverse6 = format!(
+        "{HEAD}7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f 30 \
+         PTR web.default.svc.cluster.local.\n"
+    );
+    let mut external = format!("{HEAD}www 300 A 192.0.2.80\nwww 300 AAAA 2001:db8::80\n");
+    for number in 0..NAMES {
+        let _ = writeln!(external, "n{number} 300 A 198.51.100.{}", number % 250 + 1);
+    }
+    [
+        ("cluster.local.", cluster),
+        ("in-addr.arpa.", reverse),
+        ("ip6.arpa.", reverse6),
+        ("example.org.", external),
+    ]
+}

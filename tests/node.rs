@@ -2,6 +2,9 @@
 //! namespaces, Knot DNS, dig and dnsperf; says so and passes where they are missing, unless
 //! `NODENS_TEST_ALL=1`.
 
+// A lab that cannot be made fails the test, and why a test did not run is for whoever runs it.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 #[path = "node/lab.rs"]
 mod lab;
 

@@ -12,16 +12,16 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// The node-local address and the cluster DNS service's, both on the node.
-pub const LOCAL: &str = "169.254.20.10";
-pub const SERVICE: &str = "10.0.0.10";
+pub(crate) const LOCAL: &str = "169.254.20.10";
+pub(crate) const SERVICE: &str = "10.0.0.10";
 
 /// Where the servers are: the cluster's DNS, an external one, and a second external one.
-pub const CLUSTER: &str = "10.0.0.2";
-pub const EXTERNAL: &str = "10.0.0.3";
-pub const SECOND: &str = "10.0.0.4";
+pub(crate) const CLUSTER: &str = "10.0.0.2";
+pub(crate) const EXTERNAL: &str = "10.0.0.3";
+pub(crate) const SECOND: &str = "10.0.0.4";
 
 /// How many names `n0.example.org` … the external zone holds.
-pub const NAMES: usize = 1_000;
+pub(crate) const NAMES: usize = 1_000;
 
 /// The longest that any one command may take, in seconds.
 const COMMAND_SECONDS: u32 = 40;
@@ -37,7 +37,7 @@ static LABS: AtomicU32 = AtomicU32::new(0);
 
 /// A lab, or `None` where one cannot be: then it says what is missing, and fails if
 /// `NODENS_TEST_ALL=1` asks for all tests.
-pub fn lab() -> Option<Lab> {
+pub(crate) fn lab() -> Option<Lab> {
     match missing() {
         None => Some(Lab::new()),
         Some(what) => {
@@ -63,7 +63,8 @@ fn missing() -> Option<String> {
     {
         return Some("root".to_owned());
     }
-    let name = format!("nodens-{}-probe", std::process::id());
+    let number = LABS.fetch_add(1, Ordering::Relaxed);
+    let name = format!("nodens-{}-{number}-probe", std::process::id());
     let made = run("ip", &["netns", "add", &name]);
     let gone = run("ip", &["netns", "del", &name]);
     (!made.status.success() || !gone.status.success())
@@ -88,14 +89,14 @@ fn ip(arguments: &str) {
 }
 
 /// A program that runs until it is dropped.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     log: PathBuf,
 }
 
 impl Running {
     /// What it said so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -109,14 +110,14 @@ impl Drop for Running {
 }
 
 /// A Knot DNS server; dropping it kills it.
-pub struct Knot {
+pub(crate) struct Knot {
     running: Running,
     control: PathBuf,
 }
 
 impl Knot {
     /// How many queries came over a transport: `tcp4` or `udp4`.
-    pub fn queries(&self, transport: &str) -> u64 {
+    pub(crate) fn queries(&self, transport: &str) -> u64 {
         let control = self.control.to_str().unwrap();
         let output = run("knotc", &["-s", control, "stats", "mod-stats.request-protocol"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -128,15 +129,15 @@ impl Knot {
 
 /// What `dig` was told.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Told {
+pub(crate) struct Told {
     /// `NOERROR`, `NXDOMAIN` …; `none` when there was no reply.
-    pub status: String,
+    pub(crate) status: String,
     /// The answer section: type and data, sorted.
-    pub answers: Vec<String>,
+    pub(crate) answers: Vec<String>,
 }
 
 /// Namespaces with what runs in them.
-pub struct Lab {
+pub(crate) struct Lab {
     folder: tempfile::TempDir,
     prefix: String,
     started: u32,
@@ -189,7 +190,7 @@ impl Lab {
     }
 
     /// A file of this lab.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, text).unwrap();
         path
@@ -213,7 +214,7 @@ impl Lab {
     }
 
     /// Runs a program in a namespace to its end.
-    pub fn run(&self, place: &str, program: &str, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, place: &str, program: &str, arguments: &[&str]) -> Output {
         let space = self.space(place);
         let mut all = vec!["netns", "exec", space.as_str(), program];
         all.extend_from_slice(arguments);
@@ -221,7 +222,7 @@ impl Lab {
     }
 
     /// Starts a Knot DNS with all zones on one address of the DNS network.
-    pub fn knot(&mut self, address: &str) -> Knot {
+    pub(crate) fn knot(&mut self, address: &str) -> Knot {
         let folder = self.folder.path().join(format!("knot-{address}"));
         fs::create_dir(&folder).unwrap();
         let mut config = format!(
@@ -255,7 +256,7 @@ impl Lab {
     }
 
     /// Starts nodens on the node with a Corefile and waits until it answers for a name.
-    pub fn nodens(&mut self, corefile: &str, name: &str) -> Running {
+    pub(crate) fn nodens(&mut self, corefile: &str, name: &str) -> Running {
         let path = self.write("Corefile", corefile);
         let local = format!("{LOCAL},{SERVICE}");
         let arguments = [
@@ -275,7 +276,7 @@ impl Lab {
     }
 
     /// Asks from the pod, once, with three seconds for the reply.
-    pub fn dig(&self, server: &str, name: &str, qtype: &str, options: &[&str]) -> Told {
+    pub(crate) fn dig(&self, server: &str, name: &str, qtype: &str, options: &[&str]) -> Told {
         let at = format!("@{server}");
         let mut arguments = vec![&*at, name, qtype, "+tries=1", "+time=3"];
         arguments.extend_from_slice(options);
@@ -293,7 +294,7 @@ impl Lab {
     }
 
     /// The reply to `GET path` from the pod, head and body.
-    pub fn get(&self, host: &str, port: u16, path: &str) -> String {
+    pub(crate) fn get(&self, host: &str, port: u16, path: &str) -> String {
         let script = format!(
             "exec 3<>/dev/tcp/{host}/{port} && \
              printf 'GET {path} HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n' >&3 && \
@@ -322,7 +323,7 @@ fn wait_for(what: &str, mut is_up: impl FnMut() -> Result<(), String>) {
 }
 
 /// The repository's own configuration for a node.
-pub fn node_corefile() -> String {
+pub(crate) fn node_corefile() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/node-local-dns.Corefile");
     fs::read_to_string(path).unwrap()
 }

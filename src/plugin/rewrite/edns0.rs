@@ -250,7 +250,7 @@ fn subnet(client: IpAddr, prefix: u8) -> Vec<u8> {
     };
     address.truncate(usize::from(prefix).div_ceil(8));
     if let Some(last) = address.last_mut()
-        && prefix % 8 != 0
+        && !prefix.is_multiple_of(8)
     {
         *last &= 0xff << (8 - prefix % 8);
     }
@@ -303,7 +303,7 @@ fn parse_hex(digits: &str) -> Result<Vec<u8>, String> {
         })?;
         nibbles.push(nibble as u8);
     }
-    if nibbles.len() % 2 != 0 {
+    if !nibbles.len().is_multiple_of(2) {
         return Err("encoding/hex: odd length hex string".to_owned());
     }
     Ok(nibbles.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
@@ -360,7 +360,7 @@ mod tests {
                 vec![(7, old.clone()), (8, old.clone())],
                 Some(vec![(8, old.clone())]),
             ),
-            ("subnet append 24 56", vec![(8, old.clone())], None),
+            ("subnet append 24 56", vec![(8, old)], None),
         ] {
             let mut options = before.clone();
             let changed = parse(text).unwrap().change(&mut options, new.clone());

@@ -217,7 +217,7 @@ struct Answering<'a> {
 
 impl Answering<'_> {
     /// The value of the label for a class or type.
-    fn label<'w>(word: Option<&'w str>) -> &'w str {
+    fn label(word: Option<&str>) -> &str {
         word.unwrap_or(UNNAMED)
     }
 

@@ -258,7 +258,7 @@ impl Rdata<'_, '_> {
             .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
             .collect::<Option<_>>()
             .ok_or_else(|| wrong.clone())?;
-        if digits.len() % 2 != 0 {
+        if !digits.len().is_multiple_of(2) {
             return Err(wrong);
         }
         self.octets.extend(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]));

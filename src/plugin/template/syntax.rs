@@ -92,14 +92,14 @@ pub(super) fn parse(name: &str, source: &str) -> Result<Vec<Node>, String> {
     };
     let (nodes, end) = parser.nodes().map_err(|reason| located((parser.line, reason)))?;
     match end {
-        End::Source => Ok(nodes),
-        End::End => Err(located((parser.line, "unexpected {{end}}".to_owned()))),
-        End::Else(_) => Err(located((parser.line, "unexpected {{else}}".to_owned()))),
+        Stop::Source => Ok(nodes),
+        Stop::End => Err(located((parser.line, "unexpected {{end}}".to_owned()))),
+        Stop::Else(_) => Err(located((parser.line, "unexpected {{else}}".to_owned()))),
     }
 }
 
 /// What ended a list of nodes.
-enum End {
+enum Stop {
     Source,
     End,
     /// The tokens behind `else`.
@@ -116,7 +116,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn nodes(&mut self) -> Result<(Vec<Node>, End), String> {
+    fn nodes(&mut self) -> Result<(Vec<Node>, Stop), String> {
         let mut nodes = Vec::new();
         while let Some(piece) = self.pieces.next() {
             let (tokens, line) = match piece {
@@ -133,8 +133,8 @@ impl Parser {
                 Some(_) => "",
             };
             match keyword {
-                "end" if tokens.len() == 1 => return Ok((nodes, End::End)),
-                "else" => return Ok((nodes, End::Else(tokens[1..].to_vec()))),
+                "end" if tokens.len() == 1 => return Ok((nodes, Stop::End)),
+                "else" => return Ok((nodes, Stop::Else(tokens[1..].to_vec()))),
                 "if" | "with" | "range" => {
                     let node = self.control(keyword, &tokens[1..])?;
                     nodes.push(node);
@@ -151,7 +151,7 @@ impl Parser {
                 _ => nodes.push(Node::Print(self.whole_pipeline(&tokens, "command")?)),
             }
         }
-        Ok((nodes, End::Source))
+        Ok((nodes, Stop::Source))
     }
 
     fn control(&mut self, keyword: &str, tokens: &[Token]) -> Result<Node, String> {
@@ -162,15 +162,15 @@ impl Parser {
         let (body, end) = self.nodes()?;
         self.in_range -= usize::from(keyword == "range");
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::Source => return Err("unexpected EOF".to_owned()),
-            End::Else(rest) => match (rest.as_slice(), keyword) {
+            Stop::End => Vec::new(),
+            Stop::Source => return Err("unexpected EOF".to_owned()),
+            Stop::Else(rest) => match (rest.as_slice(), keyword) {
                 ([], _) => {
                     let (nodes, end) = self.nodes()?;
                     match end {
-                        End::End => nodes,
-                        End::Source => return Err("unexpected EOF".to_owned()),
-                        End::Else(_) => {
+                        Stop::End => nodes,
+                        Stop::Source => return Err("unexpected EOF".to_owned()),
+                        Stop::Else(_) => {
                             return Err("expected end; found {{else}}".to_owned());
                         }
                     }

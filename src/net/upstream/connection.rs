@@ -27,6 +27,9 @@ pub(super) enum Failure {
     Closed(Box<str>),
     /// The response was no good; Go's words.
     Response(Box<str>),
+    /// Time ran out, and messages that were no response had come; Go's words, and the response to
+    /// give when nothing better comes.
+    Misled(Box<str>, Reply),
 }
 
 /// One query in flight.
@@ -37,6 +40,8 @@ struct Parked {
     /// QNAME, QTYPE, QCLASS as sent.
     question: Box<[u8]>,
     udp_limit: Option<u16>,
+    /// The header of a message with its id that was no response to it.
+    misleading: Option<[u8; 12]>,
     answer: oneshot::Sender<Result<Reply, Failure>>,
 }
 
@@ -168,7 +173,10 @@ impl Connection {
         let (answer, receiver) = oneshot::channel();
         state.uses += 1;
         let number = state.uses;
-        state.parked.insert(id, Parked { number, question: question.into(), udp_limit, answer });
+        state.parked.insert(
+            id,
+            Parked { number, question: question.into(), udp_limit, misleading: None, answer },
+        );
         self.load.fetch_add(1, Ordering::Relaxed);
         state.last_used = now;
         if self.transport != Transport::Udp {
@@ -216,9 +224,12 @@ impl Connection {
         let id = u16::from_be_bytes([high, low]);
         let mut state = self.state();
         state.last_heard = now;
-        let Some(parked) = state.parked.get(&id) else { return false };
+        let Some(parked) = state.parked.get_mut(&id) else { return false };
         let result = match judge(&parked.question, message, parked.udp_limit) {
-            Verdict::Ignore => return false,
+            Verdict::Ignore => {
+                parked.misleading = message.first_chunk().copied();
+                return false;
+            }
             Verdict::Accept(meaning) => Ok((Arc::from(message), meaning)),
             Verdict::Cut(empty, meaning) => Ok((Arc::from(empty), meaning)),
             Verdict::Misunderstood => Ok(misunderstood(message, &parked.question)),
@@ -233,6 +244,14 @@ impl Connection {
             let _ = parked.answer.send(result);
         }
         true
+    }
+
+    /// What a query that only got messages to other questions ends with, when nothing else comes
+    /// of it: FORMERR, as CoreDNS answers at the first such message.
+    fn misled(&self, id: u16, number: u64) -> Option<Reply> {
+        let state = self.state();
+        let parked = state.parked.get(&id).filter(|parked| parked.number == number)?;
+        parked.misleading.map(|header| misunderstood(&header, &parked.question))
     }
 
     /// One query less in flight.
@@ -364,7 +383,10 @@ impl Ticket {
             Err(_) => {
                 let words = self.connection.words("i/o timeout");
                 self.connection.timed_out(self.asked);
-                Err(Failure::Response(words.into()))
+                Err(match self.connection.misled(self.id, self.number) {
+                    Some(reply) => Failure::Misled(words.into(), reply),
+                    None => Failure::Response(words.into()),
+                })
             }
         }
     }

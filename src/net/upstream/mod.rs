@@ -163,6 +163,9 @@ impl Dispatcher {
                     if !failed.is_ours && options.max_fails != 0 {
                         peer.check(in_use);
                     }
+                    if let Some((bytes, _)) = failed.instead {
+                        tries.keep(bytes);
+                    }
                     tries.failed(failed.text);
                 }
             }

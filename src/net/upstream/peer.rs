@@ -88,6 +88,8 @@ pub(super) struct Failed {
     pub(super) text: Box<str>,
     /// It was our own bound and says nothing about the upstream.
     pub(super) is_ours: bool,
+    /// The response to give when no other try brings one.
+    pub(super) instead: Option<Reply>,
 }
 
 impl Peer {
@@ -169,7 +171,7 @@ impl Peer {
             let connection = match tokio::time::timeout_at(this.deadline, place).await {
                 Err(_) | Ok(Err(_)) => {
                     let text = format!("too many queries in flight to {}", pool.remote);
-                    return Err(Failed { text: text.into(), is_ours: true });
+                    return Err(Failed { text: text.into(), is_ours: true, instead: None });
                 }
                 Ok(Ok(Place::There(connection))) => connection,
                 Ok(Ok(Place::New(connection))) => {
@@ -225,6 +227,9 @@ impl Peer {
                     stale += 1;
                     newer_than = pool.last_serial();
                 }
+                Err(Failure::Misled(text, reply)) => {
+                    return Err(Failed { instead: Some(reply), ..Failed::theirs(text) });
+                }
                 Err(Failure::Closed(text) | Failure::Response(text)) => {
                     return Err(Failed::theirs(text));
                 }
@@ -235,6 +240,6 @@ impl Peer {
 
 impl Failed {
     fn theirs(text: Box<str>) -> Failed {
-        Failed { text, is_ours: false }
+        Failed { text, is_ours: false, instead: None }
     }
 }

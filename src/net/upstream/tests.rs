@@ -296,6 +296,22 @@ async fn a_response_with_a_wrong_id_or_question_is_waited_over() {
 }
 
 #[tokio::test]
+async fn messages_to_other_questions_alone_end_in_formerr() {
+    let up = Scripted::start(|_, query, _| {
+        let mut wrong_name = answer(query, 67);
+        wrong_name[13] ^= 1;
+        Act::Send(vec![wrong_name])
+    })
+    .await;
+    let asking = Asking::new(vec![up.upstream()], quick());
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let exchanged = asking.ask_over("a.test.", transport).await;
+        let response = exchanged.outcome.unwrap();
+        assert_eq!(response[3] & 0x0f, Rcode::FORMERR.0 as u8);
+    }
+}
+
+#[tokio::test]
 async fn a_refused_port_makes_the_next_upstream_answer_at_once() {
     let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 2)])).await;
     let asking = Asking::new(vec![closed_port().await, up.upstream()], quick());

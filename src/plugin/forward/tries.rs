@@ -156,6 +156,11 @@ impl<'o> Tries<'o> {
         self.broken
     }
 
+    /// Keeps a response for the case that no try brings one.
+    pub fn keep(&mut self, response: Arc<[u8]>) {
+        self.kept.get_or_insert(response);
+    }
+
     /// The outcome when no try brought the answer: the last response that `failover` passed over,
     /// or SERVFAIL with the last error.
     pub fn outcome(self) -> Result<Arc<[u8]>, ExchangeFailure> {

@@ -84,26 +84,21 @@ impl Handler for Rewrite {
         response: &mut Response,
         context: &mut Context<'_>,
     ) -> Flow {
+        let question = query.question().to_vec();
         let mut memory: Option<Memory> = None;
         for (place, rule) in self.rules.iter().enumerate() {
-            let question = match &memory {
-                None => query.question().to_vec(),
-                Some(_) => Vec::new(),
-            };
             let reversals = match rule.apply(query, context) {
                 Applied::Ignored => continue,
                 Applied::Done(reversals) => reversals,
                 Applied::InvalidName(name) => {
-                    if let Some(memory) = memory {
-                        restore(query, &memory.question);
-                    }
+                    restore(query, &question);
                     let error = format!("invalid name after rewrite: {name}");
                     response.fail(Rcode::SERVFAIL, Some(error.into()));
                     return Flow::Answer;
                 }
             };
             let memory = memory.get_or_insert_with(|| Memory {
-                question,
+                question: question.clone(),
                 reversals: Vec::new(),
                 aliases: Vec::new(),
                 asking: None,

@@ -11,15 +11,17 @@ use crate::engine::{Arrival, Parked, Silence, Step, arrive};
 use crate::plugin::{Client, Timeouts};
 use crate::sys::errors::is_exhausted;
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
-use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{consume_budget, spawn_local, yield_now};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Octets read by one system call, at most.
 pub(super) const READ_OCTETS: usize = 16 * 1024;
@@ -44,13 +46,35 @@ const LOOK: Duration = Duration::from_secs(30);
 
 /// What a connection's task and those of its waiting queries share.
 #[derive(Default)]
-struct Connection {
+pub(super) struct Connection {
     unsent: RefCell<Vec<u8>>,
     waiting: Cell<usize>,
-    wake: tokio::sync::Notify,
+    /// Something changed since the task looked.
+    woken: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Connection {
+    /// Has the connection's task look again.
+    pub(super) fn wake(&self) {
+        self.woken.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Ready once after each [`Connection::wake`].
+    fn poll_woken(&self, task: &mut task::Context<'_>) -> Poll<()> {
+        if self.woken.replace(false) {
+            return Poll::Ready(());
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(task.waker())) {
+            *waker = Some(task.waker().clone());
+        }
+        Poll::Pending
+    }
+
     fn push(&self, reply: &[u8]) {
         let mut unsent = self.unsent.borrow_mut();
         // A reply is at most 65535 octets (ReplyLimits::stream).
@@ -88,19 +112,28 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
     }
 }
 
-/// Counts a connection while it is open.
-struct Open(Rc<Worker>, #[allow(dead_code)] Option<Permit>);
+/// A connection while it is open: counted, and known to its listener.
+struct Open {
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    shared: Rc<Connection>,
+}
 
 impl Open {
-    fn new(worker: &Rc<Worker>) -> Open {
+    fn new(worker: &Rc<Worker>, listener: &Rc<Listener>) -> Open {
+        let shared = Rc::new(Connection::default());
         worker.connections.set(worker.connections.get() + 1);
-        Open(worker.clone(), Permit::take(&worker.node.connections, usize::MAX))
+        worker.node.connections.fetch_add(1, Ordering::Relaxed);
+        listener.connections.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
+        Open { worker: worker.clone(), listener: listener.clone(), shared }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
+        self.worker.connections.set(self.worker.connections.get() - 1);
+        self.worker.node.connections.fetch_sub(1, Ordering::Relaxed);
+        self.listener.connections.borrow_mut().remove(&Rc::as_ptr(&self.shared));
     }
 }
 
@@ -110,7 +143,8 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    let _open = Open::new(&worker);
+    let open = Open::new(&worker, &listener);
+    let shared = &open.shared;
     // Replies are small and complete; without this they wait for acknowledgements.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
@@ -119,19 +153,18 @@ async fn connection(
     let client =
         Client { address: canonical(peer), local: canonical(local), transport: Transport::Tcp };
     let mut reader = Reader { worker: &worker, listener: &listener, client, partial: Vec::new() };
-    let shared = Rc::new(Connection::default());
     let timeouts =
         listener.with_serving(|serving| serving.snapshot.servers[serving.server].timeouts);
     let mut clock = Patience::new(timeouts.unwrap_or_default());
-    let mut alarm = pin!(sleep_until(clock.deadline(&shared)));
+    let mut alarm = pin!(sleep_until(clock.deadline(shared)));
     let mut more_to_read = true;
     loop {
-        if !matches!(send(&stream, &shared, &mut clock), Ok(())) {
+        if !matches!(send(&stream, shared, &mut clock), Ok(())) {
             return;
         }
         if !shared.is_full() && reader.has_frame() {
             // Held back while the connection was full.
-            reader.serve_frames(&shared, &mut clock);
+            reader.serve_frames(shared, &mut clock);
             continue;
         }
         more_to_read &= !listener.is_closed();
@@ -139,31 +172,15 @@ async fn connection(
         if !more_to_read && !unsent && shared.waiting.get() == 0 {
             return;
         }
-        let interest = match (more_to_read && !shared.is_full(), unsent) {
-            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
-            (true, false) => Some(Interest::READABLE),
-            (false, true) => Some(Interest::WRITABLE),
-            (false, false) => None,
-        };
-        let ready = async {
-            match interest {
-                Some(interest) => stream.ready(interest).await.map(|ready| ready.is_readable()),
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            readable = ready => match readable {
-                Ok(true) if more_to_read => match reader.read(&stream, &shared, &mut clock) {
-                    Ok(more) => more_to_read = more,
-                    Err(_) => return,
-                },
-                Ok(_) => {}
+        let wanted = Wanted { reading: more_to_read && !shared.is_full(), writing: unsent };
+        match wait(&stream, shared, wanted, alarm.as_mut()).await {
+            Ok(Wake::Readable) => match reader.read(&stream, shared, &mut clock) {
+                Ok(more) => more_to_read = more,
                 Err(_) => return,
             },
-            () = shared.wake.notified() => {}
-            () = listener.changed.notified() => {}
-            () = &mut alarm => {
-                let deadline = clock.deadline(&shared);
+            Ok(Wake::Look) => {}
+            Ok(Wake::Alarm) => {
+                let deadline = clock.deadline(shared);
                 if deadline <= Instant::now() {
                     if unsent {
                         worker.counters.slow_readers.increment();
@@ -172,12 +189,55 @@ async fn connection(
                 }
                 alarm.as_mut().reset(deadline);
             }
+            Err(_) => return,
         }
-        if alarm.deadline() > clock.deadline(&shared) {
-            alarm.as_mut().reset(clock.deadline(&shared));
+        if alarm.deadline() > clock.deadline(shared) {
+            alarm.as_mut().reset(clock.deadline(shared));
         }
-        consume_budget().await;
     }
+}
+
+/// What a connection's socket is waited for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    reading: bool,
+    writing: bool,
+}
+
+/// What ended a wait.
+enum Wake {
+    /// There is something to read.
+    Readable,
+    /// A reply came up, there is room to write, or the listener changed.
+    Look,
+    /// The alarm.
+    Alarm,
+}
+
+/// Waits for whatever comes first. By hand, since this runs once for every turn of a connection.
+async fn wait(
+    stream: &TcpStream,
+    connection: &Connection,
+    wanted: Wanted,
+    mut alarm: Pin<&mut Sleep>,
+) -> io::Result<Wake> {
+    poll_fn(|task| {
+        if connection.poll_woken(task).is_ready() {
+            return Poll::Ready(Ok(Wake::Look));
+        }
+        if wanted.reading
+            && let Poll::Ready(ready) = stream.poll_read_ready(task)
+        {
+            return Poll::Ready(ready.map(|()| Wake::Readable));
+        }
+        if wanted.writing
+            && let Poll::Ready(ready) = stream.poll_write_ready(task)
+        {
+            return Poll::Ready(ready.map(|()| Wake::Look));
+        }
+        alarm.as_mut().poll(task).map(|()| Ok(Wake::Alarm))
+    })
+    .await
 }
 
 /// When a connection has lasted too long.
@@ -285,7 +345,8 @@ impl Reader<'_> {
     fn serve(&self, octets: &[u8], connection: &Rc<Connection>, clock: &mut Patience) -> usize {
         let mut served = 0;
         let Some(serving) = self.listener.serving() else { return octets.len() };
-        let mut response = Response::new();
+        let mut response = self.worker.response.borrow_mut();
+        let mut spoken = false;
         self.worker.with_means(&serving.snapshot, |means| {
             while let Some(message) = first_frame(&octets[served..]) {
                 if connection.is_full() {
@@ -302,10 +363,16 @@ impl Reader<'_> {
                     Arrival::Silence(Silence::Dropped(_)) => {}
                     Arrival::Wait(parked, step) => self.park(connection, parked, step),
                 }
-                clock.spoken = true;
-                clock.active = Instant::now();
+                spoken = true;
             }
         });
+        if spoken {
+            clock.spoken = true;
+            clock.active = Instant::now();
+        }
+        if response.wire.capacity() > KEPT_OCTETS {
+            *response = Response::new();
+        }
         served
     }
 
@@ -335,7 +402,7 @@ struct Slot(Rc<Connection>);
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
-        self.0.wake.notify_one();
+        self.0.wake();
     }
 }
 

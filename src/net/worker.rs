@@ -5,10 +5,11 @@
 
 use super::counters::Counters;
 use super::sockets::{Address, Bound};
-use super::tcp;
+use super::tcp::{self, Connection};
 use super::udp::{self, Port};
 use super::upstream::{Dispatcher, Shared};
 use super::workers::Equipment;
+use crate::dns::Response;
 use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
 use crate::plugin::forward::Exchanged;
 use rand::rngs::StdRng;
@@ -18,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 
 /// The most queries that wait at once on the whole node; beyond, a query that would have to wait
@@ -35,7 +36,7 @@ pub(super) struct Node {
     pub(super) parked: Arc<AtomicUsize>,
     pub(super) refreshes: Arc<AtomicUsize>,
     /// Open client connections.
-    pub(super) connections: Arc<AtomicUsize>,
+    pub(super) connections: AtomicUsize,
 }
 
 impl Node {
@@ -44,7 +45,7 @@ impl Node {
             flights: Flights::new(),
             parked: Arc::default(),
             refreshes: Arc::default(),
-            connections: Arc::default(),
+            connections: AtomicUsize::new(0),
         }
     }
 }
@@ -90,8 +91,8 @@ pub(super) struct Serving {
 pub(super) struct Listener {
     /// `None` once the address is gone.
     serving: RefCell<Option<Serving>>,
-    /// Wakes connections that must look at `serving` again.
-    pub(super) changed: Notify,
+    /// Its open connections, to be woken when `serving` changes.
+    pub(super) connections: RefCell<HashMap<*const Connection, Rc<Connection>>>,
     port: Option<Rc<Port>>,
     tasks: RefCell<Vec<AbortHandle>>,
 }
@@ -122,6 +123,8 @@ pub(super) struct Worker {
     pub(super) batch: udp::Batch,
     /// Where TCP connections read into: none keeps a buffer of its own while it is idle.
     pub(super) scratch: RefCell<Box<[u8]>>,
+    /// Where a connection's replies are made.
+    pub(super) response: RefCell<Response>,
     /// Open client connections of this worker.
     pub(super) connections: Cell<usize>,
     random: RefCell<StdRng>,
@@ -140,6 +143,7 @@ impl Worker {
             dispatcher: Rc::new(Dispatcher::new(upstreams, number)),
             batch: udp::Batch::new(),
             scratch: RefCell::new(vec![0; tcp::READ_OCTETS].into_boxed_slice()),
+            response: RefCell::default(),
             connections: Cell::new(0),
             random: RefCell::new(rand::make_rng()),
             refreshes: RefCell::default(),
@@ -258,7 +262,7 @@ fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<
     let port = bound.udp.map(|socket| Port::new(socket, bound.local)).transpose()?;
     let listener = Rc::new(Listener {
         serving: RefCell::new(Some(serving)),
-        changed: Notify::new(),
+        connections: RefCell::default(),
         port: port.map(Rc::new),
         tasks: RefCell::default(),
     });
@@ -286,5 +290,7 @@ fn close(worker: &Rc<Worker>, listener: &Rc<Listener>) {
         udp::drain(worker, listener, port);
     }
     *listener.serving.borrow_mut() = None;
-    listener.changed.notify_waiters();
+    for connection in listener.connections.borrow().values() {
+        connection.wake();
+    }
 }

@@ -202,10 +202,10 @@ impl Worker {
         }
         let leading =
             (role == Role::Leader).then(|| Leading { node: self.node.clone(), key, landed: false });
-        let (query, client) = (query.clone(), *parked.client());
+        let query = query.clone();
         let dispatcher = self.dispatcher.clone();
         Box::pin(async move {
-            let exchanged = dispatcher.exchange(&query, &client, &exchange).await;
+            let exchanged = dispatcher.exchange(&query, &exchange).await;
             if let Some(leading) = leading {
                 leading.land(&exchanged);
             }

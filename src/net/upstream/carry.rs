@@ -18,6 +18,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 /// The greatest message with its length in front.
 const LONGEST_FRAME: usize = 2 + u16::MAX as usize;
 
+/// The most datagrams read at a time.
+const BATCH: usize = 64;
+
 thread_local! {
     /// One datagram at a time: read and delivered without waiting.
     static DATAGRAM: RefCell<Box<[u8]>> = RefCell::new(vec![0; u16::MAX as usize].into());
@@ -35,7 +38,7 @@ pub(super) fn carry(
         // Opened here and not in the task: the query that waits can be sent at once.
         match dialer.datagrams() {
             Ok(socket) => {
-                ending.connection.established(socket.local_addr().ok(), Instant::now());
+                ending.connection.established(socket.local_addr().ok());
                 // The connection is new: it has no socket yet.
                 let _ = ending.connection.socket.set(socket);
                 tokio::spawn(datagrams(ending));
@@ -86,11 +89,12 @@ async fn datagrams(ending: Ending) {
     }
 }
 
-/// Delivers all datagrams that are there, until the readiness for `interest` is used up.
+/// Delivers the datagrams that are there, a batch at most: other sockets are served by this thread
+/// too.
 fn receive(ending: &Ending, socket: &tokio::net::UdpSocket, interest: Interest) {
     let connection = &ending.connection;
     DATAGRAM.with_borrow_mut(|buffer| {
-        loop {
+        for _ in 0..BATCH {
             // Not `try_recv`, which would leave the readiness for errors as it is.
             match socket.try_io(interest, || (&*SockRef::from(socket)).read(buffer)) {
                 Ok(length) => {
@@ -110,17 +114,17 @@ fn receive(ending: &Ending, socket: &tokio::net::UdpSocket, interest: Interest) 
 }
 
 /// Connects a stream and serves it until it is over; gives Go's words for its end.
-async fn stream(ending: &Ending, dialer: &Dialer, roots: &SystemRoots) -> String {
+async fn stream(ending: &Ending, dialer: &Dialer, roots: &Arc<SystemRoots>) -> String {
     let connection = &ending.connection;
     let dialled = async {
         let stream = dialer.stream().await?;
         let local = stream.local_addr().ok();
         if ending.pool.transport == Transport::Tls {
             let stream = dialer.secured(stream, roots).await?;
-            connection.established(local, Instant::now());
+            connection.established(local);
             return Ok(Either::Tls(Box::new(stream)));
         }
-        connection.established(local, Instant::now());
+        connection.established(local);
         Ok(Either::Tcp(stream))
     };
     match tokio::time::timeout(DIAL, dialled).await {
@@ -143,6 +147,8 @@ async fn serve(ending: &Ending, stream: impl AsyncRead + AsyncWrite) -> String {
     tokio::select! {
         error = read(ending, reader) => error,
         error = write(connection, writer) => error,
+        // Also while the peer takes nothing of what is written.
+        () = connection.closed() => String::new(),
     }
 }
 

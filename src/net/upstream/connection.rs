@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, oneshot};
 
+/// While queries are in flight, its task looks after a connection no more often than this.
+const LEAST_EXPIRE: Duration = Duration::from_secs(1);
+
 /// A response as it goes to whoever asked.
 pub(super) type Reply = (Arc<[u8]>, Meaning);
 
@@ -77,6 +80,7 @@ pub(super) struct Connection {
     dies_at: Instant,
     state: Mutex<State>,
     wake: Notify,
+    end: Notify,
 }
 
 /// A connection that has ended takes no queries.
@@ -128,6 +132,7 @@ impl Connection {
                 last_used: now,
             }),
             wake: Notify::new(),
+            end: Notify::new(),
         }
     }
 
@@ -205,12 +210,16 @@ impl Connection {
         self.wake.notified().await;
     }
 
+    /// Waits until it is closed. For its task alone.
+    pub(super) async fn closed(&self) {
+        self.end.notified().await;
+    }
+
     /// It is established, from this address.
-    pub(super) fn established(&self, local: Option<SocketAddr>, now: Instant) {
+    pub(super) fn established(&self, local: Option<SocketAddr>) {
         let mut state = self.state();
         state.is_established = true;
         state.local = local;
-        state.last_heard = now;
     }
 
     /// Whether it ever was.
@@ -257,7 +266,8 @@ impl Connection {
     /// One query less in flight.
     fn less(&self, state: &mut State, now: Instant) {
         state.last_used = now;
-        if self.load.fetch_sub(1, Ordering::Relaxed) == 1 && state.is_retiring {
+        let is_last = self.load.fetch_sub(1, Ordering::Relaxed) == 1;
+        if is_last && (state.is_retiring || self.expire < LEAST_EXPIRE) {
             self.wake.notify_one();
         }
     }
@@ -296,6 +306,7 @@ impl Connection {
             let _ = parked.answer.send(Err(Failure::Closed(text.into())));
         }
         self.wake.notify_one();
+        self.end.notify_one();
     }
 
     /// A query got no response in its time: when nothing at all has come since it was asked, the
@@ -320,7 +331,7 @@ impl Connection {
         }
         state.is_retiring |= now >= self.dies_at || state.uses >= self.most_uses;
         if !state.parked.is_empty() {
-            return Upkeep::At(now + self.expire.max(Duration::from_secs(1)));
+            return Upkeep::At(now + self.expire.max(LEAST_EXPIRE));
         }
         let idle_until = state.last_used + self.expire;
         if state.is_retiring || now >= idle_until {

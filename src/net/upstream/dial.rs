@@ -107,8 +107,13 @@ impl Dialer {
     pub(super) async fn secured(
         &self,
         stream: TcpStream,
-        roots: &SystemRoots,
+        roots: &Arc<SystemRoots>,
     ) -> Result<TlsStream<TcpStream>, String> {
+        if self.tls.get().is_none() && self.trusts_the_system() {
+            // Many files: not on the thread that serves queries.
+            let roots = roots.clone();
+            let _ = tokio::task::spawn_blocking(move || roots.get()).await;
+        }
         let tls = self.tls.get_or_init(|| self.tls(roots)).clone()?;
         TlsConnector::from(tls.config).connect(tls.name, stream).await.map_err(|error| {
             let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -120,6 +125,10 @@ impl Dialer {
                 None => format!("tls: handshake with {}: {}", tls.shown, words(&error)),
             }
         })
+    }
+
+    fn trusts_the_system(&self) -> bool {
+        self.upstream.tls.as_ref().is_none_or(|settings| settings.files.roots.is_none())
     }
 
     fn tls(&self, roots: &SystemRoots) -> Result<Tls, String> {

@@ -72,7 +72,7 @@ impl Health {
     }
 
     /// One probe over a connection of its own. Any header with its id will do as a response.
-    async fn ask(&self, dialer: &Dialer, roots: &SystemRoots) -> Option<()> {
+    async fn ask(&self, dialer: &Dialer, roots: &Arc<SystemRoots>) -> Option<()> {
         let probe = &self.probe;
         let mut query = Query::new(&probe.domain, RecordType::NS, Class::IN, probe.recursion);
         query.set_id(rand::random());

@@ -10,7 +10,8 @@ use std::time::Duration;
 /// The bounds of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// The most connections that take queries.
+    /// The most connections that take queries; twice as many with those that end with their last
+    /// query.
     pub(super) connections: usize,
     /// Queries in flight on each before another connection is opened.
     pub(super) soft_depth: u32,
@@ -85,9 +86,10 @@ pub(super) enum Choice {
 /// Only those with a serial above `newer_than` count: a query whose connection turned out dead does
 /// not trust the others of that time.
 pub(super) fn choose(seen: impl Iterator<Item = Seen>, newer_than: u64, limits: &Limits) -> Choice {
-    let mut usable = 0;
+    let (mut all, mut usable) = (0, 0);
     let mut best: Option<(u32, usize)> = None;
     for (place, one) in seen.enumerate() {
+        all += 1;
         if !one.is_usable {
             continue;
         }
@@ -98,7 +100,7 @@ pub(super) fn choose(seen: impl Iterator<Item = Seen>, newer_than: u64, limits: 
     }
     match best {
         Some((load, place)) if load < limits.soft_depth => Choice::Take(place),
-        _ if usable < limits.connections => Choice::Open,
+        _ if usable < limits.connections && all < 2 * limits.connections => Choice::Open,
         Some((load, place)) if load < limits.hard_depth => Choice::Take(place),
         _ => Choice::Full,
     }
@@ -142,6 +144,12 @@ mod tests {
     #[test]
     fn a_connection_that_takes_no_queries_does_not_count() {
         assert_eq!(chosen(&[100, 100, 2, 100], 0), Choice::Open);
+    }
+
+    #[test]
+    fn those_that_end_are_bounded_too() {
+        assert_eq!(chosen(&[100; 6], 0), Choice::Full);
+        assert_eq!(chosen(&[100, 100, 100, 100, 100, 3], 0), Choice::Take(5));
     }
 
     #[test]

@@ -17,7 +17,6 @@ use self::limits::REMEMBERED;
 use self::peer::{Failed, Peer, PeerKey, Try};
 use crate::dns::{Query, Transport};
 use crate::metrics::{Counter, Registry, names};
-use crate::plugin::Client;
 use crate::plugin::forward::{BUDGET, Exchange, Exchanged, Move, Tries, Upstreams};
 use rand::rngs::StdRng;
 use std::any::Any;
@@ -97,14 +96,7 @@ impl Dispatcher {
     /// Asks the upstreams of `exchange` in policy order until one gives a usable response or the
     /// budget ends (at most 4 s in all). Call it inside the worker's runtime; dropping the future
     /// gives up the question.
-    pub async fn exchange(
-        &self,
-        query: &Query<'_>,
-        client: &Client,
-        exchange: &Exchange,
-    ) -> Exchanged {
-        // The transport and size that the client allows stand in the exchange already.
-        let _ = client;
+    pub async fn exchange(&self, query: &Query<'_>, exchange: &Exchange) -> Exchanged {
         let began = Instant::now();
         let upstreams = &exchange.upstreams;
         let in_use = upstreams.attached.get_or_init(|| self.shared.attach(upstreams));

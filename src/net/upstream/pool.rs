@@ -109,6 +109,8 @@ impl Pool {
             freed.as_mut().enable();
             if let Some(place) = self.try_place(newer_than, random) {
                 drop(queued);
+                // What was freed may have been more than one place.
+                self.freed();
                 return Ok(place);
             }
             freed.await;

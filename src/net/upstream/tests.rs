@@ -8,7 +8,7 @@ use crate::plugin::forward::{
     ExchangeFailure, Options, Order, Policy, TlsFiles, TlsSettings, Upstream,
 };
 use rand::SeedableRng;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -210,17 +210,12 @@ impl Asking {
 
     async fn ask_over(&self, name: &str, transport: Transport) -> Exchanged {
         let query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
-        let client = Client {
-            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 40212),
-            local: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53),
-            transport,
-        };
         let options = &self.upstreams.options;
         let order =
             Order::new(options.policy, self.upstreams.all.len(), 1, &mut StdRng::seed_from_u64(1));
         let upstreams = self.upstreams.clone();
         let exchange = Exchange { upstreams, order, transport, udp_limit: 512 };
-        self.dispatcher.exchange(&query, &client, &exchange).await
+        self.dispatcher.exchange(&query, &exchange).await
     }
 
     async fn udp(&self, name: &str) -> Result<u8, String> {
@@ -448,6 +443,72 @@ async fn a_silent_stream_is_replaced() {
     assert!(asking.tcp("s.test.").await.is_err());
     assert_eq!(asking.tcp("a.test.").await, Ok(1));
     assert_eq!(up.accepted.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_never_said_anything_is_replaced_too() {
+    let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
+        "s.test." => Act::Silence,
+        _ => Act::Send(vec![answer(query, 1)]),
+    })
+    .await;
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert!(asking.tcp("s.test.").await.is_err());
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_slow_query_keeps_its_stream_while_others_are_answered() {
+    let up =
+        Scripted::start(|_, query, _| Act::Late(Duration::from_millis(60), answer(query, 1))).await;
+    let asking = Arc::new(Asking::new(vec![up.upstream()], quick()));
+    // Twice as many as there are connections: each carries two, one after the other.
+    let count = 2 * limits::STREAMS.connections;
+    assert_eq!(flood(&asking, count, Transport::Tcp).await, count);
+    assert_eq!(up.accepted.load(Ordering::Relaxed), limits::STREAMS.connections);
+}
+
+#[tokio::test]
+async fn idle_connections_expire_and_none_outlives_its_age() {
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 1)])).await;
+    let mut options = quick();
+    options.keeping.expire = Duration::from_millis(50);
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 2);
+
+    let mut options = quick();
+    options.keeping.max_age = Some(Duration::from_millis(100));
+    let asking = Asking::new(vec![up.upstream()], options);
+    let before = up.accepted.load(Ordering::Relaxed);
+    for _ in 0..15 {
+        assert_eq!(asking.tcp("a.test.").await, Ok(1));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let opened = up.accepted.load(Ordering::Relaxed) - before;
+    assert!((2..=6).contains(&opened), "{opened}");
+}
+
+#[tokio::test]
+async fn a_silent_upstream_under_a_flood_holds_a_bounded_number_of_sockets() {
+    let up = Scripted::start(|_, _, _| Act::Silence).await;
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    let mut all = tokio::task::JoinSet::new();
+    for number in 0..20_000 {
+        let asking = asking.clone();
+        all.spawn(async move { asking.udp(&format!("q{number}.test.")).await.unwrap_err() });
+    }
+    let errors = all.join_all().await;
+    assert_eq!(errors.len(), 20_000);
+    let ports: std::collections::HashSet<u16> =
+        up.asked.lock().unwrap().iter().map(|(_, _, from)| from.port()).collect();
+    assert!(ports.len() <= 4 * limits::DATAGRAMS.connections, "{}", ports.len());
+    assert!(errors.iter().any(|error| error.contains("too many queries in flight")));
 }
 
 #[tokio::test]

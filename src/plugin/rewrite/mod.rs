@@ -65,9 +65,12 @@ impl Rewrite {
     }
 
     fn finish(memory: &Memory, response: &mut Response) {
-        if response.written == Written::Message
-            && let Err(error) = revert::revert(response, &memory.question, &memory.reversals)
-        {
+        let has_question =
+            response.wire.get(12..).is_some_and(|rest| rest.starts_with(&memory.question));
+        if response.written == Written::Nothing || has_question && memory.reversals.is_empty() {
+            return;
+        }
+        if let Err(error) = revert::revert(response, &memory.question, &memory.reversals) {
             response.fail(Rcode::SERVFAIL, Some(error.to_string().into()));
         }
     }

@@ -301,16 +301,21 @@ fn a_question_is_asked_once_however_many_wait_for_it() {
     server.stop();
 }
 
-#[test]
-fn what_waits_when_reading_stops_still_gets_its_reply() {
+/// Stops a server while a query waits over UDP and one over TCP.
+fn stop_while_waiting(bind: &str) {
     let (port, _) = upstream(Duration::from_millis(300));
-    let corefile = format!(".:0 {{\nbind 127.0.0.1\nforward . 127.0.0.1:{port}\n}}\n");
+    let corefile = format!(".:0 {{\n{bind}\nforward . 127.0.0.1:{port}\n}}\n");
     let server = Running::start(&corefile, 1);
-    let (socket, mut stream) = (server.udp(), server.tcp());
+    let target = SocketAddr::from(([127, 0, 0, 1], server.address().port()));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    socket.connect(target).unwrap();
+    let mut stream = TcpStream::connect(target).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     socket.send(&query("a.test.", 1)).unwrap();
-    stream.write_all(&framed(&query("a.test.", 2))).unwrap();
+    stream.write_all(&framed(&query("b.test.", 2))).unwrap();
     let start = Instant::now();
-    while server.workers.parked() < 1 && start.elapsed() < Duration::from_secs(2) {
+    while server.workers.parked() < 2 && start.elapsed() < Duration::from_secs(2) {
         std::thread::sleep(Duration::from_millis(5));
     }
     server.workers.stop_reading();
@@ -319,7 +324,19 @@ fn what_waits_when_reading_stops_still_gets_its_reply() {
     socket.recv(&mut buffer).unwrap();
     assert_eq!(id(&buffer), 1);
     assert_ne!(u16::from_be_bytes([buffer[2], buffer[3]]) & flags::QR, 0);
+    assert_eq!(id(&read_frame(&mut stream).unwrap()), 2);
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
     server.workers.join();
+}
+
+#[test]
+fn what_waits_when_reading_stops_still_gets_its_reply() {
+    stop_while_waiting("bind 127.0.0.1");
+}
+
+#[test]
+fn what_waits_on_a_socket_for_all_addresses_gets_its_reply_too() {
+    stop_while_waiting("errors");
 }
 
 #[test]

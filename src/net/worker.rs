@@ -294,3 +294,18 @@ fn close(worker: &Rc<Worker>, listener: &Rc<Listener>) {
         connection.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_and_given_back() {
+        let places = Arc::new(AtomicUsize::new(0));
+        let (first, second) = (Permit::take(&places, 2), Permit::take(&places, 2));
+        assert!(first.is_some() && second.is_some());
+        assert!(Permit::take(&places, 2).is_none());
+        drop(first);
+        assert!(Permit::take(&places, 2).is_some());
+    }
+}

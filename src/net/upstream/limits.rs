@@ -51,7 +51,7 @@ pub(super) const DATAGRAMS: Limits = Limits {
 pub(super) const DIAL: Duration = Duration::from_secs(2);
 
 /// How long sent octets may stay unacknowledged before a stream counts as dead.
-pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(1);
+pub(super) const UNACKNOWLEDGED: Duration = Duration::from_millis(500);
 
 /// How often one try moves to another connection because the kept one it used was dead.
 pub(super) const MOST_STALE: u32 = 3;

@@ -1,5 +1,6 @@
 //! The program as an operator sees it: files, flags, signals, exit codes, HTTP, lines. Each test
 //! runs the binary on loopback ports of its own.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};

@@ -45,7 +45,7 @@ pub use context::{Client, Context, Labels, Note, Now, ServerIdentity};
 pub use journal::{Journal, Level};
 pub use service::{LoopProbe, Service};
 pub use setup::{BlockDraft, Carried, PerServer, Setup, Timeouts};
-pub use table::{DirectiveRow, TABLE, is_known};
+pub use table::{DirectiveRow, SetupFn, TABLE, is_known};
 
 use crate::corefile::Surroundings;
 use crate::dns::{Query, Response};

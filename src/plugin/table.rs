@@ -3,18 +3,18 @@
 use super::Setup;
 use crate::corefile::CorefileError;
 
+/// Reads a directive's tokens and changes the block under construction.
+pub type SetupFn = fn(&mut Setup<'_>) -> Result<(), CorefileError>;
+
 /// One directive.
 pub struct DirectiveRow {
     /// The word in the Corefile.
     pub word: &'static str,
     /// Its setup; `None` for words that CoreDNS knows and nodens does not carry.
-    pub setup: Option<fn(&mut Setup<'_>) -> Result<(), CorefileError>>,
+    pub setup: Option<SetupFn>,
 }
 
-const fn row(
-    word: &'static str,
-    setup: fn(&mut Setup<'_>) -> Result<(), CorefileError>,
-) -> DirectiveRow {
+const fn row(word: &'static str, setup: SetupFn) -> DirectiveRow {
     DirectiveRow { word, setup: Some(setup) }
 }
 

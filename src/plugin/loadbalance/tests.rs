@@ -4,6 +4,8 @@ use crate::corefile::MemorySurroundings;
 use crate::dns::{Rcode, RecordType};
 use crate::plugin::Chain;
 use crate::plugin::testing::{Bench, always, query};
+use proptest::collection::vec;
+use proptest::{prop_assert_eq, proptest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -191,5 +193,48 @@ fn mistakes_are_named_as_coredns_names_them() {
     ] {
         let error = Bench::new().load_error(directives, &MemorySurroundings::default());
         assert_eq!(error, format!("{place}{text}"));
+    }
+}
+
+proptest! {
+    /// Whatever an upstream sends: nothing panics, and no record is lost, added or changed.
+    #[test]
+    fn any_order_keeps_the_records(
+        kinds in vec((0..7usize, 0..3usize, 0..3usize), 0..70),
+        policy in 0..3usize,
+    ) {
+        const OWNERS: [&str; 3] = ["a.test.", "b.a.test.", "other.example."];
+        const PLACES: [&str; 3] = ["", "authority: ", "additional: "];
+        let records: Vec<String> = kinds
+            .iter()
+            .enumerate()
+            .map(|(n, (kind, owner, place))| {
+                let data = match kind {
+                    0 | 1 => format!("A 192.0.2.{n}"),
+                    2 => format!("AAAA 2001:db8::{:x}", n + 1),
+                    3 => format!("MX {n} mx.b.a.test."),
+                    4 => format!("TXT \"x{n}\""),
+                    5 => format!("CNAME c{n}.b.a.test."),
+                    _ => format!("SRV 1 2 {n} b.a.test."),
+                };
+                format!("{}{} {n} IN {data}", PLACES[*place], OWNERS[*owner])
+            })
+            .collect();
+        let records: Vec<&str> = records.iter().map(String::as_str).collect();
+        let files = MemorySurroundings::default().with_file("w", "a.test\n192.0.2.3 8\n");
+        let directive = [
+            "loadbalance",
+            "loadbalance weighted w",
+            "loadbalance {\n prefer 192.0.2.0/28 2001:db8::/32\n}",
+        ][policy];
+        let (mut bench, chain) = bench(directive, &files);
+        let mut found = ask(&mut bench, &chain, RecordType::A, &records);
+        let mut expected: Vec<String> = records
+            .iter()
+            .map(|record| record.rsplit_once(": ").map_or(*record, |(_, rest)| rest).to_owned())
+            .collect();
+        found.sort();
+        expected.sort();
+        prop_assert_eq!(found, expected);
     }
 }

@@ -161,7 +161,7 @@ impl Store {
 
     /// Puts an entry in. One that is no failure makes a usable entry of the other store go: it is
     /// what upstream says now.
-    pub(super) fn put(&self, entry: Arc<Entry>, now: Duration, window: u32) {
+    pub(super) fn put(&self, entry: &Arc<Entry>, now: Duration, window: u32) {
         let (key, side, is_failure) = (entry.key(), entry.side(), entry.is_failure());
         self.half(side).put(entry);
         let other = self.half(side.other());
@@ -170,6 +170,11 @@ impl Store {
             && other.get(key).is_some_and(|old| old.is_usable(now, window))
         {
             other.remove(key);
+        }
+        // A failure waits until a lookup has found nothing better; what the store did not admit
+        // stays out of here too.
+        if !is_failure && self.half(side).holds(key) {
+            self.front.put(entry);
         }
     }
 
@@ -247,8 +252,8 @@ impl Half {
 
     /// Bookkeeping is done here, by the query that waited for upstream anyway, and so hardly ever
     /// by a hit.
-    fn put(&self, entry: Arc<Entry>) {
-        self.entries.insert(entry.key().0, entry);
+    fn put(&self, entry: &Arc<Entry>) {
+        self.entries.insert(entry.key().0, Arc::clone(entry));
         self.entries.run_pending_tasks();
     }
 

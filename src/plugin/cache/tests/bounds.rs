@@ -49,6 +49,9 @@ fn the_capacity_holds_and_evictions_are_counted() {
     let entries = cached.value("coredns_cache_entries");
     assert!((1000.0..=1024.0).contains(&entries), "{entries}");
     assert_eq!(cached.value("coredns_cache_evictions_total"), 2000.0 - entries);
+    // What is out of the store is out of all that stands before it.
+    let kept = (0..2000).filter(|number| cached.is_kept(&format!("n{number}.test."))).count();
+    assert_eq!(kept as f64, entries);
 }
 
 #[test]

@@ -133,7 +133,8 @@ impl Dispatcher {
                     running.push(Box::pin(async move {
                         (upstream, self.once(peer, query, exchange, limit).await)
                     }));
-                    patience
+                    // A try that is waited for to its end ends by itself.
+                    if patience < limit { patience } else { BUDGET }
                 }
                 Move::Pause(pause) => pause,
                 Move::End if running.is_empty() => break None,
@@ -141,6 +142,12 @@ impl Dispatcher {
             };
             let Ok((upstream, result)) = tokio::time::timeout(wait, first(&mut running)).await
             else {
+                // Its try may be given up for another's response, and never fail: ask its health.
+                if let (Move::Ask { .. }, Some(peer)) = (next, last)
+                    && options.max_fails != 0
+                {
+                    peer.check(in_use);
+                }
                 continue;
             };
             let Some(peer) = attached.peers.get(upstream) else { break None };

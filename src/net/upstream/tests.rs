@@ -597,6 +597,10 @@ async fn with_three_upstreams_two_silent_ones_leave_time_for_the_third() {
     let exchanged = asking.ask_over("a.test.", Transport::Udp).await;
     assert_eq!(outcome(&exchanged), Ok(3));
     assert!(exchanged.took < BUDGET);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for one in [&silent, &mute] {
+        assert!(one.probes.load(Ordering::Relaxed) > 0, "a try that was given up is a failure");
+    }
 }
 
 #[tokio::test]

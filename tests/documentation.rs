@@ -1,5 +1,6 @@
 //! The examples of the documentation: every Corefile in it loads, and so does every one that
 //! ships.
+#![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
 use nodens::corefile::{self, MemorySurroundings};
 use nodens::engine::{self, World};

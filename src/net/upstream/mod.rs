@@ -17,7 +17,7 @@ use self::limits::REMEMBERED;
 use self::peer::{Failed, Peer, PeerKey, Try};
 use crate::dns::{Query, Transport};
 use crate::metrics::{Counter, Registry, names};
-use crate::plugin::forward::{BUDGET, Exchange, Exchanged, Move, Tries, Upstreams};
+use crate::plugin::forward::{BUDGET, Exchange, Exchanged, Move, Options, Tries, Upstreams};
 use rand::rngs::StdRng;
 use std::any::Any;
 use std::collections::HashMap;
@@ -113,43 +113,44 @@ impl Dispatcher {
         let mut tries = Tries::new(options, exchange.order);
         let mut running: Vec<Running<'_>> = Vec::new();
         let mut last = None;
+        // The upstream that is waited for alone, and until when.
+        let mut waited: Option<(usize, Instant)> = None;
         let response = loop {
-            let now = began.elapsed();
-            let next = {
-                let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-                let is_down = |place: usize| {
-                    attached
-                        .peers
-                        .get(place)
-                        .is_none_or(|peer| peer.is_down(options.max_fails, in_use))
-                };
-                tries.next(now, is_down, &mut random)
-            };
-            let wait = match next {
-                Move::Ask { upstream, patience } => {
-                    let Some(peer) = attached.peers.get(upstream) else { break None };
-                    last = Some(peer);
-                    let limit = options.read_timeout.min(BUDGET.saturating_sub(now));
-                    running.push(Box::pin(async move {
-                        (upstream, self.once(peer, query, exchange, limit).await)
-                    }));
-                    // A try that is waited for to its end ends by itself.
-                    if patience < limit { patience } else { BUDGET }
+            let until = if let Some((_, until)) = waited {
+                until
+            } else {
+                let now = began.elapsed();
+                match self.next(&mut tries, now, attached, options, in_use) {
+                    Move::Ask { upstream, patience } => {
+                        let Some(peer) = attached.peers.get(upstream) else { break None };
+                        last = Some(peer);
+                        let limit = options.read_timeout.min(BUDGET.saturating_sub(now));
+                        running.push(Box::pin(async move {
+                            (upstream, self.once(peer, query, exchange, limit).await)
+                        }));
+                        // A try that is waited for to its end ends by itself.
+                        let patience = if patience < limit { patience } else { BUDGET };
+                        let until = Instant::now() + patience;
+                        waited = Some((upstream, until));
+                        until
+                    }
+                    Move::Pause(pause) => Instant::now() + pause,
+                    Move::End if running.is_empty() => break None,
+                    Move::End => began + BUDGET + BUDGET,
                 }
-                Move::Pause(pause) => pause,
-                Move::End if running.is_empty() => break None,
-                Move::End => BUDGET,
             };
-            let Ok((upstream, result)) = tokio::time::timeout(wait, first(&mut running)).await
+            let Ok((upstream, result)) = tokio::time::timeout_at(until, first(&mut running)).await
             else {
                 // Its try may be given up for another's response, and never fail: ask its health.
-                if let (Move::Ask { .. }, Some(peer)) = (next, last)
+                let impatient = waited.take().and_then(|(place, _)| attached.peers.get(place));
+                if let Some(peer) = impatient
                     && options.max_fails != 0
                 {
                     peer.check(in_use);
                 }
                 continue;
             };
+            waited = waited.filter(|(place, _)| *place != upstream);
             let Some(peer) = attached.peers.get(upstream) else { break None };
             match result {
                 Ok((bytes, meaning)) => {
@@ -181,6 +182,22 @@ impl Dispatcher {
             upstream: last.and_then(|peer| peer.address()),
             took: began.elapsed(),
         }
+    }
+
+    /// The next move of `tries`.
+    fn next(
+        &self,
+        tries: &mut Tries<'_>,
+        now: Duration,
+        attached: &Attached,
+        options: &Options,
+        in_use: &Arc<dyn Any + Send + Sync>,
+    ) -> Move {
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_down = |place: usize| {
+            attached.peers.get(place).is_none_or(|peer| peer.is_down(options.max_fails, in_use))
+        };
+        tries.next(now, is_down, &mut random)
     }
 
     /// One try of one upstream, with `prefer_udp`'s second go over TCP when the response is

@@ -4,9 +4,7 @@
 
 use super::*;
 use crate::dns::{Class, Name, Rcode, RecordType};
-use crate::plugin::forward::{
-    ExchangeFailure, Options, Order, Policy, TlsFiles, TlsSettings, Upstream,
-};
+use crate::plugin::forward::{ExchangeFailure, Order, Policy, TlsFiles, TlsSettings, Upstream};
 use rand::SeedableRng;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;

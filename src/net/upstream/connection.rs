@@ -56,6 +56,8 @@ struct State {
     /// Queries so far.
     uses: u64,
     is_established: bool,
+    /// Something came.
+    has_spoken: bool,
     /// Takes no more queries; ends when the last one is answered.
     is_retiring: bool,
     /// Ended, with Go's words for why.
@@ -125,6 +127,7 @@ impl Connection {
                 outgoing: Vec::new(),
                 uses: 0,
                 is_established: false,
+                has_spoken: false,
                 is_retiring: false,
                 closed: None,
                 local: None,
@@ -227,12 +230,18 @@ impl Connection {
         self.state().is_established
     }
 
+    /// Whether anything ever came over it.
+    pub(super) fn has_spoken(&self) -> bool {
+        self.state().has_spoken
+    }
+
     /// Hands a message to whoever asked for it. False when nobody did.
     pub(super) fn deliver(&self, message: &[u8], now: Instant) -> bool {
         let Some(&[high, low]) = message.first_chunk::<2>() else { return false };
         let id = u16::from_be_bytes([high, low]);
         let mut state = self.state();
         state.last_heard = now;
+        state.has_spoken = true;
         let Some(parked) = state.parked.get_mut(&id) else { return false };
         let result = match judge(&parked.question, message, parked.udp_limit) {
             Verdict::Ignore => {

@@ -218,7 +218,8 @@ impl Peer {
                 }
             }
             let result = ticket.wait(this.deadline).await;
-            let is_reused = ticket.is_reused;
+            // Served others: that it ended says nothing about this query.
+            let is_reused = ticket.is_reused || connection.has_spoken();
             drop(ticket);
             pool.left(&connection);
             match result {

@@ -429,6 +429,16 @@ async fn a_dead_kept_stream_costs_the_query_no_failure() {
 }
 
 #[tokio::test]
+async fn queries_behind_one_another_survive_the_end_of_their_stream() {
+    // Every stream ends after its first response.
+    let up = Scripted::start(|_, query, _| Act::SendAndClose(answer(query, 1))).await;
+    let options = Options { policy: Policy::Sequential, max_fails: 0, ..Options::default() };
+    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    let count = limits::STREAMS.connections * 3 / 2;
+    assert_eq!(flood(&asking, count, Transport::Tcp).await, count);
+}
+
+#[tokio::test]
 async fn a_silent_stream_is_replaced() {
     let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
         "s.test." => Act::Silence,

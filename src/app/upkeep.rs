@@ -8,7 +8,7 @@ use crate::net::Clock;
 use crate::plugin::{Handler, Journal, Level};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// The shortest time between two calls of one handler, whatever it asks for.
@@ -19,7 +19,10 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// The thread's other end. The thread ends when this is dropped.
 pub(super) struct Upkeep {
-    sender: SyncSender<Arc<Snapshot>>,
+    /// The snapshot to take up next; the last one wins.
+    next: Arc<Mutex<Option<Arc<Snapshot>>>>,
+    /// Wakes the thread.
+    sender: SyncSender<()>,
 }
 
 struct Duty {
@@ -31,15 +34,21 @@ struct Duty {
 impl Upkeep {
     /// A thread without duties yet.
     pub(super) fn start(clock: Clock, log: Log) -> Upkeep {
-        let (sender, receiver) = sync_channel::<Arc<Snapshot>>(1);
+        let (sender, receiver) = sync_channel(1);
+        let next = Arc::new(Mutex::new(None));
+        let given = next.clone();
         let run = move || {
             let mut duties: Vec<Duty> = Vec::new();
             loop {
                 let now = clock.now().monotonic;
-                let next = duties.iter().map(|duty| duty.due).min();
-                let pause = next.map_or(IDLE, |due| due.saturating_sub(now));
+                let due = duties.iter().map(|duty| duty.due).min();
+                let pause = due.map_or(IDLE, |due| due.saturating_sub(now));
                 match receiver.recv_timeout(pause) {
-                    Ok(snapshot) => duties = duties_of(&snapshot, clock.now().monotonic),
+                    Ok(()) => {
+                        if let Some(snapshot) = take(&given) {
+                            duties = duties_of(&snapshot, clock.now().monotonic);
+                        }
+                    }
                     Err(RecvTimeoutError::Timeout) => {
                         duties.retain_mut(|duty| perform(duty, clock, &log));
                     }
@@ -49,13 +58,19 @@ impl Upkeep {
         };
         // Without the thread the server still serves; nothing here is needed for an answer.
         let _ = std::thread::Builder::new().name("upkeep".to_owned()).spawn(run);
-        Upkeep { sender }
+        Upkeep { next, sender }
     }
 
     /// From now on the duties are those of `snapshot`'s handlers.
     pub(super) fn replace(&self, snapshot: &Arc<Snapshot>) {
-        let _ = self.sender.send(snapshot.clone());
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.clone());
+        // Full means that the thread is about to look anyway: never wait for slow upkeep here.
+        let _ = self.sender.try_send(());
     }
+}
+
+fn take(given: &Mutex<Option<Arc<Snapshot>>>) -> Option<Arc<Snapshot>> {
+    given.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 fn duties_of(snapshot: &Snapshot, now: Duration) -> Vec<Duty> {

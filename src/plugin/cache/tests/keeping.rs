@@ -153,18 +153,27 @@ fn class_do_and_cd_are_part_of_the_key_and_edns_is_not() {
 }
 
 #[test]
-fn ad_is_kept_and_shown_to_those_who_ask_for_it() {
+fn ad_is_kept_if_the_first_client_asked_for_it_and_shown_to_those_who_do() {
     let mut cached = Cached::new("cache");
-    let plain = cached.ask(raw_query(0, A_TEST, Class::IN, None), with_flags(flags::AD));
-    assert_eq!(plain.response.flags() & flags::AD, 0);
-    let hit = cached.ask(raw_query(flags::AD, A_TEST, Class::IN, None), nobody);
-    assert_eq!(hit.response.flags() & flags::AD, flags::AD);
+    let first = cached.ask(raw_query(flags::AD, A_TEST, Class::IN, None), with_flags(flags::AD));
+    assert_eq!(first.response.flags() & flags::AD, flags::AD);
     let hit = cached.ask(raw_query(0, A_TEST, Class::IN, None), nobody);
     assert_eq!(hit.response.flags() & flags::AD, 0);
+    let hit = cached.ask(raw_query(flags::AD, A_TEST, Class::IN, None), nobody);
+    assert_eq!(hit.response.flags() & flags::AD, flags::AD);
     let wants = raw_query(0, A_TEST, Class::IN, Some(true));
     let miss = cached.ask(wants.clone(), with_flags(flags::AD));
     assert_eq!(miss.response.flags() & flags::AD, flags::AD);
     assert_eq!(cached.ask(wants, nobody).response.flags() & flags::AD, flags::AD);
+}
+
+#[test]
+fn ad_is_gone_for_all_when_the_first_client_did_not_ask_for_it() {
+    let mut cached = Cached::new("cache");
+    let plain = cached.ask(raw_query(0, A_TEST, Class::IN, None), with_flags(flags::AD));
+    assert_eq!(plain.response.flags() & flags::AD, 0);
+    let hit = cached.ask(raw_query(flags::AD, A_TEST, Class::IN, None), nobody);
+    assert_eq!(hit.response.flags() & flags::AD, 0);
 }
 
 #[test]

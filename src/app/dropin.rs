@@ -67,6 +67,9 @@ async fn run(options: &Options, common: Common, signals: Signals, mut node: Node
         Ok(started) => started,
         Err(why) => return fatal(&log, &why),
     };
+    if !options.quiet {
+        serving.announce_zones();
+    }
     let pidfile = options.files.pid_file.clone();
     if let Some(path) = &pidfile
         && let Err(error) = fs::write(path, format!("{}\n", std::process::id()))
@@ -77,7 +80,15 @@ async fn run(options: &Options, common: Common, signals: Signals, mut node: Node
             format_args!("Could not write pidfile: open {}: {why}", path.display()),
         );
     }
-    serving.announce(options.quiet);
+    serving.announce_hash();
+    if !options.quiet {
+        serving.announce_version();
+    }
+    if !serving.has_listeners() {
+        // As in CoreDNS: nothing to wait for.
+        log.line(Level::Error, format_args!("Untrapped signal, tearing down"));
+        return 0;
+    }
     let look: Look = Box::new(move || node.look());
     Run { serving, signals, verdict, look: Some(look), pidfile, log }.until_the_end().await
 }

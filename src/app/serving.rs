@@ -8,6 +8,7 @@ use super::log::Log;
 use super::services::{Prepared, ServiceWorld, Services};
 use super::upkeep::Upkeep;
 use super::version;
+use crate::corefile::{has_preferred_syntax, quote};
 use crate::dns::Name;
 use crate::engine::Snapshot;
 use crate::metrics::{Registry, names};
@@ -93,20 +94,25 @@ impl Serving {
         })
     }
 
-    /// The zones that are served, one line each, then the versions.
-    pub(super) fn announce(&self, is_quiet: bool) {
-        if !is_quiet {
-            for line in zone_lines(&self.snapshot) {
-                self.log.plain(&line);
-            }
-        }
-        self.announce_hash();
-        if !is_quiet {
-            self.log.plain(&version::banner());
+    /// The zones that are served, one line each.
+    pub(super) fn announce_zones(&self) {
+        for line in zone_lines(&self.snapshot) {
+            self.log.plain(&line);
         }
     }
 
-    fn announce_hash(&self) {
+    /// The versions.
+    pub(super) fn announce_version(&self) {
+        self.log.plain(&version::banner());
+    }
+
+    /// False when no block has a listener (`unix://` alone).
+    pub(super) fn has_listeners(&self) -> bool {
+        !self.snapshot.servers.is_empty()
+    }
+
+    /// The hash of the Corefile, where `reload` watches it.
+    pub(super) fn announce_hash(&self) {
         if self.reload_every().is_some() {
             self.log.line(
                 Level::Info,
@@ -257,7 +263,8 @@ where
     }
 }
 
-/// CoreDNS's start lines: `ZONE:PORT on ADDRESS`, sorted within a listener.
+/// CoreDNS's start lines: `ZONE:PORT on ADDRESS`, sorted within a listener, a warning before
+/// zones that are no host names.
 fn zone_lines(snapshot: &Snapshot) -> Vec<String> {
     let mut lines = Vec::new();
     for server in &snapshot.servers {
@@ -267,10 +274,18 @@ fn zone_lines(snapshot: &Snapshot) -> Vec<String> {
         };
         let place = server.host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
         let zones = server.zones.iter().filter_map(|(wire, _)| Name::parse(wire, 0).ok());
-        let mut zones: Vec<String> =
-            zones.map(|(zone, _)| format!("{scheme}{zone}:{}{place}", server.port)).collect();
+        let mut zones: Vec<(String, bool)> =
+            zones.map(|(zone, _)| (zone.to_string(), has_preferred_syntax(&zone))).collect();
         zones.sort();
-        lines.append(&mut zones);
+        for (zone, is_preferred) in zones {
+            if !is_preferred {
+                let zone = quote(&zone);
+                lines.push(format!(
+                    "Warning: Domain {zone} does not follow RFC1035 preferred syntax"
+                ));
+            }
+            lines.push(format!("{scheme}{zone}:{}{place}", server.port));
+        }
     }
     lines
 }

@@ -7,13 +7,13 @@ use super::snapshot::{Block, BuildError, Server, Snapshot};
 use super::zones::Zones;
 use crate::corefile::{
     CorefileError, Dispenser, KeyTransport, ServerBlock, ServerKey, Surroundings, Token, Tree,
-    has_preferred_syntax, parse, parse_keys,
+    parse, parse_keys,
 };
 use crate::dns::Name;
 use crate::metrics::{Registry, names};
 use crate::plugin::prometheus::{DROPPED, Tally};
 use crate::plugin::{
-    BlockDraft, Carried, Journal, Level, ServerIdentity, Service, Setup, TABLE, Timeouts,
+    BlockDraft, Carried, Journal, ServerIdentity, Service, Setup, TABLE, Timeouts,
 };
 use rand::rngs::StdRng;
 use std::collections::{HashMap, HashSet};
@@ -58,14 +58,6 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
     let World { surroundings, metrics, journal, random, default_port, mut carried } = world;
 
     let mut plans = plan(tree, default_port)?;
-    for zone in plans.iter().flat_map(|plan| plan.draft.zones()) {
-        if !has_preferred_syntax(zone) {
-            journal.line(
-                Level::Warning,
-                format_args!("Domain \"{zone}\" does not follow RFC1035 preferred syntax"),
-            );
-        }
-    }
     let mut services: Vec<Service> = Vec::new();
     for row in TABLE {
         for plan in &mut plans {
@@ -161,7 +153,7 @@ impl<'m> Servers<'m> {
                 let server = self.at(key.transport, host.map(canonical), port);
                 // A zone that is there already is an overlap, which is reported later.
                 server.zones.insert(&key.zone, block);
-                server.timeouts = draft.timeouts.unwrap_or(server.timeouts);
+                server.timeouts = draft.timeouts.over(server.timeouts);
                 server.any_class |= draft.chain.iter().any(|handler| handler.takes_any_class());
                 server.debug |= draft.debug;
                 server.stacktrace = draft.stacktrace;

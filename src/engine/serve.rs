@@ -89,10 +89,11 @@ pub fn arrive(
         Received::Query(query) => query,
         Received::Ignore => return Arrival::Silence(Silence::NotAQuery),
         Received::Reject(reject) => {
-            if reject.rcode == Rcode::SERVFAIL {
-                count_dropped(listener, &client, None, bytes.len(), reject.rcode);
-            }
             reject_reply(bytes, &reject, &mut response.wire);
+            if reject.rcode == Rcode::SERVFAIL {
+                let sizes = (bytes.len(), response.wire.len());
+                count_dropped(listener, &client, None, sizes, reject.rcode);
+            }
             return Arrival::Reply;
         }
     };
@@ -100,9 +101,9 @@ pub fn arrive(
         Admission::Serve(block) => block,
         Admission::Refuse => {
             response.fail(Rcode::REFUSED, None);
-            let size = query.received_size();
-            count_dropped(listener, &client, Some(&query), size, Rcode::REFUSED);
             finish_reply(&query, response, limits(&query, client.transport));
+            let sizes = (query.received_size(), response.wire.len());
+            count_dropped(listener, &client, Some(&query), sizes, Rcode::REFUSED);
             return Arrival::Reply;
         }
         Admission::BadVersion => {
@@ -294,12 +295,13 @@ fn finish(life: &Life<'_>, response: &mut Response) {
     finish_reply(query, response, limits(query, life.client().transport));
 }
 
-/// Counts a query that no chain sees, under the zone `dropped` (spec/coredns.md §4.7).
+/// Counts a query that no chain sees, under the zone `dropped` (spec/coredns.md §4.7). The sizes
+/// are the query's and the reply's, which here counts with the reflected OPT.
 fn count_dropped(
     server: &Server,
     client: &Client,
     query: Option<&Query<'_>>,
-    query_size: usize,
+    (query_size, response_size): (usize, usize),
     rcode: Rcode,
 ) {
     server.dropped.count(&Observation {
@@ -308,7 +310,7 @@ fn count_dropped(
         qtype: query.map(Query::qtype),
         wants_dnssec: query.is_some_and(Query::wants_dnssec),
         query_size,
-        response_size: 0,
+        response_size,
         took: Duration::ZERO,
         rcode,
         plugin: "",

@@ -270,6 +270,27 @@ fn a_name_in_no_zone_is_refused_and_counted_as_dropped() {
 }
 
 #[test]
+fn dropped_queries_count_with_the_size_of_their_reply() {
+    let mut scene = Scene::new();
+    scene.block("example.org.", vec![scene.answering("inner")]);
+    let snapshot = scene.snapshot();
+    let mut message = query("a.test.");
+    message[11] = 1;
+    message.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+    let mut replied = 0;
+    for message in [&message[..], &query("a.test.")[..12]] {
+        assert!(matches!(scene.arrive(&snapshot, message), Arrival::Reply));
+        replied += scene.response.wire.len();
+    }
+    let text = scene.metrics.text();
+    let sum = format!(
+        r#"coredns_dns_response_size_bytes_sum{{proto="udp",server="dns://127.0.0.1:53",view="",zone="dropped"}} {replied}"#
+    );
+    assert_eq!(replied, 24 + 11 + 12);
+    assert!(text.contains(&sum), "{text}");
+}
+
+#[test]
 fn a_block_without_handlers_refuses() {
     let mut scene = Scene::new();
     scene.block(".", Vec::new());

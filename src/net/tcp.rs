@@ -243,9 +243,9 @@ async fn wait(
 /// When a connection has lasted too long.
 struct Patience {
     timeouts: Timeouts,
-    /// Whether a whole query has come.
+    /// Whether a whole message has come, a query or not.
     spoken: bool,
-    /// When the last query came or the last reply was sent.
+    /// When the last message came or the last reply was sent.
     active: Instant,
 }
 
@@ -346,7 +346,6 @@ impl Reader<'_> {
         let mut served = 0;
         let Some(serving) = self.listener.serving() else { return octets.len() };
         let mut response = self.worker.response.borrow_mut();
-        let mut spoken = false;
         self.worker.with_means(&serving.snapshot, |means| {
             while let Some(message) = first_frame(&octets[served..]) {
                 if connection.is_full() {
@@ -358,15 +357,13 @@ impl Reader<'_> {
                     Arrival::Reply => connection.push(&response.wire),
                     Arrival::Silence(Silence::NotAQuery) => {
                         self.worker.counters.ignored.increment();
-                        continue;
                     }
                     Arrival::Silence(Silence::Dropped(_)) => {}
                     Arrival::Wait(parked, step) => self.park(connection, parked, step),
                 }
-                spoken = true;
             }
         });
-        if spoken {
+        if served > 0 {
             clock.spoken = true;
             clock.active = Instant::now();
         }

@@ -211,7 +211,9 @@ fn a_silent_or_idle_connection_is_closed_in_its_time() {
     let corefile = answering(".:0", 9, "timeouts {\nread 1s\nidle 2s\n}");
     let server = Running::start(&corefile, 1);
     let (mut silent, mut half, mut idle) = (server.tcp(), server.tcp(), server.tcp());
+    let mut empty = server.tcp();
     let start = Instant::now();
+    empty.write_all(b"\0\0").unwrap();
     half.write_all(b"\x00\x30abc").unwrap();
     idle.write_all(&framed(&query("a.test.", 3))).unwrap();
     read_frame(&mut idle).unwrap();
@@ -219,6 +221,9 @@ fn a_silent_or_idle_connection_is_closed_in_its_time() {
     assert_eq!(half.read(&mut [0; 1]).unwrap(), 0);
     assert!((900..1700).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
+    assert!((1900..2900).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    // Any message begins the idle time, as in CoreDNS.
+    assert_eq!(empty.read(&mut [0; 1]).unwrap(), 0);
     assert!((1900..2900).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     server.stop();
 }

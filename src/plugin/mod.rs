@@ -44,7 +44,7 @@ pub use address::split_host_port;
 pub use context::{Client, Context, Labels, Note, Now, ServerIdentity};
 pub use journal::{Journal, Level};
 pub use service::{LoopProbe, Service};
-pub use setup::{BlockDraft, Carried, PerServer, Setup, Timeouts};
+pub use setup::{BlockDraft, Carried, GivenTimeouts, PerServer, Setup, Timeouts};
 pub use table::{DirectiveRow, SetupFn, TABLE, is_known};
 
 use crate::corefile::Surroundings;

@@ -32,6 +32,28 @@ impl Default for Timeouts {
     }
 }
 
+/// What a block's `timeouts` say; what they do not is another block's of the listener, or default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GivenTimeouts {
+    /// [`Timeouts::read`].
+    pub read: Option<Duration>,
+    /// [`Timeouts::write`].
+    pub write: Option<Duration>,
+    /// [`Timeouts::idle`].
+    pub idle: Option<Duration>,
+}
+
+impl GivenTimeouts {
+    /// These, and `others` where nothing is given.
+    pub fn over(self, others: Timeouts) -> Timeouts {
+        Timeouts {
+            read: self.read.unwrap_or(others.read),
+            write: self.write.unwrap_or(others.write),
+            idle: self.idle.unwrap_or(others.idle),
+        }
+    }
+}
+
 /// A server block while its directives are set up.
 #[derive(Default)]
 pub struct BlockDraft {
@@ -45,8 +67,8 @@ pub struct BlockDraft {
     pub stacktrace: bool,
     /// `metadata` stands in the block.
     pub metadata: bool,
-    /// `timeouts`, when given.
-    pub timeouts: Option<Timeouts>,
+    /// `timeouts`.
+    pub timeouts: GivenTimeouts,
     /// The words of all directives in the block.
     pub words: Vec<String>,
     /// The handlers so far, outermost first.

@@ -15,7 +15,7 @@ const GREATEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Reads the directive.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
-    let mut timeouts = setup.block.timeouts.unwrap_or_default();
+    let timeouts = &mut setup.block.timeouts;
     while dispenser.next() {
         if !dispenser.remaining_args().is_empty() {
             return Err(dispenser.arg_err().in_plugin("timeouts"));
@@ -27,9 +27,9 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             let [text] = arguments.as_slice() else { return Err(dispenser.arg_err()) };
             let timeout = duration(text).map_err(|text| dispenser.err(text))?;
             match option {
-                "read" => timeouts.read = timeout,
-                "write" => timeouts.write = timeout,
-                "idle" => timeouts.idle = timeout,
+                "read" => timeouts.read = Some(timeout),
+                "write" => timeouts.write = Some(timeout),
+                "idle" => timeouts.idle = Some(timeout),
                 _ => return Err(dispenser.err(format!("unknown option: '{option}'"))),
             }
             given += 1;
@@ -39,7 +39,6 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             return Err(error.in_plugin("timeouts"));
         }
     }
-    setup.block.timeouts = Some(timeouts);
     Ok(())
 }
 
@@ -60,21 +59,25 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Timeouts;
     use super::super::testing::Bench;
+    use super::super::{GivenTimeouts, Timeouts};
     use super::*;
     use crate::corefile::MemorySurroundings;
 
     #[test]
-    fn what_is_not_given_keeps_its_default() {
+    fn what_is_not_given_is_anothers_or_default() {
         let mut bench = Bench::new();
         bench.load("timeouts {\n read 1s\n idle 50\n}", &MemorySurroundings::new()).unwrap();
+        let seconds = |number| Some(Duration::from_secs(number));
+        let given = GivenTimeouts { read: seconds(1), write: None, idle: seconds(50) };
+        assert_eq!(bench.block.timeouts, given);
+        let above = GivenTimeouts { read: seconds(2), write: seconds(7), idle: None };
         let expected = Timeouts {
             read: Duration::from_secs(1),
+            write: Duration::from_secs(7),
             idle: Duration::from_secs(50),
-            ..Timeouts::default()
         };
-        assert_eq!(bench.block.timeouts, Some(expected));
+        assert_eq!(given.over(above.over(Timeouts::default())), expected);
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub struct Response {
     pub rcode: Rcode,
     /// The error that a handler returned beside it, in CoreDNS's words; for the `errors` plugin.
     pub error: Option<Box<str>>,
-    /// The directive that wrote the message; "" when nothing was written.
+    /// The directive that the message is ascribed to: who wrote it, or the outermost that wrapped
+    /// the writer ([`Response::pass_through`]); "" when nothing was written.
     pub writer: &'static str,
     /// [`Message::uncompressed_size`] when known, else 0: see [`Response::uncompressed_size`].
     pub known_size: usize,
@@ -102,6 +103,14 @@ impl Response {
         self.clear();
         self.rcode = rcode;
         self.error = error;
+    }
+
+    /// A message passes through the hands of the directive `wrapper`, which counts as its writer
+    /// from now on, as CoreDNS's metrics have it.
+    pub fn pass_through(&mut self, wrapper: &'static str) {
+        if self.written == Written::Message {
+            self.writer = wrapper;
+        }
     }
 
     /// Takes a whole message as written by `writer`. The rcode is read from the header and the

@@ -265,8 +265,12 @@ fn a_name_in_no_zone_is_refused_and_counted_as_dropped() {
     let snapshot = scene.snapshot();
     assert_eq!(scene.rcode(&snapshot, &query("a.test.")), Some(Rcode::REFUSED));
     let text = scene.metrics.text();
-    let counted = r#"coredns_dns_responses_total{plugin="",rcode="REFUSED",server="dns://127.0.0.1:53",view="",zone="dropped"} 1"#;
-    assert!(text.contains(counted), "{text}");
+    for counted in [
+        r#"coredns_dns_responses_total{plugin="",rcode="REFUSED",server="dns://127.0.0.1:53",view="",zone="dropped"} 1"#,
+        r#"coredns_dns_response_size_bytes_sum{proto="udp",server="dns://127.0.0.1:53",view="",zone="dropped"} 24"#,
+    ] {
+        assert!(text.contains(counted), "{text}");
+    }
 }
 
 #[test]

@@ -196,7 +196,11 @@ impl Handler for Dns64 {
         response: &mut Response,
         context: &mut Context<'_>,
     ) -> Turn {
-        if !self.cares(query, context) || !self.is_lacking(response) {
+        if !self.cares(query, context) {
+            return Turn::Up;
+        }
+        response.pass_through("dns64");
+        if !self.is_lacking(response) {
             return Turn::Up;
         }
         let mut question = query.clone().into_owned();

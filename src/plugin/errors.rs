@@ -102,6 +102,8 @@ struct Pattern {
 struct Window {
     count: u64,
     since: Duration,
+    /// The last summary is written: what comes now is for nobody to sum up.
+    is_last: bool,
 }
 
 impl Pattern {
@@ -110,14 +112,18 @@ impl Pattern {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one; true for the first of its window.
-    fn count(&self, now: Now) -> bool {
+    /// Counts one; true for the first of its window. `None` behind the last summary: then each
+    /// error is a line of its own.
+    fn count(&self, now: Now) -> Option<bool> {
         let mut window = self.window();
+        if window.is_last {
+            return None;
+        }
         if window.count == 0 {
             window.since = now.monotonic;
         }
         window.count += 1;
-        window.count == 1
+        Some(window.count == 1)
     }
 
     /// Ends the window and says its count. A single error that was shown already says nothing.
@@ -148,8 +154,9 @@ impl Handler for Errors {
     ) -> Turn {
         let Some(error) = &response.error else { return Turn::Up };
         let mut level = Level::Error;
-        if let Some(pattern) = self.patterns.iter().find(|pattern| pattern.regex.is_match(error)) {
-            let is_first = pattern.count(context.now);
+        if let Some(pattern) = self.patterns.iter().find(|pattern| pattern.regex.is_match(error))
+            && let Some(is_first) = pattern.count(context.now)
+        {
             if !(is_first && pattern.shows_first) {
                 return Turn::Up;
             }
@@ -186,7 +193,11 @@ impl Handler for Errors {
 
     fn flush(&self, _now: Now, journal: &dyn Journal) {
         for pattern in &self.patterns {
-            let count = std::mem::take(&mut pattern.window().count);
+            let count = {
+                let mut window = pattern.window();
+                window.is_last = true;
+                std::mem::take(&mut window.count)
+            };
             pattern.report(count, journal);
         }
     }
@@ -271,7 +282,8 @@ mod tests {
             bench.ask(&chain, query("a.test.", RecordType::A), failing("a"));
         };
         one(&mut bench);
-        bench.flush(&chain);
+        bench.advance(Duration::from_secs(1));
+        bench.upkeep(&chain, &MemorySurroundings::default());
         assert_eq!(bench.journal.take(), ["[WARNING] plugin/errors: 2 a.test. A: a"]);
         one(&mut bench);
         one(&mut bench);
@@ -283,6 +295,14 @@ mod tests {
                 "[WARNING] plugin/errors: 2 errors like 'a' occurred in last 1s"
             ]
         );
+    }
+
+    #[test]
+    fn behind_the_flush_every_error_is_a_line_of_its_own() {
+        let (mut bench, chain) = bench("errors {\n consolidate 1h a info\n}");
+        bench.flush(&chain);
+        bench.ask(&chain, query("a.test.", RecordType::A), failing("a"));
+        assert_eq!(bench.journal.take(), ["[ERROR] plugin/errors: 2 a.test. A: a"]);
     }
 
     #[test]

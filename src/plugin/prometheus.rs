@@ -39,8 +39,8 @@ const TYPES: [RecordType; 18] = [
 ];
 
 /// The `plugin` labels that have a place; others are looked up.
-const PLUGINS: [&str; 8] =
-    ["", "cache", "loadbalance", "forward", "dns64", "template", "hosts", "whoami"];
+const PLUGINS: [&str; 9] =
+    ["", "cache", "loadbalance", "forward", "dns64", "template", "hosts", "whoami", "rewrite"];
 
 /// Rcodes below this have a place; others are looked up.
 const RCODES: usize = 24;
@@ -171,20 +171,14 @@ struct Counting {
     metrics: Registry,
     /// The block's zones, longest first, so that the first match is the longest; the root last.
     zones: Arc<[(Name, Box<str>)]>,
-    /// The handler below that stands between every writer and this one, if any.
-    wrapper: Option<&'static str>,
     tallies: PerServer<Box<[Tally]>>,
 }
 
-impl Counting {
-    /// CoreDNS 1.13.2 ascribes a response to the outermost handler below that wraps the writer;
-    /// without one, to the handler that wrote it. `dns64` wraps only what it asked for itself.
-    fn plugin(&self, response: &Response) -> &'static str {
-        match (response.written, self.wrapper) {
-            (Written::Nothing, _) => "",
-            (Written::Message, Some(wrapper)) if response.writer != "dns64" => wrapper,
-            (Written::Message, _) => response.writer,
-        }
+/// CoreDNS 1.13.2 ascribes a response to the outermost handler below that had it in its hands.
+fn plugin(response: &Response) -> &'static str {
+    match response.written {
+        Written::Nothing => "",
+        Written::Message => response.writer,
     }
 }
 
@@ -213,7 +207,7 @@ impl Handler for Counting {
                 response_size: response.uncompressed_size(),
                 took: context.now.monotonic.saturating_sub(context.received.monotonic),
                 rcode: response.rcode,
-                plugin: self.plugin(response),
+                plugin: plugin(response),
             });
         }
         Turn::Up
@@ -252,13 +246,8 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         // What matches no key of the block is labelled with the root.
         zones.push((Name::root(), ".".into()));
     }
-    let wrapper = ["loadbalance", "cache"].into_iter().find(|word| setup.block.has(word));
-    let counting = Counting {
-        metrics: setup.metrics.clone(),
-        zones: zones.into(),
-        wrapper,
-        tallies: PerServer::new(),
-    };
+    let counting =
+        Counting { metrics: setup.metrics.clone(), zones: zones.into(), tallies: PerServer::new() };
     setup.block.add(counting);
     Ok(())
 }
@@ -360,6 +349,29 @@ mod tests {
             response.start(query, Rcode::NOERROR, 0, "hosts");
         });
         assert!(counted(&bench, "coredns_dns_responses_total")[0].contains(r#"plugin="cache""#));
+    }
+
+    #[test]
+    fn a_response_is_ascribed_to_the_outermost_handler_that_had_it_in_its_hands() {
+        for (directives, plugin) in [
+            ("cache 30 test.", "cache"),
+            ("cache 30 other.test.", "forward"),
+            ("cache 30\nloadbalance", "loadbalance"),
+            ("rewrite name a.test b.test", "rewrite"),
+            ("rewrite name b.test a.test", "forward"),
+            ("rewrite continue edns0 nsid set", "forward"),
+            ("dns64 {\n allow_ipv4\n}", "forward"),
+        ] {
+            let mut bench = Bench::new();
+            let directives = format!("prometheus\n{directives}");
+            let chain = bench.load(&directives, &MemorySurroundings::new()).unwrap();
+            let query = Query::new(&name("a.test."), RecordType::A, Class::IN, true);
+            bench.ask(&chain, query, |query, response| {
+                response.start(query, Rcode::NOERROR, 0, "forward");
+            });
+            let line = &counted(&bench, "coredns_dns_responses_total")[0];
+            assert!(line.contains(&format!("plugin=\"{plugin}\"")), "{directives}: {line}");
+        }
     }
 
     #[test]

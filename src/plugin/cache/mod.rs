@@ -153,6 +153,7 @@ impl Handler for CacheHandler {
             return Turn::Up;
         }
         let is_refresh = context.clientless || stale.is_some();
+        response.pass_through("cache");
         if response.written == Written::Message {
             self.take(query, response, context, is_refresh);
         }

@@ -11,6 +11,7 @@ use arc_swap::Guard;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -129,14 +130,9 @@ impl Store {
         window: u32,
     ) -> Option<Arc<Entry>> {
         let usable = |entry: &Arc<Entry>| entry.is_usable(now, window) && entry.is_for(query);
-        let positive = self.success.get(key);
-        // The lookup that finds nothing is recorded in both, for admission; the common one, a
-        // positive hit, costs the second store no more than a look.
-        let negative = match positive {
-            Some(_) if !self.denial.holds(key) => None,
-            _ => self.denial.get(key),
-        };
-        let positive = positive.filter(usable);
+        let positive = self.success.get(key).filter(usable);
+        // The common case, a positive hit, costs the second store no more than a look.
+        let negative = if self.denial.holds(key) { self.denial.get(key) } else { None };
         match negative.filter(usable) {
             None => positive,
             Some(negative) => match positive {
@@ -229,6 +225,9 @@ impl Half {
         let (count, front) = (Arc::clone(&evicted), Arc::clone(front));
         let entries = Cache::builder()
             .max_capacity(capacity)
+            // A frequency policy keeps newcomers out of a full store: a name asked for twice in a
+            // row would go upstream twice.
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(|_, entry: &Arc<Entry>| {
                 u32::try_from(entry.octets().div_ceil(OCTETS_PER_ENTRY)).unwrap_or(u32::MAX)
             })

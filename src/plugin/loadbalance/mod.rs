@@ -171,6 +171,7 @@ impl Handler for LoadBalance {
         context: &mut Context<'_>,
     ) -> Turn {
         let qtype = query.qtype();
+        response.pass_through("loadbalance");
         if response.written == Written::Message
             && response.rcode == Rcode::NOERROR
             && ![RecordType::AXFR, RecordType::IXFR].contains(&qtype)

@@ -30,6 +30,8 @@ struct Memory {
     question: Vec<u8>,
     /// In the order of the rules.
     reversals: Vec<Reversal>,
+    /// A rule without `continue` matched.
+    stopped: bool,
     /// The `cname` rules that matched, by place.
     aliases: Vec<usize>,
     /// The `cname` rule whose new target is being asked for.
@@ -103,6 +105,7 @@ impl Handler for Rewrite {
             let memory = memory.get_or_insert_with(|| Memory {
                 question: question.clone(),
                 reversals: Vec::new(),
+                stopped: false,
                 aliases: Vec::new(),
                 asking: None,
             });
@@ -111,6 +114,7 @@ impl Handler for Rewrite {
                 memory.aliases.push(place);
             }
             if rule.stops {
+                memory.stopped = true;
                 break;
             }
         }
@@ -128,6 +132,9 @@ impl Handler for Rewrite {
     ) -> Turn {
         let Some(mut memory) = take(context) else { return Turn::Up };
         restore(query, &memory.question);
+        if memory.stopped || !memory.reversals.is_empty() {
+            response.pass_through("rewrite");
+        }
         if let Some((place, target)) = self.find_alias(&memory, response) {
             let mut question = query.clone().into_owned();
             question.set_question(target.as_bytes(), query.qtype(), query.qclass());

@@ -55,6 +55,27 @@ fn the_capacity_holds_and_evictions_are_counted() {
 }
 
 #[test]
+fn a_full_store_takes_what_comes_and_keeps_what_is_asked_for() {
+    let mut cached = Cached::new("cache {\n success 1\n}");
+    let ask = |cached: &mut Cached, qname: &str| {
+        cached.miss(qname, Rcode::NOERROR, &[&format!("{qname} 300 IN A 192.0.2.1")]);
+    };
+    ask(&mut cached, "asked.test.");
+    for number in 0..1500 {
+        ask(&mut cached, &format!("n{number}.test."));
+        if number % 500 == 0 {
+            cached.hit("asked.test.");
+            cached.upkeep();
+        }
+    }
+    assert!(cached.is_kept("asked.test."));
+    for number in 1400..1500 {
+        assert!(cached.is_kept(&format!("n{number}.test.")), "{number}");
+    }
+    assert!(!cached.is_kept("n0.test."));
+}
+
+#[test]
 fn large_responses_are_bounded_by_octets() {
     let mut cached = Cached::new("cache {\n success 1\n}");
     let text = "x".repeat(250);

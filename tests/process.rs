@@ -1,6 +1,6 @@
 //! The program as an operator sees it: files, flags, signals, exit codes, HTTP, lines. Each test
 //! runs the binary on loopback ports of its own.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -417,4 +417,96 @@ fn a_forwarding_loop_ends_the_process_with_1() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("[FATAL] plugin/loop: Loop (127.0.0.1:"), "{text}");
     node.child = None;
+}
+
+/// Development mode in network and mount namespaces of its own: `prepare` is run by the shell
+/// first. Its lines until it serves or ends. `None`, said and why, where namespaces cannot be had.
+fn developing(resolv_conf: &str, prepare: &str) -> Option<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resolv.conf");
+    std::fs::write(&path, resolv_conf).unwrap();
+    let enter = "ip link set lo up && mount --bind \"$1\" /etc/resolv.conf && python3 -c ''";
+    let inside = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-mn", "sh", "-c", script, "sh"]);
+        command.arg(&path).arg(env!("CARGO_BIN_EXE_nodens")).stdin(Stdio::null());
+        command
+    };
+    if !inside(enter).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: namespaces");
+        println!("not run, missing: root, unshare, ip, mount or python3");
+        return None;
+    }
+    // Ended by itself, or by the time that it is given.
+    let script = format!("{enter} && {prepare} timeout -s TERM 4 \"$2\" 2>&1");
+    let Output { stdout, .. } = inside(&script).output().unwrap();
+    Some(String::from_utf8(stdout).unwrap())
+}
+
+#[test]
+fn development_mode_serves_what_this_machine_has_and_says_what_it_has_not() {
+    const SERVER: &str = "nameserver 192.0.2.1\n";
+    // Holds the addresses in a process of its own, which outlasts the program under test.
+    let taken = |addresses: &str| {
+        let hold = "import os, socket, sys, time\nheld = []\nfor address in sys.argv[1:]:\n \
+                    host, port = address.rsplit(\":\", 1)\n \
+                    s = socket.socket(socket.AF_INET6 if \":\" in host else socket.AF_INET)\n \
+                    s.bind((host, int(port)))\n s.listen(1)\n held.append(s)\n\
+                    if os.fork() == 0: time.sleep(9)";
+        format!("python3 -c '{hold}' {addresses} >/dev/null 2>&1 &&")
+    };
+    let no_ipv6 = "ip -6 addr flush dev lo;";
+    let unusable = "no usable nameserver in /etc/resolv.conf: only names of /etc/hosts";
+    let all = "serving DNS on 127.0.0.1:1053, [::1]:1053 (UDP and TCP), from ";
+    let in_use = "bind: address already in use";
+    let first_taken =
+        format!("not serving on 127.0.0.1:1053: Listen: listen tcp 127.0.0.1:1053: {in_use}");
+    let table = [
+        (SERVER, String::new(), vec![format!("{all}192.0.2.1 (/etc/resolv.conf)")]),
+        ("", String::new(), vec![format!("[WARNING] {unusable}"), format!("{all}/etc/hosts")]),
+        ("nameserver x\n", String::new(), vec![format!("[WARNING] {unusable}")]),
+        (
+            SERVER,
+            no_ipv6.to_owned(),
+            vec![
+                "[WARNING] not serving on [::1]:1053: Listen: listen tcp [::1]:1053: bind: cannot \
+                 assign requested address"
+                    .to_owned(),
+                "serving DNS on 127.0.0.1:1053 (UDP and TCP)".to_owned(),
+            ],
+        ),
+        (
+            SERVER,
+            taken("127.0.0.1:1053 127.0.0.1:8080"),
+            vec![
+                format!("[WARNING] {first_taken}"),
+                format!(
+                    "[WARNING] no /health on 127.0.0.1:8080: listen tcp 127.0.0.1:8080: {in_use}"
+                ),
+                "serving DNS on [::1]:1053 (UDP and TCP)".to_owned(),
+                "see http://127.0.0.1:9253/metrics\n".to_owned(),
+            ],
+        ),
+        (
+            SERVER,
+            taken("127.0.0.1:1053 ::1:1053"),
+            vec![format!("nothing to serve on: {first_taken}; not serving on [::1]:1053: ")],
+        ),
+    ];
+    let check = |resolv_conf: &str, prepare: &str, expected: &[String]| {
+        let Some(lines) = developing(resolv_conf, prepare) else { return };
+        for text in expected {
+            assert_eq!(lines.matches(text.as_str()).count(), 1, "{text}\nin\n{lines}");
+        }
+        let warnings = expected.iter().filter(|text| text.starts_with("[WARNING]")).count();
+        assert_eq!(lines.matches("[WARNING]").count(), warnings, "{lines}");
+        let serves = expected.iter().any(|text| !text.starts_with("nothing"));
+        assert_eq!(lines.contains("try: dig @"), serves, "{lines}");
+        assert_eq!(lines.contains("SIGTERM: Shutting down"), serves, "{lines}");
+    };
+    std::thread::scope(|scope| {
+        for (resolv_conf, prepare, expected) in &table {
+            scope.spawn(|| check(resolv_conf, prepare, expected));
+        }
+    });
 }

@@ -75,6 +75,7 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
             setup(&mut Setup {
                 dispenser: Dispenser::new(&directive.tokens),
                 block: &mut plan.draft,
+                directives: &plan.source.directives,
                 surroundings,
                 metrics,
                 carried: &mut carried,
@@ -98,8 +99,7 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
 fn plan(tree: &Tree, default_port: u16) -> Result<Vec<Plan<'_>>, CorefileError> {
     let mut plans = Vec::with_capacity(tree.blocks.len());
     for source in &tree.blocks {
-        let words = source.directives.iter().map(|directive| directive.word.clone()).collect();
-        let mut draft = BlockDraft { words, ..BlockDraft::default() };
+        let mut draft = BlockDraft::default();
         let mut places: Vec<&Token> = Vec::new();
         for token in &source.keys {
             let keys = parse_keys(&token.text, default_port).map_err(|text| {

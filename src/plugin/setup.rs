@@ -1,7 +1,7 @@
 //! What a directive's setup sees and changes.
 
 use super::{Chain, Handler, Journal, ServerIdentity, Service};
-use crate::corefile::{Dispenser, ServerKey, Surroundings};
+use crate::corefile::{Directive, Dispenser, ServerKey, Surroundings};
 use crate::dns::Name;
 use crate::metrics::Registry;
 use rand::rngs::StdRng;
@@ -69,8 +69,6 @@ pub struct BlockDraft {
     pub metadata: bool,
     /// `timeouts`.
     pub timeouts: GivenTimeouts,
-    /// The words of all directives in the block.
-    pub words: Vec<String>,
     /// The handlers so far, outermost first.
     pub chain: Chain,
 }
@@ -79,11 +77,6 @@ impl BlockDraft {
     /// The zones of the keys, in order.
     pub fn zones(&self) -> impl Iterator<Item = &Name> {
         self.keys.iter().map(|key| &key.zone)
-    }
-
-    /// Whether a directive stands in the block, set up already or not.
-    pub fn has(&self, word: &str) -> bool {
-        self.words.iter().any(|known| known == word)
     }
 
     /// Appends a handler at the inner end of the chain.
@@ -126,6 +119,8 @@ pub struct Setup<'a> {
     pub dispenser: Dispenser<'a>,
     /// The block under construction.
     pub block: &'a mut BlockDraft,
+    /// All directives of the block as written.
+    pub directives: &'a [Directive],
     /// Files, environment, interfaces.
     pub surroundings: &'a dyn Surroundings,
     /// The registry, for handles.

@@ -143,20 +143,20 @@ impl Bench {
         let text = format!("{} {{\n{directives}\n}}\n", self.keys.join(" "));
         let tree = parse(text.as_bytes(), "Corefile", &|_| true, surroundings)?;
         let keys = self.keys.iter().flat_map(|key| keys_of(key)).collect();
-        let words = tree.blocks.iter().flat_map(|block| &block.directives);
-        let words = words.map(|directive| directive.word.clone()).collect();
-        self.block = BlockDraft { keys, words, ..BlockDraft::default() };
+        let directives = tree.blocks.first().map_or(&[][..], |block| &block.directives);
+        self.block = BlockDraft { keys, ..BlockDraft::default() };
         self.services.clear();
         self.carried = self.carried.next();
         for row in TABLE {
             let Some(setup) = row.setup else { continue };
-            for directive in tree.blocks.iter().flat_map(|block| &block.directives) {
+            for directive in directives {
                 if directive.word != row.word {
                     continue;
                 }
                 setup(&mut Setup {
                     dispenser: Dispenser::new(&directive.tokens),
                     block: &mut self.block,
+                    directives,
                     surroundings,
                     metrics: &self.metrics,
                     carried: &mut self.carried,

@@ -12,7 +12,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use super::{Context, Flow, Handler, Journal, Now, PerServer, Setup, Turn};
+use super::{Context, Flow, Handler, Journal, Now, PerServer, Setup, TABLE, Turn};
 use crate::corefile::{CorefileError, Surroundings};
 use crate::dns::{
     Class, Message, Name, Query, Rcode, RecordType, Response, Writer, Written, flags,
@@ -55,7 +55,8 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
 }
 
 /// What must be the same for a store to outlive a reload: the directive, the block's keys, where
-/// it listens.
+/// it listens, and what answers below the cache. After a change of an upstream or a rewrite nobody
+/// wants to see what they used to say.
 fn carried_key(setup: &Setup<'_>) -> String {
     let mut key = String::from("cache");
     for server_key in &setup.block.keys {
@@ -70,8 +71,13 @@ fn carried_key(setup: &Setup<'_>) -> String {
     for host in &setup.block.hosts {
         let _ = write!(key, "\0@{host}");
     }
-    for token in setup.dispenser.tokens() {
-        let _ = write!(key, "\0{}", token.text);
+    let from_here = TABLE.iter().skip_while(|row| row.word != "cache");
+    for row in from_here.filter(|row| row.word != "loop") {
+        for directive in setup.directives.iter().filter(|one| one.word == row.word) {
+            for token in &directive.tokens {
+                let _ = write!(key, "\0{}", token.text);
+            }
+        }
     }
     key
 }

@@ -85,7 +85,7 @@ fn directive(dispenser: &mut Dispenser<'_>) -> Result<Directive, CorefileError> 
                 let text = match dispenser.remaining_args()[..] {
                     [] => return Err(dispenser.err("reload duration value is missing")),
                     [text] => text,
-                    _ => return Err(dispenser.err("unexpected argument(s)")),
+                    _ => return Err(dispenser.err("unexpected argument")),
                 };
                 let nanoseconds = parse_duration(text)
                     .map_err(|_| dispenser.err(format!("invalid reload duration '{text}'")))?;

@@ -154,7 +154,7 @@ fn weights_choose_the_first_address_and_follow_the_file() {
     assert_eq!(
         bench.journal.take(),
         [
-            "[ERROR] plugin/loadbalance: Could not parse weight line:\"nonsense here too\" in weight file w"
+            "[ERROR] plugin/loadbalance: could not parse weight line:\"nonsense here too\" in weight file w"
         ]
     );
     assert!(shares(&mut bench)["192.0.2.1"] > 950);

@@ -135,7 +135,7 @@ fn parse(text: &str, file: &str) -> Result<Domains, WeightsError> {
                 let parsed = name.parse::<Name>();
                 let (Err(_), Ok(name)) = (name.parse::<IpAddr>(), parsed) else {
                     return wrong(format!(
-                        "Wrong domain name:{} in weight file {file}. (Maybe a missing weight value?)",
+                        "wrong domain name:{} in weight file {file}. (Maybe a missing weight value?)",
                         quote(name)
                     ));
                 };
@@ -145,20 +145,20 @@ fn parse(text: &str, file: &str) -> Result<Domains, WeightsError> {
             [address, weight] => {
                 let Ok(ip) = address.parse::<IpAddr>() else {
                     let address = quote(address);
-                    return wrong(format!("Wrong IP address:{address} in weight file {file}"));
+                    return wrong(format!("wrong IP address:{address} in weight file {file}"));
                 };
                 let Some(weight) = parse_weight(weight) else {
                     let weight = quote(weight);
-                    return wrong(format!("Wrong weight value:{weight} in weight file {file}"));
+                    return wrong(format!("wrong weight value:{weight} in weight file {file}"));
                 };
                 let Some(name) = &current else {
-                    return wrong(format!("Missing domain name in weight file {file}"));
+                    return wrong(format!("missing domain name in weight file {file}"));
                 };
                 domains.entry(name.clone()).or_default().push((ip, weight));
             }
             _ => {
                 let line = quote(line);
-                return wrong(format!("Could not parse weight line:{line} in weight file {file}"));
+                return wrong(format!("could not parse weight line:{line} in weight file {file}"));
             }
         }
     }
@@ -181,7 +181,7 @@ mod tests {
             parse("# c\nW.test\n 192.0.2.3 8\n\n::1\t255\nb.test.\n10.0.0.1 1\nw.test 1", "f");
         assert_eq!(
             domains.unwrap_err().to_string(),
-            "Wrong IP address:\"w.test\" in weight file f"
+            "wrong IP address:\"w.test\" in weight file f"
         );
         let domains = parse("# c\nW.test\n 192.0.2.3 8\n\n::1\t255\nb.test.", "f").unwrap();
         assert_eq!(
@@ -196,12 +196,12 @@ mod tests {
         for (text, error) in [
             (
                 "1.2.3.4",
-                "Wrong domain name:\"1.2.3.4\" in weight file f. (Maybe a missing weight value?)",
+                "wrong domain name:\"1.2.3.4\" in weight file f. (Maybe a missing weight value?)",
             ),
-            ("a\n1.2.3.4 0", "Wrong weight value:\"0\" in weight file f"),
-            ("a\n1.2.3.4 256", "Wrong weight value:\"256\" in weight file f"),
-            ("1.2.3.4 1", "Missing domain name in weight file f"),
-            ("a b c", "Could not parse weight line:\"a b c\" in weight file f"),
+            ("a\n1.2.3.4 0", "wrong weight value:\"0\" in weight file f"),
+            ("a\n1.2.3.4 256", "wrong weight value:\"256\" in weight file f"),
+            ("1.2.3.4 1", "missing domain name in weight file f"),
+            ("a b c", "could not parse weight line:\"a b c\" in weight file f"),
         ] {
             assert_eq!(parse(text, "f").unwrap_err().to_string(), error);
         }

@@ -125,3 +125,18 @@ fn the_store_survives_a_reload_that_leaves_the_directive_alone() {
     cached.chain = cached.bench.load("cache 31", &none).unwrap();
     assert!(!cached.is_kept("a.test."));
 }
+
+#[test]
+fn the_store_is_left_behind_when_what_answers_below_it_changed() {
+    let none = MemorySurroundings::default();
+    for (before, after, is_kept) in [
+        ("forward . 192.0.2.1", "forward . 192.0.2.2", false),
+        ("forward . 192.0.2.1", "rewrite name a.test b.test\nforward . 192.0.2.1", false),
+        ("forward . 192.0.2.1", "log\nloop\nforward . 192.0.2.1", true),
+    ] {
+        let mut cached = Cached::new(&format!("cache 30\n{before}"));
+        cached.miss("a.test.", Rcode::NOERROR, &["a.test. 300 IN A 192.0.2.1"]);
+        cached.chain = cached.bench.load(&format!("cache 30\n{after}"), &none).unwrap();
+        assert_eq!(cached.is_kept("a.test."), is_kept, "{after}");
+    }
+}

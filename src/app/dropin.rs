@@ -48,6 +48,12 @@ pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
         log.line(Level::Error, format_args!("Failed to start metrics handler: {why}"));
     }
     node.look();
+    if node.sources.paths().kube_dns.is_none() {
+        log.line(
+            Level::Info,
+            format_args!("Skipping kube-dns configmap sync as no directory was specified"),
+        );
+    }
     say_what_is_not_set_up(&options, &common);
     log.start();
     let code = run(&options, common, signals, node).await;

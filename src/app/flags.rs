@@ -490,6 +490,10 @@ mod tests {
                 "-localip=127.0.0.1,::1",
                 "unexpected IP Family for localIP - \"::1\", want IPv6=false",
             ),
+            (
+                "-localip=::1,::ffff:127.0.0.1",
+                "unexpected IP Family for localIP - \"127.0.0.1\", want IPv6=true",
+            ),
             ("-localip=::1 -dns.port=abc", "invalid port specified - \"abc\""),
             ("-localip=::1 -health-port=x", "invalid healthcheck port specified - \"x\""),
             ("-version", "invalid localip specified - \"\""),

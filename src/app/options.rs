@@ -178,7 +178,7 @@ fn local_addresses(text: &str) -> Result<LocalAddresses, String> {
     if let Some(odd) = addresses.iter().find(|address| is_v6(address) != wanted) {
         return Err(format!(
             "unexpected IP Family for localIP - {}, want IPv6={wanted}",
-            quote(&odd.to_string())
+            quote(&odd.to_canonical().to_string())
         ));
     }
     Ok(LocalAddresses { text: text.to_owned(), addresses })

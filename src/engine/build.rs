@@ -13,7 +13,7 @@ use crate::dns::Name;
 use crate::metrics::{Registry, names};
 use crate::plugin::prometheus::{DROPPED, Tally};
 use crate::plugin::{
-    BlockDraft, Carried, Journal, ServerIdentity, Service, Setup, TABLE, Timeouts,
+    BlockDraft, Carried, Journal, Level, ServerIdentity, Service, Setup, TABLE, Timeouts,
 };
 use rand::rngs::StdRng;
 use std::collections::{HashMap, HashSet};
@@ -91,6 +91,14 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
         servers.add(block, plan)?;
     }
     check_overlaps(&plans)?;
+    for server in &servers.servers {
+        use KeyTransport::{Grpc, Https, Https3};
+        if matches!(server.transport, Grpc | Https | Https3) {
+            let label = &server.identity.label;
+            let text = format_args!("{label} speaks DNS over TCP, without HTTP and TLS");
+            journal.line(Level::Warning, text);
+        }
+    }
     let blocks = plans.into_iter().map(|plan| Arc::new(finished(plan.draft))).collect();
     Ok(Snapshot { blocks, servers: servers.servers, services, carried })
 }

@@ -540,8 +540,8 @@ fn a_panic_costs_one_query_and_is_told() {
     assert_eq!(scene.rcode(&snapshot, &query("good.test.")), Some(Rcode::NOERROR));
 }
 
-/// Builds a Corefile on the real table of directives; its label and zones, or the error.
-fn built(corefile: &str) -> Result<Vec<String>, String> {
+/// Builds a Corefile on the real table of directives.
+fn build_from(corefile: &str, journal: &FakeJournal) -> Result<Snapshot, String> {
     let surroundings = MemorySurroundings::new();
     let tree = crate::corefile::parse(
         corefile.as_bytes(),
@@ -553,12 +553,17 @@ fn built(corefile: &str) -> Result<Vec<String>, String> {
     let world = World {
         surroundings: &surroundings,
         metrics: &Registry::new(1),
-        journal: &FakeJournal::default(),
+        journal,
         random: &mut StdRng::seed_from_u64(1),
         default_port: 53,
         carried: Carried::default(),
     };
-    let snapshot = build(&tree, world).map_err(|error| error.to_string())?;
+    build(&tree, world).map_err(|error| error.to_string())
+}
+
+/// The labels and zones of a Corefile's listeners, or the error.
+fn built(corefile: &str) -> Result<Vec<String>, String> {
+    let snapshot = build_from(corefile, &FakeJournal::default())?;
     let shown = snapshot.servers.iter().map(|server| {
         let mut zones: Vec<(usize, usize)> =
             server.zones.iter().map(|(wire, block)| (wire.len(), block)).collect();
@@ -582,6 +587,25 @@ fn blocks_that_share_an_address_are_one_listener() {
             "dns://:5353 [(1, 2)]",
             "tls://:853 [(8, 3)]",
         ]
+    );
+}
+
+#[test]
+fn blocks_of_one_listener_complete_each_other_s_timeouts() {
+    let corefile = "a.test {\n timeouts {\n read 1s\n idle 7s\n }\n}\n\
+                    b.test {\n timeouts {\n idle 2s\n }\n}\nc.test {\n}\n";
+    let snapshot = build_from(corefile, &FakeJournal::default()).unwrap();
+    let Timeouts { read, write, idle } = snapshot.servers[0].timeouts;
+    assert_eq!([read, write, idle].map(|time| time.as_secs()), [1, 5, 2]);
+}
+
+#[test]
+fn a_listener_that_does_not_speak_what_its_scheme_says_is_warned_about() {
+    let journal = FakeJournal::default();
+    build_from("https://. {\n whoami\n}\ntls://. {\n whoami\n}\n", &journal).unwrap();
+    assert_eq!(
+        journal.take(),
+        ["[WARNING] https://:443 speaks DNS over TCP, without HTTP and TLS"]
     );
 }
 

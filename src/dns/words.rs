@@ -86,12 +86,13 @@ words! {
 }
 
 words! {
-    /// A response code, extended by EDNS to 12 bits (RFC 6895 §2.3).
+    /// A response code, extended by EDNS to 12 bits (RFC 6895 §2.3). 16 has two names, BADVERS and
+    /// BADSIG; metrics, logs and Corefiles say BADSIG, as CoreDNS does.
     Rcode(u16), "RCODE", {
         NOERROR = 0, "NOERROR"; FORMERR = 1, "FORMERR"; SERVFAIL = 2, "SERVFAIL"; NXDOMAIN = 3, "NXDOMAIN";
         NOTIMP = 4, "NOTIMP"; REFUSED = 5, "REFUSED"; YXDOMAIN = 6, "YXDOMAIN"; YXRRSET = 7, "YXRRSET";
         NXRRSET = 8, "NXRRSET"; NOTAUTH = 9, "NOTAUTH"; NOTZONE = 10, "NOTZONE"; DSOTYPENI = 11, "DSOTYPENI";
-        BADVERS = 16, "BADVERS"; BADKEY = 17, "BADKEY"; BADTIME = 18, "BADTIME"; BADMODE = 19, "BADMODE";
+        BADVERS = 16, "BADSIG"; BADKEY = 17, "BADKEY"; BADTIME = 18, "BADTIME"; BADMODE = 19, "BADMODE";
         BADNAME = 20, "BADNAME"; BADALG = 21, "BADALG"; BADTRUNC = 22, "BADTRUNC"; BADCOOKIE = 23, "BADCOOKIE";
     }
 }
@@ -100,6 +101,17 @@ words! {
     /// An opcode, 4 bits (RFC 6895 §2.2).
     Opcode(u8), "OPCODE", {
         QUERY = 0, "QUERY"; IQUERY = 1, "IQUERY"; STATUS = 2, "STATUS"; NOTIFY = 4, "NOTIFY"; UPDATE = 5, "UPDATE";
+    }
+}
+
+impl Rcode {
+    /// The rcode of an upper-case word of a Corefile. `NOTIMPL` is CoreDNS's other word for NOTIMP;
+    /// the number form is none of its words.
+    pub fn named(word: &str) -> Option<Rcode> {
+        match word {
+            "NOTIMPL" => Some(Rcode::NOTIMP),
+            _ => word.parse().ok().filter(|rcode: &Rcode| rcode.word() == Some(word)),
+        }
     }
 }
 
@@ -136,6 +148,26 @@ impl Transport {
         match self {
             Transport::Udp => "udp",
             Transport::Tcp | Transport::Tls => "tcp",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn corefiles_name_rcodes_as_coredns_does() {
+        for (word, rcode) in [
+            ("SERVFAIL", Some(Rcode::SERVFAIL)),
+            ("NOTIMP", Some(Rcode::NOTIMP)),
+            ("NOTIMPL", Some(Rcode::NOTIMP)),
+            ("BADSIG", Some(Rcode(16))),
+            ("BADVERS", None),
+            ("RCODE5", None),
+            ("servfail", None),
+        ] {
+            assert_eq!(Rcode::named(word), rcode, "{word}");
         }
     }
 }

@@ -229,9 +229,13 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         }
         _ => return Err(dispenser.arg_err()),
     }
-    if dispenser.next_block() {
-        let option = dispenser.val();
-        return Err(dispenser.err(format!("unknown option: {option}")));
+    while dispenser.next_block() {
+        match dispenser.val() {
+            // Of Go's runtime, in later releases: there is none here.
+            "runtime_metrics" if dispenser.remaining_args().is_empty() => {}
+            "runtime_metrics" => return Err(dispenser.arg_err()),
+            option => return Err(dispenser.err(format!("unknown option: {option}"))),
+        }
     }
     if dispenser.next() {
         return Err(dispenser.once_err());
@@ -349,6 +353,12 @@ mod tests {
             response.start(query, Rcode::NOERROR, 0, "hosts");
         });
         assert!(counted(&bench, "coredns_dns_responses_total")[0].contains(r#"plugin="cache""#));
+    }
+
+    #[test]
+    fn the_option_for_gos_runtime_is_taken() {
+        let directive = "prometheus :1 {\n runtime_metrics\n}";
+        assert!(Bench::new().load(directive, &MemorySurroundings::new()).is_ok());
     }
 
     #[test]

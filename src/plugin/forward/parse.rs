@@ -290,11 +290,7 @@ fn rcodes(dispenser: &mut Dispenser<'_>) -> Result<Vec<Rcode>, CorefileError> {
     some_arguments(dispenser)?
         .into_iter()
         .map(|word| {
-            word.to_uppercase()
-                .parse::<Rcode>()
-                .ok()
-                // The number form (`RCODE9`) is ours, not CoreDNS's.
-                .filter(|rcode| rcode.word().is_some_and(|name| name.eq_ignore_ascii_case(word)))
+            Rcode::named(&word.to_uppercase())
                 .ok_or_else(|| dispenser.plain_err(format!("{word} is not a valid rcode")))
         })
         .collect()

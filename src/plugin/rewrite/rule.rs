@@ -210,7 +210,7 @@ fn parse_rcode_rule(arguments: &[&str]) -> Result<Action, String> {
 fn parse_rcode(text: &str) -> Option<Rcode> {
     match text.parse::<u16>() {
         Ok(number) if number <= MOST_RCODE && !text.starts_with('+') => Some(Rcode(number)),
-        _ => text.to_uppercase().parse().ok(),
+        _ => Rcode::named(&text.to_uppercase()),
     }
 }
 

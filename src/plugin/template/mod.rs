@@ -132,10 +132,7 @@ impl Template {
             "additional" => compile(dispenser, "additional", &mut self.additional)?,
             "rcode" => {
                 let word = argument(dispenser)?;
-                self.rcode = word
-                    .parse::<Rcode>()
-                    .ok()
-                    .filter(|known| known.word() == Some(word))
+                self.rcode = Rcode::named(word)
                     .ok_or_else(|| dispenser.err(format!("unknown rcode {word}")))?;
             }
             "ederror" => {

@@ -2,6 +2,8 @@
 //! runs the binary on loopback ports of its own.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "process/inputs.rs"]
+mod inputs;
 #[path = "process/node.rs"]
 mod node;
 

@@ -366,6 +366,14 @@ pub static UPSTREAM_OVERLOAD: Desc = desc(
     "Counter of queries not sent because too many were in flight to the upstream.",
 );
 
+/// Changes of a file that names upstreams after which it could not be used.
+pub static FORWARD_FILE_FAILURES: Desc = desc(
+    "nodens_forward_file_failures_total",
+    &["file"],
+    Kind::Counter,
+    "Counter of changes of a file of upstreams that made it unusable.",
+);
+
 /// Messages from an upstream that answer no query in flight.
 pub static UPSTREAM_IGNORED: Desc = desc(
     "nodens_upstream_ignored_responses_total",

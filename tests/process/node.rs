@@ -2,7 +2,7 @@
 //! it.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -66,15 +66,31 @@ impl Node {
     }
 
     pub(crate) fn answers(&self) -> bool {
+        self.exchange("a.test").is_some()
+    }
+
+    /// The address at the end of the response to a question for an A record.
+    pub(crate) fn ask(&self, name: &str) -> Option<Ipv4Addr> {
+        let response = self.exchange(name)?;
+        let address: [u8; 4] = *response.last_chunk()?;
+        (response[7] > 0).then(|| address.into())
+    }
+
+    fn exchange(&self, name: &str) -> Option<Vec<u8>> {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         client.connect(("127.0.0.1", self.dns)).unwrap();
-        let query =
-            b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x04test\x00\x00\x01\x00\x01";
-        let mut response = [0; 512];
-        client.send(query).is_ok()
-            && client.recv(&mut response).is_ok_and(|length| length > 12)
-            && response[..2] == query[..2]
+        let mut query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec();
+        for label in name.split('.') {
+            query.push(label.len() as u8);
+            query.extend(label.bytes());
+        }
+        query.extend(b"\x00\x00\x01\x00\x01");
+        let mut response = vec![0; 512];
+        client.send(&query).ok()?;
+        let length = client.recv(&mut response).ok()?;
+        response.truncate(length);
+        (length > 12 && response[..2] == query[..2]).then_some(response)
     }
 
     /// Status and body.

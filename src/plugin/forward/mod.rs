@@ -6,6 +6,7 @@
 mod options;
 mod parse;
 mod policy;
+mod sources;
 mod target;
 mod tls;
 mod tries;
@@ -17,14 +18,16 @@ pub use tls::{TlsFiles, TlsSettings};
 pub use tries::{BUDGET, Move, Tries};
 pub use verdict::{Meaning, Verdict, judge};
 
-use super::{Context, Flow, Handler, Setup, Turn};
-use crate::corefile::CorefileError;
+use super::{BlockDraft, Context, Flow, Handler, Journal, Level, Now, Setup, Turn};
+use crate::corefile::{CorefileError, Surroundings};
 use crate::dns::{Name, Query, Rcode, Response, Section, Transport, Written};
-use crate::metrics::{Counter, names};
+use crate::metrics::{Counter, Registry, names};
+use arc_swap::ArcSwap;
+use sources::{LOOK_EVERY, Sight, Watch};
 use std::any::Any;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The upstreams and options of one `forward` directive. `net::upstream` runs it.
@@ -74,7 +77,12 @@ pub struct ExchangeFailure {
 /// One `forward` directive's handler.
 struct Forward {
     from: Name,
-    upstreams: Arc<Upstreams>,
+    options: Options,
+    /// Replaced whole when a file that names upstreams changes.
+    upstreams: ArcSwap<Upstreams>,
+    /// The files that name upstreams, if there are any; only upkeep looks at it.
+    watch: Option<Mutex<Watch>>,
+    metrics: Registry,
     /// Another `forward` follows in the block: `next` has somewhere to go.
     has_next: bool,
     /// Queries so far, for round robin.
@@ -100,13 +108,12 @@ impl Forward {
     /// Whether a name is this directive's: below FROM and not excepted; FROM itself always is.
     fn takes(&self, name: &Name) -> bool {
         name.is_in(&self.from)
-            && (*name == self.from
-                || !self.upstreams.options.except.iter().any(|zone| name.is_in(zone)))
+            && (*name == self.from || !self.options.except.iter().any(|zone| name.is_in(zone)))
     }
 
     /// A place among the `max_concurrent`; `None` when all are taken.
     fn enter(&self) -> Option<Place> {
-        let most = self.upstreams.options.max_concurrent;
+        let most = self.options.max_concurrent;
         if most == 0 {
             return Some(Place(None));
         }
@@ -117,7 +124,7 @@ impl Forward {
 
     /// The transport towards upstreams that are not `tls://`.
     fn transport(&self, context: &Context<'_>) -> Transport {
-        let options = &self.upstreams.options;
+        let options = &self.options;
         if options.force_tcp {
             Transport::Tcp
         } else if options.prefer_udp {
@@ -129,9 +136,41 @@ impl Forward {
         }
     }
 
+    /// Acts on what a look at the files found.
+    fn take(&self, sight: Sight, journal: &dyn Journal) {
+        match sight {
+            Sight::Upstreams(all) => {
+                journal.line(
+                    Level::Info,
+                    format_args!("plugin/forward: upstreams changed: asking {} now", shown(&all)),
+                );
+                self.upstreams.store(Arc::new(Upstreams {
+                    all,
+                    options: self.options.clone(),
+                    attached: OnceLock::new(),
+                }));
+            }
+            Sight::Unusable(path, why) => {
+                let file = path.to_string_lossy();
+                self.metrics.counter(&names::FORWARD_FILE_FAILURES, &[&file]).increment();
+                journal.line(
+                    Level::Warning,
+                    format_args!(
+                        "plugin/forward: {file} changed and cannot be used, asking {} as before: \
+                         {why}",
+                        shown(&self.upstreams.load().all)
+                    ),
+                );
+            }
+            Sight::Ignored(line) => {
+                journal.line(Level::Warning, format_args!("plugin/forward: {line}"));
+            }
+        }
+    }
+
     /// Whether `next` or `next_on_nodata` sends this response to the `forward` below.
     fn hands_on(&self, response: &Response) -> bool {
-        let options = &self.upstreams.options;
+        let options = &self.options;
         self.has_next
             && response.written == Written::Message
             && (options.next.contains(&response.rcode)
@@ -157,23 +196,24 @@ impl Handler for Forward {
         }
         let Some(place) = self.enter() else {
             self.rejects.increment();
-            let most = self.upstreams.options.max_concurrent;
+            let most = self.options.max_concurrent;
             let error = format!("concurrent queries exceeded maximum {most}");
             response.fail(Rcode::REFUSED, Some(error.into()));
             return Flow::Answer;
         };
         *context.note = Some(Box::new(place));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let policy = self.upstreams.options.policy;
+        let policy = self.options.policy;
         let from_udp = !context.clientless && context.client.transport == Transport::Udp;
         let udp_limit = match query.edns() {
             _ if !from_udp => u16::MAX,
             Some(edns) => edns.udp_size.max(512),
             None => 512,
         };
+        let upstreams = self.upstreams.load_full();
         Flow::Forward(Exchange {
-            upstreams: self.upstreams.clone(),
-            order: Order::new(policy, self.upstreams.all.len(), turn, context.random),
+            order: Order::new(policy, upstreams.all.len(), turn, context.random),
+            upstreams,
             transport: self.transport(context),
             udp_limit,
         })
@@ -198,6 +238,19 @@ impl Handler for Forward {
     fn takes_any_class(&self) -> bool {
         true
     }
+
+    fn upkeep_every(&self) -> Option<Duration> {
+        self.watch.as_ref().map(|_| LOOK_EVERY)
+    }
+
+    fn upkeep(&self, _now: Now, surroundings: &dyn Surroundings, journal: &dyn Journal) {
+        let Some(watch) = &self.watch else { return };
+        // Only upkeep locks it, and a look that panicked left each source whole.
+        let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+        for sight in watch.look(surroundings) {
+            self.take(sight, journal);
+        }
+    }
 }
 
 /// Reads the block's `forward` directives.
@@ -206,9 +259,13 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let rejects = setup.metrics.counter(&names::MAX_CONCURRENT_REJECTS, &[]);
     let last = stanzas.len().saturating_sub(1);
     for (at, stanza) in stanzas.into_iter().enumerate() {
+        let own = own_addresses(setup.block);
         setup.block.add(Forward {
             from: stanza.from,
-            upstreams: Arc::new(stanza.upstreams),
+            options: stanza.upstreams.options.clone(),
+            upstreams: ArcSwap::from_pointee(stanza.upstreams),
+            watch: Watch::new(stanza.sources, own).map(Mutex::new),
+            metrics: setup.metrics.clone(),
             has_next: at < last,
             turn: AtomicU32::new(0),
             in_flight: Arc::new(AtomicU64::new(0)),
@@ -216,6 +273,20 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         });
     }
     Ok(())
+}
+
+/// Where the block listens, as far as `bind` says.
+fn own_addresses(block: &BlockDraft) -> Vec<SocketAddr> {
+    let hosts = block.hosts.iter().filter_map(|host| {
+        let address = host.split('%').next().unwrap_or_default();
+        Some(address.parse::<IpAddr>().ok()?.to_canonical())
+    });
+    let ports: Vec<u16> = block.keys.iter().filter_map(|key| key.port.parse().ok()).collect();
+    hosts.flat_map(|ip| ports.iter().map(move |&port| SocketAddr::new(ip, port))).collect()
+}
+
+fn shown(upstreams: &[Upstream]) -> String {
+    upstreams.iter().map(|upstream| upstream.text.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 
 use super::options::{LONGEST_TRY, Options};
 use super::policy::{MOST_UPSTREAMS, Policy};
-use super::target::{Target, targets};
+use super::sources::{self, Source};
+use super::target::{Target, To, targets};
 use super::tls::{TlsFiles, TlsSettings};
 use super::{Upstream, Upstreams};
 use crate::corefile::{
@@ -27,6 +28,8 @@ pub(super) struct Stanza {
     pub(super) from: Name,
     /// TO and the options.
     pub(super) upstreams: Upstreams,
+    /// Where the upstreams come from.
+    pub(super) sources: Vec<Source>,
 }
 
 /// The shortest pause between two health probes; CoreDNS probes without pause at `0s`.
@@ -89,8 +92,8 @@ fn stanza(
     while dispenser.next_block() {
         draft.option(dispenser, surroundings)?;
     }
-    let upstreams = draft.finish(targets).map_err(|error| dispenser.plain_err(error))?;
-    Ok(Stanza { from, upstreams })
+    let (upstreams, sources) = draft.finish(targets).map_err(|error| dispenser.plain_err(error))?;
+    Ok(Stanza { from, upstreams, sources })
 }
 
 /// A directive's block while it is read.
@@ -222,7 +225,7 @@ impl Draft {
     }
 
     /// Joins the targets with what the block says about TLS.
-    fn finish(self, targets: Vec<Target>) -> Result<Upstreams, String> {
+    fn finish(self, targets: Vec<To>) -> Result<(Upstreams, Vec<Source>), String> {
         let keeping = &self.options.keeping;
         if let Some(age) = keeping.max_age.filter(|age| *age < keeping.expire) {
             return Err(format!(
@@ -232,8 +235,7 @@ impl Draft {
             ));
         }
         let files = Arc::new(self.files);
-        let mut all = Vec::with_capacity(targets.len());
-        for Target { mut upstream, is_tls, server_name } in targets {
+        let upstream = |Target { mut upstream, is_tls, server_name }| {
             if is_tls {
                 if let (Some(forward), Some(own)) = (&self.server_name, &server_name) {
                     return Err(format!(
@@ -245,9 +247,20 @@ impl Draft {
                 let server_name = server_name.or_else(|| self.server_name.clone());
                 upstream.tls = Some(Arc::new(TlsSettings { server_name, files: files.clone() }));
             }
-            all.push(Upstream { ..upstream });
-        }
-        Ok(Upstreams { all, options: self.options, attached: OnceLock::new() })
+            Ok::<Upstream, String>(upstream)
+        };
+        let sources = targets.into_iter().map(|to| {
+            Ok(match to {
+                To::Address(target) => Source::Address(upstream(target)?),
+                To::File(path, targets) => {
+                    let upstreams = targets.into_iter().map(upstream).collect::<Result<_, _>>()?;
+                    Source::File(path, upstreams)
+                }
+            })
+        });
+        let sources = sources.collect::<Result<Vec<Source>, String>>()?;
+        let all = sources::distinct(&sources);
+        Ok((Upstreams { all, options: self.options, attached: OnceLock::new() }, sources))
     }
 }
 
@@ -297,7 +310,7 @@ fn rcodes(dispenser: &mut Dispenser<'_>) -> Result<Vec<Rcode>, CorefileError> {
 }
 
 /// Go's words for a file that cannot be read.
-fn file_error(error: &io::Error) -> String {
+pub(super) fn file_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),

@@ -6,7 +6,7 @@
 use super::options::Upstream;
 use crate::corefile::Surroundings;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A TO before its TLS settings are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,15 @@ pub(super) struct Target {
     pub(super) is_tls: bool,
     /// The server name of `tls://IP%NAME`.
     pub(super) server_name: Option<String>,
+}
+
+/// What one word of the line stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum To {
+    /// An address.
+    Address(Target),
+    /// A file, and the addresses that its `nameserver` lines name.
+    File(PathBuf, Vec<Target>),
 }
 
 /// The schemes that CoreDNS knows, with their ports. Anything else is no scheme.
@@ -36,7 +45,7 @@ pub(super) fn targets(
     words: &[&str],
     surroundings: &dyn Surroundings,
     ignored: &mut Vec<String>,
-) -> Result<Vec<Target>, String> {
+) -> Result<Vec<To>, String> {
     let mut targets = Vec::new();
     for word in words {
         let (scheme, port, host) = split_scheme(word);
@@ -50,7 +59,7 @@ pub(super) fn targets(
                 return Err(unsupported(scheme, &format!("{scheme}://{shown}")));
             }
             if let Some(target) = target(&host, &port, scheme == "tls") {
-                targets.push(target);
+                targets.push(To::Address(target));
                 continue;
             }
         } else if scheme == "unix" {
@@ -59,17 +68,25 @@ pub(super) fn targets(
         let Ok(content) = surroundings.read(Path::new(host)) else {
             return Err(format!("not an IP address or file: {host:?}"));
         };
-        for server in nameservers(&String::from_utf8_lossy(&content)) {
-            match target(server, "53", false) {
-                Some(target) => targets.push(target),
-                None => ignored.push(format!("{host}: nameserver {server} is not an IP address")),
-            }
-        }
+        targets.push(To::File(PathBuf::from(host), of_file(host, &content, ignored)));
     }
-    if targets.is_empty() {
+    let is_empty = |to: &To| matches!(to, To::File(_, targets) if targets.is_empty());
+    if targets.iter().all(is_empty) {
         return Err("no nameservers found".to_owned());
     }
     Ok(targets)
+}
+
+/// The addresses of a file's `nameserver` lines; those that name none go to `ignored`.
+pub(super) fn of_file(path: &str, content: &[u8], ignored: &mut Vec<String>) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for server in nameservers(&String::from_utf8_lossy(content)) {
+        match target(server, "53", false) {
+            Some(target) => targets.push(target),
+            None => ignored.push(format!("{path}: nameserver {server} is not an IP address")),
+        }
+    }
+    targets
 }
 
 fn unsupported(scheme: &str, shown: &str) -> String {
@@ -170,11 +187,19 @@ mod tests {
         MemorySurroundings::new().with_file("/etc/resolv.conf", content)
     }
 
+    fn flat(tos: Vec<To>) -> Vec<Target> {
+        let targets = tos.into_iter().flat_map(|to| match to {
+            To::Address(target) => vec![target],
+            To::File(_, targets) => targets,
+        });
+        targets.collect()
+    }
+
     const RESOLV: &str = "# nameserver 9.9.9.9\nsearch a.test\nnameserver 10.0.0.10\n  nameserver fe80::1%eth0\nnameserver nonsense\nnameserver\n";
 
     fn texts(words: &[&str]) -> Result<Vec<String>, String> {
         let targets = targets(words, &one_file(RESOLV), &mut Vec::new())?;
-        Ok(targets.into_iter().map(|target| target.upstream.text).collect())
+        Ok(flat(targets).into_iter().map(|target| target.upstream.text).collect())
     }
 
     #[test]
@@ -223,7 +248,7 @@ mod tests {
     fn a_resolv_conf_gives_its_nameservers_on_port_53() {
         let mut ignored = Vec::new();
         let targets = targets(&["/etc/resolv.conf", "192.0.2.1"], &one_file(RESOLV), &mut ignored);
-        let targets = targets.unwrap();
+        let targets = flat(targets.unwrap());
         let texts: Vec<_> = targets.iter().map(|target| target.upstream.text.as_str()).collect();
         assert_eq!(texts, ["10.0.0.10:53", "[fe80::1]:53", "192.0.2.1:53"]);
         assert_eq!(targets[1].upstream.interface.as_deref(), Some("eth0"));
@@ -238,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_percent_sign_names_the_tls_server_or_the_interface() {
-        let one = |word| targets(&[word], &one_file(""), &mut Vec::new()).unwrap().remove(0);
+        let one = |word| flat(targets(&[word], &one_file(""), &mut Vec::new()).unwrap()).remove(0);
         let quad9 = one("tls://9.9.9.9%dns.quad9.net");
         assert_eq!((quad9.is_tls, quad9.server_name.as_deref()), (true, Some("dns.quad9.net")));
         let local = one("tls://fe80::1%eth0");

@@ -201,3 +201,64 @@ fn every_option_is_read() {
     };
     assert_eq!(format!("{options:?}"), format!("{expected:?}"));
 }
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+#[test]
+fn a_changed_resolv_conf_takes_effect_and_an_unusable_one_does_not() {
+    let mut bench = Bench::new();
+    bench.keys = vec![".:53".to_owned()];
+    let files = MemorySurroundings::new().with_file(RESOLV_CONF, "nameserver 192.0.2.1\n");
+    let directives = "bind 169.254.20.10\n forward . /etc/resolv.conf {\n max_concurrent 5\n}";
+    let chain = bench.load(directives, &files).unwrap();
+    let ask = |bench: &mut Bench| {
+        let outcome = bench.ask(&chain, a("a.test."), always(Rcode::NOERROR, &[]));
+        let upstreams = &outcome.exchanges[0].upstreams;
+        assert_eq!(upstreams.options.max_concurrent, 5);
+        upstreams.clone()
+    };
+    assert_eq!(chain[0].upkeep_every(), Some(Duration::from_secs(2)));
+    let first = ask(&mut bench);
+    bench.upkeep(&chain, &files);
+    assert!(Arc::ptr_eq(&first, &ask(&mut bench)), "an unchanged file changes nothing");
+
+    files.write(RESOLV_CONF, "nameserver 192.0.2.2\nnameserver 192.0.2.1\n");
+    bench.upkeep(&chain, &files);
+    let texts: Vec<_> = ask(&mut bench).all.iter().map(|one| one.text.clone()).collect();
+    assert_eq!(texts, ["192.0.2.2:53", "192.0.2.1:53"]);
+    assert_eq!(
+        bench.journal.take(),
+        ["[INFO] plugin/forward: upstreams changed: asking 192.0.2.2:53 192.0.2.1:53 now"]
+    );
+
+    for (content, why) in [
+        ("", "no nameservers found"),
+        ("nameserver 169.254.20.10\n", "nameserver 169.254.20.10 is this server itself"),
+    ] {
+        files.write(RESOLV_CONF, content);
+        bench.upkeep(&chain, &files);
+        bench.upkeep(&chain, &files);
+        assert_eq!(ask(&mut bench).all.len(), 2);
+        assert_eq!(
+            bench.journal.take(),
+            [format!(
+                "[WARNING] plugin/forward: /etc/resolv.conf changed and cannot be used, asking \
+                 192.0.2.2:53 192.0.2.1:53 as before: {why}"
+            )]
+        );
+    }
+    let text = bench.metrics.text();
+    let counted = "nodens_forward_file_failures_total{file=\"/etc/resolv.conf\"} 2";
+    assert!(text.contains(counted), "{text}");
+}
+
+#[test]
+fn addresses_alone_are_not_watched_and_those_named_twice_count_once() {
+    let mut bench = Bench::new();
+    let sixteen = "192.0.2.1 ".repeat(16);
+    let chain = bench.load(&format!("forward . {sixteen} dns://192.0.2.1:53"), &node()).unwrap();
+    assert_eq!(chain[0].upkeep_every(), None);
+    let outcome = bench.ask(&chain, a("a.test."), always(Rcode::NOERROR, &[]));
+    assert_eq!(upstreams(&outcome), ["192.0.2.1:53"]);
+    assert_eq!(outcome.exchanges[0].upstreams.all.len(), 1);
+}

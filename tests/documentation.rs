@@ -15,6 +15,12 @@ use std::path::{Path, PathBuf};
 /// The fence that marks a Corefile. A fragment that is no whole file is fenced as `text`.
 const FENCE: &str = "```corefile\n";
 
+mod certificates {
+    pub(crate) const OWN: &str = include_str!("../src/net/upstream/testdata/up.pem");
+    pub(crate) const KEY: &str = include_str!("../src/net/upstream/testdata/up.key");
+    pub(crate) const AUTHORITY: &str = include_str!("../src/net/upstream/testdata/ca.pem");
+}
+
 struct Silent;
 
 impl Journal for Silent {
@@ -32,6 +38,9 @@ fn node() -> MemorySurroundings {
         .with_file("/etc/hosts", "127.0.0.1 localhost\n192.0.2.1 a.test\n")
         .with_file("/etc/coredns/hosts", "192.0.2.1 a.test\n")
         .with_file("/etc/coredns/weights", "www.example.org\n192.0.2.1 3\n192.0.2.2 1\n")
+        .with_file("/etc/coredns/tls.crt", certificates::OWN)
+        .with_file("/etc/coredns/tls.key", certificates::KEY)
+        .with_file("/etc/coredns/ca.crt", certificates::AUTHORITY)
         .with_variable("NODE_IP", "192.0.2.7")
         .with_interface("lo", &["127.0.0.1", "::1"])
         .with_interface("eth0", &["192.0.2.7"])

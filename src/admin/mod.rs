@@ -7,10 +7,8 @@ mod listen;
 mod poll;
 mod respond;
 mod site;
-mod tls;
 
 pub use listen::listen;
 pub use poll::{PollFailure, poll_health};
 pub use respond::Endpoints;
 pub use site::{MOST_CONNECTIONS, Site};
-pub use tls::{ClientCertificates, TlsSettings, acceptor};

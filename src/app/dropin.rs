@@ -10,14 +10,17 @@ use super::serving::{Parts, Serving};
 use super::signals::Signals;
 use super::surroundings::Machine;
 use super::{Common, fatal};
-use crate::admin::{ClientCertificates, Endpoints, Site, TlsSettings, acceptor};
+use crate::admin::{Endpoints, Site};
 use crate::corefile::{Surroundings, system_error_text};
 use crate::metrics::{Registry, names};
 use crate::node::{NodeValues, SourcePaths, Sources, cluster_dns, look, write_if_changed};
+use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
 use crate::plugin::{Journal, Level};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
 
 /// Serves by the command line; `arguments` start with the program's name. Gives the exit code.
 pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
@@ -183,17 +186,20 @@ fn open_metrics(options: &Options, metrics: &Registry) -> Result<Site, String> {
     let endpoints = Endpoints { metrics: Some(metrics.clone()), ..Endpoints::default() };
     match &options.endpoints.tls {
         None => Site::open(address, endpoints),
-        Some(tls) => Site::open_tls(address, endpoints, acceptor(&settings(tls)?)?),
+        Some(tls) => {
+            let config = Arc::new(server_config(&settings(tls)?)?);
+            Site::open_tls(address, endpoints, TlsAcceptor::from(config))
+        }
     }
 }
 
-fn settings(tls: &MetricsTls) -> Result<TlsSettings, String> {
+fn settings(tls: &MetricsTls) -> Result<ServerTls, String> {
     let read = |path: &Path| {
         Machine
             .read(path)
             .map_err(|error| format!("open {}: {}", path.display(), system_error_text(&error)))
     };
-    Ok(TlsSettings {
+    Ok(ServerTls {
         certificate: read(&tls.certificate)?,
         key: read(&tls.key)?,
         clients: match tls.client_auth {

@@ -162,6 +162,9 @@ impl<'m> Servers<'m> {
                 // A zone that is there already is an overlap, which is reported later.
                 server.zones.insert(&key.zone, block);
                 server.timeouts = draft.timeouts.over(server.timeouts);
+                if draft.tls.is_some() {
+                    server.tls.clone_from(&draft.tls);
+                }
                 server.any_class |= draft.chain.iter().any(|handler| handler.takes_any_class());
                 server.debug |= draft.debug;
                 server.stacktrace = draft.stacktrace;
@@ -193,6 +196,7 @@ impl<'m> Servers<'m> {
             port,
             zones: Zones::default(),
             timeouts: Timeouts::default(),
+            tls: None,
             any_class: false,
             debug: false,
             stacktrace: false,

@@ -34,6 +34,8 @@ pub struct Server {
     pub zones: Zones,
     /// TCP timeouts.
     pub timeouts: Timeouts,
+    /// How `tls://`, `https://` and `quic://` are encrypted: the last block's `tls`.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Classes other than IN reach the chain.
     pub any_class: bool,
     /// `debug` stands in one of the blocks.

@@ -144,6 +144,7 @@ impl Scene {
             port: 53,
             zones: std::mem::take(&mut self.zones),
             timeouts: Timeouts::default(),
+            tls: None,
             any_class: self.any_class,
             debug: false,
             stacktrace: false,

@@ -7,6 +7,7 @@ mod clock;
 mod counters;
 mod drive;
 mod sockets;
+mod stream;
 mod tcp;
 mod udp;
 pub mod upstream;

@@ -5,7 +5,9 @@
 //! §6.2.1.1). Nothing is read while too much is unsent or waits: a client that does not read
 //! holds up itself alone.
 
+use super::stream::Stream;
 use super::worker::{Listener, PARKED_MOST, Permit, Worker};
+use crate::corefile::KeyTransport;
 use crate::dns::{Response, Transport};
 use crate::engine::{Arrival, Parked, Silence, Step, arrive};
 use crate::plugin::{Client, Timeouts};
@@ -150,16 +152,23 @@ async fn connection(
     let Ok(local) = stream.local_addr() else { return };
     let canonical =
         |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    let client =
-        Client { address: canonical(peer), local: canonical(local), transport: Transport::Tcp };
+    let tls = listener.with_serving(|serving| {
+        let server = &serving.snapshot.servers[serving.server];
+        // Without `tls` it is plain TCP on another port, as in CoreDNS.
+        server.tls.clone().filter(|_| server.transport == KeyTransport::Tls)
+    });
+    let tls = tls.flatten();
+    let transport = if tls.is_some() { Transport::Tls } else { Transport::Tcp };
+    let client = Client { address: canonical(peer), local: canonical(local), transport };
+    let Ok(mut stream) = Stream::new(stream, tls) else { return };
     let mut reader = Reader { worker: &worker, listener: &listener, client, partial: Vec::new() };
     let timeouts =
         listener.with_serving(|serving| serving.snapshot.servers[serving.server].timeouts);
     let mut clock = Patience::new(timeouts.unwrap_or_default());
-    let mut alarm = pin!(sleep_until(clock.deadline(shared)));
+    let mut alarm = pin!(sleep_until(clock.deadline(shared, false)));
     let mut more_to_read = true;
     loop {
-        if !matches!(send(&stream, shared, &mut clock), Ok(())) {
+        if !matches!(send(&mut stream, shared, &mut clock), Ok(())) {
             return;
         }
         if !shared.is_full() && reader.has_frame() {
@@ -168,19 +177,19 @@ async fn connection(
             continue;
         }
         more_to_read &= !listener.is_closed();
-        let unsent = !shared.unsent.borrow().is_empty();
+        let unsent = !shared.unsent.borrow().is_empty() || stream.has_unsent();
         if !more_to_read && !unsent && shared.waiting.get() == 0 {
             return;
         }
         let wanted = Wanted { reading: more_to_read && !shared.is_full(), writing: unsent };
         match wait(&stream, shared, wanted, alarm.as_mut()).await {
-            Ok(Wake::Readable) => match reader.read(&stream, shared, &mut clock) {
+            Ok(Wake::Readable) => match reader.read(&mut stream, shared, &mut clock) {
                 Ok(more) => more_to_read = more,
                 Err(_) => return,
             },
             Ok(Wake::Look) => {}
             Ok(Wake::Alarm) => {
-                let deadline = clock.deadline(shared);
+                let deadline = clock.deadline(shared, unsent);
                 if deadline <= Instant::now() {
                     if unsent {
                         worker.counters.slow_readers.increment();
@@ -191,8 +200,9 @@ async fn connection(
             }
             Err(_) => return,
         }
-        if alarm.deadline() > clock.deadline(shared) {
-            alarm.as_mut().reset(clock.deadline(shared));
+        let deadline = clock.deadline(shared, stream.has_unsent());
+        if alarm.deadline() > deadline {
+            alarm.as_mut().reset(deadline);
         }
     }
 }
@@ -216,7 +226,7 @@ enum Wake {
 
 /// Waits for whatever comes first. By hand, since this runs once for every turn of a connection.
 async fn wait(
-    stream: &TcpStream,
+    stream: &Stream,
     connection: &Connection,
     wanted: Wanted,
     mut alarm: Pin<&mut Sleep>,
@@ -254,10 +264,10 @@ impl Patience {
         Patience { timeouts, spoken: false, active: Instant::now() }
     }
 
-    /// While replies are unsent, the time that the client has to take some; while queries wait,
-    /// none; else until the next query must be complete.
-    fn deadline(&self, connection: &Connection) -> Instant {
-        let lasts = if !connection.unsent.borrow().is_empty() {
+    /// While replies are unsent (by the stream: `sealed`), the time that the client has to take
+    /// some; while queries wait, none; else until the next query must be complete.
+    fn deadline(&self, connection: &Connection, sealed: bool) -> Instant {
+        let lasts = if sealed || !connection.unsent.borrow().is_empty() {
             self.timeouts.write
         } else if connection.waiting.get() > 0 {
             return Instant::now() + LOOK;
@@ -271,7 +281,8 @@ impl Patience {
 }
 
 /// Sends what the client takes now.
-fn send(stream: &TcpStream, connection: &Connection, clock: &mut Patience) -> io::Result<()> {
+fn send(stream: &mut Stream, connection: &Connection, clock: &mut Patience) -> io::Result<()> {
+    stream.flush()?;
     let mut unsent = connection.unsent.borrow_mut();
     let mut sent = 0;
     while sent < unsent.len() {
@@ -306,7 +317,7 @@ impl Reader<'_> {
     /// Reads once and serves the messages that are complete; false at the end of the stream.
     fn read(
         &mut self,
-        stream: &TcpStream,
+        stream: &mut Stream,
         connection: &Rc<Connection>,
         clock: &mut Patience,
     ) -> io::Result<bool> {

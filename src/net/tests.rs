@@ -14,6 +14,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod tls;
+
 /// A server on a port of its own.
 struct Running {
     equipment: Equipment,
@@ -21,7 +23,10 @@ struct Running {
 }
 
 fn snapshot(corefile: &str, metrics: &Registry) -> Arc<Snapshot> {
-    let surroundings = MemorySurroundings::new();
+    let surroundings = MemorySurroundings::new()
+        .with_file("/up.pem", include_str!("upstream/testdata/up.pem"))
+        .with_file("/up.key", include_str!("upstream/testdata/up.key"))
+        .with_file("/ca.pem", include_str!("upstream/testdata/ca.pem"));
     let tree = parse(corefile.as_bytes(), "Corefile", &is_known, &surroundings).unwrap();
     let world = World {
         surroundings: &surroundings,

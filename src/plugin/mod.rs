@@ -37,6 +37,7 @@ pub mod reload;
 pub mod rewrite;
 pub mod template;
 pub mod timeouts;
+pub mod tls;
 pub mod trace;
 pub mod whoami;
 

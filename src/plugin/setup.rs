@@ -69,6 +69,8 @@ pub struct BlockDraft {
     pub metadata: bool,
     /// `timeouts`.
     pub timeouts: GivenTimeouts,
+    /// `tls`.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The handlers so far, outermost first.
     pub chain: Chain,
 }

@@ -28,7 +28,7 @@ pub static TABLE: &[DirectiveRow] = &[
     row("metadata", super::metadata::setup),
     absent("geoip"),
     absent("cancel"),
-    absent("tls"),
+    row("tls", super::tls::setup),
     absent("quic"),
     row("timeouts", super::timeouts::setup),
     absent("multisocket"),

@@ -1,4 +1,6 @@
-//! TLS of an HTTP address: settings to a server configuration.
+//! From PEM to a server's TLS configuration, with Go's five ways to ask clients for certificates.
+//!
+//! Owns what is asked of clients. Reads no file: certificates and keys come as octets.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -9,7 +11,6 @@ use rustls::{
     SupportedProtocolVersion,
 };
 use std::sync::Arc;
-use tokio_rustls::TlsAcceptor;
 
 /// What is asked of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub enum ClientCertificates {
 
 /// The settings, files already read (PEM).
 #[derive(Debug)]
-pub struct TlsSettings {
+pub struct ServerTls {
     /// The server's certificate and its chain.
     pub certificate: Vec<u8>,
     /// The server's key.
@@ -41,14 +42,15 @@ pub struct TlsSettings {
     pub only_tls13: bool,
 }
 
-/// The acceptor for `settings`; the error says what is wrong with them.
-pub fn acceptor(settings: &TlsSettings) -> Result<TlsAcceptor, String> {
+/// The configuration for `settings`; the error says what is wrong with them, in Go's words where Go
+/// has some.
+pub fn server_config(settings: &ServerTls) -> Result<ServerConfig, String> {
     let chain = certificates(&settings.certificate)?;
     if chain.is_empty() {
         return Err("tls: failed to find any PEM data in certificate input".to_owned());
     }
     let key = PrivateKeyDer::from_pem_slice(&settings.key)
-        .map_err(|error| format!("tls: private key: {error}"))?;
+        .map_err(|_| "tls: failed to find any PEM data in key input".to_owned())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let both: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
     let versions = if settings.only_tls13 { &both[..1] } else { both };
@@ -57,9 +59,8 @@ pub fn acceptor(settings: &TlsSettings) -> Result<TlsAcceptor, String> {
         .map_err(|error| error.to_string())?;
     let verified = || -> Result<_, String> {
         let mut roots = RootCertStore::empty();
-        for authority in certificates(&settings.authorities)? {
-            roots.add(authority).map_err(|error| format!("client CA: {error}"))?;
-        }
+        // One that cannot be read is left out, as Go does; that none is left is an error.
+        roots.add_parsable_certificates(certificates(&settings.authorities)?);
         Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()))
     };
     let built = |result: Result<Arc<dyn ClientCertVerifier>, _>| {
@@ -80,8 +81,10 @@ pub fn acceptor(settings: &TlsSettings) -> Result<TlsAcceptor, String> {
             builder.with_client_cert_verifier(built(verified()?.build())?)
         }
     };
-    let config = builder.with_single_cert(chain, key).map_err(|error| format!("tls: {error}"))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    builder.with_single_cert(chain, key).map_err(|error| match error {
+        Error::InconsistentKeys(_) => "tls: private key does not match public key".to_owned(),
+        error => format!("tls: {error}"),
+    })
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -145,19 +148,19 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_or_key_says_so() {
-        let settings = TlsSettings {
+        let settings = ServerTls {
             certificate: Vec::new(),
             key: Vec::new(),
             clients: ClientCertificates::No,
             authorities: Vec::new(),
             only_tls13: true,
         };
-        let Err(why) = acceptor(&settings) else { panic!("accepted") };
+        let Err(why) = server_config(&settings) else { panic!("accepted") };
         assert_eq!(why, "tls: failed to find any PEM data in certificate input");
         let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec();
-        let Err(why) = acceptor(&TlsSettings { certificate: broken, ..settings }) else {
+        let Err(why) = server_config(&ServerTls { certificate: broken, ..settings }) else {
             panic!("accepted")
         };
-        assert!(why.starts_with("tls: private key: "), "{why}");
+        assert_eq!(why, "tls: failed to find any PEM data in key input");
     }
 }

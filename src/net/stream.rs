@@ -1,0 +1,173 @@
+//! A client's stream of octets, in the clear or inside TLS, without waiting.
+//!
+//! Owns the socket and the TLS session. What is read and written is plain text; the handshake goes
+//! on within reads and writes, so that what bounds a connection's silence bounds it too. Knows
+//! nothing of messages.
+
+use rustls::{ServerConfig, ServerConnection};
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::net::TcpStream;
+
+/// Plain text that a session keeps until it can be sent, at most; what is beyond stays with the
+/// connection, where [`super::tcp::UNSENT_MOST`] bounds it.
+const SEALED_MOST: usize = 16 * 1024;
+
+/// How often one read looks for more records when those that came held no plain text.
+const ROUNDS_MOST: usize = 16;
+
+/// A client's stream.
+pub(super) enum Stream {
+    /// As it comes.
+    Plain(TcpStream),
+    /// Inside TLS.
+    Sealed(Box<Sealed>),
+}
+
+/// A stream inside TLS.
+pub(super) struct Sealed {
+    socket: TcpStream,
+    session: ServerConnection,
+    /// More plain text may be there than the last read had room for.
+    has_more: bool,
+}
+
+impl Stream {
+    /// Inside TLS if there is a configuration for it.
+    pub(super) fn new(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Stream> {
+        let Some(config) = tls else { return Ok(Stream::Plain(socket)) };
+        let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
+        session.set_buffer_limit(Some(SEALED_MOST));
+        Ok(Stream::Sealed(Box::new(Sealed { socket, session, has_more: false })))
+    }
+
+    /// Reads what is there; 0 is the end of the stream.
+    pub(super) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.try_read(buffer),
+            Stream::Sealed(sealed) => sealed.read(buffer),
+        }
+    }
+
+    /// Takes what can be taken now.
+    pub(super) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.try_write(octets),
+            Stream::Sealed(sealed) => sealed.write(octets),
+        }
+    }
+
+    /// Sends on what was taken; without an error also when not all of it goes now.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(_) => Ok(()),
+            Stream::Sealed(sealed) => sealed.flush().map(drop),
+        }
+    }
+
+    /// Whether something was taken, or is to be said for TLS itself, and is not sent.
+    pub(super) fn has_unsent(&self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Sealed(sealed) => sealed.session.wants_write(),
+        }
+    }
+
+    /// Ready when there may be something to read.
+    pub(super) fn poll_read_ready(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Plain(socket) => socket.poll_read_ready(task),
+            Stream::Sealed(sealed) if sealed.has_more => Poll::Ready(Ok(())),
+            Stream::Sealed(sealed) => sealed.socket.poll_read_ready(task),
+        }
+    }
+
+    /// Ready when there may be room to write.
+    pub(super) fn poll_write_ready(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Plain(socket) => socket.poll_write_ready(task),
+            Stream::Sealed(sealed) => sealed.socket.poll_write_ready(task),
+        }
+    }
+}
+
+impl Drop for Stream {
+    /// Says goodbye inside TLS, so that the client can tell an end from a cut.
+    fn drop(&mut self) {
+        if let Stream::Sealed(sealed) = self {
+            sealed.session.send_close_notify();
+            // Nobody waits for it.
+            let _ = sealed.flush();
+        }
+    }
+}
+
+impl Sealed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        for _ in 0..ROUNDS_MOST {
+            match self.session.reader().read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.has_more = false,
+                Ok(count) => {
+                    self.has_more = count == buffer.len();
+                    return Ok(count);
+                }
+                Err(error) => return Err(error),
+            }
+            if self.session.read_tls(&mut Socket(&self.socket))? == 0 {
+                return Ok(0);
+            }
+            let taken = self.session.process_new_packets();
+            // The handshake's next words, or why there is no next one.
+            let flushed = self.flush();
+            taken.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+            flushed?;
+        }
+        // Others are served by this thread too; the socket stays readable.
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        if !self.flush()? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let count = self.session.writer().write(octets)?;
+        self.flush()?;
+        match count {
+            0 => Err(ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+
+    /// Sends what the session has; whether that was all.
+    fn flush(&mut self) -> io::Result<bool> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut Socket(&self.socket)) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A socket for rustls, which asks again when it would block.
+struct Socket<'s>(&'s TcpStream);
+
+impl Read for Socket<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for Socket<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.try_write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

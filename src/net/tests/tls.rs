@@ -1,0 +1,131 @@
+//! `tls://` server blocks, asked by rustls' own client.
+
+use super::*;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+/// A client that trusts the test's authority; `with_certificate`: and can show a certificate.
+pub(super) fn client(with_certificate: Option<(&[u8], &[u8])>) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let authority = include_bytes!("../upstream/testdata/ca.pem");
+    roots.add(CertificateDer::from_pem_slice(authority).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    match with_certificate {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(key).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    }
+}
+
+/// A connection inside TLS; the handshake goes on with the first read.
+fn connect(server: &Running, config: ClientConfig) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from("up.test").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), server.tcp())
+}
+
+fn read_frame(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut message)?;
+    Ok(message)
+}
+
+#[test]
+fn queries_inside_tls_are_answered_inside_it() {
+    let server = Running::start(&answering("tls://.:0", 9, "tls /up.pem /up.key"), 1);
+    let mut stream = connect(&server, client(None));
+    let mut queries = Vec::new();
+    for id in 0..200 {
+        queries.extend(framed(&query("a.test.", id)));
+    }
+    stream.write_all(&queries).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        let reply = read_frame(&mut stream).unwrap();
+        assert_eq!(last_octet(&reply), Some(9));
+        seen.insert(id(&reply));
+    }
+    assert_eq!(seen.len(), 200);
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    let mut rest = Vec::new();
+    assert_eq!(stream.read_to_end(&mut rest).unwrap(), 0, "a goodbye for a goodbye");
+    server.stop();
+}
+
+#[test]
+fn plain_queries_at_a_tls_port_are_not_answered() {
+    let server = Running::start(&answering("tls://.:0", 9, "tls /up.pem /up.key"), 1);
+    let mut stream = server.tcp();
+    stream.write_all(&framed(&query("a.test.", 1))).unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.first().is_none_or(|first| *first == 21), "an alert at most: {rest:?}");
+    server.stop();
+}
+
+#[test]
+fn without_the_directive_a_tls_block_is_plain_tcp() {
+    let server = Running::start(&answering("tls://.:0", 9, ""), 1);
+    let mut stream = server.tcp();
+    stream.write_all(&framed(&query("a.test.", 1))).unwrap();
+    assert_eq!(last_octet(&read_frame(&mut stream).unwrap()), Some(9));
+    server.stop();
+}
+
+#[test]
+fn a_client_that_never_shakes_hands_is_cut_off() {
+    let more = "tls /up.pem /up.key\ntimeouts {\nread 1s\n}";
+    let server = Running::start(&answering("tls://.:0", 9, more), 1);
+    let mut stream = server.tcp();
+    stream.write_all(&[22, 3, 1]).unwrap();
+    let began = Instant::now();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    server.stop();
+}
+
+#[test]
+fn a_client_must_show_the_certificate_that_the_block_asks_for() {
+    let more = "tls /up.pem /up.key /ca.pem {\nclient_auth require_and_verify\n}";
+    let server = Running::start(&answering("tls://.:0", 9, more), 1);
+    let ask = |config| {
+        let mut stream = connect(&server, config);
+        stream.write_all(&framed(&query("a.test.", 1)))?;
+        read_frame(&mut stream)
+    };
+    let own = (
+        include_bytes!("../upstream/testdata/up.pem").as_slice(),
+        include_bytes!("../upstream/testdata/up.key").as_slice(),
+    );
+    assert_eq!(last_octet(&ask(client(Some(own))).unwrap()), Some(9));
+    assert!(ask(client(None)).is_err());
+    server.stop();
+}
+
+#[test]
+fn a_reload_changes_certificates_for_new_connections_and_keeps_the_old_ones() {
+    let sealed = answering("tls://.:0", 9, "tls /up.pem /up.key");
+    let server = Running::start(&sealed, 1);
+    let mut old = connect(&server, client(None));
+    old.write_all(&framed(&query("a.test.", 1))).unwrap();
+    assert_eq!(last_octet(&read_frame(&mut old).unwrap()), Some(9));
+    server.publish(&answering("tls://.:0", 8, "")).unwrap();
+    old.write_all(&framed(&query("a.test.", 2))).unwrap();
+    assert_eq!(last_octet(&read_frame(&mut old).unwrap()), Some(8));
+    let mut plain = server.tcp();
+    plain.write_all(&framed(&query("a.test.", 3))).unwrap();
+    assert_eq!(last_octet(&read_frame(&mut plain).unwrap()), Some(8));
+    drop((old, plain));
+    server.stop();
+}

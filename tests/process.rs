@@ -256,6 +256,41 @@ fn a_quiet_start_says_nothing_of_zones_and_versions() {
 }
 
 #[test]
+fn with_log_format_json_every_line_is_an_object() {
+    let mut node = Node::new();
+    node.start("    whoami\n    log\n    reload", &["--log-format", "json"]);
+    node.until("the query's line", |node| node.lines().contains("NOERROR"));
+    node.signal("TERM");
+    assert_eq!(node.exit_code(), Some(0));
+    let parse = |text: &str| -> Vec<[String; 4]> {
+        let objects = text.lines().map(|line| {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            ["ts", "level", "plugin", "msg"].map(|key| object[key].as_str().unwrap().to_owned())
+        });
+        objects.collect()
+    };
+    let lines = parse(&node.lines());
+    let has = |level: &str, plugin: &str, start: &str| {
+        let is_it = |line: &&[String; 4]| {
+            (&*line[1], &*line[2]) == (level, plugin) && line[3].starts_with(start)
+        };
+        assert!(lines.iter().any(|line| is_it(&line)), "{plugin} {start} in {lines:?}");
+    };
+    has("info", "log", "127.0.0.1:");
+    has("info", "reload", "Running configuration SHA512 = ");
+    has("info", "", "CoreDNS-1.");
+    has("info", "", "SIGTERM: ");
+    let early = parse(&std::fs::read_to_string(node.path("stderr")).unwrap());
+    assert!(early[0][3].starts_with("Starting node-cache image: "), "{early:?}");
+    assert!(early.iter().any(|line| line[3].starts_with("Using config file:\n")), "{early:?}");
+
+    let (code, line) = refused(&node, &node.corefile("    looop"), &["-log-format=json"]);
+    let line = &parse(&line)[0];
+    assert_eq!((code, line[1].as_str()), (Some(1), "fatal"));
+    assert!(line[3].ends_with("Unknown directive 'looop'"), "{line:?}");
+}
+
+#[test]
 fn a_corefile_without_listeners_ends_at_once_with_0() {
     let node = Node::new();
     std::fs::write(node.path("base"), "unix:///tmp/x {\n    whoami\n}\n").unwrap();

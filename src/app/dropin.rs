@@ -25,11 +25,16 @@ use tokio_rustls::TlsAcceptor;
 /// Serves by the command line; `arguments` start with the program's name. Gives the exit code.
 pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
     let log = common.log.clone();
+    // Nothing is touched by reading the command line, and the first line has its format already.
+    let outcome = flags::parse(arguments);
+    if let Outcome::Run(options) = &outcome {
+        log.write_as(options.log_format);
+    }
     log.line(
         Level::Info,
         format_args!("Starting node-cache image: nodens {}", env!("CARGO_PKG_VERSION")),
     );
-    let options = match flags::parse(arguments) {
+    let options = match outcome {
         Outcome::Run(options) => options,
         Outcome::Print { text, stream, code } => {
             print(&text, stream);

@@ -91,6 +91,11 @@ static FLAGS: &[Flag] = &[
         "the `addresses` to listen on, with commas and without spaces between them; required",
     ),
     flag(
+        "log-format",
+        Text("text"),
+        "the `format` of log lines: text, or json for one object a line (ts, level, plugin, msg)",
+    ),
+    flag(
         "metrics-listen-address",
         Text("0.0.0.0:9353"),
         "the `address` of the metrics of the set-up, host:port",
@@ -400,6 +405,7 @@ mod tests {
         assert_eq!(options.files.corefile.to_str(), Some("/etc/Corefile"));
         assert_eq!((options.dns_port, options.network.health_port), (53, 8080));
         assert_eq!(options.upstream_service, "kube-dns");
+        assert_eq!(options.log_format, crate::app::log::Format::Text);
         assert!(options.warnings.is_empty());
     }
 
@@ -447,6 +453,11 @@ mod tests {
         assert_eq!(seconds("60ns"), 60);
         assert_eq!(seconds("1ns"), 1);
         assert_eq!(seconds("10s"), 10);
+        assert_eq!(seconds("60s"), 60);
+        assert_eq!(seconds("1m0s"), 60);
+        assert_eq!(seconds("0.5m"), 30);
+        assert_eq!(seconds("60000000000ns"), 60);
+        assert_eq!(seconds("1us"), 1000);
         assert_eq!(seconds("1m"), 60);
         assert_eq!(seconds("500ms"), 1);
         for text in ["0s", "-1s", "0"] {
@@ -495,6 +506,7 @@ mod tests {
                 "unexpected IP Family for localIP - \"127.0.0.1\", want IPv6=true",
             ),
             ("-localip=::1 -dns.port=abc", "invalid port specified - \"abc\""),
+            ("-localip=::1 --log-format=xml", "invalid log-format specified - \"xml\""),
             ("-localip=::1 -health-port=x", "invalid healthcheck port specified - \"x\""),
             ("-version", "invalid localip specified - \"\""),
             (

@@ -1,5 +1,5 @@
 //! Where lines for the operator go: standard error with a time stamp before the start, standard
-//! output without one afterwards, as node-cache does it.
+//! output without one afterwards, as node-cache does it; with `-log-format json` one object a line.
 //!
 //! Owns the writer thread and its bound: whoever logs never waits for a slow reader of our output;
 //! what does not fit is dropped and counted.
@@ -23,6 +23,15 @@ pub(super) const LONGEST_LINE: usize = 64 * 1024;
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// node-cache's: `[INFO] plugin/reload: …`.
+    Text,
+    /// `{"ts":"2026-01-02T03:04:05.678Z","level":"info","plugin":"reload","msg":"…"}`.
+    Json,
+}
+
 enum Message {
     Line(Box<str>),
     Flush(SyncSender<()>),
@@ -35,6 +44,7 @@ pub(super) struct Log(Arc<Inner>);
 struct Inner {
     has_started: AtomicBool,
     shows_debug: AtomicBool,
+    is_json: AtomicBool,
     sender: SyncSender<Message>,
     dropped: Counter,
 }
@@ -50,6 +60,7 @@ impl Log {
         Log(Arc::new(Inner {
             has_started: AtomicBool::new(false),
             shows_debug: AtomicBool::new(false),
+            is_json: AtomicBool::new(false),
             sender,
             dropped: metrics.counter(&names::LOG_LINES_DROPPED, &[]),
         }))
@@ -65,14 +76,34 @@ impl Log {
         self.0.shows_debug.store(shown, Ordering::Relaxed);
     }
 
+    /// From now on lines are written in this format; text before.
+    pub(super) fn write_as(&self, format: Format) {
+        self.0.is_json.store(format == Format::Json, Ordering::Release);
+    }
+
     /// Lines without a level, as they are: the zones and versions of the start.
     pub(super) fn plain(&self, text: &str) {
-        self.put(text.to_owned());
+        match self.is_json() {
+            false => self.put(text.to_owned()),
+            true => self.put_object("info", text),
+        }
     }
 
     /// A line `[FATAL] …`.
     pub(super) fn fatal(&self, text: fmt::Arguments<'_>) {
-        self.put(format!("[FATAL] {text}"));
+        self.put_line("FATAL", text);
+    }
+
+    /// The last line of a process that cannot serve: on standard error, without level or time
+    /// stamp unless lines are objects.
+    pub(super) fn last_word(&self, why: &str) {
+        self.flush();
+        let line = match self.is_json() {
+            false => why.to_owned(),
+            true => object(since_1970(), "fatal", why),
+        };
+        // Nobody reads: nothing to be done about it.
+        let _ = writeln!(io::stderr().lock(), "{line}");
     }
 
     /// Waits, but not for long, until what was logged is written.
@@ -83,17 +114,33 @@ impl Log {
         }
     }
 
+    fn is_json(&self) -> bool {
+        self.0.is_json.load(Ordering::Acquire)
+    }
+
+    fn put_line(&self, level: &str, text: fmt::Arguments<'_>) {
+        match self.is_json() {
+            false => self.put(format!("[{level}] {text}")),
+            true => self.put_object(&level.to_lowercase(), &text.to_string()),
+        }
+    }
+
+    fn put_object(&self, level: &str, text: &str) {
+        self.hand_over(object(since_1970(), level, cut(text)));
+    }
+
     fn put(&self, mut text: String) {
-        if text.len() > LONGEST_LINE {
-            let end = (0..=LONGEST_LINE).rev().find(|at| text.is_char_boundary(*at));
-            text.truncate(end.unwrap_or(0));
-        }
+        text.truncate(cut(&text).len());
         if !self.0.has_started.load(Ordering::Acquire) {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-            let _ = writeln!(io::stderr().lock(), "{} {text}", time_stamp(now.as_secs()));
-            return;
+            text = format!("{} {text}", time_stamp(since_1970().as_secs()));
         }
-        if self.0.sender.try_send(Message::Line(text.into())).is_err() {
+        self.hand_over(text);
+    }
+
+    fn hand_over(&self, line: String) {
+        if !self.0.has_started.load(Ordering::Acquire) {
+            let _ = writeln!(io::stderr().lock(), "{line}");
+        } else if self.0.sender.try_send(Message::Line(line.into())).is_err() {
             self.0.dropped.increment();
         }
     }
@@ -102,9 +149,38 @@ impl Log {
 impl Journal for Log {
     fn line(&self, level: Level, text: fmt::Arguments<'_>) {
         if level != Level::Debug || self.0.shows_debug.load(Ordering::Relaxed) {
-            self.put(format!("[{}] {text}", level.word()));
+            self.put_line(level.word(), text);
         }
     }
+
+    fn query_line(&self, text: fmt::Arguments<'_>) {
+        match self.is_json() {
+            false => self.line(Level::Info, text),
+            true => self.put_object("info", &format!("plugin/log: {text}")),
+        }
+    }
+}
+
+/// The longest beginning of `text` that a line may have.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST_LINE)]
+}
+
+/// One line as a JSON object; `plugin/NAME: ` in front of the text is a field of its own.
+fn object(time: Duration, level: &str, text: &str) -> String {
+    let named = text.strip_prefix("plugin/").and_then(|rest| rest.split_once(": "));
+    let is_name = |name: &str| name.bytes().all(|octet| octet.is_ascii_alphanumeric());
+    let (plugin, message) = named.filter(|(name, _)| is_name(name)).unwrap_or(("", text));
+    let stamp = time_stamp(time.as_secs()).replace('/', "-").replace(' ', "T");
+    format!(
+        "{{\"ts\":\"{stamp}.{:03}Z\",\"level\":\"{level}\",\"plugin\":\"{plugin}\",\"msg\":{}}}",
+        time.subsec_millis(),
+        serde_json::Value::from(message)
+    )
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
 }
 
 /// Writes until the last sender is gone; flushes whenever nothing more waits. Errors of the output
@@ -176,6 +252,7 @@ mod tests {
         let inner = Inner {
             has_started: AtomicBool::new(true),
             shows_debug: AtomicBool::new(false),
+            is_json: AtomicBool::new(false),
             sender,
             dropped: Registry::new(0).counter(&names::LOG_LINES_DROPPED, &[]),
         };
@@ -194,6 +271,54 @@ mod tests {
         let sink = Sink::default();
         write_lines(&receiver, sink.clone());
         assert_eq!(*sink.0.lock().unwrap(), b"[INFO] a 1\n[DEBUG] shown\nb\n");
+    }
+
+    #[test]
+    fn a_line_as_an_object_has_its_time_level_plugin_and_text() {
+        let time = Duration::from_millis(1_136_214_245_007);
+        for (level, text, fields) in [
+            (
+                "info",
+                "plugin/reload: \"x\"\ny: z",
+                r#""level":"info","plugin":"reload","msg":"\"x\"\ny: z"}"#,
+            ),
+            ("error", "Restart failed", r#""level":"error","plugin":"","msg":"Restart failed"}"#),
+            ("info", "plugin/a b: c", r#""level":"info","plugin":"","msg":"plugin/a b: c"}"#),
+        ] {
+            let line = object(time, level, text);
+            assert_eq!(line, format!("{{\"ts\":\"2006-01-02T15:04:05.007Z\",{fields}"));
+            assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok());
+        }
+    }
+
+    #[test]
+    fn every_kind_of_line_is_an_object_when_asked_for() {
+        let (log, receiver) = log(10);
+        log.write_as(Format::Json);
+        log.line(Level::Warning, format_args!("plugin/hosts: a"));
+        log.query_line(format_args!("127.0.0.1:5 - 7 \"A IN a. udp\""));
+        log.plain(".:53 on ::1");
+        log.fatal(format_args!("b"));
+        drop(log);
+        let sink = Sink::default();
+        write_lines(&receiver, sink.clone());
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let seen: Vec<_> = text
+            .lines()
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                ["level", "plugin", "msg"].map(|key| line[key].as_str().unwrap().to_owned())
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ["warning", "hosts", "a"],
+                ["info", "log", "127.0.0.1:5 - 7 \"A IN a. udp\""],
+                ["info", "", ".:53 on ::1"],
+                ["fatal", "", "b"],
+            ]
+        );
     }
 
     #[test]

@@ -27,7 +27,6 @@ use log::Log;
 use run::Run;
 use serving::{Parts, Serving};
 use signals::Signals;
-use std::io::{self, Write};
 use std::path::Path;
 
 /// What modes have in common.
@@ -94,10 +93,8 @@ async fn develop(common: Common) -> u8 {
     }
 }
 
-/// Prints why it cannot start, on standard error as it is; exit code 1.
+/// Says why it cannot start, on standard error; exit code 1.
 fn fatal(log: &Log, why: &str) -> u8 {
-    log.flush();
-    // Nobody reads: nothing to be done about it.
-    let _ = writeln!(io::stderr().lock(), "{why}");
+    log.last_word(why);
     1
 }

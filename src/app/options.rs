@@ -3,6 +3,7 @@
 //! Owns the meaning of flag values. Immutable from start to exit; reads nothing but the flags.
 
 use super::flags::Values;
+use super::log::Format;
 use crate::corefile::{parse_integer, quote};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub(super) struct Options {
     pub(super) reload_after_write: bool,
     /// `-quiet`: no list of zones, no version at start.
     pub(super) quiet: bool,
+    /// `-log-format`.
+    pub(super) log_format: Format,
     /// What to log at WARNING: values that were taken otherwise than they stand there.
     pub(super) warnings: Vec<String>,
 }
@@ -136,6 +139,11 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         teardown: !values.switch("skipteardown"),
         health_port,
     };
+    let log_format = match values.text("log-format") {
+        "text" => Format::Text,
+        "json" => Format::Json,
+        other => return Err(format!("invalid log-format specified - {}", quote(other))),
+    };
     let path =
         |name: &str| Some(values.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from);
     let files = Files {
@@ -161,6 +169,7 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         upstream_service: values.text("upstreamsvc").to_owned(),
         reload_after_write: values.switch("reloadwithsignal"),
         quiet: values.switch("quiet"),
+        log_format,
         warnings,
     })
 }

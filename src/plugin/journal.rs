@@ -31,4 +31,9 @@ impl Level {
 pub trait Journal: Send + Sync {
     /// One line, without level and newline: `plugin/errors: 2 a.test. A: …`.
     fn line(&self, level: Level, text: fmt::Arguments<'_>);
+
+    /// The line of one query, as `log` writes it.
+    fn query_line(&self, text: fmt::Arguments<'_>) {
+        self.line(Level::Info, text);
+    }
 }

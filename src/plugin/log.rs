@@ -3,7 +3,7 @@
 //! Owns the rules (scope, class) and the format, which is read once at setup and written straight
 //! into the journal's line: a query whose line is not wanted costs a comparison of names.
 
-use super::{Context, Handler, Labels, Level, Setup, Turn};
+use super::{Context, Handler, Labels, Setup, Turn};
 use crate::corefile::{CorefileError, Dispenser};
 use crate::dns::{Edns, Message, Name, Query, Rcode, RecordType, Response, Section, Transport};
 use crate::dns::{Opcode, Written, flags};
@@ -152,7 +152,7 @@ impl Handler for Log {
             && rule.classes.has_class_of(query, response)
         {
             let line = Line { format: &rule.format, query, response, context };
-            context.journal.line(Level::Info, format_args!("{line}"));
+            context.journal.query_line(format_args!("{line}"));
         }
         Turn::Up
     }

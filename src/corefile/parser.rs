@@ -280,7 +280,12 @@ impl Parser<'_> {
                 }
                 _ => {}
             }
-            tokens.push(Token { text: self.replaced(), ..self.current().clone() });
+            let text = self.replaced();
+            if let Some(token) = self.read.last_mut() {
+                // For good: line breaks in the value count when the next token's line is judged.
+                token.text = text;
+            }
+            tokens.push(self.current().clone());
         }
         if nesting > 0 {
             return Err(self.eof_error());

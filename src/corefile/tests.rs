@@ -187,6 +187,13 @@ fn the_environment_is_replaced_within_tokens() {
 }
 
 #[test]
+fn line_breaks_of_a_value_count_as_those_of_the_file() {
+    let world = MemorySurroundings::new().with_variable("TWO", "a\nb");
+    let tree = read_in(". {\n log {$TWO}\n errors\n whoami\n}", &world).unwrap();
+    assert_eq!(shape(&tree), ". | log a\nb errors ; whoami");
+}
+
+#[test]
 fn the_fingerprint_is_gos_json() {
     let world = MemorySurroundings::new().with_file("/etc/x", "log <&>\n");
     let tree = read_in(". a.test {\n whoami\n import x\n cache \"a\nb\"\n}\n", &world).unwrap();

@@ -199,6 +199,19 @@ mod tests {
     }
 
     #[test]
+    fn every_spelling_of_all_addresses_is_one_socket_of_both_families() {
+        let everywhere = address(None, 53).candidates().unwrap();
+        assert!(everywhere[0].is_ipv6());
+        for host in ["0.0.0.0", "::"] {
+            assert_eq!(address(Some(host), 53).candidates().unwrap(), everywhere, "{host}");
+        }
+        assert_eq!(
+            address(Some("127.0.0.1"), 53).candidates().unwrap(),
+            ["127.0.0.1:53".parse().unwrap()]
+        );
+    }
+
+    #[test]
     fn a_foreign_socket_is_told_in_go_s_words() {
         let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = foreign.local_addr().unwrap().port();

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Listens on `address` (`host:port`; no host is all addresses of both families) with
-/// SO_REUSEPORT, so that a successor can start beside us. The error is Go's text, such as
+/// Listens on `address` (`host:port`; no host, `0.0.0.0` and `::` are all addresses of both
+/// families, as in Go) with SO_REUSEPORT, so that a successor can start beside us. The error is Go's text, such as
 /// `listen tcp 127.0.0.1:8080: bind: address already in use`.
 pub fn listen(address: &str) -> Result<TcpListener, String> {
     let (host, port) = split_host_port(address).map_err(|why| format!("listen tcp: {why}"))?;
@@ -45,6 +45,7 @@ fn resolve(host: &str, port: &str) -> Result<SocketAddr, String> {
         return Ok(SocketAddr::new(all_addresses(), number));
     }
     if let Ok(ip) = host.parse::<IpAddr>() {
+        let ip = if ip.is_unspecified() { all_addresses() } else { ip };
         return Ok(SocketAddr::new(ip, number));
     }
     // Names are for `localhost`; IPv4 first, as Go does.
@@ -67,6 +68,21 @@ fn all_addresses() -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_addresses_are_those_of_both_families_however_they_are_written() {
+        for address in [":0", "0.0.0.0:0", "[::]:0"] {
+            let listener = listen(address).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            for client in ["127.0.0.1", "::1"] {
+                let client: IpAddr = client.parse().unwrap();
+                // A machine may have one family only.
+                if std::net::UdpSocket::bind((client, 0)).is_ok() {
+                    assert!(std::net::TcpStream::connect((client, port)).is_ok(), "{address}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_foreign_listener_on_the_address_is_an_error_in_gos_words() {

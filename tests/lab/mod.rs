@@ -1,4 +1,5 @@
 //! A node in network namespaces: a pod, the node itself, and the network where DNS servers are.
+//! Tests of the node and of deployments stand on it; each uses its part.
 //!
 //! Owns everything it starts: namespaces, Knot DNS servers, the nodens under test. All of it goes
 //! when the [`Lab`] is dropped, and every command has a time limit.
@@ -30,7 +31,10 @@ const COMMAND_SECONDS: u32 = 40;
 const START: Duration = Duration::from_secs(20);
 
 /// The programs that a lab needs.
-const TOOLS: &[&str] = &["ip", "knotd", "knotc", "dig", "dnsperf", "timeout", "bash"];
+const TOOLS: &[&str] = &[
+    "ip", "knotd", "knotc", "dig", "dnsperf", "timeout", "bash", "kill", "mount", "unshare",
+    "chroot",
+];
 
 /// Tells apart the labs of one process.
 static LABS: AtomicU32 = AtomicU32::new(0);
@@ -38,12 +42,18 @@ static LABS: AtomicU32 = AtomicU32::new(0);
 /// A lab, or `None` where one cannot be: then it says what is missing, and fails if
 /// `NODENS_TEST_ALL=1` asks for all tests.
 pub(crate) fn lab() -> Option<Lab> {
+    has_all_it_needs().then(|| Lab::new(&[LOCAL, SERVICE]))
+}
+
+/// Whether labs can be made here; if not it says what is missing, and fails when all tests are
+/// asked for.
+pub(crate) fn has_all_it_needs() -> bool {
     match missing() {
-        None => Some(Lab::new()),
+        None => true,
         Some(what) => {
             assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {what}");
             println!("not run, missing: {what}");
-            None
+            false
         }
     }
 }
@@ -95,6 +105,30 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Sends a signal by its name: `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = run("kill", &["-s", name, &self.child.id().to_string()]);
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Its exit code once it ended by itself within some time, `None` if it did not or a signal
+    /// ended it.
+    pub(crate) fn ended_within(&mut self, time: Duration) -> Option<i32> {
+        let end = Instant::now() + time;
+        while self.is_alive() {
+            if Instant::now() > end {
+                return None;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        self.child.wait().unwrap().code()
+    }
+
     /// What it said so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -144,7 +178,9 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    fn new() -> Lab {
+    /// A lab whose node carries the addresses that nodens listens on. With an IPv6 one among them
+    /// the networks have IPv6 too.
+    pub(crate) fn new(local: &[&str]) -> Lab {
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("nodens-{}-{number}", std::process::id());
         let lab = Lab { folder: tempfile::tempdir().unwrap(), prefix, started: 0 };
@@ -166,27 +202,46 @@ impl Lab {
             ip(&format!("-n {other} link set eth0 up"));
         }
         ip(&format!("-n {pod} route add default via 10.244.1.1"));
+        ip(&format!("-n {node} route add default via 10.0.0.2"));
         ip(&format!("-n {dns} route add default via 10.0.0.1"));
-        lab.add_local_device(&node);
+        if local.iter().any(|address| address.contains(':')) {
+            for (space, device, address) in [
+                (&pod, "eth0", "fd00:244::2"),
+                (&node, "eth0", "fd00:244::1"),
+                (&node, "eth1", "fd00:10::1"),
+                (&dns, "eth0", "fd00:10::2"),
+            ] {
+                ip(&format!("-n {space} addr add {address}/64 dev {device} nodad"));
+            }
+            ip(&format!("-n {pod} route add default via fd00:244::1"));
+            ip(&format!("-n {node} route add default via fd00:10::2"));
+            ip(&format!("-n {dns} route add default via fd00:10::1"));
+        }
+        lab.add_local_device(&node, local);
         lab
     }
 
     /// The device with the addresses that nodens listens on: a dummy, as the node set-up makes, or
     /// one end of a veth where the kernel has no dummy driver.
-    fn add_local_device(&self, node: &str) {
+    fn add_local_device(&self, node: &str, local: &[&str]) {
         let dummy = ["-n", node, "link", "add", "nodelocaldns", "type", "dummy"];
         if !run("ip", &dummy).status.success() {
             ip(&format!("-n {node} link add nodelocaldns type veth peer name nodelocalpeer"));
             ip(&format!("-n {node} link set nodelocalpeer up"));
         }
         ip(&format!("-n {node} link set nodelocaldns up"));
-        for address in [LOCAL, SERVICE] {
-            ip(&format!("-n {node} addr add {address}/32 dev nodelocaldns"));
+        for address in local {
+            ip(&format!("-n {node} addr add {} dev nodelocaldns", alone(address)));
         }
     }
 
     fn space(&self, place: &str) -> String {
         format!("{}-{place}", self.prefix)
+    }
+
+    /// The folder of this lab's files; it goes with the lab.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// A file of this lab.
@@ -196,21 +251,27 @@ impl Lab {
         path
     }
 
-    /// Starts a program in a namespace.
-    fn spawn(&mut self, place: &str, program: &str, arguments: &[&str]) -> Running {
+    /// A command in a namespace. `ip netns exec` becomes the program itself, so the child's id is
+    /// the program's.
+    pub(crate) fn command(&self, place: &str, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.space(place), program]);
+        command
+    }
+
+    /// Starts a command of this lab.
+    pub(crate) fn start(&mut self, command: &mut Command) -> Running {
         self.started += 1;
         let log = self.folder.path().join(format!("log-{}", self.started));
         let out = fs::File::create(&log).unwrap();
-        // `ip netns exec` becomes the program itself, so the child's id is the program's.
-        let child = Command::new("ip")
-            .args(["netns", "exec", &self.space(place), program])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
-        Running { child, log }
+        let streams = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
+        Running { child: streams.spawn().unwrap(), log }
+    }
+
+    /// Starts a program in a namespace.
+    fn spawn(&mut self, place: &str, program: &str, arguments: &[&str]) -> Running {
+        let mut command = self.command(place, program);
+        self.start(command.args(arguments))
     }
 
     /// Runs a program in a namespace to its end.
@@ -223,6 +284,16 @@ impl Lab {
 
     /// Starts a Knot DNS with all zones on one address of the DNS network.
     pub(crate) fn knot(&mut self, address: &str) -> Knot {
+        self.knot_with(address, &zones().map(|(zone, text)| (zone.to_owned(), text)))
+    }
+
+    /// Gives the DNS network one more address; the node's way there is its default route.
+    pub(crate) fn add_server_address(&self, address: &str) {
+        ip(&format!("-n {} addr add {} dev eth0", self.space("dns"), alone(address)));
+    }
+
+    /// Starts a Knot DNS with some zones, each by its name and file, on one address.
+    pub(crate) fn knot_with(&mut self, address: &str, zones: &[(String, String)]) -> Knot {
         let folder = self.folder.path().join(format!("knot-{address}"));
         fs::create_dir(&folder).unwrap();
         let mut config = format!(
@@ -235,7 +306,7 @@ impl Lab {
              zone:\n",
             folder.display()
         );
-        for (zone, text) in zones() {
+        for (zone, text) in zones {
             fs::write(folder.join(format!("{zone}zone")), text).unwrap();
             let _ = writeln!(config, "  - domain: {zone}\n    file: {zone}zone");
         }
@@ -244,7 +315,7 @@ impl Lab {
         let running = self.spawn("dns", "knotd", &["-c", path.to_str().unwrap()]);
         let knot = Knot { running, control: folder.join("control") };
         let at = format!("@{address}");
-        let arguments = [&at, "www.example.org", "A", "+tries=1", "+time=1"];
+        let arguments = [&at, &*zones[0].0, "SOA", "+tries=1", "+time=1"];
         wait_for("Knot DNS", || {
             let output = self.run("dns", "dig", &arguments);
             match String::from_utf8_lossy(&output.stdout).contains("status: NOERROR") {
@@ -280,27 +351,39 @@ impl Lab {
         let at = format!("@{server}");
         let mut arguments = vec![&*at, name, qtype, "+tries=1", "+time=3"];
         arguments.extend_from_slice(options);
+        told(&String::from_utf8_lossy(&self.run("pod", "dig", &arguments).stdout))
+    }
+
+    /// Asks several servers from the pod, each `(server, name, type)` once and in order.
+    pub(crate) fn dig_all(&self, questions: &[(&str, &str, &str)], options: &[&str]) -> Vec<Told> {
+        let batch: String = questions
+            .iter()
+            .map(|(server, name, qtype)| format!("@{server} {name} {qtype}\n"))
+            .collect();
+        let batch = self.write("questions", &batch);
+        let mut arguments = vec!["+tries=1", "+time=3"];
+        arguments.extend_from_slice(options);
+        arguments.extend_from_slice(&["-f", batch.to_str().unwrap()]);
         let output = self.run("pod", "dig", &arguments);
         let text = String::from_utf8_lossy(&output.stdout);
-        let status = text.split("status: ").nth(1).and_then(|rest| rest.split(',').next());
-        let section = text.split(";; ANSWER SECTION:\n").nth(1).unwrap_or("");
-        let mut answers: Vec<String> = section
-            .lines()
-            .take_while(|line| !line.is_empty())
-            .map(|line| line.split_whitespace().skip(3).collect::<Vec<_>>().join(" "))
-            .collect();
-        answers.sort();
-        Told { status: status.unwrap_or("none").to_owned(), answers }
+        let told: Vec<Told> = text.split("; <<>> DiG ").skip(1).map(told).collect();
+        assert_eq!(told.len(), questions.len(), "{text}");
+        told
     }
 
     /// The reply to `GET path` from the pod, head and body.
     pub(crate) fn get(&self, host: &str, port: u16, path: &str) -> String {
+        self.get_from("pod", host, port, path)
+    }
+
+    /// The reply to `GET path` from a namespace, head and body; empty when there is none.
+    pub(crate) fn get_from(&self, place: &str, host: &str, port: u16, path: &str) -> String {
         let script = format!(
             "exec 3<>/dev/tcp/{host}/{port} && \
-             printf 'GET {path} HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n' >&3 && \
+             printf 'GET {path} HTTP/1.1\\r\\nHost: lab\\r\\nConnection: close\\r\\n\\r\\n' >&3 && \
              cat <&3"
         );
-        let output = self.run("pod", "bash", &["-c", &script]);
+        let output = self.run(place, "bash", &["-c", &script]);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
@@ -314,7 +397,29 @@ impl Drop for Lab {
     }
 }
 
-fn wait_for(what: &str, mut is_up: impl FnMut() -> Result<(), String>) {
+/// An address as the only one of its network.
+fn alone(address: &str) -> String {
+    match address.contains(':') {
+        true => format!("{address}/128 nodad"),
+        false => format!("{address}/32"),
+    }
+}
+
+/// Reads one reply in the output of `dig`.
+fn told(text: &str) -> Told {
+    let status = text.split("status: ").nth(1).and_then(|rest| rest.split(',').next());
+    let section = text.split(";; ANSWER SECTION:\n").nth(1).unwrap_or("");
+    let mut answers: Vec<String> = section
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.split_whitespace().skip(3).collect::<Vec<_>>().join(" "))
+        .collect();
+    answers.sort();
+    Told { status: status.unwrap_or("none").to_owned(), answers }
+}
+
+/// Tries until it works; what it says last is shown when it never does.
+pub(crate) fn wait_for(what: &str, mut is_up: impl FnMut() -> Result<(), String>) {
     let end = Instant::now() + START;
     while let Err(log) = is_up() {
         assert!(Instant::now() < end, "{what} does not come up:\n{log}");

@@ -1,0 +1,322 @@
+//! Deployments of node-cache that exist, re-created: with their arguments, Corefiles and ConfigMaps
+//! nodens starts, answers, takes up an edited ConfigMap without losing a query, and stops.
+//! tests/deployments/README.md says what a deployment's folder holds. Needs what tests/node.rs
+//! needs; `NODENS_DEPLOYMENT=kops` runs one of them.
+
+// A lab that cannot be made fails the test, and why a test did not run is for whoever runs it.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod kubelet;
+// What the node's tests use of it is not used here.
+#[allow(dead_code)]
+mod lab;
+
+use kubelet::{ConfigMaps, Ending, Node, Pod};
+use lab::{Knot, Lab, Running, Told, has_all_it_needs, wait_for};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// The node's address towards its pods and towards the servers.
+const NODE: &str = "10.244.1.1";
+const NODE6: &str = "fd00:244::1";
+
+#[test]
+fn every_deployment_starts_answers_takes_up_an_edit_and_stops() {
+    if !has_all_it_needs() {
+        return;
+    }
+    let only = std::env::var("NODENS_DEPLOYMENT").ok();
+    let mut folders = folders_of(&here());
+    folders.retain(|folder| folder.join("node.json").is_file());
+    assert!(folders.len() >= 10, "only {} deployments found", folders.len());
+    folders.retain(|folder| only.as_ref().is_none_or(|only| folder.ends_with(only)));
+    let failed: Vec<String> = thread::scope(|scope| {
+        let mut started = Vec::new();
+        for folder in &folders {
+            let name = name_of(folder);
+            let run = move || live(&Deployment::read(folder));
+            let thread = thread::Builder::new().name(name.clone());
+            started.push((name, thread.spawn_scoped(scope, run).unwrap()));
+        }
+        started.into_iter().filter_map(|(name, run)| run.join().err().map(|_| name)).collect()
+    });
+    assert!(failed.is_empty(), "deployments that failed: {failed:?}");
+}
+
+/// One question and what it must bring.
+#[derive(Debug, PartialEq, Eq)]
+struct Question {
+    /// The servers to ask.
+    servers: Vec<String>,
+    name: String,
+    qtype: String,
+    told: Told,
+}
+
+/// What a deployment's folder says.
+struct Deployment {
+    folder: PathBuf,
+    node: Node,
+    /// The addresses of the device that node-cache makes, or that something else made for it.
+    addresses: Vec<String>,
+    /// The DNS servers: an address, and whose zones it serves.
+    servers: BTreeMap<String, String>,
+    /// Where `/metrics` is: address and port.
+    metrics: Vec<(String, u16)>,
+    /// Lines that the log must hold.
+    says: Vec<String>,
+    before: Vec<Question>,
+    after: Vec<Question>,
+}
+
+impl Deployment {
+    fn read(folder: &Path) -> Deployment {
+        let text = fs::read_to_string(folder.join("node.json")).unwrap();
+        let json: Value = serde_json::from_str(&text).unwrap();
+        let words =
+            |key: &str| -> Vec<String> { serde_json::from_value(json[key].clone()).unwrap() };
+        let pairs = |key: &str| -> BTreeMap<String, String> {
+            serde_json::from_value(json[key].clone()).unwrap()
+        };
+        let addresses = words("addresses");
+        let is_ipv6 = addresses.iter().any(|address| address.contains(':'));
+        let metrics = words("metrics").into_iter().map(|at| {
+            let (host, port) = at.rsplit_once(':').unwrap();
+            (host.trim_matches(['[', ']']).to_owned(), port.parse().unwrap())
+        });
+        let metrics = metrics.collect();
+        let before = questions(&folder.join("questions"), &addresses);
+        let mut after = questions(&folder.join("changed/questions"), &addresses);
+        let is_changed = |question: &Question| {
+            after
+                .iter()
+                .any(|other| (&other.name, &other.qtype) == (&question.name, &question.qtype))
+        };
+        let stays: Vec<_> = questions(&folder.join("questions"), &addresses)
+            .into_iter()
+            .filter(|question| !is_changed(question))
+            .collect();
+        after.extend(stays);
+        let address = if is_ipv6 { NODE6 } else { NODE }.to_owned();
+        let resolv_conf = json["resolv.conf"].as_str().unwrap().to_owned();
+        Deployment {
+            folder: folder.to_owned(),
+            node: Node { services: pairs("services"), resolv_conf, address },
+            servers: pairs("servers"),
+            metrics,
+            says: words("says"),
+            before,
+            after,
+            addresses,
+        }
+    }
+
+    /// The pods' manifests, in the order in which they start and stop.
+    fn pods(&self) -> Vec<PathBuf> {
+        ["pod.json", "pod-second.json"]
+            .map(|name| self.folder.join(name))
+            .into_iter()
+            .filter(|path| path.is_file())
+            .collect()
+    }
+}
+
+/// A deployment's life.
+fn live(deployment: &Deployment) {
+    let addresses: Vec<&str> = deployment.addresses.iter().map(String::as_str).collect();
+    let mut lab = Lab::new(&addresses);
+    let _servers: Vec<Knot> = deployment
+        .servers
+        .iter()
+        .map(|(address, role)| {
+            lab.add_server_address(address);
+            lab.knot_with(address, &zones(role))
+        })
+        .collect();
+    let maps = ConfigMaps::default();
+    maps.apply(&deployment.folder.join("configmaps"), quicker);
+    let mut pods = Vec::new();
+    for manifest in deployment.pods() {
+        let mut pod = Pod::start(&mut lab, &manifest, &deployment.node, &maps);
+        pod.wait_until_ready(&lab);
+        pods.push(pod);
+    }
+    let logs = |pods: &[Pod]| pods.iter().map(Pod::log).collect::<Vec<_>>().join("\n");
+
+    // It answers, and says what it does not set up.
+    wait_for("the first answers", || match wrong(&lab, &deployment.before) {
+        None => Ok(()),
+        Some(why) => Err(format!("{why}\n{}", logs(&pods))),
+    });
+    for (host, port) in &deployment.metrics {
+        let metrics = lab.get(host, *port, "/metrics");
+        let place = format!("{host} {port}: {metrics}");
+        assert!(metrics.starts_with("HTTP/1.1 200"), "{place}");
+        assert!(metrics.contains("coredns_dns_requests_total{"), "{place}");
+        assert!(metrics.contains("\ncoredns_nodecache_setup_errors_total{"), "{place}");
+        assert!(metrics.contains("\ncoredns_panics_total 0"), "{place}");
+    }
+    for line in &deployment.says {
+        assert_eq!(
+            logs(&pods).matches(line.as_str()).count(),
+            pods.len(),
+            "{line}: {}",
+            logs(&pods)
+        );
+    }
+    assert!(!logs(&pods).contains("__PILLAR__"), "{}", logs(&pods));
+
+    // A ConfigMap is edited: the change is seen, and no query is lost over it.
+    let why = wrong(&lab, &deployment.after);
+    assert!(why.is_some(), "the edit changes no answer");
+    let load = Load::start(&mut lab, deployment);
+    maps.apply(&deployment.folder.join("changed/configmaps"), quicker);
+    wait_for("the edit", || match wrong(&lab, &deployment.after) {
+        None => Ok(()),
+        Some(why) => Err(format!("{why}\n{}", logs(&pods))),
+    });
+    for pod in &pods {
+        assert_eq!(pod.failing_probe(&lab), None, "{}", logs(&pods));
+    }
+
+    // Of two instances one is enough.
+    while pods.len() > 1 {
+        let pod = pods.remove(0);
+        assert_eq!(pod.stop(), Ending::Exit(0));
+        assert_eq!(wrong(&lab, &deployment.after), None, "{}", logs(&pods));
+    }
+    load.end(&lab, &logs(&pods));
+    for mut pod in pods {
+        let log = pod.log();
+        assert!(pod.is_alive() && !log.contains("panicked"), "{log}");
+        assert_eq!(pod.stop(), Ending::Exit(0), "{log}");
+    }
+}
+
+/// Asks everything over UDP and TCP; the first reply that is not as it must be.
+fn wrong(lab: &Lab, questions: &[Question]) -> Option<String> {
+    let all: Vec<(&str, &Question)> = questions
+        .iter()
+        .flat_map(|question| question.servers.iter().map(move |server| (server.as_str(), question)))
+        .collect();
+    let asked: Vec<_> = all.iter().map(|(at, one)| (*at, &*one.name, &*one.qtype)).collect();
+    for option in ["+notcp", "+tcp"] {
+        let told = lab.dig_all(&asked, &[option]);
+        for ((server, question), told) in all.iter().zip(told) {
+            if told != question.told {
+                return Some(format!("{option} @{server} {question:?} was told {told:?}"));
+            }
+        }
+    }
+    None
+}
+
+/// Steady queries over UDP and TCP.
+struct Load {
+    clients: Vec<Running>,
+}
+
+impl Load {
+    fn start(lab: &mut Lab, deployment: &Deployment) -> Load {
+        let steady =
+            |one: &&Question| one.told.status == "NOERROR" && deployment.after.contains(one);
+        let names: String = deployment
+            .before
+            .iter()
+            .filter(steady)
+            .map(|one| format!("{} {}\n", one.name, one.qtype))
+            .collect();
+        let names = lab.write("names", &names);
+        let server = &deployment.addresses[0];
+        let clients = ["udp", "tcp"].map(|mode| {
+            let mut command = lab.command("pod", "dnsperf");
+            command.args(["-m", mode, "-s", server, "-d"]).arg(&names);
+            lab.start(command.args(["-l", "120", "-Q", "40", "-c", "2", "-T", "1", "-t", "5"]))
+        });
+        Load { clients: clients.into() }
+    }
+
+    /// Ends the queries: all were answered, and with NOERROR.
+    fn end(self, lab: &Lab, log: &str) {
+        assert!(lab.folder().is_dir());
+        for mut client in self.clients {
+            assert!(client.is_alive(), "{}", client.log());
+            client.signal("INT");
+            assert_eq!(client.ended_within(Duration::from_secs(10)), Some(0));
+            let text = client.log();
+            let line = |start: &str| {
+                let found = text.lines().find_map(|line| line.trim().strip_prefix(start));
+                found.unwrap_or_default().trim().to_owned()
+            };
+            assert!(line("Queries lost:").starts_with("0 "), "{text}\n{log}");
+            let codes = line("Response codes:");
+            assert!(codes.starts_with("NOERROR") && !codes.contains(','), "{text}\n{log}");
+        }
+    }
+}
+
+/// The interval of `reload` is all that differs from what stands in the folder: half a minute is
+/// long for a test.
+fn quicker(content: Vec<u8>) -> Vec<u8> {
+    let Ok(text) = std::str::from_utf8(&content) else { return content };
+    let line = |line: &str| match line.trim() == "reload" {
+        true => line.replace("reload", "reload 2s 1s"),
+        false => line.to_owned(),
+    };
+    text.split_inclusive('\n').map(line).collect::<String>().into_bytes()
+}
+
+/// The zones of roles as in `cluster+external`: every file of their folders, named as its zone.
+fn zones(roles: &str) -> Vec<(String, String)> {
+    let mut zones: Vec<_> = roles
+        .split('+')
+        .flat_map(|role| fs::read_dir(here().join("servers").join(role)).unwrap())
+        .map(|file| file.unwrap().path())
+        .map(|file| (format!("{}.", name_of(&file)), fs::read_to_string(&file).unwrap()))
+        .collect();
+    zones.sort();
+    zones
+}
+
+/// Reads lines of `NAME TYPE STATUS [DATA, DATA …]`, with `@SERVER` before those that are not for
+/// all of the node's addresses.
+fn questions(path: &Path, servers: &[String]) -> Vec<Question> {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| question(line, servers)).collect()
+}
+
+fn question(line: &str, servers: &[String]) -> Question {
+    let mut words = line.split_whitespace().peekable();
+    let mut at = Vec::new();
+    while let Some(server) = words.next_if(|word| word.starts_with('@')) {
+        at.push(server[1..].to_owned());
+    }
+    let mut next = || words.next().unwrap_or_else(|| panic!("too short: {line}")).to_owned();
+    let (name, qtype, status) = (next(), next(), next());
+    let data = words.collect::<Vec<_>>().join(" ");
+    let mut answers: Vec<String> =
+        data.split(',').map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect();
+    answers.sort();
+    let servers = if at.is_empty() { servers.to_vec() } else { at };
+    Question { servers, name, qtype, told: Told { status, answers } }
+}
+
+fn here() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/deployments")
+}
+
+fn folders_of(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}

@@ -4,6 +4,8 @@
 
 #[path = "process/inputs.rs"]
 mod inputs;
+#[path = "process/metrics_tls.rs"]
+mod metrics_tls;
 #[path = "process/node.rs"]
 mod node;
 

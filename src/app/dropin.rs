@@ -135,8 +135,7 @@ impl Node {
         }
         let service = &options.upstream_service;
         let cluster_dns = cluster_dns(service, |name| Machine.variable(name))
-            .inspect_err(|why| log.line(Level::Warning, format_args!("{why}")))
-            .ok();
+            .inspect_err(|why| log.line(Level::Warning, format_args!("{why}")));
         let values = NodeValues {
             local: options.local.text.clone(),
             cluster_dns,

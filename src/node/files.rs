@@ -44,6 +44,10 @@ fn list(folder: &Path) -> Result<Listing, String> {
         if name.starts_with('.') || path.is_dir() {
             continue;
         }
+        // Opening a pipe would wait for its writer.
+        if fs::metadata(&path).is_ok_and(|known| !known.is_file()) {
+            return Err(format!("{}: not a regular file", path.display()));
+        }
         if listing.len() >= MOST_FILES {
             return Err(format!("{}: more than {MOST_FILES} files", folder.display()));
         }
@@ -142,6 +146,11 @@ mod tests {
         assert_eq!(look.kube_dns, Some(Err(text)));
         fs::write(folder.path().join("bad"), b"\xff").unwrap();
         assert!(list(folder.path()).unwrap_err().starts_with("non-utf8 data in file"));
+        File::create(folder.path().join("bad")).unwrap().set_len(MOST_OCTETS + 1).unwrap();
+        assert!(list(folder.path()).unwrap_err().ends_with("/bad: larger than 8388608 octets"));
+        fs::remove_file(folder.path().join("bad")).unwrap();
+        std::os::unix::net::UnixListener::bind(folder.path().join("bad")).unwrap();
+        assert!(list(folder.path()).unwrap_err().ends_with("/bad: not a regular file"));
     }
 
     #[test]

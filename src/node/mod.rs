@@ -10,4 +10,4 @@ mod template;
 pub use files::{Listing, Look, look, write_if_changed};
 pub use kubedns::KubeDns;
 pub use sources::{LOOK_EVERY, NewCorefile, News, SourcePaths, Sources};
-pub use template::{NodeValues, Rendered, cluster_dns, render, service_variable};
+pub use template::{NodeValues, Rendered, UnknownService, cluster_dns, render, service_variable};

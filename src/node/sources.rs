@@ -44,6 +44,15 @@ pub struct NewCorefile {
     pub summary: String,
 }
 
+/// The state of the kube-dns ConfigMap. What is bad at one look may be half written, or half
+/// swapped: it is said at once, and counted when the next look finds something bad again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    None,
+    Said,
+    Counted,
+}
+
 /// What was seen last, and what came of it.
 #[derive(Debug)]
 pub struct Sources {
@@ -51,6 +60,8 @@ pub struct Sources {
     values: NodeValues,
     base: Option<Result<String, String>>,
     kube_dns: Option<Result<Listing, String>>,
+    /// Whether that was unusable, and whether it was counted.
+    trouble: Trouble,
     /// The last values that were good.
     config: KubeDns,
     /// The text of the last Corefile that was given out.
@@ -65,6 +76,7 @@ impl Sources {
             values,
             base: None,
             kube_dns: None,
+            trouble: Trouble::None,
             config: KubeDns::default(),
             given: None,
         }
@@ -82,21 +94,34 @@ impl Sources {
     }
 
     /// Takes a look and decides.
-    pub fn take(&mut self, look: Look) -> News {
+    pub fn take(&mut self, mut look: Look) -> News {
         let mut news = News::default();
+        // An empty template at start is the operator's; later it is one that is being written.
+        if self.given.is_some() && look.base.as_ref().is_ok_and(|text| text.trim().is_empty()) {
+            look.base = Err("it is empty".to_owned());
+        }
+        let before = self.trouble;
         if self.kube_dns != look.kube_dns {
-            match &look.kube_dns {
+            self.trouble = match &look.kube_dns {
                 Some(Ok(listing)) => self.take_config(listing, &mut news),
-                Some(Err(why)) => news.lines.push((
-                    Level::Error,
-                    format!(
-                        "Failed to sync kube-dns config directory {}, err: {why}",
-                        self.paths.kube_dns.as_deref().unwrap_or("".as_ref()).display()
-                    ),
-                )),
-                None => {}
-            }
+                Some(Err(why)) => {
+                    let folder = self.paths.kube_dns.as_deref().unwrap_or("".as_ref());
+                    news.lines.push((
+                        Level::Error,
+                        format!(
+                            "Failed to sync kube-dns config directory {}, err: {why}",
+                            folder.display()
+                        ),
+                    ));
+                    Trouble::Said
+                }
+                None => Trouble::None,
+            };
             self.kube_dns = look.kube_dns;
+        }
+        if before != Trouble::None && self.trouble == Trouble::Said {
+            news.errors += 1;
+            self.trouble = Trouble::Counted;
         }
         let is_new_base = self.base.as_ref() != Some(&look.base);
         let base = match &look.base {
@@ -117,7 +142,7 @@ impl Sources {
         let rendered = render(base, &self.values, &self.config);
         self.base = Some(look.base);
         if self.given.as_ref() != Some(&rendered.text) {
-            news.lines.extend(rendered.warning.map(|text| (Level::Warning, text.to_owned())));
+            news.lines.extend(rendered.lines);
             news.corefile = Some(NewCorefile {
                 text: rendered.text.clone(),
                 summary: format!(
@@ -131,18 +156,24 @@ impl Sources {
         news
     }
 
-    fn take_config(&mut self, listing: &Listing, news: &mut News) {
+    fn take_config(&mut self, listing: &Listing, news: &mut News) -> Trouble {
         match KubeDns::read(listing) {
             Ok(config) => match config.check_nameservers() {
-                Ok(()) => self.config = config,
+                Ok(()) => {
+                    self.config = config;
+                    Trouble::None
+                }
                 Err(why) => {
                     news.errors += 1;
                     news.lines.push((Level::Error, why));
+                    Trouble::Counted
                 }
             },
-            Err(why) => news
-                .lines
-                .push((Level::Error, format!("Invalid configuration, ignoring update: {why}"))),
+            Err(why) => {
+                news.lines
+                    .push((Level::Error, format!("Invalid configuration, ignoring update: {why}")));
+                Trouble::Said
+            }
         }
     }
 }
@@ -156,7 +187,7 @@ mod tests {
             SourcePaths { base: "/etc/base".into(), kube_dns: Some("/etc/kube-dns".into()) };
         let values = NodeValues {
             local: "::1".to_owned(),
-            cluster_dns: None,
+            cluster_dns: crate::node::cluster_dns("kube-dns", |_| None),
             prometheus: String::new(),
             dns_port: 53,
         };
@@ -186,14 +217,18 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_configmap_keeps_the_last_good_one_and_is_said_once() {
+    fn a_bad_configmap_keeps_the_last_good_one_and_is_said_once_and_counted_once() {
         let mut sources = sources();
         sources.take(look(BASE, "[\"1.1.1.1\"]"));
         let news = sources.take(look(BASE, "[broken"));
         assert_eq!((news.lines.len(), news.errors, news.corefile), (1, 0, None));
+        let counted = News { errors: 1, ..News::default() };
+        assert_eq!(sources.take(look(BASE, "[broken")), counted);
         assert_eq!(sources.take(look(BASE, "[broken")), News::default());
+        assert_eq!(sources.take(look(BASE, "[broken in another way")).errors, 1);
+        assert_eq!(sources.take(look(BASE, "[broken in another way")), News::default());
         assert_eq!(
-            text(sources.take(look("new __PILLAR__UPSTREAM__SERVERS__", "[broken"))),
+            text(sources.take(look("new __PILLAR__UPSTREAM__SERVERS__", "[broken in another way"))),
             Some("new 1.1.1.1".into())
         );
         assert_eq!(text(sources.take(look(BASE, "[]"))), Some("up /etc/resolv.conf".into()));
@@ -226,16 +261,40 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_became_empty_is_not_taken() {
+        let mut sources = sources();
+        sources.take(look(BASE, "[]"));
+        let news = sources.take(look("\n", "[]"));
+        assert_eq!((news.errors, news.corefile), (1, None));
+        assert_eq!(news.lines[0].1, "Failed to read node-cache coreFile /etc/base - it is empty");
+        assert_eq!(text(sources.take(look("b", "[]"))), Some("b".into()));
+    }
+
+    #[test]
     fn an_unreadable_directory_is_looked_at_again() {
         let mut sources = sources();
-        let gone =
-            Look { base: Ok(BASE.into()), kube_dns: Some(Err("open /etc/kube-dns: gone".into())) };
-        let news = sources.take(gone);
+        let gone = || Look {
+            base: Ok(BASE.into()),
+            kube_dns: Some(Err("open /etc/kube-dns: gone".into())),
+        };
+        let news = sources.take(gone());
         assert_eq!(
             news.lines[0].1,
             "Failed to sync kube-dns config directory /etc/kube-dns, err: open /etc/kube-dns: gone"
         );
-        assert_eq!(text(news), Some("up /etc/resolv.conf".into()));
+        assert_eq!(
+            (text(news), sources.take(gone()).errors),
+            (Some("up /etc/resolv.conf".into()), 1)
+        );
+        assert_eq!(sources.take(gone()), News::default());
         assert_eq!(text(sources.take(look(BASE, "[\"1.1.1.1\"]"))), Some("up 1.1.1.1".into()));
+    }
+
+    #[test]
+    fn what_is_whole_at_the_next_look_is_no_error() {
+        let mut sources = sources();
+        assert_eq!(sources.take(look(BASE, "[\"1.1.1")).errors, 0);
+        let news = sources.take(look(BASE, "[\"1.1.1.1\"]"));
+        assert_eq!((news.errors, text(news)), (0, Some("up 1.1.1.1".into())));
     }
 }

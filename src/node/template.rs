@@ -5,8 +5,12 @@
 //! reload.
 
 use super::kubedns::KubeDns;
+use crate::plugin::Level;
 use std::fmt::Write;
 use std::net::IpAddr;
+
+/// The cluster's DNS Service.
+const CLUSTER: &str = "__PILLAR__CLUSTER__DNS__";
 
 /// What `__PILLAR__UPSTREAM__SERVERS__` stands for when the ConfigMap names no upstreams.
 const DEFAULT_UPSTREAMS: &str = "/etc/resolv.conf";
@@ -24,11 +28,39 @@ pub struct NodeValues {
     /// `-localip` as given: `__PILLAR__LOCAL__DNS__`, commas turned into spaces.
     pub local: String,
     /// The cluster's DNS Service: `__PILLAR__CLUSTER__DNS__`; `<nil>` when unknown.
-    pub cluster_dns: Option<IpAddr>,
+    pub cluster_dns: Result<IpAddr, UnknownService>,
     /// `-prometheus-listen-address`: `__PROMETHEUS__ENDPOINT__`.
     pub prometheus: String,
     /// `-dns.port`: the port of stub domains.
     pub dns_port: u16,
+}
+
+/// A Service whose cluster IP the environment does not tell. Its text is node-cache's line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Unable to lookup IP address of Upstream service {service}, env ${variable} `{}`",
+    .value.as_deref().unwrap_or_default()
+)]
+pub struct UnknownService {
+    service: String,
+    variable: String,
+    value: Option<String>,
+}
+
+impl UnknownService {
+    /// What that means for a template which needs the address, and what to do.
+    fn consequence(&self) -> String {
+        let UnknownService { service, variable, value } = self;
+        let what = match value {
+            None => "is not set".to_owned(),
+            Some(value) => format!("is {}, which is no IP address", crate::corefile::quote(value)),
+        };
+        format!(
+            "{CLUSTER} is <nil> in the Corefile: the environment variable {variable} {what}. \
+             Kubernetes sets it when the Service {service} with a cluster IP is older than the pod \
+             and in its namespace: restart the pod, or name another Service with -upstreamsvc"
+        )
+    }
 }
 
 /// A Corefile, and what was noticed while making it.
@@ -38,16 +70,23 @@ pub struct Rendered {
     pub text: String,
     /// The upstreams that the template's variable was replaced by.
     pub upstreams: String,
-    /// A line for the operator, if any.
-    pub warning: Option<&'static str>,
+    /// Lines for the operator.
+    pub lines: Vec<(Level, String)>,
 }
 
 /// Fills in the template. `config` must have passed [`KubeDns::check_nameservers`].
 pub fn render(base: &str, values: &NodeValues, config: &KubeDns) -> Rendered {
     let local = values.local.replace(',', " ");
-    let cluster =
-        values.cluster_dns.map_or("<nil>".to_owned(), |address| address.to_canonical().to_string());
-    let mut warning = None;
+    let mut lines = Vec::new();
+    let cluster = match &values.cluster_dns {
+        Ok(address) => address.to_canonical().to_string(),
+        Err(unknown) => {
+            if base.contains(CLUSTER) {
+                lines.push((Level::Error, unknown.consequence()));
+            }
+            "<nil>".to_owned()
+        }
+    };
     let mut text = base.to_owned();
     let upstreams = if config.upstream_nameservers.is_empty() {
         DEFAULT_UPSTREAMS.to_owned()
@@ -56,15 +95,15 @@ pub fn render(base: &str, values: &NodeValues, config: &KubeDns) -> Rendered {
         // Upstreams of the operator's own may not speak TCP.
         text = text.replace(TCP_BLOCK, &format!("\n    forward . {upstreams}\n"));
         if text.contains(UPSTREAMS) {
-            warning = Some(
-                "Did not find TCP upstream block to replace, assuming upstreams already use UDP.",
-            );
+            let warning =
+                "Did not find TCP upstream block to replace, assuming upstreams already use UDP.";
+            lines.push((Level::Warning, warning.to_owned()));
         }
         upstreams
     };
     for (variable, value) in [
         (UPSTREAMS, upstreams.as_str()),
-        ("__PILLAR__CLUSTER__DNS__", &cluster),
+        (CLUSTER, &cluster),
         ("__PILLAR__LOCAL__DNS__", &local),
         // Only deployers know it; what they left in is nothing.
         ("__PILLAR__DNS__SERVER__", ""),
@@ -81,7 +120,7 @@ pub fn render(base: &str, values: &NodeValues, config: &KubeDns) -> Rendered {
             "\n{domain}:{port} {{\n    errors\n    cache 30\n    bind {local}\n    forward . {servers}\n}}\n"
         );
     }
-    Rendered { text, upstreams, warning }
+    Rendered { text, upstreams, lines }
 }
 
 /// The name of the environment variable with a Service's cluster IP: `my-dns` gives
@@ -90,17 +129,18 @@ pub fn service_variable(service: &str) -> String {
     service.replace('-', "_").to_uppercase() + "_SERVICE_HOST"
 }
 
-/// The cluster IP of a Service from its environment variable. The error is the line for the
-/// operator; the template then gets `<nil>`.
+/// The cluster IP of a Service from its environment variable; without one the template gets
+/// `<nil>`.
 pub fn cluster_dns(
     service: &str,
     variable: impl FnOnce(&str) -> Option<String>,
-) -> Result<IpAddr, String> {
+) -> Result<IpAddr, UnknownService> {
     let name = service_variable(service);
-    let value = variable(&name).unwrap_or_default();
-    value.parse().map_err(|_| {
-        format!("Unable to lookup IP address of Upstream service {service}, env ${name} `{value}`")
-    })
+    let value = variable(&name);
+    match value.as_deref().map(str::parse) {
+        Some(Ok(address)) => Ok(address),
+        _ => Err(UnknownService { service: service.to_owned(), variable: name, value }),
+    }
 }
 
 #[cfg(test)]
@@ -110,7 +150,7 @@ mod tests {
     fn values() -> NodeValues {
         NodeValues {
             local: "169.254.20.10,10.0.0.10".to_owned(),
-            cluster_dns: "10.0.0.11".parse().ok(),
+            cluster_dns: Ok("10.0.0.11".parse().unwrap()),
             prometheus: ":9253".to_owned(),
             dns_port: 1053,
         }
@@ -134,9 +174,18 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_service_stays_visible() {
-        let values = NodeValues { cluster_dns: None, ..values() };
-        assert_eq!(render("__PILLAR__CLUSTER__DNS__", &values, &KubeDns::default()).text, "<nil>");
+    fn an_unknown_service_is_nil_and_its_variable_is_named_where_it_is_needed() {
+        for (value, what) in
+            [(None, "is not set."), (Some("None"), "is \"None\", which is no IP address.")]
+        {
+            let cluster_dns = cluster_dns("my-dns", |_| value.map(str::to_owned));
+            let values = NodeValues { cluster_dns, ..values() };
+            let rendered = render("__PILLAR__CLUSTER__DNS__", &values, &KubeDns::default());
+            assert_eq!(rendered.text, "<nil>");
+            let [(Level::Error, line)] = &rendered.lines[..] else { panic!("{rendered:?}") };
+            assert!(line.contains(&format!("variable MY_DNS_SERVICE_HOST {what}")), "{line}");
+            assert!(render("", &values, &KubeDns::default()).lines.is_empty());
+        }
     }
 
     #[test]
@@ -145,12 +194,12 @@ mod tests {
         let own = config(&["1.1.1.1", "8.8.8.8:53"], &[]);
         let rendered = render(stock, &values(), &own);
         assert_eq!(rendered.text, ".:53 {\n    errors\n    forward . 1.1.1.1 8.8.8.8:53\n}\n");
-        assert_eq!(rendered.warning, None);
+        assert_eq!(rendered.lines, []);
         assert_eq!(rendered.upstreams, "1.1.1.1 8.8.8.8:53");
         let other = stock.replace("            force", "        force");
         let rendered = render(&other, &values(), &own);
         assert!(rendered.text.contains("forward . 1.1.1.1 8.8.8.8:53 {\n        force_tcp"));
-        assert!(rendered.warning.is_some());
+        assert_eq!(rendered.lines.len(), 1);
         let resolv = render(stock, &values(), &KubeDns::default());
         assert!(resolv.text.contains("forward . /etc/resolv.conf {\n            force_tcp"));
     }
@@ -170,7 +219,7 @@ mod tests {
         let one = |name: &str| (name == "MY_DNS_SERVICE_HOST").then(|| "10.0.0.9".to_owned());
         assert_eq!(cluster_dns("my-dns", one), Ok("10.0.0.9".parse().unwrap()));
         assert_eq!(
-            cluster_dns("kube-dns", |_| None),
+            cluster_dns("kube-dns", |_| None).map_err(|unknown| unknown.to_string()),
             Err("Unable to lookup IP address of Upstream service kube-dns, env $KUBE_DNS_SERVICE_HOST ``".to_owned())
         );
         assert!(cluster_dns("x", |_| Some("not-an-ip".to_owned())).is_err());

@@ -1,10 +1,11 @@
 //! Files that change while the program runs: resolv.conf, the template, the kube-dns ConfigMap.
+//! The template and the ConfigMap are looked at every ten seconds.
 
 use crate::node::Node;
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 /// An upstream on port 53 of a loopback address of its own, which answers every question with that
@@ -39,6 +40,121 @@ fn turn(folder: &Path, name: &str, target: &str) {
     let beside = folder.join(format!("{name}_tmp"));
     symlink(target, &beside).unwrap();
     fs::rename(beside, folder.join(name)).unwrap();
+}
+
+/// The directory of a mounted ConfigMap: `..data` is a link to the folder of its present version,
+/// and each key a link through it.
+struct Mounted {
+    folder: PathBuf,
+    version: u32,
+}
+
+impl Mounted {
+    fn new(folder: PathBuf, keys: &[(&str, &[u8])]) -> Mounted {
+        fs::create_dir(&folder).unwrap();
+        for (key, _) in keys {
+            symlink(format!("..data/{key}"), folder.join(key)).unwrap();
+        }
+        let mut mounted = Mounted { folder, version: 0 };
+        mounted.swap(keys);
+        mounted
+    }
+
+    /// A new version of the same keys, as the kubelet brings it.
+    fn swap(&mut self, keys: &[(&str, &[u8])]) {
+        self.version += 1;
+        let name = format!("..2026_01_02_{}", self.version);
+        fs::create_dir(self.folder.join(&name)).unwrap();
+        for (key, value) in keys {
+            fs::write(self.folder.join(&name).join(key), value).unwrap();
+        }
+        turn(&self.folder, "..data", &name);
+        let old = format!("..2026_01_02_{}", self.version - 1);
+        // There is none before the first.
+        let _ = fs::remove_dir_all(self.folder.join(old));
+    }
+}
+
+#[test]
+fn a_configmap_that_is_bad_at_start_is_taken_when_it_is_good() {
+    let (Some(first), Some(second)) = (upstream(3), upstream(4)) else { return };
+    let mut node = Node::new();
+    fs::write(node.path("resolv.conf"), format!("nameserver {first}\n")).unwrap();
+    let key = "upstreamNameservers";
+    let mut mounted = Mounted::new(node.path("kube-dns"), &[(key, b"[\"1.1.1.1\xff")]);
+    let flag = format!("-kubednscm={}", node.path("kube-dns").display());
+    let directives = format!(
+        "    prometheus HTTP\n    reload 2s 1s\n    forward . {}\n}}\n\
+         other.test:{} {{\n    bind 127.0.0.1\n    forward . __PILLAR__UPSTREAM__SERVERS__",
+        node.path("resolv.conf").display(),
+        node.dns
+    );
+    node.start(&directives, &[&flag]);
+    let stderr = fs::read_to_string(node.path("stderr")).unwrap();
+    let line = format!(
+        "[ERROR] Failed to sync kube-dns config directory {0}, err: non-utf8 data in file {0}/{key}\n",
+        node.path("kube-dns").display()
+    );
+    assert!(stderr.contains(&line), "{stderr}");
+
+    mounted.swap(&[(key, format!("[\"{second}\"]").as_bytes())]);
+    let mut number = 0;
+    node.until("the ConfigMap's upstream", |node| {
+        number += 1;
+        node.ask(&format!("a{number}.other.test")) == Some(second)
+    });
+    let summary = format!("custom stubdomains and upstream servers {second}\n");
+    assert!(node.lines().contains(&summary), "{}", node.lines());
+    let errors = "coredns_nodecache_setup_errors_total{errortype=\"configmap\"}";
+    assert_eq!(node.metric(errors).as_deref(), Some("0"), "it was whole at the next look");
+
+    // Half written, and left so.
+    mounted.swap(&[(key, b"[\"127.")]);
+    node.until("it is said", |node| {
+        node.lines().contains("[ERROR] Invalid configuration, ignoring update: upstreamNames")
+    });
+    node.until("it is counted", |node| node.metric(errors).as_deref() == Some("1"));
+    assert_eq!(node.ask("later.other.test"), Some(second));
+}
+
+#[test]
+fn with_reloadwithsignal_a_changed_template_is_loaded_without_the_reload_plugin() {
+    let mut node = Node::new();
+    let mut mounted = Mounted::new(
+        node.path("config"),
+        &[(
+            "Corefile.base",
+            node.corefile("    whoami\n    prometheus __PROMETHEUS__ENDPOINT__").as_bytes(),
+        )],
+    );
+    let base = format!("-basecorefile={}", node.path("config/Corefile.base").display());
+    let listen = format!("-prometheus-listen-address=127.0.0.1:{}", node.http);
+    node.start("    not_read", &[&base, &listen, "-reloadwithsignal"]);
+    assert!(node.metric("coredns_plugin_enabled{name=\"whoami\"").is_some());
+    let text = fs::read_to_string(node.path("Corefile")).unwrap();
+    assert!(text.contains(&format!("prometheus 127.0.0.1:{}\n", node.http)), "{text}");
+
+    let added = "    whoami\n    loadbalance\n    prometheus __PROMETHEUS__ENDPOINT__";
+    mounted.swap(&[("Corefile.base", node.corefile(added).as_bytes())]);
+    node.until("the new template", |node| {
+        node.metric("coredns_plugin_enabled{name=\"loadbalance\"").is_some()
+    });
+    assert!(node.lines().contains("[INFO] SIGUSR1: Reloading\n"), "{}", node.lines());
+    assert!(node.answers());
+}
+
+#[test]
+fn a_missing_service_variable_is_named_and_the_process_ends_with_1() {
+    let node = Node::new();
+    fs::write(node.path("base"), node.corefile("    forward . __PILLAR__CLUSTER__DNS__")).unwrap();
+    let output = node.command(&["-upstreamsvc=nodens-absent"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let line = "[ERROR] __PILLAR__CLUSTER__DNS__ is <nil> in the Corefile: the environment variable \
+                NODENS_ABSENT_SERVICE_HOST is not set.";
+    assert!(stderr.contains(line), "{stderr}");
+    let written = fs::read_to_string(node.path("Corefile")).unwrap();
+    assert!(written.contains("forward . <nil>\n"), "{written}");
 }
 
 #[test]

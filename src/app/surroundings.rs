@@ -36,6 +36,8 @@ impl Surroundings for Machine {
     }
 
     fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
+        // Tokens of imported files carry absolute paths, as in CoreDNS.
+        let pattern = std::path::absolute(pattern).unwrap_or_else(|_| pattern.to_owned());
         let mut found = vec![PathBuf::new()];
         for component in pattern.components() {
             found = match component {
@@ -97,6 +99,12 @@ mod tests {
         assert_eq!(found, [folder.path().join("a.server"), folder.path().join("b.server")]);
         assert_eq!(Machine.glob(&folder.path().join("no")), Vec::<PathBuf>::new());
         assert_eq!(Machine.glob(&folder.path().join("c.other")).len(), 1);
+    }
+
+    #[test]
+    fn a_relative_pattern_gives_absolute_paths() {
+        let found = Machine.glob(Path::new("Cargo.tom?"));
+        assert_eq!(found, [std::path::absolute("Cargo.toml").unwrap()]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The examples of the documentation: every Corefile in it loads, and so does every one that
-//! ships.
+//! ships, and those that people bring from other node caches.
 #![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
 use nodens::corefile::{self, MemorySurroundings};
@@ -114,4 +114,16 @@ fn every_shipped_corefile_loads() {
         loaded += 1;
     }
     assert_eq!(loaded, 3, "dev, node-local-dns and tuned");
+}
+
+#[test]
+fn corefiles_of_other_node_caches_load() {
+    let mut loaded = 0;
+    for entry in fs::read_dir(root().join("tests/corefiles")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        load(&text, &path.display().to_string()).unwrap();
+        loaded += 1;
+    }
+    assert_eq!(loaded, 1, "aks-localdns");
 }

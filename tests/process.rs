@@ -120,10 +120,11 @@ fn every_start_failure_ends_with_1_and_coredns_s_line() {
             at(5, format!("cannot serve dns://.:{port} on 127.0.0.1 - it is already defined")),
         ),
         (
-            block(port, "acl"),
+            block(port, "erratic"),
             at(
                 3,
-                "no action found for directive 'acl' with server type 'dns' (missing a plugin?)"
+                "no action found for directive 'erratic' with server type 'dns' (missing a plugin?); \
+                 for failures on purpose there is `template`, with `rcode SERVFAIL`"
                     .to_owned(),
             ),
         ),

@@ -137,6 +137,28 @@ fn check_options(rdata: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// The options with this one in the place of the first of its code, or behind all; others of its
+/// code go. `None` when its data is longer than an option can be.
+pub(super) fn with_option(options: &[u8], code: u16, data: &[u8]) -> Option<Vec<u8>> {
+    let length = u16::try_from(data.len()).ok()?;
+    let mut given = Vec::with_capacity(4 + data.len());
+    given.extend_from_slice(&code.to_be_bytes());
+    given.extend_from_slice(&length.to_be_bytes());
+    given.extend_from_slice(data);
+    let mut all = Vec::with_capacity(options.len() + given.len());
+    let mut rest = options;
+    while let Some((known, option, behind)) = split_option(rest) {
+        if known == code {
+            all.append(&mut given);
+        } else {
+            all.extend_from_slice(option);
+        }
+        rest = behind;
+    }
+    all.append(&mut given);
+    Some(all)
+}
+
 /// The first option's code, its octets with code and length, and what is behind it.
 pub(super) fn split_option(options: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let (head, _) = options.split_first_chunk::<4>()?;

@@ -4,7 +4,7 @@
 //! Owns the acceptance of messages and the normal form in which queries go upstream. A well-formed
 //! query borrows the received bytes; one that a plugin changes, or that waits, owns its own.
 
-use super::layout::split_option;
+use super::layout::{split_option, with_option};
 use super::message::{Malformed, Message, Record, Section};
 use super::name::{Name, Spelled};
 use super::words::{Class, Opcode, Rcode, RecordType, flags};
@@ -325,6 +325,29 @@ impl<'a> Query<'a> {
         }
     }
 
+    /// Replaces the flags AA, TC, RD, RA, Z, AD and CD by those of `flags`; QR, opcode and RCODE
+    /// stay.
+    pub fn set_flags(&mut self, flags: u16) {
+        let kept = flags::QR | flags::OPCODE | flags::RCODE;
+        let flags = (self.flags() & kept) | (flags & !kept);
+        if flags != self.flags() {
+            self.wire.to_mut()[2..4].copy_from_slice(&flags.to_be_bytes());
+        }
+    }
+
+    /// Gives the client's OPT record this option, in the place of those of the same code; does
+    /// nothing without EDNS, or when all options together would pass 65535 octets.
+    pub fn set_option(&mut self, code: u16, data: &[u8]) {
+        let Some(edns) = &mut self.edns else { return };
+        let old = edns.options.clone();
+        let Some(options) = with_option(&self.wire[old.clone()], code, data) else { return };
+        let Ok(length) = u16::try_from(options.len()) else { return };
+        edns.options.end = old.start + options.len();
+        let wire = self.wire.to_mut();
+        wire[old.start - 2..old.start].copy_from_slice(&length.to_be_bytes());
+        wire.splice(old, options);
+    }
+
     /// Sets the message id.
     pub fn set_id(&mut self, id: u16) {
         self.wire.to_mut()[..2].copy_from_slice(&id.to_be_bytes());
@@ -446,6 +469,32 @@ mod tests {
 
     const QUESTION: &str = "01 61 04 54 65 73 74 00 0001 0001";
     const OPT: &str = "00 0029 0578 00 00 8000 0000";
+
+    #[test]
+    fn an_option_is_replaced_or_added() {
+        let opt = "00 0029 0578 00 00 8000 000d | 0003 0001 ff | 000a 0004 61626364";
+        let bytes = hex(&format!("0001 0100 0001 0000 0000 0001 {QUESTION} {opt}"));
+        let mut query = accepted(&bytes);
+        query.set_option(3, b"node");
+        let opt = "00 0029 0578 00 00 8000 0010 | 0003 0004 6e6f6465 | 000a 0004 61626364";
+        assert_eq!(query.wire(), hex(&format!("0001 0100 0001 0000 0000 0001 {QUESTION} {opt}")));
+        let edns = query.edns().unwrap();
+        let options: Vec<_> = edns.each_option(query.wire()).collect();
+        assert_eq!(options, [(3, &b"node"[..]), (10, b"abcd")]);
+        query.set_option(11, b"");
+        let edns = query.edns().unwrap();
+        assert_eq!(edns.each_option(query.wire()).last(), Some((11, &b""[..])));
+        query.set_option(12, &[0; 65535]);
+        assert_eq!(query.edns().unwrap().each_option(query.wire()).count(), 3);
+    }
+
+    #[test]
+    fn flags_can_be_replaced_but_not_what_makes_it_a_query() {
+        let bytes = hex(&format!("0001 2100 0001 0000 0000 0000 {QUESTION}"));
+        let mut query = accepted(&bytes);
+        query.set_flags(!flags::RD);
+        assert_eq!(query.flags(), 0x2000 | flags::AA | flags::TC | flags::RA | 0x70);
+    }
 
     #[test]
     fn what_cannot_be_a_query_is_classified_by_its_header() {

@@ -3,6 +3,7 @@
 //! Owns the buffer that becomes the reply. Holds a message without the client's own OPT handling
 //! and without size limits: [`super::finish_reply`] does both at the end.
 
+use super::layout::with_option;
 use super::message::{Malformed, Message, Record, Section};
 use super::query::{Edns, Query, copied};
 use super::words::{Rcode, flags};
@@ -154,6 +155,43 @@ impl Response {
         }
     }
 
+    /// Gives the message's own OPT record, if it has one, this option in the place of those of the
+    /// same code. Does nothing when the message would pass 65535 octets.
+    pub fn set_option(&mut self, code: u16, data: &[u8]) {
+        if let Some(wire) = self.with_option(code, data) {
+            self.wire = wire;
+            self.known_size = 0;
+        }
+    }
+
+    /// The message written anew, its last OPT record with the option and the only one.
+    fn with_option(&self, code: u16, data: &[u8]) -> Option<Vec<u8>> {
+        let message = self.message().ok()?;
+        let opt = message.records().filter(Record::is_opt).last()?;
+        let options = with_option(message.rdata(&opt), code, data)?;
+        let mut wire = Vec::with_capacity(self.wire.len() + 4 + data.len());
+        let mut writer = Writer::copying(&mut wire, &message);
+        for record in message.records().filter(|record| !record.is_opt()) {
+            writer.record(record.section, &message, &record, None);
+        }
+        writer.raw_record(opt.section, &[0], opt.rtype, opt.class, opt.ttl, &options);
+        (!writer.is_cut()).then_some(wire)
+    }
+
+    /// Removes all records behind the answer section, OPT included; the extended rcode stays in
+    /// `rcode`. Allocates nothing.
+    pub fn keep_answers(&mut self) {
+        let Ok(message) = self.message() else { return };
+        let answers = message.records().take_while(|record| record.section == Section::Answer);
+        let end = answers.last().map_or(message.question_end(), |record| record.rdata.end);
+        // What is cut off stood behind all that stays: no pointer leads into it.
+        self.wire.truncate(end);
+        if let Some(counts) = self.wire.get_mut(8..12) {
+            counts.fill(0);
+        }
+        self.known_size = 0;
+    }
+
     /// The message written anew, OPT records left out.
     fn without_opt(&self) -> Option<Vec<u8>> {
         let message = self.message().ok()?;
@@ -296,6 +334,41 @@ mod tests {
         assert_eq!(records.len(), 1);
         assert_eq!(message.owner(&records[0]).to_string(), "a.test.");
         assert_eq!(message.rdata_name(&records[0], 0).unwrap().to_string(), "x.a.test.");
+    }
+
+    #[test]
+    fn an_option_goes_into_the_messages_own_opt() {
+        let mut response = Response::new();
+        response.start(&query(), Rcode::NOERROR, 0, "forward");
+        let bare = response.wire.clone();
+        response.set_option(3, b"node");
+        assert_eq!(response.wire, bare);
+        response.wire[11] = 1;
+        response.wire.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\x80\0\0\x05\0\x03\0\x01x");
+        response.set_option(3, b"node");
+        let edns = response.message().unwrap().edns().unwrap();
+        assert_eq!((edns.udp_size, edns.flags), (1232, Edns::DO));
+        assert_eq!(response.wire[edns.options], *b"\0\x03\0\x04node");
+        let before = response.wire.clone();
+        response.set_option(3, &[0; 65_530]);
+        assert_eq!(response.wire, before);
+    }
+
+    #[test]
+    fn answers_are_kept_alone() {
+        let mut response = Response::new();
+        response.start(&query(), Rcode::NOERROR, 0, "forward");
+        response.keep_answers();
+        assert_eq!(response.wire[12..], *query().question());
+        response.wire[7] = 1;
+        response.wire.extend_from_slice(b"\xc0\x0c\0\x05\0\x01\0\0\0\x05\0\x04\x01x\xc0\x0c");
+        let answer = response.wire.clone();
+        response.wire[9] = 1;
+        response.wire[11] = 1;
+        response.wire.extend_from_slice(b"\xc0\x0c\0\x02\0\x01\0\0\0\x05\0\x02\xc0\x0c");
+        response.wire.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
+        response.keep_answers();
+        assert_eq!(response.wire, answer);
     }
 
     #[test]

@@ -65,13 +65,13 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
             else {
                 continue;
             };
-            let Some(setup) = row.setup else {
+            let setup = row.setup.map_err(|instead| {
                 let text = format!(
-                    "no action found for directive '{}' with server type 'dns' (missing a plugin?)",
+                    "no action found for directive '{}' with server type 'dns' (missing a plugin?); {instead}",
                     row.word
                 );
-                return Err(located(directive.tokens.first(), text).into());
-            };
+                located(directive.tokens.first(), text)
+            })?;
             setup(&mut Setup {
                 dispenser: Dispenser::new(&directive.tokens),
                 block: &mut plan.draft,

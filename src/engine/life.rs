@@ -266,7 +266,7 @@ impl<'a> Life<'a> {
                     return Step::Exchange(exchange, lasts);
                 }
                 Flow::Ask(question) => return Step::Ask(question),
-                Flow::Drop(reason) => return Step::Drop(reason),
+                Flow::Drop(reason) => return self.dropped(place, response, means, reason),
             }
         }
         match place.block.chain.last() {
@@ -277,6 +277,20 @@ impl<'a> Life<'a> {
             ),
         }
         self.up(place, response, means, self.depth, None, false)
+    }
+
+    /// No reply, but the handlers above see that the query has ended: they log and count it. As
+    /// with CoreDNS it ended with NOERROR and without a message.
+    fn dropped(
+        &mut self,
+        place: Place<'_>,
+        response: &mut Response,
+        means: &mut Means<'_>,
+        reason: DropReason,
+    ) -> Step {
+        response.fail(Rcode::NOERROR, None);
+        self.up(place, response, means, self.depth, None, false);
+        Step::Drop(reason)
     }
 
     /// The way up for the handlers before `below`, innermost first.

@@ -640,8 +640,8 @@ fn contradictions_are_told_in_coredns_s_words_with_their_line() {
             "Corefile:1 - error inspecting server blocks: zone is not a valid domain name: .:port",
         ),
         (
-            ". {\n errors\n acl\n}\n",
-            "Corefile:3 - no action found for directive 'acl' with server type 'dns' (missing a plugin?)",
+            ". {\n errors\n view x\n}\n",
+            "Corefile:3 - no action found for directive 'view' with server type 'dns' (missing a plugin?); a block is chosen by its zone and address: give each kind of client an address of its own with `bind`, or write `acl`",
         ),
     ];
     for (corefile, error) in table {

@@ -325,6 +325,50 @@ pub static DNS64_TRANSLATED: Desc = desc(
     "Counter of DNS requests translated by dns64.",
 );
 
+// `acl`.
+
+/// Queries that `acl` let pass.
+pub static ACL_ALLOWED: Desc = desc(
+    "coredns_acl_allowed_requests_total",
+    &["server", "view"],
+    Kind::Counter,
+    "Counter of DNS requests being allowed.",
+);
+
+/// Queries that `acl` answered with REFUSED.
+pub static ACL_BLOCKED: Desc = desc(
+    "coredns_acl_blocked_requests_total",
+    &["server", "zone", "view"],
+    Kind::Counter,
+    "Counter of DNS requests being blocked.",
+);
+
+/// Queries that `acl` answered with nothing in it.
+pub static ACL_FILTERED: Desc = desc(
+    "coredns_acl_filtered_requests_total",
+    &["server", "zone", "view"],
+    Kind::Counter,
+    "Counter of DNS requests being filtered.",
+);
+
+/// Queries that `acl` left without a response.
+pub static ACL_DROPPED: Desc = desc(
+    "coredns_acl_dropped_requests_total",
+    &["server", "zone", "view"],
+    Kind::Counter,
+    "Counter of DNS requests being dropped.",
+);
+
+// `local`.
+
+/// Queries for names below `localhost` and, where that counts, before other zones.
+pub static LOCAL_LOCALHOST: Desc = desc(
+    "coredns_local_localhost_requests_total",
+    &[],
+    Kind::Counter,
+    "Counter of special localhost subdomain requests.",
+);
+
 // node-cache's own, and the scrape's.
 
 /// Errors while setting up the node, by [`SETUP_ERROR_KINDS`].

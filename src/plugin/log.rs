@@ -3,10 +3,10 @@
 //! Owns the rules (scope, class) and the format, which is read once at setup and written straight
 //! into the journal's line: a query whose line is not wanted costs a comparison of names.
 
+use super::kind::{Kind, ResponseClass};
 use super::{Context, Handler, Labels, Setup, Turn};
 use crate::corefile::{CorefileError, Dispenser};
-use crate::dns::{Edns, Message, Name, Query, Rcode, RecordType, Response, Section, Transport};
-use crate::dns::{Opcode, Written, flags};
+use crate::dns::{Edns, Name, Query, Response, Transport, Written, flags};
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -79,48 +79,22 @@ struct Classes {
 impl Classes {
     const ALL: Classes = Classes { success: true, denial: true, error: true };
 
-    fn has_class_of(self, query: &Query<'_>, response: &Response) -> bool {
-        if self == Classes::ALL {
-            return true;
-        }
-        match class_of(query, response) {
-            Class::Success => self.success,
-            Class::Denial => self.denial,
-            Class::Error => self.error,
+    fn has(self, class: ResponseClass) -> bool {
+        match class {
+            ResponseClass::Success => self.success,
+            ResponseClass::Denial => self.denial,
+            ResponseClass::Error => self.error,
         }
     }
 }
 
-/// What became of a query, for `class`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Success,
-    Denial,
-    Error,
-}
-
-/// CoreDNS's classes (spec/coredns.md §2.4): only NXDOMAIN and NODATA with an SOA record are
-/// denials.
-fn class_of(query: &Query<'_>, response: &Response) -> Class {
-    if response.written == Written::Nothing
-        || query.opcode() == Opcode::NOTIFY
-        || [RecordType::AXFR, RecordType::IXFR].contains(&query.qtype())
-    {
-        return Class::Error;
-    }
-    let Ok(message) = response.message() else { return Class::Error };
-    let has_answer = message.count(Section::Answer) > 0;
-    let has_soa = |message: &Message<'_>| {
-        message
-            .records()
-            .any(|record| record.section == Section::Authority && record.rtype == RecordType::SOA)
-    };
-    match response.rcode {
-        Rcode::NOERROR if has_answer => Class::Success,
-        Rcode::NOERROR if has_soa(&message) => Class::Denial,
-        Rcode::NOERROR => Class::Success,
-        Rcode::NXDOMAIN if has_soa(&message) => Class::Denial,
-        _ => Class::Error,
+/// What became of a query (spec/coredns.md §2.4).
+fn kind_of(response: &Response, context: &Context<'_>) -> Kind {
+    match response.message() {
+        Ok(message) if response.written == Written::Message => {
+            Kind::of(&message, response.rcode, context.now.unix)
+        }
+        _ => Kind::of_failure(response.rcode),
     }
 }
 
@@ -148,12 +122,18 @@ impl Handler for Log {
         context: &mut Context<'_>,
     ) -> Turn {
         // The first rule whose scope matches decides, whatever the later ones say.
-        if let Some(rule) = self.rules.iter().find(|rule| query.name().is_in(&rule.scope))
-            && rule.classes.has_class_of(query, response)
-        {
-            let line = Line { format: &rule.format, query, response, context };
-            context.journal.query_line(format_args!("{line}"));
+        let scoped = self.rules.iter().find(|rule| query.name().is_in(&rule.scope));
+        let Some(rule) = scoped else { return Turn::Up };
+        if rule.classes != Classes::ALL || context.labels.wanted {
+            let kind = kind_of(response, context);
+            context.labels.set("log/type", || kind.word().to_owned());
+            context.labels.set("log/class", || kind.class().word().to_owned());
+            if !rule.classes.has(kind.class()) {
+                return Turn::Up;
+            }
         }
+        let line = Line { format: &rule.format, query, response, context };
+        context.journal.query_line(format_args!("{line}"));
         Turn::Up
     }
 }
@@ -355,6 +335,7 @@ fn write_seconds(f: &mut Formatter<'_>, took: Duration) -> fmt::Result {
 mod tests {
     use super::*;
     use crate::corefile::MemorySurroundings;
+    use crate::dns::{Rcode, RecordType};
     use crate::plugin::testing::{Bench, always, query};
 
     const SOA: &str = "authority: test. 60 IN SOA ns.test. hm.test. 7 3600 600 86400 60";
@@ -436,6 +417,30 @@ mod tests {
                 assert_eq!(lines(&rule, rcode, records).len(), wanted, "{rcode} {records:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_became_of_a_query_is_a_label() {
+        let mut bench = Bench::new();
+        let log = "metadata\nlog . \"{/log/class} {/log/type}\"";
+        let chain = bench.load(log, &MemorySurroundings::default()).unwrap();
+        for (rcode, records, said) in [
+            (Rcode::NOERROR, &["a.test. 300 IN A 192.0.2.1"][..], "success NOERROR"),
+            (Rcode::NOERROR, &["authority: test. 9 IN NS ns.test."], "success DELEGATION"),
+            (Rcode::NOERROR, &[SOA], "denial NODATA"),
+            (Rcode::NXDOMAIN, &[SOA], "denial NXDOMAIN"),
+            (Rcode::SERVFAIL, &[], "error SERVERERROR"),
+            (Rcode::REFUSED, &[], "error OTHERERROR"),
+        ] {
+            bench.ask(&chain, query("a.test.", RecordType::A), always(rcode, records));
+            assert_eq!(bench.journal.take(), [format!("[INFO] {said}")]);
+        }
+        bench.ask(&chain, query("a.test.", RecordType::AXFR), always(Rcode::NOERROR, &[]));
+        assert_eq!(bench.journal.take(), ["[INFO] error META"]);
+        bench.ask(&chain, query("a.test.", RecordType::A), |_, response| {
+            response.fail(Rcode::SERVFAIL, None);
+        });
+        assert_eq!(bench.journal.take(), ["[INFO] error SERVERERROR"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod address;
 mod context;
 mod journal;
+mod kind;
 pub(crate) mod pattern;
 mod service;
 mod setup;
@@ -16,20 +17,28 @@ mod table;
 #[allow(dead_code)]
 pub(crate) mod testing;
 
+pub mod acl;
+pub mod any;
 pub mod bind;
 pub mod bufsize;
 pub mod cache;
+pub mod chaos;
 pub mod debug;
 pub mod dns64;
 pub mod dnstap;
 pub mod errors;
 pub mod forward;
+pub mod header;
 pub mod health;
 pub mod hosts;
 pub mod loadbalance;
+pub mod local;
 pub mod log;
 pub mod looping;
 pub mod metadata;
+pub mod minimal;
+pub mod multisocket;
+pub mod nsid;
 pub mod pprof;
 pub mod prometheus;
 pub mod ready;
@@ -65,7 +74,8 @@ pub enum Flow {
     /// Ask one further question through the whole server; the result comes to
     /// [`Handler::answered`].
     Ask(Box<Query<'static>>),
-    /// No reply at all; counted under the reason.
+    /// No reply at all, counted under the reason. The handlers above see a response that holds
+    /// nothing, with NOERROR.
     Drop(DropReason),
 }
 

@@ -10,30 +10,46 @@ pub type SetupFn = fn(&mut Setup<'_>) -> Result<(), CorefileError>;
 pub struct DirectiveRow {
     /// The word in the Corefile.
     pub word: &'static str,
-    /// Its setup; `None` for words that CoreDNS knows and nodens does not carry.
-    pub setup: Option<SetupFn>,
+    /// Its setup; `Err` with what to do instead for words that CoreDNS knows and nodens does not
+    /// carry.
+    pub setup: Result<SetupFn, &'static str>,
 }
 
 const fn row(word: &'static str, setup: SetupFn) -> DirectiveRow {
-    DirectiveRow { word, setup: Some(setup) }
+    DirectiveRow { word, setup: Ok(setup) }
 }
 
-const fn absent(word: &'static str) -> DirectiveRow {
-    DirectiveRow { word, setup: None }
+const fn absent(word: &'static str, instead: &'static str) -> DirectiveRow {
+    DirectiveRow { word, setup: Err(instead) }
 }
+
+/// For what answers from records of its own: the cluster, zone files, a cloud's or another store.
+const FORWARD: &str = "a node cache holds no zones of its own: name the server that does with \
+                       `forward ZONE ADDRESS`, for the cluster's domain the cluster DNS";
+
+/// For what looks at the names of pods and services.
+const CLUSTER_DNS: &str = "it needs the cluster's names: leave it to the cluster DNS, to which \
+                           `forward` leads";
+
+/// For what signs, or checks signatures.
+const SIGNED: &str = "signing is the work of the server that holds the zone; a node cache hands \
+                      signatures on as they come";
 
 /// The directives, outermost first.
 pub static TABLE: &[DirectiveRow] = &[
-    absent("root"),
+    absent("root", "no directive of nodens reads zone files: write whole paths"),
     row("metadata", super::metadata::setup),
-    absent("geoip"),
-    absent("cancel"),
+    absent(
+        "geoip",
+        "for answers by the client's address, write server blocks that `bind` different addresses, or `acl`",
+    ),
+    absent("cancel", "leave it out: a question is given up upstream after 4 s without it"),
     row("tls", super::tls::setup),
-    absent("quic"),
+    absent("quic", "DNS over QUIC is not served; `tls://` zones are"),
     row("timeouts", super::timeouts::setup),
-    absent("multisocket"),
+    row("multisocket", super::multisocket::setup),
     row("reload", super::reload::setup),
-    absent("nsid"),
+    row("nsid", super::nsid::setup),
     row("bufsize", super::bufsize::setup),
     row("bind", super::bind::setup),
     row("debug", super::debug::setup),
@@ -45,40 +61,46 @@ pub static TABLE: &[DirectiveRow] = &[
     row("errors", super::errors::setup),
     row("log", super::log::setup),
     row("dnstap", super::dnstap::setup),
-    absent("local"),
+    row("local", super::local::setup),
     row("dns64", super::dns64::setup),
-    absent("acl"),
-    absent("any"),
-    absent("chaos"),
+    row("acl", super::acl::setup),
+    row("any", super::any::setup),
+    row("chaos", super::chaos::setup),
     row("loadbalance", super::loadbalance::setup),
-    absent("tsig"),
+    absent("tsig", SIGNED),
     row("cache", super::cache::setup),
     row("rewrite", super::rewrite::setup),
-    absent("header"),
-    absent("dnssec"),
-    absent("autopath"),
-    absent("minimal"),
+    row("header", super::header::setup),
+    absent("dnssec", SIGNED),
+    absent("autopath", CLUSTER_DNS),
+    row("minimal", super::minimal::setup),
     row("template", super::template::setup),
-    absent("transfer"),
+    absent("transfer", "a node cache has no zone to hand out; ask the server that holds it"),
     row("hosts", super::hosts::setup),
-    absent("route53"),
-    absent("azure"),
-    absent("clouddns"),
-    absent("k8s_external"),
-    absent("kubernetes"),
-    absent("file"),
-    absent("auto"),
-    absent("secondary"),
-    absent("etcd"),
+    absent("route53", FORWARD),
+    absent("azure", FORWARD),
+    absent("clouddns", FORWARD),
+    absent("k8s_external", CLUSTER_DNS),
+    absent("kubernetes", FORWARD),
+    absent("file", FORWARD),
+    absent("auto", FORWARD),
+    absent("secondary", FORWARD),
+    absent("etcd", FORWARD),
     row("loop", super::looping::setup),
     row("forward", super::forward::setup),
-    absent("grpc"),
-    absent("erratic"),
+    absent(
+        "grpc",
+        "name the upstream by its DNS address: `forward ZONE ADDRESS`, or `tls://ADDRESS` for encryption",
+    ),
+    absent("erratic", "for failures on purpose there is `template`, with `rcode SERVFAIL`"),
     row("whoami", super::whoami::setup),
-    absent("on"),
-    absent("sign"),
-    absent("view"),
-    absent("nomad"),
+    absent("on", "nodens starts no commands; run them before it, or beside it"),
+    absent("sign", SIGNED),
+    absent(
+        "view",
+        "a block is chosen by its zone and address: give each kind of client an address of its own with `bind`, or write `acl`",
+    ),
+    absent("nomad", FORWARD),
 ];
 
 /// Whether a word may stand in a Corefile at all.

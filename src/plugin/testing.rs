@@ -148,7 +148,7 @@ impl Bench {
         self.services.clear();
         self.carried = self.carried.next();
         for row in TABLE {
-            let Some(setup) = row.setup else { continue };
+            let Ok(setup) = row.setup else { continue };
             for directive in directives {
                 if directive.word != row.word {
                     continue;
@@ -290,7 +290,8 @@ impl Run<'_> {
                 Flow::Ask(question) => return self.further(depth, *question),
                 Flow::Drop(reason) => {
                     self.outcome.dropped = Some(reason);
-                    return;
+                    self.outcome.response.fail(Rcode::NOERROR, None);
+                    return self.up(depth, None, false);
                 }
             }
         }

@@ -12,13 +12,14 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use super::kind::Kind;
 use super::{Context, Flow, Handler, Journal, Now, PerServer, Setup, TABLE, Turn};
 use crate::corefile::{CorefileError, Surroundings};
 use crate::dns::{
     Class, Message, Name, Query, Rcode, RecordType, Response, Writer, Written, flags,
 };
 use crate::metrics::Registry;
-use classify::{Kind, OptPlace, Survey, survey};
+use classify::{OptPlace, Survey, survey};
 use entry::{Entry, Terms, matches, wants_authentic};
 use meters::Meters;
 use options::{Limits, Options, Refresh};
@@ -290,7 +291,9 @@ impl CacheHandler {
         match found.kind {
             Kind::NoData | Kind::NameError => self.options.denial.clamp(found.ttl),
             Kind::ServerError => self.options.servfail,
-            Kind::NoError | Kind::Delegation | Kind::Other => self.options.success.clamp(found.ttl),
+            Kind::NoError | Kind::Delegation | Kind::Meta | Kind::Other => {
+                self.options.success.clamp(found.ttl)
+            }
         }
     }
 
@@ -347,7 +350,7 @@ fn kept_in(kind: Kind) -> Option<Side> {
     match kind {
         Kind::NoError | Kind::Delegation => Some(Side::Success),
         Kind::NoData | Kind::NameError | Kind::ServerError => Some(Side::Denial),
-        Kind::Other => None,
+        Kind::Meta | Kind::Other => None,
     }
 }
 

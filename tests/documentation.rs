@@ -41,6 +41,7 @@ fn node() -> MemorySurroundings {
         .with_file("/etc/coredns/tls.crt", certificates::OWN)
         .with_file("/etc/coredns/tls.key", certificates::KEY)
         .with_file("/etc/coredns/ca.crt", certificates::AUTHORITY)
+        .with_host("dns.example.org", &["192.0.2.53".parse().unwrap()])
         .with_variable("NODE_IP", "192.0.2.7")
         .with_interface("lo", &["127.0.0.1", "::1"])
         .with_interface("eth0", &["192.0.2.7"])

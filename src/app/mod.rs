@@ -11,6 +11,7 @@ mod load;
 mod log;
 mod options;
 mod probe;
+mod resolve;
 mod run;
 mod services;
 mod serving;

@@ -1,9 +1,10 @@
-//! The real surroundings: this machine's files, environment and interfaces.
+//! The real surroundings: this machine's files, environment, interfaces and resolver.
 
 use crate::corefile::{Surroundings, glob_matches};
 use crate::sys;
 use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::time::UNIX_EPOCH;
 use std::{env, fs};
@@ -66,6 +67,10 @@ impl Surroundings for Machine {
         fs::read_to_string("/proc/sys/kernel/hostname")
             .map(|text| text.trim().to_owned())
             .unwrap_or_else(|_| "localhost".to_owned())
+    }
+
+    fn resolve(&self, host: &str, servers: &[SocketAddr]) -> Result<Vec<IpAddr>, String> {
+        super::resolve::resolve(host, servers)
     }
 }
 

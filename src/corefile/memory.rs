@@ -1,14 +1,15 @@
 //! Surroundings that live in memory: for tests of everything that reads a Corefile, and for tools
-//! that judge one without touching the machine. Owns its files, variables and interfaces; never
+//! that judge one without touching the machine. Owns its files, variables, interfaces and hosts; never
 //! looks at the real ones.
 
 use super::{Surroundings, glob_matches};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Files, variables and interfaces as told. Files can change while it is shared, so that a test
+/// Files, variables, interfaces and hosts as told. Files can change while it is shared, so that a test
 /// can play an edit.
 ///
 /// ```
@@ -21,6 +22,7 @@ pub struct MemorySurroundings {
     files: Mutex<Files>,
     variables: BTreeMap<String, String>,
     interfaces: BTreeMap<String, Vec<String>>,
+    hosts: BTreeMap<String, Vec<IpAddr>>,
     hostname: String,
 }
 
@@ -37,6 +39,7 @@ impl MemorySurroundings {
             files: Mutex::new(Files::default()),
             variables: BTreeMap::new(),
             interfaces: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             hostname: "node".to_owned(),
         }
     }
@@ -57,6 +60,12 @@ impl MemorySurroundings {
     pub fn with_interface(mut self, name: &str, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
         self.interfaces.insert(name.to_owned(), addresses);
+        self
+    }
+
+    /// With one more host that resolves, whichever server is asked.
+    pub fn with_host(mut self, name: &str, addresses: &[IpAddr]) -> Self {
+        self.hosts.insert(name.to_owned(), addresses.to_vec());
         self
     }
 
@@ -126,6 +135,10 @@ impl Surroundings for MemorySurroundings {
 
     fn hostname(&self) -> String {
         self.hostname.clone()
+    }
+
+    fn resolve(&self, host: &str, _servers: &[SocketAddr]) -> Result<Vec<IpAddr>, String> {
+        self.hosts.get(host).cloned().ok_or_else(|| format!("lookup {host}: no such host"))
     }
 }
 

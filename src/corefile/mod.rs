@@ -32,6 +32,7 @@ pub use parser::{Directive, ServerBlock, Tree, parse};
 pub use quote::quote;
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,4 +65,7 @@ pub trait Surroundings: Send + Sync {
     fn interface(&self, name: &str) -> Option<Vec<String>>;
     /// The node's host name.
     fn hostname(&self) -> String;
+    /// The addresses of a host, at least one, asked at `servers`, or as the system asks when there
+    /// are none. Takes bounded time; the error is Go's text (`lookup a.test: no such host`).
+    fn resolve(&self, host: &str, servers: &[SocketAddr]) -> Result<Vec<IpAddr>, String>;
 }

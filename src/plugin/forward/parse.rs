@@ -6,7 +6,7 @@
 use super::options::{LONGEST_TRY, Options};
 use super::policy::{MOST_UPSTREAMS, Policy};
 use super::sources::{self, Source};
-use super::target::{Target, To, targets};
+use super::target::{Target, To, resolver, targets};
 use super::tls::{TlsFiles, TlsSettings};
 use super::{Upstream, Upstreams};
 use crate::corefile::{
@@ -16,7 +16,7 @@ use crate::corefile::{
 use crate::dns::{Name, Rcode};
 use crate::plugin::{Journal, Level};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -92,7 +92,8 @@ fn stanza(
     while dispenser.next_block() {
         draft.option(dispenser, surroundings)?;
     }
-    let (upstreams, sources) = draft.finish(targets).map_err(|error| dispenser.plain_err(error))?;
+    let (upstreams, sources) =
+        draft.finish(targets, surroundings).map_err(|error| dispenser.plain_err(error))?;
     Ok(Stanza { from, upstreams, sources })
 }
 
@@ -102,6 +103,8 @@ struct Draft {
     options: Options,
     files: TlsFiles,
     server_name: Option<String>,
+    /// Who is asked for host names; the system's own when there are none.
+    resolvers: Vec<SocketAddr>,
 }
 
 impl Draft {
@@ -161,9 +164,13 @@ impl Draft {
                 })?;
                 options.keeping.source = Some(source);
             }
-            // Resolvers for TOs that are host names, which are refused: nothing to resolve.
             "resolver" => {
-                some_arguments(dispenser)?;
+                for word in some_arguments(dispenser)? {
+                    let server = resolver(word).ok_or_else(|| {
+                        dispenser.plain_err(format!("resolver: not an IP address: {word:?}"))
+                    })?;
+                    self.resolvers.push(server);
+                }
             }
             "health_check" => self.health_check(dispenser)?,
             "tls" => {
@@ -224,8 +231,12 @@ impl Draft {
         Ok(())
     }
 
-    /// Joins the targets with what the block says about TLS.
-    fn finish(self, targets: Vec<To>) -> Result<(Upstreams, Vec<Source>), String> {
+    /// Joins the targets with what the block says about TLS, the addresses of host names found.
+    fn finish(
+        self,
+        targets: Vec<To>,
+        surroundings: &dyn Surroundings,
+    ) -> Result<(Upstreams, Vec<Source>), String> {
         let keeping = &self.options.keeping;
         if let Some(age) = keeping.max_age.filter(|age| *age < keeping.expire) {
             return Err(format!(
@@ -235,7 +246,7 @@ impl Draft {
             ));
         }
         let files = Arc::new(self.files);
-        let upstream = |Target { mut upstream, is_tls, server_name }| {
+        let upstream = |Target { mut upstream, is_tls, server_name, host }| {
             if is_tls {
                 if let (Some(forward), Some(own)) = (&self.server_name, &server_name) {
                     return Err(format!(
@@ -244,21 +255,26 @@ impl Draft {
                         upstream.text
                     ));
                 }
-                let server_name = server_name.or_else(|| self.server_name.clone());
+                let server_name = server_name.or_else(|| self.server_name.clone()).or(host);
                 upstream.tls = Some(Arc::new(TlsSettings { server_name, files: files.clone() }));
             }
             Ok::<Upstream, String>(upstream)
         };
-        let sources = targets.into_iter().map(|to| {
-            Ok(match to {
-                To::Address(target) => Source::Address(upstream(target)?),
+        let mut sources = Vec::with_capacity(targets.len());
+        for to in targets {
+            match to {
+                To::Address(target) => sources.push(Source::Address(upstream(target)?)),
+                To::Host(host) => {
+                    for target in host.resolve(surroundings, &self.resolvers)? {
+                        sources.push(Source::Address(upstream(target)?));
+                    }
+                }
                 To::File(path, targets) => {
                     let upstreams = targets.into_iter().map(upstream).collect::<Result<_, _>>()?;
-                    Source::File(path, upstreams)
+                    sources.push(Source::File(path, upstreams));
                 }
-            })
-        });
-        let sources = sources.collect::<Result<Vec<Source>, String>>()?;
+            }
+        }
         let all = sources::distinct(&sources);
         Ok((Upstreams { all, options: self.options, attached: OnceLock::new() }, sources))
     }

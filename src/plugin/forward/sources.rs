@@ -165,6 +165,7 @@ mod tests {
         let sources =
             targets(words, world, &mut Vec::new()).unwrap().into_iter().map(|to| match to {
                 To::Address(target) => Source::Address(plain(target)),
+                To::Host(_) => panic!("no host name stands here"),
                 To::File(path, targets) => {
                     Source::File(path, targets.into_iter().map(plain).collect())
                 }

@@ -1,7 +1,7 @@
 //! The TOs of a `forward` line: addresses, schemes, resolv.conf files (spec/coredns.md §3.1).
 //!
 //! Owns the text forms that CoreDNS accepts, Go's splitting of host and port included. Reads files
-//! only through the surroundings. Never resolves names.
+//! and resolves host names only through the surroundings.
 
 use super::options::Upstream;
 use crate::corefile::Surroundings;
@@ -17,6 +17,17 @@ pub(super) struct Target {
     pub(super) is_tls: bool,
     /// The server name of `tls://IP%NAME`.
     pub(super) server_name: Option<String>,
+    /// The host name that the address was found for: the server's, unless the directive says
+    /// another.
+    pub(super) host: Option<String>,
+}
+
+/// A TO that is a host name: its addresses are found when the whole directive is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Host {
+    name: String,
+    port: String,
+    is_tls: bool,
 }
 
 /// What one word of the line stands for.
@@ -24,6 +35,8 @@ pub(super) struct Target {
 pub(super) enum To {
     /// An address.
     Address(Target),
+    /// A host name.
+    Host(Host),
     /// A file, and the addresses that its `nameserver` lines name.
     File(PathBuf, Vec<Target>),
 }
@@ -65,8 +78,19 @@ pub(super) fn targets(
         } else if scheme == "unix" {
             return Err(unsupported(scheme, word));
         }
-        let Ok(content) = surroundings.read(Path::new(host)) else {
-            return Err(format!("not an IP address or file: {host:?}"));
+        let content = match surroundings.read(Path::new(host)) {
+            Ok(content) => content,
+            Err(_) => match host_name(host, port) {
+                Some((name, port)) if supported => {
+                    let is_tls = scheme == "tls";
+                    targets.push(To::Host(Host { name, port, is_tls }));
+                    continue;
+                }
+                Some((name, port)) => {
+                    return Err(unsupported(scheme, &format!("{scheme}://{name}:{port}")));
+                }
+                None => return Err(format!("not an IP address or file: {host:?}")),
+            },
         };
         targets.push(To::File(PathBuf::from(host), of_file(host, &content, ignored)));
     }
@@ -102,6 +126,47 @@ fn split_scheme(word: &str) -> (&'static str, &'static str, &str) {
             Some((scheme, port, rest))
         })
         .unwrap_or(("dns", "53", word))
+}
+
+impl Host {
+    /// Its addresses, asked at `resolvers`; the error is CoreDNS's text. The certificate of a TLS
+    /// one must have the host's name.
+    pub(super) fn resolve(
+        &self,
+        surroundings: &dyn Surroundings,
+        resolvers: &[SocketAddr],
+    ) -> Result<Vec<Target>, String> {
+        let name = &self.name;
+        let addresses = surroundings.resolve(name, resolvers).map_err(|why| {
+            format!("failed to resolve {name:?}: no addresses found for {name:?}: {why}")
+        })?;
+        let targets = addresses.iter().filter_map(|address| {
+            let found = target(&address.to_string(), &self.port, self.is_tls)?;
+            Some(Target { host: self.is_tls.then(|| name.clone()), ..found })
+        });
+        Ok(targets.collect())
+    }
+}
+
+/// Name and port of a host; `None` when `text` is no host name. A host name has a dot, so that a
+/// mistake stays a mistake whatever the resolver says.
+fn host_name(text: &str, default: &str) -> Option<(String, String)> {
+    let (name, port) = split_host_port(text).unwrap_or((text, default));
+    let mut labels = name.strip_suffix('.').unwrap_or(name).split('.');
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let last = labels.clone().next_back()?;
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
+    let is_name = name.len() <= 254 && name.contains('.') && !is_number && labels.all(is_label);
+    is_name.then(|| (name.to_owned(), port.to_owned()))
+}
+
+/// A server as `resolver` names it: an address, with port 53 unless it says another.
+pub(super) fn resolver(word: &str) -> Option<SocketAddr> {
+    let (host, port) = host_and_port(word, "53")?;
+    Some(SocketAddr::new(host.parse().ok()?, port.parse().ok()?))
 }
 
 /// Host and port of an address; `None` when `text` is no address.
@@ -163,6 +228,7 @@ fn target(host: &str, port: &str, is_tls: bool) -> Option<Target> {
         },
         is_tls,
         server_name,
+        host: None,
     })
 }
 
@@ -189,6 +255,7 @@ mod tests {
 
     fn flat(tos: Vec<To>) -> Vec<Target> {
         let targets = tos.into_iter().flat_map(|to| match to {
+            To::Host(host) => host.resolve(&one_file(RESOLV), &[]).unwrap(),
             To::Address(target) => vec![target],
             To::File(_, targets) => targets,
         });

@@ -262,3 +262,61 @@ fn addresses_alone_are_not_watched_and_those_named_twice_count_once() {
     assert_eq!(upstreams(&outcome), ["192.0.2.1:53"]);
     assert_eq!(outcome.exchanges[0].upstreams.all.len(), 1);
 }
+
+#[test]
+fn a_host_name_stands_for_its_addresses() {
+    let addresses = ["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap());
+    let node = node().with_host("dns.example.test", &addresses);
+    for (directive, texts, server_name) in [
+        ("forward . dns.example.test", ["192.0.2.1:53", "[2001:db8::1]:53"], None),
+        ("forward . dns.example.test:5353", ["192.0.2.1:5353", "[2001:db8::1]:5353"], None),
+        (
+            "forward . dns.example.test {\n resolver 192.0.2.53 [::1]:54 ::1\n}",
+            ["192.0.2.1:53", "[2001:db8::1]:53"],
+            None,
+        ),
+        (
+            "forward . tls://dns.example.test",
+            ["192.0.2.1:853", "[2001:db8::1]:853"],
+            Some("dns.example.test"),
+        ),
+        (
+            "forward . tls://dns.example.test {\n tls_servername other.test\n}",
+            ["192.0.2.1:853", "[2001:db8::1]:853"],
+            Some("other.test"),
+        ),
+    ] {
+        let mut bench = Bench::new();
+        let chain = bench.load(directive, &node).unwrap();
+        let outcome = bench.ask(&chain, a("a.test."), always(Rcode::NOERROR, &[]));
+        let all = &outcome.exchanges[0].upstreams.all;
+        assert_eq!(all.iter().map(|one| one.text.as_str()).collect::<Vec<_>>(), texts);
+        let name = all[0].tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        assert_eq!(name, server_name, "{directive}");
+    }
+}
+
+#[test]
+fn a_host_name_that_does_not_resolve_is_told_and_what_is_none_is_no_address() {
+    let place = "Corefile:2 - plugin/forward: ";
+    for (directive, error) in [
+        (
+            "forward . dns.example.test",
+            "failed to resolve \"dns.example.test\": no addresses found for \
+             \"dns.example.test\": lookup dns.example.test: no such host",
+        ),
+        ("forward . localhost", "not an IP address or file: \"localhost\""),
+        ("forward . 192.0.2.256", "not an IP address or file: \"192.0.2.256\""),
+        ("forward . a..test", "not an IP address or file: \"a..test\""),
+        ("forward . a.te/st", "not an IP address or file: \"a.te/st\""),
+        (
+            "forward . grpc://dns.test",
+            "'grpc' is not supported as a destination protocol in forward: grpc://dns.test:443",
+        ),
+    ] {
+        assert_eq!(Bench::new().load_error(directive, &node()), format!("{place}{error}"));
+    }
+    let directive = "forward . 192.0.2.1 {\n resolver dns.test\n}";
+    let error = "Corefile:3 - plugin/forward: resolver: not an IP address: \"dns.test\"";
+    assert_eq!(Bench::new().load_error(directive, &node()), error);
+}

@@ -191,13 +191,20 @@ impl Draft {
                 options.policy = Policy::from_word(word)
                     .ok_or_else(|| dispenser.err(format!("unknown policy '{word}'")))?;
             }
-            "next" => options.next.extend(rcodes(dispenser)?),
-            "failover" => {
-                let rcodes = rcodes(dispenser)?;
-                if rcodes.contains(&Rcode::NOERROR) {
-                    return Err(dispenser.plain_err("NoError cannot be used in failover"));
+            "next" => {
+                for word in some_arguments(dispenser)? {
+                    options.next.push(rcode(dispenser, word)?);
                 }
-                options.failover.extend(rcodes);
+            }
+            "failover" => {
+                for word in some_arguments(dispenser)? {
+                    match rcode(dispenser, word)? {
+                        Rcode::NOERROR => {
+                            return Err(dispenser.plain_err("NoError cannot be used in failover"));
+                        }
+                        rcode => options.failover.push(rcode),
+                    }
+                }
             }
             unknown => return Err(dispenser.err(format!("unknown property '{unknown}'"))),
         }
@@ -315,14 +322,10 @@ fn duration(dispenser: &mut Dispenser<'_>, option: &str) -> Result<Duration, Cor
     })
 }
 
-fn rcodes(dispenser: &mut Dispenser<'_>) -> Result<Vec<Rcode>, CorefileError> {
-    some_arguments(dispenser)?
-        .into_iter()
-        .map(|word| {
-            Rcode::named(&word.to_uppercase())
-                .ok_or_else(|| dispenser.plain_err(format!("{word} is not a valid rcode")))
-        })
-        .collect()
+/// The rcode that `word` names in any case.
+fn rcode(dispenser: &Dispenser<'_>, word: &str) -> Result<Rcode, CorefileError> {
+    Rcode::named(&word.to_uppercase())
+        .ok_or_else(|| dispenser.plain_err(format!("{word} is not a valid rcode")))
 }
 
 /// Go's words for a file that cannot be read.

@@ -146,7 +146,9 @@ fn mistakes_are_told_in_the_words_of_coredns() {
         (block("tls a b c d"), "Wrong argument count or unexpected line ending after 'd'"),
         (block("tls /x"), "error reading /x: open /x: no such file or directory"),
         (block("failover NOERROR"), "NoError cannot be used in failover"),
+        (block("failover NOERROR FOO"), "NoError cannot be used in failover"),
         (block("failover FOO"), "FOO is not a valid rcode"),
+        (block("failover BADVERS"), "BADVERS is not a valid rcode"),
         (block("next RCODE5"), "RCODE5 is not a valid rcode"),
         (
             "forward . tls://127.0.0.1%a.test {\n tls_servername b.test\n}".to_owned(),
@@ -168,7 +170,7 @@ fn every_option_is_read() {
             "forward . 127.0.0.9 {\n max_fails 0\n expire 20s\n policy sequential\n \
              health_check 5s no_rec domain a.test\n max_concurrent 1000\n prefer_udp\n \
              except a.org 10.0.0.0/8\n max_connect_attempts 3\n \
-             failfast_all_unhealthy_upstreams\n failover SERVFAIL refused\n next NXDOMAIN\n \
+             failfast_all_unhealthy_upstreams\n failover SERVFAIL refused NotImpl\n next NXDOMAIN\n \
              max_age 30s\n max_idle_conns 4\n read_timeout 1s\n source_address 127.0.0.1\n}",
             &node(),
         )
@@ -184,7 +186,7 @@ fn every_option_is_read() {
         max_concurrent: 1000,
         failfast: true,
         next: vec![Rcode::NXDOMAIN],
-        failover: vec![Rcode::SERVFAIL, Rcode::REFUSED],
+        failover: vec![Rcode::SERVFAIL, Rcode::REFUSED, Rcode::NOTIMP],
         read_timeout: Duration::from_secs(1),
         probe: Probe {
             interval: Duration::from_secs(5),

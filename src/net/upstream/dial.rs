@@ -6,7 +6,7 @@ use super::limits::UNACKNOWLEDGED;
 use crate::plugin::forward::{Keeping, TlsSettings, Upstream};
 use crate::sys::interfaces;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::{Arc, OnceLock};
@@ -115,16 +115,21 @@ impl Dialer {
             let _ = tokio::task::spawn_blocking(move || roots.get()).await;
         }
         let tls = self.tls.get_or_init(|| self.tls(roots)).clone()?;
-        TlsConnector::from(tls.config).connect(tls.name, stream).await.map_err(|error| {
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            match inner {
-                Some(error @ rustls::Error::InvalidCertificate(_)) => {
-                    format!("tls: failed to verify certificate of {}: x509: {error}", tls.shown)
+        TlsConnector::from(tls.config.clone()).connect(tls.name.clone(), stream).await.map_err(
+            |error| {
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+                match inner {
+                    Some(rustls::Error::InvalidCertificate(error)) => {
+                        format!(
+                            "tls: failed to verify certificate: x509: {}",
+                            distrust(error, &tls)
+                        )
+                    }
+                    Some(error) => format!("tls: handshake with {}: {error}", tls.shown),
+                    None => format!("tls: handshake with {}: {}", tls.shown, words(&error)),
                 }
-                Some(error) => format!("tls: handshake with {}: {error}", tls.shown),
-                None => format!("tls: handshake with {}: {}", tls.shown, words(&error)),
-            }
-        })
+            },
+        )
     }
 
     fn trusts_the_system(&self) -> bool {
@@ -182,6 +187,44 @@ impl SystemRoots {
                 Arc::new(store)
             })
             .clone()
+    }
+}
+
+/// Go's words for why a server's certificate is not trusted.
+fn distrust(error: &CertificateError, tls: &Tls) -> String {
+    match error {
+        CertificateError::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            let kind = match &tls.name {
+                ServerName::DnsName(_) => "DnsName(",
+                _ => "IpAddress(",
+            };
+            let names: Vec<&str> = presented
+                .iter()
+                .filter_map(|name| name.strip_prefix(kind)?.strip_suffix(')'))
+                .map(|name| name.trim_matches('"'))
+                .collect();
+            match (names.is_empty(), &tls.name) {
+                (false, _) => {
+                    format!("certificate is valid for {}, not {}", names.join(", "), tls.shown)
+                }
+                (true, ServerName::DnsName(_)) => format!(
+                    "certificate is not valid for any names, but wanted to match {}",
+                    tls.shown
+                ),
+                (true, _) => format!(
+                    "cannot validate certificate for {} because it doesn't contain any IP SANs",
+                    tls.shown
+                ),
+            }
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => {
+            "certificate has expired or is not yet valid".to_owned()
+        }
+        other => format!("certificate of {}: {other}", tls.shown),
     }
 }
 

@@ -99,6 +99,16 @@ impl Response {
         self.known_size = 0;
     }
 
+    /// The response for a query that waits, and a clear one in its place. A buffer with nothing in
+    /// it stays here: thousands may wait, each without room for a reply that is not there.
+    pub fn leave_buffer(&mut self) -> Response {
+        let mut waiting = std::mem::take(self);
+        if waiting.wire.is_empty() {
+            std::mem::swap(&mut waiting.wire, &mut self.wire);
+        }
+        waiting
+    }
+
     /// Nothing written: the core will reply with `rcode`; `error` goes to the `errors` plugin.
     pub fn fail(&mut self, rcode: Rcode, error: Option<Box<str>>) {
         self.clear();

@@ -6,7 +6,7 @@
 use crate::dns::{Query, RecordType, Transport};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The most questions asked at once that others can join; those beyond are asked alone.
 pub const QUESTIONS_MOST: usize = 16_384;
@@ -20,7 +20,7 @@ const SHARDS: usize = 64;
 /// What makes two queries one question upstream: whom it goes to, how, and every octet of the
 /// message but the id, the name in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FlightKey(Box<[u8]>);
+pub struct FlightKey(Arc<[u8]>);
 
 impl FlightKey {
     /// The key of `query` towards the upstreams that `target` (a number unique among those alive)
@@ -46,7 +46,7 @@ impl FlightKey {
         if query.qtype() == RecordType::HINFO {
             key.extend_from_slice(&query.id().to_be_bytes());
         }
-        FlightKey(key.into_boxed_slice())
+        FlightKey(key.into())
     }
 }
 

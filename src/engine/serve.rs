@@ -129,7 +129,7 @@ pub fn arrive(
                 server,
                 block: block.clone(),
                 life: life.into_owned(),
-                response: std::mem::take(response),
+                response: response.leave_buffer(),
             }),
             step,
         ),

@@ -4,7 +4,7 @@ use super::*;
 use crate::corefile::{KeyTransport, MemorySurroundings};
 use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Transport};
 use crate::metrics::{Registry, names};
-use crate::plugin::forward::{Exchange, Exchanged, Options, Order, Policy, Upstreams};
+use crate::plugin::forward::{BUDGET, Exchange, Exchanged, Options, Order, Policy, Upstreams};
 use crate::plugin::prometheus::{DROPPED, Tally};
 use crate::plugin::testing::FakeJournal;
 use crate::plugin::{
@@ -223,6 +223,7 @@ fn exchange() -> Exchange {
         upstreams: Arc::new(Upstreams { all: Vec::new(), options, attached: OnceLock::new() }),
         transport: Transport::Udp,
         udp_limit: 512,
+        budget: BUDGET,
     }
 }
 

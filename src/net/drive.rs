@@ -56,8 +56,7 @@ impl Worker {
         parked: Box<Parked>,
         step: Step,
     ) -> Option<Response> {
-        let parked = self.drive(parked, step, 0).await?;
-        Some(self.finished(parked))
+        self.drive(parked, step, 0).await.map(|parked| self.finished(parked))
     }
 
     /// The same without waiting: whatever it wants to wait for has failed.
@@ -93,45 +92,49 @@ impl Worker {
 
     /// Waits until the query is done; `None` when it is dropped. `depth` counts the questions that
     /// this one is asked for.
-    pub(super) async fn drive(
+    ///
+    /// Not an `async fn`, whose future would hold each argument twice.
+    #[allow(clippy::manual_async_fn)]
+    pub(super) fn drive(
         self: &Rc<Worker>,
         mut parked: Box<Parked>,
         mut step: Step,
         depth: usize,
-    ) -> Option<Box<Parked>> {
-        let snapshot = parked.snapshot().clone();
-        for _ in 0..WAITS_MOST {
-            step = match step {
-                Step::Done => return Some(parked),
-                Step::Drop(_) => return None,
-                Step::Ask(question) => {
-                    // Boxed, as is all that few queries do: each that waits pays for its size.
-                    let answer = Box::pin(self.ask(&parked, question, depth + 1)).await;
-                    self.with_means(&snapshot, |means| {
-                        parked.resume(means, &Event::Answered(&answer))
-                    })
-                }
-                Step::Exchange(exchange, patience) => {
-                    let waiting = self.exchange(&parked, exchange);
-                    let exchanged = match patience {
-                        None => Some(waiting.await),
-                        Some(patience) => {
-                            Box::pin(self.wait(&mut parked, waiting, patience, depth)).await
-                        }
-                    };
-                    match exchanged {
-                        Some(exchanged) => self.with_means(&snapshot, |means| {
-                            parked.resume(means, &Event::Exchanged(&exchanged))
-                        }),
-                        None => {
-                            self.with_means(&snapshot, |means| parked.resume(means, &Event::Late))
+    ) -> impl Future<Output = Option<Box<Parked>>> {
+        async move {
+            let snapshot = parked.snapshot().clone();
+            for _ in 0..WAITS_MOST {
+                step = match step {
+                    Step::Done => return Some(parked),
+                    Step::Drop(_) => return None,
+                    Step::Ask(question) => {
+                        // Boxed, as is all that few queries do: each that waits pays for its size.
+                        let answer = Box::pin(self.ask(&parked, question, depth + 1)).await;
+                        self.with_means(&snapshot, |means| {
+                            parked.resume(means, &Event::Answered(&answer))
+                        })
+                    }
+                    Step::Exchange(exchange, patience) => {
+                        let waiting = self.exchange(&parked, exchange);
+                        let exchanged = match patience {
+                            None => Some(waiting.await),
+                            Some(patience) => {
+                                Box::pin(self.wait(&mut parked, waiting, patience, depth)).await
+                            }
+                        };
+                        match exchanged {
+                            Some(exchanged) => self.with_means(&snapshot, |means| {
+                                parked.resume(means, &Event::Exchanged(&exchanged))
+                            }),
+                            None => self
+                                .with_means(&snapshot, |means| parked.resume(means, &Event::Late)),
                         }
                     }
-                }
-            };
+                };
+            }
+            parked.give_up();
+            Some(parked)
         }
-        parked.give_up();
-        Some(parked)
     }
 
     /// The exchange's end, or `None` when patience ended first; then the exchange goes on for the
@@ -202,10 +205,15 @@ impl Worker {
         }
         let leading =
             (role == Role::Leader).then(|| Leading { node: self.node.clone(), key, landed: false });
-        let query = query.clone();
+        // Not the whole query: thousands may wait.
+        let wire: Box<[u8]> = query.wire().into();
+        let question_end = 12 + query.question().len();
         let dispatcher = self.dispatcher.clone();
         Box::pin(async move {
-            let exchanged = dispatcher.exchange(&query, &exchange).await;
+            let exchanged = {
+                let question = wire.get(12..question_end).unwrap_or_default();
+                dispatcher.exchange(&wire, question, &exchange).await
+            };
             if let Some(leading) = leading {
                 leading.land(&exchanged);
             }

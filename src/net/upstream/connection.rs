@@ -4,7 +4,7 @@
 //! that reads the socket delivers; whoever asks holds a [`Ticket`]. Knows ids and framing; what a
 //! message is worth is [`judge`]'s to say.
 
-use super::limits::Limits;
+use super::limits::{Fitness, Limits};
 use crate::dns::{Rcode, Transport, flags};
 use crate::plugin::forward::{Meaning, Verdict, judge};
 use rand::RngExt;
@@ -145,17 +145,21 @@ impl Connection {
 
     /// Queries in flight.
     pub(super) fn load(&self) -> u32 {
-        self.load.load(Ordering::Relaxed)
+        self.load.load(Ordering::SeqCst)
     }
 
-    /// True while it may take a query at `now`.
-    pub(super) fn is_usable(&self, now: Instant) -> bool {
+    /// Whether it takes queries at `now`.
+    pub(super) fn fitness(&self, now: Instant) -> Fitness {
         let state = self.state();
-        state.closed.is_none()
+        let is_fit = state.closed.is_none()
             && !state.is_retiring
-            && state.uses < self.most_uses
             && now < self.dies_at
-            && (self.load() > 0 || now.duration_since(state.last_used) < self.expire)
+            && (self.load() > 0 || now.duration_since(state.last_used) < self.expire);
+        match is_fit {
+            false => Fitness::Unfit,
+            true if state.uses >= self.most_uses => Fitness::Worn,
+            true => Fitness::Fit,
+        }
     }
 
     /// Puts a query in flight under a new random id. On a stream it is written; on UDP the caller
@@ -275,8 +279,10 @@ impl Connection {
     /// One query less in flight.
     fn less(&self, state: &mut State, now: Instant) {
         state.last_used = now;
-        let is_last = self.load.fetch_sub(1, Ordering::Relaxed) == 1;
-        if is_last && (state.is_retiring || self.expire < LEAST_EXPIRE) {
+        let is_last = self.load.fetch_sub(1, Ordering::SeqCst) == 1;
+        let is_done =
+            || state.is_retiring || state.uses >= self.most_uses || Instant::now() >= self.dies_at;
+        if is_last && (self.expire < LEAST_EXPIRE || is_done()) {
             self.wake.notify_one();
         }
     }
@@ -334,16 +340,16 @@ impl Connection {
 
     /// Whether it is over at `now`: closed, idle for too long, or retiring and done.
     pub(super) fn upkeep(&self, now: Instant) -> Upkeep {
-        let mut state = self.state();
+        let state = self.state();
         if state.closed.is_some() {
             return Upkeep::End;
         }
-        state.is_retiring |= now >= self.dies_at || state.uses >= self.most_uses;
+        let is_spent = now >= self.dies_at || state.uses >= self.most_uses;
         if !state.parked.is_empty() {
             return Upkeep::At(now + self.expire.max(LEAST_EXPIRE));
         }
         let idle_until = state.last_used + self.expire;
-        if state.is_retiring || now >= idle_until {
+        if state.is_retiring || is_spent || now >= idle_until {
             Upkeep::End
         } else {
             Upkeep::At(idle_until.min(self.dies_at))
@@ -378,7 +384,7 @@ fn misunderstood(header: &[u8], question: &[u8]) -> Reply {
     (Arc::from(message), Meaning { rcode: Rcode::FORMERR, truncated: false })
 }
 
-/// A query's hold on its connection. Dropping it gives the query up; a late response finds nobody.
+/// A query's hold on its connection. After [`Ticket::leave`] a late response finds nobody.
 #[derive(Debug)]
 pub(super) struct Ticket {
     /// The connection.
@@ -412,8 +418,9 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
+impl Ticket {
+    /// Gives the query up, if it is not answered yet.
+    pub(super) fn leave(&self) {
         let mut state = self.connection.state();
         // The id may be another query's by now.
         if state.parked.get(&self.id).is_some_and(|parked| parked.number == self.number) {

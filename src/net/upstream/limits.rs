@@ -67,8 +67,19 @@ pub(super) struct Seen {
     pub(super) load: u32,
     /// Its number; later ones are greater.
     pub(super) serial: u64,
-    /// It takes queries.
-    pub(super) is_usable: bool,
+    /// Whether it takes queries.
+    pub(super) fitness: Fitness,
+}
+
+/// Whether a connection takes queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fitness {
+    /// It does.
+    Fit,
+    /// It has carried its number of queries, and takes more only for want of another.
+    Worn,
+    /// It takes none.
+    Unfit,
 }
 
 /// Where a query goes.
@@ -84,25 +95,32 @@ pub(super) enum Choice {
 
 /// Chooses the least loaded connection, the oldest among equals, so that the others can idle out.
 /// Only those with a serial above `newer_than` count: a query whose connection turned out dead does
-/// not trust the others of that time.
+/// not trust the others of that time. A worn one is better than none: when an upstream loses a few
+/// datagrams, worn sockets wait for them, and must not use up all places.
 pub(super) fn choose(seen: impl Iterator<Item = Seen>, newer_than: u64, limits: &Limits) -> Choice {
     let (mut all, mut usable) = (0, 0);
     let mut best: Option<(u32, usize)> = None;
+    let mut worn: Option<(u32, usize)> = None;
     for (place, one) in seen.enumerate() {
         all += 1;
-        if !one.is_usable {
-            continue;
-        }
-        usable += 1;
-        if one.serial > newer_than && best.is_none_or(|(load, _)| one.load < load) {
-            best = Some((one.load, place));
+        let least = match one.fitness {
+            Fitness::Fit => &mut best,
+            Fitness::Worn => &mut worn,
+            Fitness::Unfit => continue,
+        };
+        usable += usize::from(one.fitness == Fitness::Fit);
+        if one.serial > newer_than && least.is_none_or(|(load, _)| one.load < load) {
+            *least = Some((one.load, place));
         }
     }
     match best {
         Some((load, place)) if load < limits.soft_depth => Choice::Take(place),
         _ if usable < limits.connections && all < 2 * limits.connections => Choice::Open,
         Some((load, place)) if load < limits.hard_depth => Choice::Take(place),
-        _ => Choice::Full,
+        _ => match worn {
+            Some((load, place)) if load < limits.hard_depth => Choice::Take(place),
+            _ => Choice::Full,
+        },
     }
 }
 
@@ -121,9 +139,14 @@ mod tests {
 
     fn chosen(loads: &[u32], newer_than: u64) -> Choice {
         let seen = loads.iter().enumerate().map(|(place, &load)| Seen {
-            load,
+            load: if load > 100 { load - 101 } else { load },
+            // 100: takes nothing; above: worn, with so much less load.
             serial: place as u64 + 1,
-            is_usable: load < 100,
+            fitness: match load {
+                0..100 => Fitness::Fit,
+                100 => Fitness::Unfit,
+                _ => Fitness::Worn,
+            },
         });
         choose(seen, newer_than, &LIMITS)
     }
@@ -150,6 +173,14 @@ mod tests {
     fn those_that_end_are_bounded_too() {
         assert_eq!(chosen(&[100; 6], 0), Choice::Full);
         assert_eq!(chosen(&[100, 100, 100, 100, 100, 3], 0), Choice::Take(5));
+    }
+
+    #[test]
+    fn a_worn_one_is_taken_only_when_no_other_can_be_had() {
+        assert_eq!(chosen(&[101, 101], 0), Choice::Open);
+        assert_eq!(chosen(&[103, 102, 103, 100, 100, 100], 0), Choice::Take(1));
+        assert_eq!(chosen(&[103, 102, 103, 100, 100, 3], 0), Choice::Take(5));
+        assert_eq!(chosen(&[105; 6], 0), Choice::Full);
     }
 
     #[test]

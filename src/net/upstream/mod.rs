@@ -15,7 +15,7 @@ use self::connection::Reply;
 use self::dial::SystemRoots;
 use self::limits::REMEMBERED;
 use self::peer::{Failed, Peer, PeerKey, Try};
-use crate::dns::{Query, Transport};
+use crate::dns::Transport;
 use crate::metrics::{Counter, Registry, names};
 use crate::plugin::forward::{BUDGET, Exchange, Exchanged, Move, Options, Tries, Upstreams};
 use rand::rngs::StdRng;
@@ -94,9 +94,10 @@ impl Dispatcher {
     }
 
     /// Asks the upstreams of `exchange` in policy order until one gives a usable response or the
-    /// budget ends (at most 4 s in all). Call it inside the worker's runtime; dropping the future
-    /// gives up the question.
-    pub async fn exchange(&self, query: &Query<'_>, exchange: &Exchange) -> Exchanged {
+    /// budget ends (at most 4 s in all). `wire` is the query, all but its id as it goes out, with
+    /// `question` in it. Call it inside the worker's runtime; dropping the future gives up the
+    /// question.
+    pub async fn exchange(&self, wire: &[u8], question: &[u8], exchange: &Exchange) -> Exchanged {
         let began = Instant::now();
         let upstreams = &exchange.upstreams;
         let in_use = upstreams.attached.get_or_init(|| self.shared.attach(upstreams));
@@ -110,7 +111,8 @@ impl Dispatcher {
             }
         };
         let options = &upstreams.options;
-        let mut tries = Tries::new(options, exchange.order);
+        let budget = exchange.budget;
+        let mut tries = Tries::new(options, exchange.order, budget);
         let mut running: Vec<Running<'_>> = Vec::new();
         let mut last = None;
         // The upstream that is waited for alone, and until when.
@@ -124,9 +126,19 @@ impl Dispatcher {
                     Move::Ask { upstream, patience } => {
                         let Some(peer) = attached.peers.get(upstream) else { break None };
                         last = Some(peer);
-                        let limit = options.read_timeout.min(BUDGET.saturating_sub(now));
+                        let limit = options.read_timeout.min(budget.saturating_sub(now));
+                        let (transport, udp_limit) = (exchange.transport, exchange.udp_limit);
+                        let this = Try {
+                            worker: self.worker,
+                            wire,
+                            question,
+                            transport,
+                            udp_limit,
+                            deadline: Instant::now() + limit,
+                            random: &self.random,
+                        };
                         running.push(Box::pin(async move {
-                            (upstream, self.once(peer, query, exchange, limit).await)
+                            (upstream, once(peer, this, options.prefer_udp).await)
                         }));
                         // A try that is waited for to its end ends by itself.
                         let patience = if patience < limit { patience } else { BUDGET };
@@ -199,42 +211,28 @@ impl Dispatcher {
         };
         tries.next(now, is_down, &mut random)
     }
+}
 
-    /// One try of one upstream, with `prefer_udp`'s second go over TCP when the response is
-    /// truncated.
-    async fn once(
-        &self,
-        peer: &Peer,
-        query: &Query<'_>,
-        exchange: &Exchange,
-        limit: Duration,
-    ) -> Result<Reply, Failed> {
-        let began = Instant::now();
-        let mut this = Try {
-            worker: self.worker,
-            wire: query.wire(),
-            question: query.question(),
-            transport: exchange.transport,
-            udp_limit: exchange.udp_limit,
-            deadline: began + limit,
-            random: &self.random,
-        };
-        let mut result = peer.ask(&this).await;
-        let options = &exchange.upstreams.options;
-        if options.prefer_udp
-            && this.transport == Transport::Udp
-            && let Ok((_, meaning)) = &result
-            && meaning.truncated
-        {
+/// One try of one upstream, with `prefer_udp`'s second go over TCP when the response is truncated.
+async fn once(peer: &Peer, mut this: Try<'_>, prefer_udp: bool) -> Result<Reply, Failed> {
+    let result = observed(peer, &this).await;
+    match &result {
+        Ok((_, meaning)) if prefer_udp && this.transport == Transport::Udp && meaning.truncated => {
             this.transport = Transport::Tcp;
             // What came over UDP is better than nothing.
-            result = peer.ask(&this).await.or(result);
+            Box::pin(observed(peer, &this)).await.or(result)
         }
-        if let Ok((_, meaning)) = &result {
-            peer.observe(meaning.rcode, began.elapsed());
-        }
-        result
+        _ => result,
     }
+}
+
+async fn observed(peer: &Peer, this: &Try<'_>) -> Result<Reply, Failed> {
+    let began = Instant::now();
+    let result = peer.ask(this).await;
+    if let Ok((_, meaning)) = &result {
+        peer.observe(meaning.rcode, began.elapsed());
+    }
+    result
 }
 
 /// The first of the running tries to end, taken out; pending while there is none.

@@ -4,7 +4,7 @@
 //! the question, is the exchange's matter.
 
 use super::carry::carry;
-use super::connection::{Failure, Reply};
+use super::connection::{Failure, Reply, Ticket};
 use super::dial::{Dialer, SystemRoots, words};
 use super::health::Health;
 use super::limits::{DATAGRAMS, MOST_STALE, STREAMS};
@@ -19,6 +19,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tokio::net::UdpSocket;
 
 /// What makes two upstreams of two directives the same: address, TLS settings, how it is probed
 /// and how its connections are kept.
@@ -167,14 +168,22 @@ impl Peer {
         let udp_limit = (pool.transport == Transport::Udp).then_some(this.udp_limit);
         let (mut newer_than, mut stale) = (0, 0);
         loop {
-            let place = pool.place(newer_than, this.random);
-            let connection = match tokio::time::timeout_at(this.deadline, place).await {
-                Err(_) | Ok(Err(_)) => {
+            let place = match pool.try_place(newer_than, this.random) {
+                Some(place) => Some(place),
+                // Boxed, as is all that few queries wait for: each query in flight pays for its
+                // size.
+                None => {
+                    let place = Box::pin(pool.place(newer_than, this.random));
+                    tokio::time::timeout_at(this.deadline, place).await.ok().and_then(Result::ok)
+                }
+            };
+            let connection = match place {
+                None => {
                     let text = format!("too many queries in flight to {}", pool.remote);
                     return Err(Failed { text: text.into(), is_ours: true, instead: None });
                 }
-                Ok(Ok(Place::There(connection))) => connection,
-                Ok(Ok(Place::New(connection))) => {
+                Some(Place::There(connection)) => connection,
+                Some(Place::New(connection)) => {
                     carry(
                         connection.clone(),
                         pool.clone(),
@@ -188,8 +197,8 @@ impl Peer {
                 let mut random = this.random.lock().unwrap_or_else(PoisonError::into_inner);
                 connection.park(this.wire, this.question, udp_limit, &mut random, Instant::now())
             };
-            let mut ticket = match parked {
-                Ok(ticket) => ticket,
+            let mut held = match parked {
+                Ok(ticket) => Held { ticket, pool },
                 Err(ended) => match ended.text {
                     // It could not be opened.
                     text if !connection.was_established() => return Err(Failed::theirs(text)),
@@ -202,26 +211,25 @@ impl Peer {
             };
             if let Some(socket) = connection.socket.get() {
                 let mut wire = this.wire.to_vec();
-                wire[..2].copy_from_slice(&ticket.id.to_be_bytes());
-                let mut sent = socket.send(&wire).await;
+                wire[..2].copy_from_slice(&held.ticket.id.to_be_bytes());
+                let mut sent = send(socket, &wire).await;
                 if let Err(error) = &sent
                     && error.kind() == io::ErrorKind::ConnectionRefused
                 {
                     // What an earlier datagram met; it hides behind the next call.
                     let text = connection.words(&format!("read: {}", words(error)));
-                    connection.fail(&text, Some(ticket.id));
-                    sent = socket.send(&wire).await;
+                    connection.fail(&text, Some(held.ticket.id));
+                    sent = send(socket, &wire).await;
                 }
                 if let Err(error) = sent {
                     let text = connection.words(&format!("write: {}", words(&error)));
                     return Err(Failed::theirs(text.replacen("read", "write", 1).into()));
                 }
             }
-            let result = ticket.wait(this.deadline).await;
+            let result = held.ticket.wait(this.deadline).await;
             // Served others: that it ended says nothing about this query.
-            let is_reused = ticket.is_reused || connection.has_spoken();
-            drop(ticket);
-            pool.left(&connection);
+            let is_reused = held.ticket.is_reused || connection.has_spoken();
+            drop(held);
             match result {
                 Ok(reply) => return Ok(reply),
                 Err(Failure::Closed(_)) if is_reused && stale < MOST_STALE => {
@@ -239,8 +247,57 @@ impl Peer {
     }
 }
 
+/// Sends a datagram; nearly always at once.
+async fn send(socket: &UdpSocket, wire: &[u8]) -> io::Result<usize> {
+    match socket.try_send(wire) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Box::pin(socket.send(wire)).await
+        }
+        sent => sent,
+    }
+}
+
+/// A query's place on a connection of a pool, which hears when it is given up: also by a query that
+/// no longer waits.
+struct Held<'p> {
+    ticket: Ticket,
+    pool: &'p Pool,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.ticket.leave();
+        self.pool.left(&self.ticket.connection);
+    }
+}
+
 impl Failed {
     fn theirs(text: Box<str>) -> Failed {
         Failed { text, is_ours: false, instead: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::Limits;
+    use super::*;
+    use rand::SeedableRng;
+
+    #[tokio::test]
+    async fn a_query_that_is_given_up_lets_the_next_one_in() {
+        let limits = Limits { connections: 1, hard_depth: 1, queued: 1, ..STREAMS };
+        let (keeping, metrics) = (Keeping::default(), Registry::new(1));
+        let pool = Pool::new("192.0.2.1:53", Transport::Tcp, limits, keeping, &metrics);
+        let random = Mutex::new(StdRng::seed_from_u64(1));
+        let Some(Place::New(connection)) = pool.try_place(0, &random) else { panic!("no place") };
+        let mut chance = StdRng::seed_from_u64(2);
+        let ticket = connection.park(&[0; 17], &[0; 5], None, &mut chance, Instant::now());
+        let held = Held { ticket: ticket.unwrap(), pool: &pool };
+        let next = pool.place(0, &random);
+        tokio::pin!(next);
+        let soon = Duration::from_millis(10);
+        assert!(tokio::time::timeout(soon, &mut next).await.is_err());
+        drop(held);
+        assert!(matches!(tokio::time::timeout(soon, next).await, Ok(Ok(Place::There(_)))));
     }
 }

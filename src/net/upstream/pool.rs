@@ -4,7 +4,7 @@
 //! itself: it says when a connection must be opened.
 
 use super::connection::Connection;
-use super::limits::{Choice, Limits, Seen, choose};
+use super::limits::{Choice, Fitness, Limits, Seen, choose};
 use crate::dns::Transport;
 use crate::metrics::{Counter, LazyCounter, Registry, names};
 use crate::plugin::forward::Keeping;
@@ -92,16 +92,13 @@ impl Pool {
         self.inner().last_serial
     }
 
-    /// A connection with a free place, newer than the one with serial `newer_than`; waits in the
-    /// queue when there is none. Drop the future when the deadline is over.
+    /// A connection with a free place, newer than the one with serial `newer_than`, after waiting
+    /// in the queue for one. Drop the future when the deadline is over.
     pub(super) async fn place(
         &self,
         newer_than: u64,
         random: &Mutex<StdRng>,
     ) -> Result<Place, Overload> {
-        if let Some(place) = self.try_place(newer_than, random) {
-            return Ok(place);
-        }
         let queued = Queued::enter(self)?;
         loop {
             let freed = self.freed.notified();
@@ -117,13 +114,14 @@ impl Pool {
         }
     }
 
-    fn try_place(&self, newer_than: u64, random: &Mutex<StdRng>) -> Option<Place> {
+    /// A connection with a free place, if there is one now.
+    pub(super) fn try_place(&self, newer_than: u64, random: &Mutex<StdRng>) -> Option<Place> {
         let now = Instant::now();
         let mut inner = self.inner();
         let seen = inner.connections.iter().map(|connection| Seen {
             load: connection.load(),
             serial: connection.serial,
-            is_usable: connection.is_usable(now),
+            fitness: connection.fitness(now),
         });
         match choose(seen, newer_than, &self.limits) {
             Choice::Take(place) => {
@@ -174,7 +172,7 @@ impl Pool {
             .inner()
             .connections
             .iter()
-            .filter(|other| other.load() == 0 && other.is_usable(now))
+            .filter(|other| other.load() == 0 && other.fitness(now) == Fitness::Fit)
             .count();
         if idle > most {
             connection.retire();
@@ -182,7 +180,8 @@ impl Pool {
     }
 
     fn freed(&self) {
-        if self.queued.load(Ordering::Acquire) > 0 {
+        // Pairs with the queue: whoever enters it looks at the loads after it has counted itself.
+        if self.queued.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();
         }
     }
@@ -194,7 +193,7 @@ struct Queued<'p>(&'p Pool);
 impl<'p> Queued<'p> {
     fn enter(pool: &'p Pool) -> Result<Queued<'p>, Overload> {
         let queued = Queued(pool);
-        if pool.queued.fetch_add(1, Ordering::AcqRel) >= pool.limits.queued {
+        if pool.queued.fetch_add(1, Ordering::SeqCst) >= pool.limits.queued {
             pool.overload.increment();
             return Err(Overload);
         }

@@ -3,7 +3,7 @@
 //! The scripts answer the names they know: `a.test.` at once, others as each test says.
 
 use super::*;
-use crate::dns::{Class, Name, Rcode, RecordType};
+use crate::dns::{Class, Name, Query, Rcode, RecordType};
 use crate::plugin::forward::{ExchangeFailure, Order, Policy, TlsFiles, TlsSettings, Upstream};
 use rand::SeedableRng;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -212,8 +212,8 @@ impl Asking {
         let order =
             Order::new(options.policy, self.upstreams.all.len(), 1, &mut StdRng::seed_from_u64(1));
         let upstreams = self.upstreams.clone();
-        let exchange = Exchange { upstreams, order, transport, udp_limit: 512 };
-        self.dispatcher.exchange(&query, &exchange).await
+        let exchange = Exchange { upstreams, order, transport, udp_limit: 512, budget: BUDGET };
+        self.dispatcher.exchange(query.wire(), query.question(), &exchange).await
     }
 
     async fn udp(&self, name: &str) -> Result<u8, String> {
@@ -376,6 +376,10 @@ async fn prefer_udp_asks_again_over_tcp_when_truncated() {
     assert_eq!(asking.udp("tc.test.").await, Ok(9));
     let asked: Vec<_> = up.names().into_iter().map(|(_, transport)| transport).collect();
     assert_eq!(asked, [Transport::Udp, Transport::Tcp]);
+    let (text, to) = (asking.metrics.text(), up.address);
+    let line =
+        format!("duration_seconds_count{{proxy_name=\"forward\",rcode=\"NOERROR\",to=\"{to}\"}} 2");
+    assert!(text.contains(&line), "each is a request of its own: {text}");
 }
 
 #[tokio::test]
@@ -657,7 +661,10 @@ async fn tls_checks_the_name_that_the_directive_gives() {
         let result = asking.udp("a.test.").await;
         assert_eq!(result.clone().map_err(|_| ()), expected);
         if let Err(error) = result {
-            assert!(error.contains("other.test: x509"), "{error}");
+            assert!(
+                error.contains("x509: certificate is valid for up.test, not other.test"),
+                "{error}"
+            );
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct Exchange {
     pub transport: Transport,
     /// The greatest UDP response in octets that is passed on whole.
     pub udp_limit: u16,
+    /// When all tries end: what is left of the query's [`BUDGET`].
+    pub budget: Duration,
 }
 
 /// How an exchange ended.
@@ -211,11 +213,14 @@ impl Handler for Forward {
             None => 512,
         };
         let upstreams = self.upstreams.load_full();
+        let spent = context.now.monotonic.saturating_sub(context.received.monotonic);
         Flow::Forward(Exchange {
             order: Order::new(policy, upstreams.all.len(), turn, context.random),
             upstreams,
             transport: self.transport(context),
             udp_limit,
+            // A `forward` above may have used some of it, and handed the query on.
+            budget: BUDGET.saturating_sub(spent),
         })
     }
 

@@ -46,6 +46,7 @@ pub enum Move {
 pub struct Tries<'o> {
     options: &'o Options,
     order: Order,
+    budget: Duration,
     /// The next step of the order in this pass.
     step: usize,
     /// Upstreams found down in this pass.
@@ -62,11 +63,12 @@ pub struct Tries<'o> {
 }
 
 impl<'o> Tries<'o> {
-    /// Nobody asked yet. Times count from here.
-    pub fn new(options: &'o Options, order: Order) -> Tries<'o> {
+    /// Nobody asked yet. Times count from here; at `budget` all is over.
+    pub fn new(options: &'o Options, order: Order, budget: Duration) -> Tries<'o> {
         Tries {
             options,
             order,
+            budget,
             step: 0,
             down: 0,
             asked: false,
@@ -88,7 +90,7 @@ impl<'o> Tries<'o> {
         random: &mut StdRng,
     ) -> Move {
         let most = self.options.max_connect_attempts;
-        if self.ended || now >= BUDGET || (most > 0 && self.attempts >= most) {
+        if self.ended || now >= self.budget || (most > 0 && self.attempts >= most) {
             return Move::End;
         }
         let count = self.order.count();
@@ -128,7 +130,7 @@ impl<'o> Tries<'o> {
                 .filter_map(|step| self.order.get(step))
                 .filter(|&upstream| !is_down(upstream))
                 .count();
-            let share = (BUDGET - now) / (left as u32 + 1);
+            let share = (self.budget - now) / (left as u32 + 1);
             let patience = share.max(LEAST_PATIENCE).min(self.options.read_timeout);
             return Move::Ask { upstream: chosen, patience };
         }
@@ -193,7 +195,7 @@ mod tests {
         is_down: impl Fn(usize) -> bool,
     ) -> (Vec<(usize, u128)>, String) {
         let mut random = StdRng::seed_from_u64(1);
-        let mut tries = Tries::new(options, order(count));
+        let mut tries = Tries::new(options, order(count), BUDGET);
         let mut now = Duration::ZERO;
         let mut asked = Vec::new();
         loop {
@@ -255,7 +257,7 @@ mod tests {
     #[test]
     fn failover_goes_round_once_and_returns_the_last_response() {
         let options = Options { failover: vec![Rcode::SERVFAIL], ..Options::default() };
-        let mut tries = Tries::new(&options, order(2));
+        let mut tries = Tries::new(&options, order(2), BUDGET);
         let mut random = StdRng::seed_from_u64(1);
         let meaning = Meaning { rcode: Rcode::SERVFAIL, truncated: false };
         for number in 0..2u8 {
@@ -273,9 +275,19 @@ mod tests {
     #[test]
     fn a_response_that_failover_does_not_name_is_the_answer() {
         let options = Options { failover: vec![Rcode::REFUSED], ..Options::default() };
-        let mut tries = Tries::new(&options, order(2));
+        let mut tries = Tries::new(&options, order(2), BUDGET);
         let meaning = Meaning { rcode: Rcode::NXDOMAIN, truncated: false };
         assert!(tries.answered(Arc::from([1]), meaning).is_some());
+    }
+
+    #[test]
+    fn what_an_earlier_forward_used_of_the_budget_is_gone() {
+        let options = Options::default();
+        let mut random = StdRng::seed_from_u64(1);
+        let mut tries = Tries::new(&options, order(1), Duration::from_secs(1));
+        let first = tries.next(Duration::ZERO, |_| false, &mut random);
+        assert_eq!(first, Move::Ask { upstream: 0, patience: Duration::from_secs(1) });
+        assert_eq!(tries.next(Duration::from_secs(1), |_| false, &mut random), Move::End);
     }
 
     #[test]
@@ -283,7 +295,7 @@ mod tests {
         let options = Options::default();
         let mut random = StdRng::seed_from_u64(1);
         for (count, expected) in [(1, 2000), (2, 2000), (4, 1000), (15, 266)] {
-            let mut tries = Tries::new(&options, order(count));
+            let mut tries = Tries::new(&options, order(count), BUDGET);
             match tries.next(Duration::ZERO, |_| false, &mut random) {
                 Move::Ask { patience, .. } => assert_eq!(patience.as_millis(), expected),
                 other => panic!("{other:?}"),

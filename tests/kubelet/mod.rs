@@ -84,6 +84,11 @@ impl Pod {
         self.running.log()
     }
 
+    /// Whether it says that it took up an edited Corefile.
+    pub(crate) fn has_reloaded(&self) -> bool {
+        self.log().contains("[INFO] Reloading complete")
+    }
+
     /// Whether the container still runs.
     pub(crate) fn is_alive(&mut self) -> bool {
         self.running.is_alive()

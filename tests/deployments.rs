@@ -223,16 +223,19 @@ struct Load {
 
 impl Load {
     fn start(lab: &mut Lab, deployment: &Deployment) -> Load {
-        let steady =
-            |one: &&Question| one.told.status == "NOERROR" && deployment.after.contains(one);
+        let server = &deployment.addresses[0];
+        let is_steady = |one: &&Question| {
+            one.told.status == "NOERROR"
+                && one.servers.contains(server)
+                && deployment.after.contains(one)
+        };
         let names: String = deployment
             .before
             .iter()
-            .filter(steady)
+            .filter(is_steady)
             .map(|one| format!("{} {}\n", one.name, one.qtype))
             .collect();
         let names = lab.write("names", &names);
-        let server = &deployment.addresses[0];
         let clients = ["udp", "tcp"].map(|mode| {
             let mut command = lab.command("pod", "dnsperf");
             command.args(["-m", mode, "-s", server, "-d"]).arg(&names);

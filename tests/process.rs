@@ -256,6 +256,10 @@ fn a_quiet_start_says_nothing_of_zones_and_versions() {
     node.start("    whoami\n    log", &["-quiet"]);
     node.until("the query's line", |node| node.lines().contains("NOERROR"));
     assert!(node.lines().starts_with("[INFO] 127.0.0.1:"), "{}", node.lines());
+    let lines = node.lines();
+    let took = lines.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap();
+    let took: f64 = took.strip_suffix('s').unwrap().parse().unwrap();
+    assert!(took > 0.0 && took < 1.0, "{lines}");
 }
 
 #[test]

@@ -109,6 +109,7 @@ impl Rig {
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Outcome {
         let mut means = Means {
             now: self.now,
+            received: self.now,
             random: &mut self.random,
             journal: &Quiet,
             refreshes: &mut self.refreshes,
@@ -129,6 +130,7 @@ impl Rig {
         };
         let mut means = Means {
             now: self.now,
+            received: self.now,
             random: &mut self.random,
             journal: &Quiet,
             refreshes: &mut self.refreshes,

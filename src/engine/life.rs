@@ -51,6 +51,8 @@ pub struct Place<'s> {
 pub struct Means<'m> {
     /// The clock reading of this pass.
     pub now: Now,
+    /// When whoever receives messages began to take in those that arrive in this pass; else `now`.
+    pub received: Now,
     /// Chance.
     pub random: &'m mut StdRng,
     /// Lines for the operator.

@@ -112,7 +112,7 @@ pub fn arrive(
         }
     };
     let place = Place { server: listener, block };
-    let mut life = Life::new(query, client, means.now);
+    let mut life = Life::new(query, client, means.received);
     let step = guarded(listener, response, means, |response, means| {
         let step = life.start(place, response, means);
         if matches!(step, Step::Done) {

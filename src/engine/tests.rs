@@ -165,6 +165,7 @@ impl Scene {
         };
         let mut means = Means {
             now: self.now,
+            received: self.now,
             random: &mut self.random,
             journal: &self.journal,
             refreshes: &mut self.refreshes,
@@ -175,6 +176,7 @@ impl Scene {
     fn with_means<T>(&mut self, run: impl FnOnce(&mut Means<'_>) -> T) -> T {
         run(&mut Means {
             now: self.now,
+            received: self.now,
             random: &mut self.random,
             journal: &self.journal,
             refreshes: &mut self.refreshes,

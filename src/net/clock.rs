@@ -1,9 +1,16 @@
 //! The one place where time is read for queries.
 //!
-//! A worker reads it once a batch; everything below takes the reading as an argument.
+//! A worker reads it twice a batch, before it takes the messages in and before it answers them;
+//! everything below takes the readings as arguments. The two cost what one of both the monotonic
+//! and the wall clock would: the latter is read once a second.
 
 use crate::plugin::Now;
+use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long a worker goes by the wall clock as it last read it. Signature validity and time stamps
+/// alone hang on it, both in whole seconds.
+const WALL_CLOCK_LASTS: Duration = Duration::from_secs(1);
 
 /// The process's clock. Copies agree: make it once, hand it to everybody.
 #[derive(Debug, Clone, Copy)]
@@ -17,11 +24,62 @@ impl Clock {
         Clock { origin: Instant::now() }
     }
 
+    /// Monotonic time alone: half the price of [`Clock::now`].
+    pub fn monotonic(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
     /// A reading. A wall clock before 1970 reads as 1970.
     pub fn now(&self) -> Now {
         Now {
-            monotonic: self.origin.elapsed(),
+            monotonic: self.monotonic(),
             unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
         }
+    }
+}
+
+/// The clock of one thread, for frequent readings.
+#[derive(Debug)]
+pub(super) struct FrequentClock {
+    clock: Clock,
+    /// The last reading of both clocks.
+    known: Cell<Now>,
+}
+
+impl FrequentClock {
+    pub(super) fn new(clock: Clock) -> FrequentClock {
+        FrequentClock { clock, known: Cell::new(clock.now()) }
+    }
+
+    /// A reading; its wall clock is as right as a second ago.
+    pub(super) fn now(&self) -> Now {
+        self.at(self.clock.monotonic())
+    }
+
+    fn at(&self, monotonic: Duration) -> Now {
+        let known = self.known.get();
+        let since = monotonic.saturating_sub(known.monotonic);
+        if since >= WALL_CLOCK_LASTS {
+            let read = self.clock.now();
+            self.known.set(read);
+            return read;
+        }
+        Now { monotonic, unix: known.unix + since }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frequent_clock_reads_the_wall_clock_once_a_second() {
+        let frequent = FrequentClock::new(Clock::start());
+        let stale = Now { monotonic: Duration::ZERO, unix: Duration::from_secs(5) };
+        frequent.known.set(stale);
+        let between = frequent.at(Duration::from_millis(999));
+        assert_eq!(between.unix, Duration::from_millis(5999));
+        assert!(frequent.at(Duration::from_secs(1)).unix > Duration::from_secs(1_000_000));
+        assert_ne!(frequent.known.get(), stale);
     }
 }

@@ -10,7 +10,7 @@ use super::worker::{Listener, PARKED_MOST, Permit, Worker};
 use crate::corefile::KeyTransport;
 use crate::dns::{Response, Transport};
 use crate::engine::{Arrival, Parked, Silence, Step, arrive};
-use crate::plugin::{Client, Timeouts};
+use crate::plugin::{Client, Now, Timeouts};
 use crate::sys::errors::is_exhausted;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -322,6 +322,7 @@ impl Reader<'_> {
         clock: &mut Patience,
     ) -> io::Result<bool> {
         let mut scratch = self.worker.scratch.borrow_mut();
+        let received = self.worker.now();
         let count = match stream.try_read(&mut scratch) {
             Ok(0) => return Ok(false),
             Ok(count) => count,
@@ -329,12 +330,12 @@ impl Reader<'_> {
             Err(error) => return Err(error),
         };
         if self.partial.is_empty() {
-            let served = self.serve(&scratch[..count], connection, clock);
+            let served = self.serve(&scratch[..count], received, connection, clock);
             self.partial.extend_from_slice(&scratch[served..count]);
         } else {
             self.partial.extend_from_slice(&scratch[..count]);
             drop(scratch);
-            self.serve_frames(connection, clock);
+            self.serve_partial(received, connection, clock);
         }
         Ok(true)
     }
@@ -343,9 +344,14 @@ impl Reader<'_> {
         first_frame(&self.partial).is_some()
     }
 
+    /// Serves what was held back.
     fn serve_frames(&mut self, connection: &Rc<Connection>, clock: &mut Patience) {
+        self.serve_partial(self.worker.now(), connection, clock);
+    }
+
+    fn serve_partial(&mut self, received: Now, connection: &Rc<Connection>, clock: &mut Patience) {
         let mut octets = std::mem::take(&mut self.partial);
-        let served = self.serve(&octets, connection, clock);
+        let served = self.serve(&octets, received, connection, clock);
         octets.drain(..served);
         if !octets.is_empty() || octets.capacity() <= KEPT_OCTETS {
             self.partial = octets;
@@ -353,11 +359,18 @@ impl Reader<'_> {
     }
 
     /// Serves complete messages while there is room for their replies; how many octets that took.
-    fn serve(&self, octets: &[u8], connection: &Rc<Connection>, clock: &mut Patience) -> usize {
+    fn serve(
+        &self,
+        octets: &[u8],
+        received: Now,
+        connection: &Rc<Connection>,
+        clock: &mut Patience,
+    ) -> usize {
         let mut served = 0;
         let Some(serving) = self.listener.serving() else { return octets.len() };
         let mut response = self.worker.response.borrow_mut();
         self.worker.with_means(&serving.snapshot, |means| {
+            means.received = received;
             while let Some(message) = first_frame(&octets[served..]) {
                 if connection.is_full() {
                     break;

@@ -156,11 +156,13 @@ pub(super) fn drain(worker: &Rc<Worker>, listener: &Rc<Listener>, port: &Rc<Port
 /// One batch: received, answered or parked, replied. True when the socket is empty.
 fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Result<bool> {
     let mut buffers = worker.batch.0.borrow_mut();
+    let received = worker.now();
     let Buffers { inbox, outbox, responses, routes } = &mut *buffers;
     let emptied = inbox.receive(port.fd(), port.wildcard)?;
     let Some(serving) = listener.serving() else { return Ok(emptied) };
     routes.clear();
     worker.with_means(&serving.snapshot, |means| {
+        means.received = received;
         for slot in 0..inbox.count() {
             let datagram = inbox.datagram(slot);
             let client = port.client(&datagram.route);

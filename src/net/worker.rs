@@ -3,6 +3,7 @@
 //! Owns the thread's buffers, its listeners and the bounds on what may wait. A worker is one thread
 //! with a runtime of its own; nothing here is shared with other workers but [`Node`].
 
+use super::clock::FrequentClock;
 use super::counters::Counters;
 use super::sockets::{Address, Bound};
 use super::tcp::{self, Connection};
@@ -11,6 +12,7 @@ use super::upstream::{Dispatcher, Shared};
 use super::workers::Equipment;
 use crate::dns::Response;
 use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
+use crate::plugin::Now;
 use crate::plugin::forward::Exchanged;
 use rand::rngs::StdRng;
 use std::cell::{Cell, RefCell};
@@ -127,6 +129,7 @@ pub(super) struct Worker {
     pub(super) response: RefCell<Response>,
     /// Open client connections of this worker.
     pub(super) connections: Cell<usize>,
+    clock: FrequentClock,
     random: RefCell<StdRng>,
     refreshes: RefCell<Vec<Refresh>>,
 }
@@ -145,11 +148,17 @@ impl Worker {
             scratch: RefCell::new(vec![0; tcp::READ_OCTETS].into_boxed_slice()),
             response: RefCell::default(),
             connections: Cell::new(0),
+            clock: FrequentClock::new(equipment.clock),
             random: RefCell::new(rand::make_rng()),
             refreshes: RefCell::default(),
             equipment,
             node,
         }
+    }
+
+    /// A clock reading.
+    pub(super) fn now(&self) -> Now {
+        self.clock.now()
     }
 
     /// Runs passes with this moment's means, then starts the refreshes that they wished for.
@@ -160,8 +169,10 @@ impl Worker {
     ) -> T {
         let mut random = self.random.borrow_mut();
         let mut refreshes = self.refreshes.borrow_mut();
+        let now = self.now();
         let result = run(&mut Means {
-            now: self.equipment.clock.now(),
+            now,
+            received: now,
             random: &mut random,
             journal: &*self.equipment.journal,
             refreshes: &mut refreshes,
@@ -179,7 +190,7 @@ impl Worker {
     }
 
     fn refresh(self: &Rc<Worker>, snapshot: &Arc<Snapshot>, refresh: Refresh) {
-        let now = self.equipment.clock.now();
+        let now = self.now();
         let mut parked = Parked::refreshing(snapshot, refresh, now);
         let permit = Permit::take(&self.node.refreshes, REFRESHES_MOST);
         let step = self.with_means(snapshot, |means| parked.start(means));

@@ -127,6 +127,7 @@ impl Rig {
             outcome: Ok(upstream.into()),
             upstream: None,
             took: Duration::from_millis(1),
+            tried: Vec::new(),
         };
         let mut means = Means {
             now: self.now,

@@ -108,7 +108,10 @@ impl Services {
                         }
                     });
                 }
-                Service::Ready { .. } | Service::Prometheus { .. } | Service::Reload { .. } => {}
+                Service::Ready { .. }
+                | Service::Prometheus { .. }
+                | Service::Reload { .. }
+                | Service::Dnstap(_) => {}
             }
         }
     }
@@ -128,7 +131,7 @@ impl Services {
                     wanted.entry(address.clone()).or_default().metrics =
                         Some(self.world.metrics.clone());
                 }
-                Service::Reload { .. } | Service::Loop(_) => {}
+                Service::Reload { .. } | Service::Loop(_) | Service::Dnstap(_) => {}
             }
         }
         wanted

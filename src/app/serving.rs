@@ -12,7 +12,9 @@ use crate::corefile::{has_preferred_syntax, quote};
 use crate::dns::Name;
 use crate::engine::Snapshot;
 use crate::metrics::{Registry, names};
+use crate::net::dnstap::Senders;
 use crate::net::{Clock, Equipment, Workers};
+use crate::plugin::dnstap::Tap;
 use crate::plugin::{Carried, Journal, Level, Service};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +37,7 @@ pub(super) struct Serving {
     hash: String,
     services: Services,
     upkeep: Upkeep,
+    senders: Senders,
 }
 
 /// What a server is made of.
@@ -69,6 +72,8 @@ impl Serving {
         ready.store(true, Ordering::Release);
         let upkeep = Upkeep::start(clock, log.clone());
         upkeep.replace(&snapshot);
+        let mut senders = Senders::new(Arc::new(log.clone()));
+        senders.replace(taps(&snapshot));
         services.replace(prepared, &snapshot.services);
         let serving = Serving {
             loader,
@@ -81,6 +86,7 @@ impl Serving {
             hash,
             services,
             upkeep,
+            senders,
         };
         serving.show_snapshot();
         Ok((serving, verdict))
@@ -190,6 +196,7 @@ impl Serving {
         self.hash = loaded.hash;
         self.services.replace(prepared, &self.snapshot.services);
         self.upkeep.replace(&self.snapshot);
+        self.senders.replace(taps(&self.snapshot));
         self.flush(&old);
         self.show_snapshot();
         Ok(())
@@ -215,7 +222,7 @@ impl Serving {
     /// in flight after 5 s.
     pub(super) async fn stop(self) -> bool {
         self.ready.store(false, Ordering::Release);
-        let workers = self.workers;
+        let (workers, senders) = (self.workers, self.senders);
         drop(self.services);
         spawn_blocking(move || {
             workers.stop_reading();
@@ -223,6 +230,7 @@ impl Serving {
             if let Some(workers) = Arc::into_inner(workers) {
                 workers.join();
             }
+            senders.stop();
             is_drained
         })
         .await
@@ -249,6 +257,14 @@ impl Serving {
             self.metrics.gauge(&names::BUILD_INFO, &labels).set(1.0);
         }
     }
+}
+
+/// Where the snapshot's `dnstap` directives leave their records.
+fn taps(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Tap>> {
+    snapshot.services.iter().filter_map(|service| match service {
+        Service::Dnstap(tap) => Some(tap),
+        _ => None,
+    })
 }
 
 /// Runs what blocks off the runtime's thread; its error as text.

@@ -226,6 +226,7 @@ fn exchange() -> Exchange {
         transport: Transport::Udp,
         udp_limit: 512,
         budget: BUDGET,
+        keeps_tries: false,
     }
 }
 
@@ -233,7 +234,12 @@ fn exchange() -> Exchange {
 fn exchanged(text: &str, rcode: Rcode) -> Exchanged {
     let mut response = Response::new();
     response.start(&asked(text, RecordType::A, Class::IN), rcode, 0, "upstream");
-    Exchanged { outcome: Ok(response.wire.into()), upstream: None, took: Duration::ZERO }
+    Exchanged {
+        outcome: Ok(response.wire.into()),
+        upstream: None,
+        took: Duration::ZERO,
+        tried: Vec::new(),
+    }
 }
 
 #[test]

@@ -434,6 +434,14 @@ pub static LOG_LINES_DROPPED: Desc = desc(
     "Counter of log lines dropped because the writer was behind.",
 );
 
+/// Records that did not reach a `dnstap` endpoint.
+pub static DNSTAP_DROPPED: Desc = desc(
+    "nodens_dnstap_dropped_total",
+    &["endpoint"],
+    Kind::Counter,
+    "Counter of dnstap records dropped because the endpoint was away or behind.",
+);
+
 // Bounds and losses of the servers.
 
 /// Queries answered at once because a bound was reached, by what piled up: `parked` (queries that

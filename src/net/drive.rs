@@ -35,7 +35,7 @@ impl Leading {
         self.landed = true;
         for follower in self.node.flights.land(&self.key) {
             // A follower that is gone needs nothing.
-            let _ = follower.send(exchanged.clone());
+            let _ = follower.send(Exchanged { tried: Vec::new(), ..exchanged.clone() });
         }
     }
 }
@@ -227,6 +227,7 @@ fn failed(text: &str) -> Exchanged {
         outcome: Err(ExchangeFailure { rcode: Rcode::SERVFAIL, text: text.into() }),
         upstream: None,
         took: Duration::ZERO,
+        tried: Vec::new(),
     }
 }
 
@@ -251,7 +252,12 @@ mod tests {
 
     fn response(name: &str) -> Exchanged {
         let query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
-        Exchanged { outcome: Ok(query.wire().into()), upstream: None, took: Duration::ZERO }
+        Exchanged {
+            outcome: Ok(query.wire().into()),
+            upstream: None,
+            took: Duration::ZERO,
+            tried: Vec::new(),
+        }
     }
 
     #[test]

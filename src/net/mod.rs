@@ -5,6 +5,7 @@
 
 mod clock;
 mod counters;
+pub mod dnstap;
 mod drive;
 mod sockets;
 mod stream;

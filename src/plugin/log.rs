@@ -132,7 +132,7 @@ impl Handler for Log {
                 return Turn::Up;
             }
         }
-        let line = Line { format: &rule.format, query, response, context };
+        let line = Line { format: &rule.format, query, response: Some(response), context };
         context.journal.query_line(format_args!("{line}"));
         Turn::Up
     }
@@ -140,7 +140,7 @@ impl Handler for Log {
 
 /// A format, read.
 #[derive(Debug, PartialEq, Eq)]
-struct Format {
+pub(super) struct Format {
     parts: Vec<Part>,
 }
 
@@ -197,7 +197,7 @@ const FIELDS: &[(&str, Field)] = &[
 impl Format {
     /// Words are found from their closing brace backwards, so that `{ {name} }` works; an unknown
     /// word stays as it is.
-    fn read(text: &str) -> Format {
+    pub(super) fn read(text: &str) -> Format {
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -229,13 +229,22 @@ impl Format {
         }
         Format { parts }
     }
+
+    /// The text while there is no response yet: what is asked of it is `-`.
+    pub(super) fn of_query<'l>(
+        &'l self,
+        query: &'l Query<'_>,
+        context: &'l Context<'_>,
+    ) -> impl Display + 'l {
+        Line { format: self, query, response: None, context }
+    }
 }
 
 /// A line about to be written.
 struct Line<'l, 'q, 'c> {
     format: &'l Format,
     query: &'l Query<'q>,
-    response: &'l Response,
+    response: Option<&'l Response>,
     context: &'l Context<'c>,
 }
 
@@ -258,9 +267,9 @@ fn label<'l>(labels: &'l Labels, name: &str) -> &'l str {
 
 impl Line<'_, '_, '_> {
     fn field(&self, field: Field, f: &mut Formatter<'_>) -> fmt::Result {
-        let Line { query, response, context, .. } = self;
+        let Line { query, context, .. } = self;
         let client = context.client;
-        let is_written = response.written == Written::Message;
+        let written = self.response.filter(|response| response.written == Written::Message);
         match field {
             Field::Type => write!(f, "{}", query.qtype()),
             Field::Name => write!(f, "{}", query.name()),
@@ -274,13 +283,19 @@ impl Line<'_, '_, '_> {
             Field::Opcode => write!(f, "{}", query.opcode().0),
             Field::Do => write!(f, "{}", query.wants_dnssec()),
             Field::BufferSize => write!(f, "{}", buffer_size(client.transport, query.edns())),
-            Field::Rcode | Field::ResponseFlags if !is_written => f.write_str("-"),
-            Field::Rcode => match response.rcode.word() {
-                Some(word) => f.write_str(word),
-                None => write!(f, "{}", response.rcode.0),
+            Field::Rcode => match written.map(|response| (response.rcode, response.rcode.word())) {
+                Some((_, Some(word))) => f.write_str(word),
+                Some((rcode, None)) => write!(f, "{}", rcode.0),
+                None => f.write_str("-"),
             },
-            Field::ResponseFlags => write_flags(f, response.flags()),
-            Field::ResponseSize => write!(f, "{}", response.uncompressed_size()),
+            Field::ResponseFlags => match written {
+                Some(response) => write_flags(f, response.flags()),
+                None => f.write_str("-"),
+            },
+            Field::ResponseSize | Field::Duration if self.response.is_none() => f.write_str("-"),
+            Field::ResponseSize => {
+                write!(f, "{}", written.map_or(0, Response::uncompressed_size))
+            }
             Field::Duration => {
                 let took = context.now.monotonic.saturating_sub(context.received.monotonic);
                 write_seconds(f, took)

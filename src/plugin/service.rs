@@ -1,5 +1,6 @@
 //! What directives ask the app to run beside the servers.
 
+use super::dnstap::Tap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub enum Service {
         /// 0, or at least 1 s.
         jitter: Duration,
     },
+    /// `dnstap`: send what lies in the tap to its endpoint.
+    Dnstap(Arc<Tap>),
     /// `loop`: send the probe until it comes back, is answered, or 30 s are over.
     Loop(Arc<LoopProbe>),
 }

@@ -1,5 +1,6 @@
 //! What a directive's setup sees and changes.
 
+use super::dnstap::Point;
 use super::{Chain, Handler, Journal, ServerIdentity, Service};
 use crate::corefile::{Directive, Dispenser, ServerKey, Surroundings};
 use crate::dns::Name;
@@ -71,6 +72,8 @@ pub struct BlockDraft {
     pub timeouts: GivenTimeouts,
     /// `tls`.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The `dnstap` directives: `forward` tells them what it does.
+    pub taps: Vec<Arc<Point>>,
     /// The handlers so far, outermost first.
     pub chain: Chain,
 }

@@ -5,7 +5,7 @@
 //! record text, and the text of responses. Knows the order of passes as `engine::life` has it, and
 //! never decides anything beyond it.
 
-use super::forward::{Exchange, ExchangeFailure, Exchanged};
+use super::forward::{Exchange, ExchangeFailure, Exchanged, Tried};
 use super::{
     BlockDraft, Carried, Chain, Client, Context, DropReason, Flow, Handler, Journal, Labels, Level,
     Note, Now, ServerIdentity, Service, Setup, TABLE, Turn,
@@ -318,11 +318,16 @@ impl Run<'_> {
                 text: response.error.clone().unwrap_or_default(),
             }),
         };
-        Exchanged {
-            outcome,
-            upstream: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)), 53)),
-            took: self.bench.exchange_takes,
-        }
+        let upstream = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)), 53);
+        let took = self.bench.exchange_takes;
+        let keeps_tries = self.outcome.exchanges.last().is_some_and(|last| last.keeps_tries);
+        let tried = keeps_tries.then(|| Tried {
+            upstream,
+            transport: Transport::Udp,
+            began: Duration::ZERO,
+            response: outcome.clone().ok().map(|response| (took, response)),
+        });
+        Exchanged { outcome, upstream: Some(upstream), took, tried: tried.into_iter().collect() }
     }
 
     fn further(&mut self, depth: usize, question: Query<'static>) {

@@ -10,11 +10,13 @@ mod health;
 mod limits;
 mod peer;
 mod pool;
+mod trail;
 
 use self::connection::Reply;
 use self::dial::SystemRoots;
 use self::limits::REMEMBERED;
 use self::peer::{Failed, Peer, PeerKey, Try};
+use self::trail::Trail;
 use crate::dns::Transport;
 use crate::metrics::{Counter, Registry, names};
 use crate::plugin::forward::{BUDGET, Exchange, Exchanged, Move, Options, Tries, Upstreams};
@@ -114,6 +116,7 @@ impl Dispatcher {
         let budget = exchange.budget;
         let mut tries = Tries::new(options, exchange.order, budget);
         let mut running: Vec<Running<'_>> = Vec::new();
+        let mut trail = Trail::new(exchange.keeps_tries);
         let mut last = None;
         // The upstream that is waited for alone, and until when.
         let mut waited: Option<(usize, Instant)> = None;
@@ -126,6 +129,7 @@ impl Dispatcher {
                     Move::Ask { upstream, patience } => {
                         let Some(peer) = attached.peers.get(upstream) else { break None };
                         last = Some(peer);
+                        trail.asks(upstream, peer, exchange.transport, now);
                         let limit = options.read_timeout.min(budget.saturating_sub(now));
                         let (transport, udp_limit) = (exchange.transport, exchange.udp_limit);
                         let this = Try {
@@ -167,6 +171,7 @@ impl Dispatcher {
             match result {
                 Ok((bytes, meaning)) => {
                     last = Some(peer);
+                    trail.answered(upstream, began.elapsed(), &bytes);
                     if let Some(response) = tries.answered(bytes, meaning) {
                         break Some(response);
                     }
@@ -193,6 +198,7 @@ impl Dispatcher {
             },
             upstream: last.and_then(|peer| peer.address()),
             took: began.elapsed(),
+            tried: trail.into_tried(),
         }
     }
 

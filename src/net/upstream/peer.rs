@@ -139,6 +139,11 @@ impl Peer {
         self.dialer.address("udp").ok()
     }
 
+    /// How a query goes to it that is asked over `transport`.
+    pub(super) fn transport(&self, transport: Transport) -> Transport {
+        if self.is_tls { Transport::Tls } else { transport }
+    }
+
     /// Counts a successful try.
     pub(super) fn observe(&self, rcode: Rcode, took: Duration) {
         let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);

@@ -212,7 +212,14 @@ impl Asking {
         let order =
             Order::new(options.policy, self.upstreams.all.len(), 1, &mut StdRng::seed_from_u64(1));
         let upstreams = self.upstreams.clone();
-        let exchange = Exchange { upstreams, order, transport, udp_limit: 512, budget: BUDGET };
+        let exchange = Exchange {
+            upstreams,
+            order,
+            transport,
+            udp_limit: 512,
+            budget: BUDGET,
+            keeps_tries: false,
+        };
         self.dispatcher.exchange(query.wire(), query.question(), &exchange).await
     }
 

@@ -18,6 +18,7 @@ pub use tls::{TlsFiles, TlsSettings};
 pub use tries::{BUDGET, Move, Tries};
 pub use verdict::{Meaning, Verdict, judge};
 
+use super::dnstap::Point;
 use super::{BlockDraft, Context, Flow, Handler, Journal, Level, Now, Setup, Turn};
 use crate::corefile::{CorefileError, Surroundings};
 use crate::dns::{Name, Query, Rcode, Response, Section, Transport, Written};
@@ -54,6 +55,8 @@ pub struct Exchange {
     pub udp_limit: u16,
     /// When all tries end: what is left of the query's [`BUDGET`].
     pub budget: Duration,
+    /// [`Exchanged::tried`] is wanted: `dnstap` stands above.
+    pub keeps_tries: bool,
 }
 
 /// How an exchange ended.
@@ -65,6 +68,22 @@ pub struct Exchanged {
     pub upstream: Option<SocketAddr>,
     /// How long it took.
     pub took: Duration,
+    /// Each try in the order of their beginnings, when [`Exchange::keeps_tries`]; empty for those
+    /// that joined another's exchange.
+    pub tried: Vec<Tried>,
+}
+
+/// One try of one upstream. Times count from the exchange's beginning.
+#[derive(Debug, Clone)]
+pub struct Tried {
+    /// Who was asked.
+    pub upstream: SocketAddr,
+    /// How.
+    pub transport: Transport,
+    /// When.
+    pub began: Duration,
+    /// The usable response, and when it came.
+    pub response: Option<(Duration, Arc<[u8]>)>,
 }
 
 /// Why an exchange gave no usable response.
@@ -92,6 +111,8 @@ struct Forward {
     /// Queries in flight, counted with `max_concurrent`.
     in_flight: Arc<AtomicU64>,
     rejects: Counter,
+    /// Who is told of each try.
+    taps: Vec<Arc<Point>>,
 }
 
 /// A query's place among the `max_concurrent`, given back when the query's life ends; also the
@@ -221,12 +242,13 @@ impl Handler for Forward {
             udp_limit,
             // A `forward` above may have used some of it, and handed the query on.
             budget: BUDGET.saturating_sub(spent),
+            keeps_tries: !self.taps.is_empty(),
         })
     }
 
     fn response(
         &self,
-        _query: &mut Query<'_>,
+        query: &mut Query<'_>,
         response: &mut Response,
         context: &mut Context<'_>,
     ) -> Turn {
@@ -236,6 +258,15 @@ impl Handler for Forward {
         }
         if let Some(upstream) = context.exchanged.and_then(|exchanged| exchanged.upstream) {
             context.labels.set("forward/upstream", || upstream.to_string());
+        }
+        if let Some(exchanged) = context.exchanged {
+            for (tried, tap) in exchanged
+                .tried
+                .iter()
+                .flat_map(|tried| self.taps.iter().map(move |tap| (tried, tap)))
+            {
+                tap.forwarded(tried, exchanged, query, context);
+            }
         }
         if self.hands_on(response) { Turn::Down } else { Turn::Up }
     }
@@ -275,6 +306,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             turn: AtomicU32::new(0),
             in_flight: Arc::new(AtomicU64::new(0)),
             rejects: rejects.clone(),
+            taps: setup.block.taps.clone(),
         });
     }
     Ok(())

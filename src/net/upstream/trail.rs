@@ -1,0 +1,43 @@
+//! What an exchange tried, for those who want to know (`dnstap`).
+//!
+//! Costs nothing when nobody does.
+
+use super::peer::Peer;
+use crate::dns::Transport;
+use crate::plugin::forward::Tried;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The tries so far, each with its upstream's place.
+#[derive(Debug)]
+pub(super) struct Trail {
+    tries: Option<Vec<(usize, Tried)>>,
+}
+
+impl Trail {
+    /// Nothing tried yet.
+    pub(super) fn new(is_wanted: bool) -> Trail {
+        Trail { tries: is_wanted.then(Vec::new) }
+    }
+
+    /// An upstream is asked. The tries are few: `forward` bounds them.
+    pub(super) fn asks(&mut self, place: usize, peer: &Peer, transport: Transport, at: Duration) {
+        if let (Some(tries), Some(upstream)) = (&mut self.tries, peer.address()) {
+            let transport = peer.transport(transport);
+            tries.push((place, Tried { upstream, transport, began: at, response: None }));
+        }
+    }
+
+    /// It answered.
+    pub(super) fn answered(&mut self, place: usize, at: Duration, response: &Arc<[u8]>) {
+        let tries = self.tries.iter_mut().flatten();
+        if let Some((_, tried)) = tries.rev().find(|(asked, _)| *asked == place) {
+            tried.response = Some((at, response.clone()));
+        }
+    }
+
+    /// What came of it.
+    pub(super) fn into_tried(self) -> Vec<Tried> {
+        self.tries.into_iter().flatten().map(|(_, tried)| tried).collect()
+    }
+}

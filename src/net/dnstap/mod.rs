@@ -140,7 +140,8 @@ impl Sender {
             let is_last = self.is_ending.load(Ordering::Acquire);
             // A collector that went while nothing was sent: what waits is for the next connection.
             line = line.filter(|open| !open.is_closed());
-            if line.is_none() && !is_last {
+            // At the end once more, for what waits.
+            if line.is_none() && !(is_last && self.tap.is_empty()) {
                 line = self.connect();
             }
             if let Some(open) = &mut line

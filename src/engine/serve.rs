@@ -84,6 +84,27 @@ pub fn arrive(
     means: &mut Means<'_>,
 ) -> Arrival {
     let listener = &snapshot.servers[server];
+    // Not one message may end a worker, whatever it finds in us: handlers are guarded inside, so
+    // that their query gets its SERVFAIL; what fails before or behind them gets no reply.
+    guarded(listener, response, means, |response, means| {
+        read(snapshot, server, bytes, client, response, means)
+    })
+    .unwrap_or_else(|Panicked| {
+        response.clear();
+        Arrival::Silence(Silence::NotAQuery)
+    })
+}
+
+/// Reads one message and takes it through its block, if it has one.
+fn read(
+    snapshot: &Arc<Snapshot>,
+    server: usize,
+    bytes: &[u8],
+    client: Client,
+    response: &mut Response,
+    means: &mut Means<'_>,
+) -> Arrival {
+    let listener = &snapshot.servers[server];
     response.clear();
     let query = match Query::receive(bytes) {
         Received::Query(query) => query,

@@ -92,6 +92,29 @@ fn a_hit_under_loadbalance_allocates_nothing() {
 }
 
 #[test]
+fn a_hit_under_every_handler_above_the_cache_allocates_nothing() {
+    let more = "errors\n    cancel\n    nsid x\n    local\n    any\n    chaos\n    \
+                acl {\n        allow net 127.0.0.0/8\n        block\n    }\n";
+    let corefile = rig::COREFILE.replace("errors", more);
+    let count = allocations(&corefile, Transport::Udp, Some(1232), 1000);
+    assert!(count <= 1000 / HITS_PER_SORTING + 1, "{count}");
+}
+
+#[test]
+fn a_blocked_query_allocates_nothing() {
+    let mut rig = Rig::new(".:53 {\n    acl {\n        block\n    }\n}\n");
+    let query = rig::query(1, NAME, A, Some(1232));
+    for _ in 0..4 {
+        assert!(matches!(rig.receive(&query), Outcome::Reply));
+    }
+    let before = ALLOCATIONS.get();
+    for _ in 0..1000 {
+        assert!(matches!(rig.receive(&query), Outcome::Reply));
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+}
+
+#[test]
 fn a_refused_query_allocates_nothing() {
     let mut rig = Rig::new("other.test:53 {\n    whoami\n}\n");
     let query = rig::query(1, NAME, A, Some(1232));

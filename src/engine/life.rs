@@ -74,6 +74,8 @@ pub struct Life<'a> {
     notes: Vec<Note>,
     labels: Labels,
     clientless: bool,
+    /// When it ends waiting.
+    deadline: Option<Duration>,
     /// Boxed: hits have none, and a life is copied about.
     patience: Option<Box<Patience>>,
 }
@@ -99,6 +101,7 @@ impl<'a> Life<'a> {
             notes: Vec::new(),
             labels: Labels::default(),
             clientless: false,
+            deadline: None,
             patience: None,
         }
     }
@@ -125,6 +128,17 @@ impl<'a> Life<'a> {
         &self.client
     }
 
+    /// The monotonic moment at which it ends waiting for upstreams, if there is one.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// The same life, for a question that `other` asks: it waits no longer than that.
+    pub fn within(mut self, other: &Life<'_>) -> Life<'a> {
+        self.deadline = other.deadline;
+        self
+    }
+
     /// The same life, borrowing nothing: what waits is owned.
     pub fn into_owned(self) -> Life<'static> {
         Life {
@@ -136,6 +150,7 @@ impl<'a> Life<'a> {
             notes: self.notes,
             labels: self.labels,
             clientless: self.clientless,
+            deadline: self.deadline,
             patience: self.patience,
         }
     }
@@ -189,6 +204,7 @@ impl<'a> Life<'a> {
             notes,
             labels: Labels::default(),
             clientless: true,
+            deadline: None,
             patience: None,
         })
     }
@@ -390,6 +406,7 @@ impl<'a> Life<'a> {
             clientless: self.clientless,
             refresh,
             patience,
+            deadline: &mut self.deadline,
             late,
             exchanged,
             journal: means.journal,

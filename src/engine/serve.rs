@@ -179,6 +179,11 @@ impl Parked {
         &self.snapshot
     }
 
+    /// The monotonic moment at which it ends waiting for upstreams, if there is one.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.life.deadline()
+    }
+
     /// The query as the handlers left it.
     pub fn query(&self) -> &Query<'static> {
         self.life.query()
@@ -231,7 +236,7 @@ impl Parked {
                     snapshot: self.snapshot.clone(),
                     server: self.server,
                     block: block.clone(),
-                    life: Life::new(question, client, means.now),
+                    life: Life::new(question, client, means.now).within(&self.life),
                     response,
                 };
                 match parked.start(means) {

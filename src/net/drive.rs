@@ -3,7 +3,7 @@
 //! Owns who asks upstream for whom: a question in flight is asked once, its followers wait for the
 //! leader's result. Never decides what a result means.
 
-use super::worker::{Node, Worker};
+use super::worker::{Node, Permit, REFRESHES_MOST, Worker};
 use crate::dns::{Query, Rcode, Response};
 use crate::engine::{Event, FlightKey, Further, Parked, Role, Step};
 use crate::plugin::forward::{Exchange, ExchangeFailure, Exchanged};
@@ -20,6 +20,9 @@ const DEPTH_MOST: usize = 4;
 
 /// The most waits of one query: handlers that send it round for ever are stopped.
 const WAITS_MOST: usize = 32;
+
+/// The error of a query whose time is over, in Go's words.
+const OVERDUE: &str = "context deadline exceeded";
 
 type Waiting = Pin<Box<dyn Future<Output = Exchanged>>>;
 
@@ -115,10 +118,19 @@ impl Worker {
                         })
                     }
                     Step::Exchange(exchange, patience) => {
-                        let waiting = self.exchange(&parked, exchange);
-                        let exchanged = match patience {
-                            None => Some(waiting.await),
-                            Some(patience) => {
+                        let (role, waiting) = self.exchange(&parked, exchange);
+                        let left = parked
+                            .deadline()
+                            .map(|end| end.saturating_sub(self.equipment.clock.now().monotonic));
+                        let exchanged = match (patience, left) {
+                            (None, None) => Some(waiting.await),
+                            (None, Some(left)) => {
+                                Some(Box::pin(self.cancel(waiting, role, left)).await)
+                            }
+                            (Some(patience), Some(left)) if left < patience => {
+                                Some(Box::pin(self.cancel(waiting, role, left)).await)
+                            }
+                            (Some(patience), _) => {
                                 Box::pin(self.wait(&mut parked, waiting, patience, depth)).await
                             }
                         };
@@ -161,6 +173,33 @@ impl Worker {
         None
     }
 
+    /// The exchange's end, or its failure when the query's time is over first. A leader's goes on
+    /// then for those that follow, in the place of a refresh, or ends for them too when there is
+    /// none.
+    async fn cancel(
+        self: &Rc<Worker>,
+        mut waiting: Waiting,
+        role: Role,
+        left: Duration,
+    ) -> Exchanged {
+        if let Ok(exchanged) = timeout(left, &mut waiting).await {
+            return exchanged;
+        }
+        if role != Role::Leader {
+            return failed(OVERDUE);
+        }
+        match Permit::take(&self.node.refreshes, REFRESHES_MOST) {
+            Some(permit) => {
+                spawn_local(async move {
+                    waiting.await;
+                    drop(permit);
+                });
+            }
+            None => self.counters.shed_refresh.increment(),
+        }
+        failed(OVERDUE)
+    }
+
     /// A further question through the whole server.
     async fn ask(
         self: &Rc<Worker>,
@@ -183,7 +222,7 @@ impl Worker {
     }
 
     /// Asks upstream, or joins whoever asks the same already.
-    fn exchange(self: &Rc<Worker>, parked: &Parked, exchange: Exchange) -> Waiting {
+    fn exchange(self: &Rc<Worker>, parked: &Parked, exchange: Exchange) -> (Role, Waiting) {
         let query = parked.query();
         let target = Arc::as_ptr(&exchange.upstreams) as usize;
         let key = FlightKey::new(target, exchange.transport, exchange.udp_limit, query);
@@ -196,12 +235,13 @@ impl Worker {
         if let (Role::Follower, Some(told)) = (&role, told) {
             self.counters.joined.increment();
             let question = query.question().to_vec();
-            return Box::pin(async move {
+            let waiting = async move {
                 match told.await {
                     Ok(exchanged) => respelled(exchanged, &question),
                     Err(_) => failed("exchange given up"),
                 }
-            });
+            };
+            return (role, Box::pin(waiting));
         }
         let leading =
             (role == Role::Leader).then(|| Leading { node: self.node.clone(), key, landed: false });
@@ -209,7 +249,7 @@ impl Worker {
         let wire: Box<[u8]> = query.wire().into();
         let question_end = 12 + query.question().len();
         let dispatcher = self.dispatcher.clone();
-        Box::pin(async move {
+        let waiting = async move {
             let exchanged = {
                 let question = wire.get(12..question_end).unwrap_or_default();
                 dispatcher.exchange(&wire, question, &exchange).await
@@ -218,7 +258,8 @@ impl Worker {
                 leading.land(&exchanged);
             }
             exchanged
-        })
+        };
+        (role, Box::pin(waiting))
     }
 }
 

@@ -311,6 +311,26 @@ fn a_question_is_asked_once_however_many_wait_for_it() {
     server.stop();
 }
 
+#[test]
+fn a_query_waits_no_longer_than_cancel_says_and_who_joined_it_does() {
+    let (port, asked) = upstream(Duration::from_millis(1000));
+    let corefile =
+        format!(".:0 {{\nbind 127.0.0.1\ncancel 600ms\nforward . 127.0.0.1:{port}\n}}\n");
+    let server = Running::start(&corefile, 1);
+    let (first, second) = (server.udp(), server.udp());
+    let mut buffer = [0; 512];
+    let start = Instant::now();
+    first.send(&query("a.test.", 1)).unwrap();
+    first.recv(&mut buffer).unwrap();
+    assert_eq!(buffer[3] & 15, 2, "SERVFAIL");
+    assert!(start.elapsed() < Duration::from_millis(950), "{:?}", start.elapsed());
+    second.send(&query("a.test.", 2)).unwrap();
+    second.recv(&mut buffer).unwrap();
+    assert_eq!((id(&buffer), buffer[3] & 15), (2, 0));
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+    server.stop();
+}
+
 /// Stops a server while a query waits over UDP and one over TCP.
 fn stop_while_waiting(bind: &str) {
     let (port, _) = upstream(Duration::from_millis(300));

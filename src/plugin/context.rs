@@ -92,6 +92,9 @@ pub struct Context<'a> {
     /// handler's `response` is called with nothing written and [`Context::late`] set, and the
     /// exchange goes on without the client.
     pub patience: &'a mut Option<Duration>,
+    /// The monotonic moment from which on this query waits for no upstream any more; what it waits
+    /// for then has failed. Further questions inherit it. A handler may bring it nearer.
+    pub deadline: &'a mut Option<Duration>,
     /// True in a `response` that is called because patience ended.
     pub late: bool,
     /// In the pass after an exchange: how it ended.

@@ -22,6 +22,7 @@ pub mod any;
 pub mod bind;
 pub mod bufsize;
 pub mod cache;
+pub mod cancel;
 pub mod chaos;
 pub mod debug;
 pub mod dns64;

@@ -43,7 +43,7 @@ pub static TABLE: &[DirectiveRow] = &[
         "geoip",
         "for answers by the client's address, write server blocks that `bind` different addresses, or `acl`",
     ),
-    absent("cancel", "leave it out: a question is given up upstream after 4 s without it"),
+    row("cancel", super::cancel::setup),
     row("tls", super::tls::setup),
     absent("quic", "DNS over QUIC is not served; `tls://` zones are"),
     row("timeouts", super::timeouts::setup),

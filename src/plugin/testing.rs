@@ -61,6 +61,8 @@ pub(crate) struct Outcome {
     pub(crate) refreshes: Vec<(usize, Query<'static>)>,
     /// The metadata labels at the end.
     pub(crate) labels: Vec<(&'static str, String)>,
+    /// When it would have ended waiting.
+    pub(crate) deadline: Option<Duration>,
 }
 
 impl Outcome {
@@ -245,6 +247,7 @@ impl Bench {
                 further: Vec::new(),
                 refreshes: Vec::new(),
                 labels: Vec::new(),
+                deadline: None,
             },
         };
         run.labels.wanted = run.bench.labels_wanted;
@@ -386,6 +389,7 @@ impl Run<'_> {
             clientless: self.clientless,
             refresh: &mut refresh,
             patience: &mut patience,
+            deadline: &mut self.outcome.deadline,
             late,
             exchanged,
             journal: &bench.journal,

@@ -605,7 +605,7 @@ fn blocks_of_one_listener_complete_each_other_s_timeouts() {
     let corefile = "a.test {\n timeouts {\n read 1s\n idle 7s\n }\n}\n\
                     b.test {\n timeouts {\n idle 2s\n }\n}\nc.test {\n}\n";
     let snapshot = build_from(corefile, &FakeJournal::default()).unwrap();
-    let Timeouts { read, write, idle } = snapshot.servers[0].timeouts;
+    let Timeouts { read, write, idle, .. } = snapshot.servers[0].timeouts;
     assert_eq!([read, write, idle].map(|time| time.as_secs()), [1, 5, 2]);
 }
 

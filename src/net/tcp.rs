@@ -161,10 +161,17 @@ async fn connection(
     let transport = if tls.is_some() { Transport::Tls } else { Transport::Tcp };
     let client = Client { address: canonical(peer), local: canonical(local), transport };
     let Ok(mut stream) = Stream::new(stream, tls) else { return };
-    let mut reader = Reader { worker: &worker, listener: &listener, client, partial: Vec::new() };
-    let timeouts =
-        listener.with_serving(|serving| serving.snapshot.servers[serving.server].timeouts);
-    let mut clock = Patience::new(timeouts.unwrap_or_default());
+    let timeouts = listener
+        .with_serving(|serving| serving.snapshot.servers[serving.server].timeouts)
+        .unwrap_or_default();
+    let mut reader = Reader {
+        worker: &worker,
+        listener: &listener,
+        client,
+        partial: Vec::new(),
+        left: timeouts.queries,
+    };
+    let mut clock = Patience::new(timeouts);
     let mut alarm = pin!(sleep_until(clock.deadline(shared, false)));
     let mut more_to_read = true;
     loop {
@@ -176,7 +183,7 @@ async fn connection(
             reader.serve_frames(shared, &mut clock);
             continue;
         }
-        more_to_read &= !listener.is_closed();
+        more_to_read &= !listener.is_closed() && reader.left > 0;
         let unsent = !shared.unsent.borrow().is_empty() || stream.has_unsent();
         if !more_to_read && !unsent && shared.waiting.get() == 0 {
             return;
@@ -311,6 +318,8 @@ struct Reader<'w> {
     client: Client,
     /// What was read and not yet served: part of a message, or messages held back.
     partial: Vec<u8>,
+    /// How many more messages are served (`maxtcpqueries`).
+    left: u64,
 }
 
 impl Reader<'_> {
@@ -341,7 +350,7 @@ impl Reader<'_> {
     }
 
     fn has_frame(&self) -> bool {
-        first_frame(&self.partial).is_some()
+        self.left > 0 && first_frame(&self.partial).is_some()
     }
 
     /// Serves what was held back.
@@ -360,7 +369,7 @@ impl Reader<'_> {
 
     /// Serves complete messages while there is room for their replies; how many octets that took.
     fn serve(
-        &self,
+        &mut self,
         octets: &[u8],
         received: Now,
         connection: &Rc<Connection>,
@@ -372,9 +381,10 @@ impl Reader<'_> {
         self.worker.with_means(&serving.snapshot, |means| {
             means.received = received;
             while let Some(message) = first_frame(&octets[served..]) {
-                if connection.is_full() {
+                if connection.is_full() || self.left == 0 {
                     break;
                 }
+                self.left -= 1;
                 served += 2 + message.len();
                 let (snapshot, server) = (&serving.snapshot, serving.server);
                 match arrive(snapshot, server, message, self.client, &mut response, means) {

@@ -212,6 +212,21 @@ fn a_half_closed_connection_is_answered_then_closed() {
 }
 
 #[test]
+fn a_connection_ends_after_the_queries_that_it_may_bring() {
+    let more = "timeouts {\nmaxtcpqueries 2\n}";
+    let running = Running::start(&answering(".:0", 1, more), 1);
+    let mut stream = running.tcp();
+    let all: Vec<u8> = (1..=3).flat_map(|id| framed(&query("a.test.", id))).collect();
+    stream.write_all(&all).unwrap();
+    for expected in 1..=2 {
+        assert_eq!(id(&read_frame(&mut stream).unwrap()), expected);
+    }
+    assert!(read_frame(&mut stream).is_err());
+    assert_eq!(running.ask("a.test."), Some(1), "datagrams have no such limit");
+    running.stop();
+}
+
+#[test]
 fn a_silent_or_idle_connection_is_closed_in_its_time() {
     let corefile = answering(".:0", 9, "timeouts {\nread 1s\nidle 2s\n}");
     let server = Running::start(&corefile, 1);

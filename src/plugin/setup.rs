@@ -20,6 +20,8 @@ pub struct Timeouts {
     pub write: Duration,
     /// Between later queries.
     pub idle: Duration,
+    /// The most messages of one connection; `u64::MAX`: no limit.
+    pub queries: u64,
 }
 
 impl Default for Timeouts {
@@ -29,6 +31,7 @@ impl Default for Timeouts {
             read: Duration::from_secs(3),
             write: Duration::from_secs(5),
             idle: Duration::from_secs(10),
+            queries: u64::MAX,
         }
     }
 }
@@ -42,6 +45,8 @@ pub struct GivenTimeouts {
     pub write: Option<Duration>,
     /// [`Timeouts::idle`].
     pub idle: Option<Duration>,
+    /// [`Timeouts::queries`].
+    pub queries: Option<u64>,
 }
 
 impl GivenTimeouts {
@@ -51,6 +56,7 @@ impl GivenTimeouts {
             read: self.read.unwrap_or(others.read),
             write: self.write.unwrap_or(others.write),
             idle: self.idle.unwrap_or(others.idle),
+            queries: self.queries.unwrap_or(others.queries),
         }
     }
 }

@@ -25,6 +25,11 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             let option = dispenser.val();
             let arguments = dispenser.remaining_args();
             let [text] = arguments.as_slice() else { return Err(dispenser.arg_err()) };
+            given += 1;
+            if option == "maxtcpqueries" {
+                timeouts.queries = Some(queries(text).map_err(|text| dispenser.err(text))?);
+                continue;
+            }
             let timeout = duration(text).map_err(|text| dispenser.err(text))?;
             match option {
                 "read" => timeouts.read = Some(timeout),
@@ -32,7 +37,6 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
                 "idle" => timeouts.idle = Some(timeout),
                 _ => return Err(dispenser.err(format!("unknown option: '{option}'"))),
             }
-            given += 1;
         }
         if given == 0 {
             let error = dispenser.err("timeouts block with no timeouts specified");
@@ -40,6 +44,19 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         }
     }
     Ok(())
+}
+
+/// The most queries of a connection; -1 means no limit.
+fn queries(text: &str) -> Result<u64, String> {
+    let number = parse_integer(text)
+        .map_err(|error| format!("invalid value for maxtcpqueries '{text}': {error}"))?;
+    match u64::try_from(number) {
+        Ok(most @ 1..) => Ok(most),
+        Err(_) if number == -1 => Ok(u64::MAX),
+        _ => Err(format!(
+            "maxtcpqueries provided '{number}' needs to be -1 (unlimited) or a positive integer"
+        )),
+    }
 }
 
 /// A Go duration, or whole seconds.
@@ -69,15 +86,32 @@ mod tests {
         let mut bench = Bench::new();
         bench.load("timeouts {\n read 1s\n idle 50\n}", &MemorySurroundings::new()).unwrap();
         let seconds = |number| Some(Duration::from_secs(number));
-        let given = GivenTimeouts { read: seconds(1), write: None, idle: seconds(50) };
+        let given =
+            GivenTimeouts { read: seconds(1), idle: seconds(50), ..GivenTimeouts::default() };
         assert_eq!(bench.block.timeouts, given);
-        let above = GivenTimeouts { read: seconds(2), write: seconds(7), idle: None };
+        let above = GivenTimeouts {
+            read: seconds(2),
+            write: seconds(7),
+            queries: Some(9),
+            ..GivenTimeouts::default()
+        };
         let expected = Timeouts {
             read: Duration::from_secs(1),
             write: Duration::from_secs(7),
             idle: Duration::from_secs(50),
+            queries: 9,
         };
         assert_eq!(given.over(above.over(Timeouts::default())), expected);
+    }
+
+    #[test]
+    fn the_number_of_queries_may_stand_alone() {
+        for (text, queries) in [("128", 128), ("-1", u64::MAX)] {
+            let mut bench = Bench::new();
+            let directive = format!("timeouts {{\n maxtcpqueries {text}\n}}");
+            bench.load(&directive, &MemorySurroundings::new()).unwrap();
+            assert_eq!(bench.block.timeouts.queries, Some(queries));
+        }
     }
 
     #[test]
@@ -88,6 +122,8 @@ mod tests {
             ("timeouts {\n read 0s\n}", format!("{place}timeout provided '0s' needs to be between 1 second and 24 hours")),
             ("timeouts {\n idle 25h\n}", format!("{place}timeout provided '25h0m0s' needs to be between 1 second and 24 hours")),
             ("timeouts {\n read -1s\n}", format!("{place}timeout provided '-1s' needs to be between 1 second and 24 hours")),
+            ("timeouts {\n maxtcpqueries 0\n}", format!("{place}maxtcpqueries provided '0' needs to be -1 (unlimited) or a positive integer")),
+            ("timeouts {\n maxtcpqueries x\n}", format!("{place}invalid value for maxtcpqueries 'x': strconv.Atoi: parsing \"x\": invalid syntax")),
             ("timeouts {\n read a\n}", format!("{place}failed to parse duration 'a'")),
             ("timeouts {\n foo 5s\n}", format!("{place}unknown option: 'foo'")),
         ] {

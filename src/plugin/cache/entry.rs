@@ -41,6 +41,8 @@ pub(super) struct Entry {
     last_hit: AtomicU64,
     /// When the refresh under way was begun, like `last_hit`.
     refresh_begun: AtomicU64,
+    /// When a refresh last brought nothing usable, like `last_hit`.
+    refresh_failed: AtomicU64,
 }
 
 /// The header bits of a query that are part of the key.
@@ -104,6 +106,7 @@ impl Entry {
             hits: AtomicU32::new(0),
             last_hit: AtomicU64::new(0),
             refresh_begun: AtomicU64::new(0),
+            refresh_failed: AtomicU64::new(0),
         }
     }
 
@@ -230,6 +233,23 @@ impl Entry {
         self.refresh_begun
             .compare_exchange(begun, moment, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()
+    }
+
+    /// The refresh, or the question asked to verify the entry, brought nothing usable.
+    pub(super) fn refresh_failed(&self, now: Duration) {
+        self.refresh_failed.store(milliseconds(now), Ordering::Relaxed);
+    }
+
+    /// Whether it is served expired without asking anybody, with `serve_stale`'s FAILURE_RECHECK:
+    /// a refresh failed less than `recheck` ago, or one is under way. Never when that is 0.
+    pub(super) fn is_held(&self, now: Duration, recheck: Duration) -> bool {
+        let since = |moment: &AtomicU64| match moment.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            moment => milliseconds(now).saturating_sub(moment),
+        };
+        !recheck.is_zero()
+            && (u128::from(since(&self.refresh_failed)) < recheck.as_millis()
+                || since(&self.refresh_begun) < REFRESH_DEADLINE)
     }
 
     /// The refresh is over; the next query may begin another.

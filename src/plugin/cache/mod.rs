@@ -127,18 +127,21 @@ impl Handler for CacheHandler {
             self.serve(&entry, query, response, context);
             return Flow::Answer;
         }
-        if let Refresh::Verify(patience) = self.options.refresh {
+        let is_held = entry.is_held(now, self.options.recheck);
+        if let Refresh::Verify(patience) = self.options.refresh
+            && !is_held
+        {
             let question = query.question().into();
             *context.note = Some(Box::new(Verifying { entry, question }));
             *context.patience = patience;
             return Flow::Next;
         }
-        if self.may_refresh(query, &entry, now) {
+        if !is_held && self.may_refresh(query, &entry, now) {
             meters.prefetches().increment();
             *context.refresh = true;
         }
         meters.served_stale().increment();
-        entry.write(query, response, self.shown_ttl(&entry, 0));
+        entry.write(query, response, self.stale_ttl(&entry));
         Flow::Answer
     }
 
@@ -165,8 +168,12 @@ impl Handler for CacheHandler {
             self.take(query, response, context, is_refresh);
         }
         if context.clientless {
+            let now = context.now.monotonic;
             for entry in self.store.all(self.store.key(query), query).into_iter().flatten() {
                 entry.end_refresh();
+                if entry.remaining(now) < 0 {
+                    entry.refresh_failed(now);
+                }
             }
         }
         Turn::Up
@@ -211,6 +218,11 @@ impl CacheHandler {
         if self.options.keep_ttl { entry.ttl() } else { u32::try_from(left).unwrap_or(0) }
     }
 
+    /// The TTL in seconds of an expired entry.
+    fn stale_ttl(&self, entry: &Entry) -> u32 {
+        if self.options.keep_ttl { entry.ttl() } else { self.options.stale_ttl }
+    }
+
     /// True for the one caller that shall wish for a refresh; none while upstream's failure to
     /// answer this very question is being cached.
     fn may_refresh(&self, query: &Query<'_>, entry: &Entry, now: Duration) -> bool {
@@ -227,7 +239,10 @@ impl CacheHandler {
     ) {
         self.meters(context).served_stale().increment();
         response.clear();
-        stale.write(query, response, self.shown_ttl(stale, 0));
+        stale.write(query, response, self.stale_ttl(stale));
+        if !context.late {
+            stale.refresh_failed(context.now.monotonic);
+        }
         if context.late && stale.begin_refresh(context.now.monotonic) {
             *context.refresh = true;
         }

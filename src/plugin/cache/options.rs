@@ -21,6 +21,8 @@ const SERVFAIL_TTL: u32 = 5;
 const MOST_SERVFAIL: Duration = Duration::from_secs(5 * 60);
 /// How long after its TTL an entry is served when `serve_stale` gives no duration, in seconds.
 const STALE_WINDOW: u32 = 3600;
+/// The longest FAILURE_RECHECK (RFC 8767 §5).
+const MOST_RECHECK: Duration = Duration::from_secs(5 * 60);
 /// `prefetch`: the longest gap between two hits, and the rest of the TTL, unless given.
 const PREFETCH_GAP: Duration = Duration::from_secs(60);
 const PREFETCH_PERCENT: u32 = 10;
@@ -85,6 +87,10 @@ pub(super) struct Options {
     pub(super) stale_window: u32,
     /// The mode of `serve_stale`.
     pub(super) refresh: Refresh,
+    /// The TTL in seconds that an expired entry shows.
+    pub(super) stale_ttl: u32,
+    /// How long after a failed refresh nobody asks again; 0 is not at all.
+    pub(super) recheck: Duration,
     /// How long SERVFAIL and NOTIMP are kept, in seconds, 0 to 300.
     pub(super) servfail: u32,
     /// Hits show the TTL that was stored, not what is left of it.
@@ -106,6 +112,8 @@ impl Options {
             prefetch: None,
             stale_window: 0,
             refresh: Refresh::Immediate,
+            stale_ttl: 0,
+            recheck: Duration::ZERO,
             servfail: SERVFAIL_TTL,
             keep_ttl: false,
         };
@@ -185,7 +193,7 @@ impl Options {
 
     fn serve_stale(&mut self, dispenser: &mut Dispenser<'_>) -> Result<(), CorefileError> {
         let args = dispenser.remaining_args();
-        if args.len() > 3 {
+        if args.len() > 5 {
             return Err(dispenser.arg_err());
         }
         self.stale_window = match args.first() {
@@ -208,11 +216,10 @@ impl Options {
                     .plain_err(format!("invalid value for serve_stale refresh mode: {other}")));
             }
         };
-        if let Some(text) = args.get(2) {
-            if self.refresh == Refresh::Immediate {
-                return Err(dispenser
-                    .plain_err("serve_stale timeout is only valid with the verify refresh mode"));
-            }
+        let mut rest = args.iter().skip(2);
+        if let Refresh::Verify(_) = self.refresh
+            && let Some(text) = rest.next()
+        {
             let nanoseconds = parse_duration(text).map_err(|error| {
                 dispenser.plain_err(format!("invalid serve_stale verify timeout: {error}"))
             })?;
@@ -221,7 +228,12 @@ impl Options {
             })?;
             self.refresh = Refresh::Verify(Some(timeout).filter(|timeout| !timeout.is_zero()));
         }
-        Ok(())
+        self.stale_ttl = rest.next().map_or(Ok(0), |text| response_ttl(dispenser, text))?;
+        self.recheck = rest.next().map_or(Ok(Duration::ZERO), |text| recheck(dispenser, text))?;
+        match rest.next() {
+            Some(_) => Err(dispenser.arg_err()),
+            None => Ok(()),
+        }
     }
 
     fn disable(&mut self, dispenser: &mut Dispenser<'_>) -> Result<(), CorefileError> {
@@ -304,6 +316,37 @@ fn percentage(dispenser: &Dispenser<'_>, text: &str) -> Result<u32, CorefileErro
             Err(dispenser.plain_err(format!("percentage should fall in range [10, 90]: {number}")))
         }
     }
+}
+
+/// RESPONSE_TTL of `serve_stale`, in seconds.
+fn response_ttl(dispenser: &Dispenser<'_>, text: &str) -> Result<u32, CorefileError> {
+    let nanoseconds = parse_duration(text).map_err(|error| {
+        dispenser.plain_err(format!("invalid serve_stale response TTL: {error}"))
+    })?;
+    let ttl = positive(nanoseconds)
+        .ok_or_else(|| dispenser.plain_err("invalid negative response TTL for serve_stale"))?;
+    if ttl.subsec_nanos() != 0 {
+        let text = "serve_stale response TTL must be a whole number of seconds";
+        return Err(dispenser.plain_err(text));
+    }
+    // Go's durations end at 292 years.
+    u32::try_from(ttl.as_secs())
+        .ok()
+        .filter(|ttl| *ttl <= MOST_TTL)
+        .ok_or_else(|| dispenser.plain_err("serve_stale response TTL exceeds the DNS TTL range"))
+}
+
+/// FAILURE_RECHECK of `serve_stale`.
+fn recheck(dispenser: &Dispenser<'_>, text: &str) -> Result<Duration, CorefileError> {
+    let nanoseconds = parse_duration(text).map_err(|error| {
+        dispenser.plain_err(format!("invalid serve_stale failure recheck: {error}"))
+    })?;
+    let pause = positive(nanoseconds)
+        .ok_or_else(|| dispenser.plain_err("invalid negative failure recheck for serve_stale"))?;
+    if pause > MOST_RECHECK {
+        return Err(dispenser.plain_err("serve_stale failure recheck cannot exceed 5 minutes"));
+    }
+    Ok(pause)
 }
 
 fn servfail(dispenser: &mut Dispenser<'_>) -> Result<u32, CorefileError> {

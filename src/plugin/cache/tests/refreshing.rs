@@ -223,3 +223,56 @@ fn a_failed_prefetch_leaves_the_answer() {
     cached.wait(5.0);
     assert_eq!(cached.hit("a.test.").refreshes.len(), 1, "the failure is over");
 }
+
+#[test]
+fn a_response_ttl_is_what_expired_entries_show() {
+    for (mode, expected) in [("immediate 30s", 30), ("verify 0 7s", 7), ("immediate 0", 0)] {
+        let block = format!("cache {{\n success 9984 3600 1\n serve_stale 1h {mode}\n}}");
+        let mut cached = Cached::new(&block);
+        cached.miss("a.test.", Rcode::NOERROR, FRESH);
+        cached.wait(2.0);
+        let stale = match mode.starts_with("verify") {
+            true => cached.miss("a.test.", Rcode::SERVFAIL, &[]),
+            false => cached.hit("a.test."),
+        };
+        assert_eq!(ttls(&stale), [expected], "{mode}");
+    }
+}
+
+#[test]
+fn after_a_failed_refresh_nobody_asks_before_the_failure_recheck() {
+    let mut cached = Cached::new(
+        "cache {\n success 9984 3600 1\n servfail 0\n serve_stale 1h immediate 9s 20s\n}",
+    );
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(2.0);
+    let stale = cached.hit("a.test.");
+    assert_eq!(stale.refreshes.len(), 1);
+    cached.failed_refresh(&stale);
+    cached.wait(19.9);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 0);
+    cached.wait(0.1);
+    let stale = cached.hit("a.test.");
+    assert_eq!(stale.refreshes.len(), 1);
+    cached.refresh(&stale, Rcode::SERVFAIL, &[]);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 0);
+    cached.wait(20.0);
+    let stale = cached.hit("a.test.");
+    cached.refresh(&stale, Rcode::NOERROR, &["a.test. 30 IN A 192.0.2.2"]);
+    assert_eq!(cached.hit("a.test.").records(), ["a.test. 30 IN A 192.0.2.2"]);
+}
+
+#[test]
+fn a_failed_verification_is_not_repeated_before_the_failure_recheck() {
+    let mut cached = Cached::new(
+        "cache {\n success 9984 3600 1\n servfail 0\n serve_stale 1h verify 0 9s 20s\n}",
+    );
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(2.0);
+    assert_eq!(ttls(&cached.miss("a.test.", Rcode::SERVFAIL, &[])), [9]);
+    cached.wait(19.9);
+    assert_eq!(ttls(&cached.hit("a.test.")), [9], "nobody is asked");
+    cached.wait(0.1);
+    let verified = cached.miss("a.test.", Rcode::NOERROR, &["a.test. 30 IN A 192.0.2.2"]);
+    assert_eq!(verified.records(), ["a.test. 30 IN A 192.0.2.2"]);
+}

@@ -21,16 +21,15 @@ pub type Listing = BTreeMap<String, String>;
 /// What was seen. Errors are in Go's words: `open PATH: no such file or directory`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
-    /// The template.
-    pub base: Result<String, String>,
+    /// The template's octets.
+    pub base: Result<Vec<u8>, String>,
     /// The kube-dns ConfigMap's directory, if there is one to watch.
     pub kube_dns: Option<Result<Listing, String>>,
 }
 
 /// Looks at the inputs of the Corefile.
 pub fn look(paths: &SourcePaths) -> Look {
-    let base = read(&paths.base).map(|octets| String::from_utf8_lossy(&octets).into_owned());
-    Look { base, kube_dns: paths.kube_dns.as_deref().map(list) }
+    Look { base: read(&paths.base), kube_dns: paths.kube_dns.as_deref().map(list) }
 }
 
 /// The files of a directory, without its folders and without hidden names (`..data` of a mounted
@@ -131,7 +130,7 @@ mod tests {
         let base = folder.path().join("base");
         fs::write(&base, b"b\xff").unwrap();
         let look = look(&paths(&base, &kube_dns));
-        assert_eq!(look.base, Ok("b\u{fffd}".to_owned()));
+        assert_eq!(look.base, Ok(b"b\xff".to_vec()));
         let expected: Listing = [("stubDomains".to_owned(), "{}".to_owned())].into();
         assert_eq!(look.kube_dns, Some(Ok(expected)));
     }

@@ -94,12 +94,9 @@ impl Sources {
     }
 
     /// Takes a look and decides.
-    pub fn take(&mut self, mut look: Look) -> News {
+    pub fn take(&mut self, look: Look) -> News {
         let mut news = News::default();
-        // An empty template at start is the operator's; later it is one that is being written.
-        if self.given.is_some() && look.base.as_ref().is_ok_and(|text| text.trim().is_empty()) {
-            look.base = Err("it is empty".to_owned());
-        }
+        let base = look.base.and_then(|octets| self.template(octets));
         let before = self.trouble;
         if self.kube_dns != look.kube_dns {
             self.trouble = match &look.kube_dns {
@@ -123,24 +120,24 @@ impl Sources {
             news.errors += 1;
             self.trouble = Trouble::Counted;
         }
-        let is_new_base = self.base.as_ref() != Some(&look.base);
-        let base = match &look.base {
+        let is_new_base = self.base.as_ref() != Some(&base);
+        let text = match &base {
             Ok(text) => text,
             Err(why) => {
                 if is_new_base {
                     news.errors += 1;
-                    let base = self.paths.base.display();
+                    let path = self.paths.base.display();
                     news.lines.push((
                         Level::Error,
-                        format!("Failed to read node-cache coreFile {base} - {why}"),
+                        format!("Failed to read node-cache coreFile {path} - {why}"),
                     ));
                 }
-                self.base = Some(look.base);
+                self.base = Some(base);
                 return news;
             }
         };
-        let rendered = render(base, &self.values, &self.config);
-        self.base = Some(look.base);
+        let rendered = render(text, &self.values, &self.config);
+        self.base = Some(base);
         if self.given.as_ref() != Some(&rendered.text) {
             news.lines.extend(rendered.lines);
             news.corefile = Some(NewCorefile {
@@ -154,6 +151,18 @@ impl Sources {
             self.given = Some(rendered.text);
         }
         news
+    }
+
+    /// The template's text. At start whatever stands there is the operator's; later an empty one
+    /// is being written, and one that is no text is a mistake.
+    fn template(&self, octets: Vec<u8>) -> Result<String, String> {
+        let is_first = self.given.is_none();
+        match String::from_utf8(octets) {
+            Ok(text) if !is_first && text.trim().is_empty() => Err("it is empty".to_owned()),
+            Ok(text) => Ok(text),
+            Err(other) if is_first => Ok(String::from_utf8_lossy(other.as_bytes()).into_owned()),
+            Err(_) => Err(format!("non-utf8 data in file {}", self.paths.base.display())),
+        }
     }
 
     fn take_config(&mut self, listing: &Listing, news: &mut News) -> Trouble {
@@ -196,7 +205,7 @@ mod tests {
 
     fn look(base: &str, upstreams: &str) -> Look {
         let listing = [("upstreamNameservers".to_owned(), upstreams.to_owned())];
-        Look { base: Ok(base.to_owned()), kube_dns: Some(Ok(listing.into_iter().collect())) }
+        Look { base: Ok(base.into()), kube_dns: Some(Ok(listing.into_iter().collect())) }
     }
 
     const BASE: &str = "up __PILLAR__UPSTREAM__SERVERS__";
@@ -244,7 +253,7 @@ mod tests {
     fn host_names_are_counted_as_errors() {
         let listing = [("stubDomains".to_owned(), r#"{"a.test": ["b.test"]}"#.to_owned())];
         let look =
-            Look { base: Ok(BASE.to_owned()), kube_dns: Some(Ok(listing.into_iter().collect())) };
+            Look { base: Ok(BASE.into()), kube_dns: Some(Ok(listing.into_iter().collect())) };
         let news = sources().take(look);
         assert_eq!(news.errors, 1);
         assert_eq!(text(news), Some("up /etc/resolv.conf".into()));
@@ -258,6 +267,19 @@ mod tests {
         assert_eq!((news.errors, news.corefile), (1, None));
         assert_eq!(sources.take(missing()), News::default());
         assert!(sources.take(look(BASE, "[]")).corefile.is_some());
+    }
+
+    #[test]
+    fn a_template_that_is_no_text_is_taken_at_start_only() {
+        let mut sources = sources();
+        let no_text = || Look { base: Ok(b"# \xff\n.:53 {\n}\n".to_vec()), kube_dns: None };
+        let first = sources.take(no_text()).corefile.unwrap();
+        assert_eq!(first.text, "# \u{fffd}\n.:53 {\n}\n");
+        let news = sources.take(no_text());
+        assert_eq!((news.errors, news.corefile), (1, None));
+        let said = "Failed to read node-cache coreFile /etc/base - non-utf8 data in file /etc/base";
+        assert_eq!(news.lines, [(Level::Error, said.to_owned())]);
+        assert_eq!(sources.take(no_text()), News::default());
     }
 
     #[test]

@@ -47,6 +47,60 @@ fn every_deployment_starts_answers_takes_up_an_edit_and_stops() {
     assert!(failed.is_empty(), "deployments that failed: {failed:?}");
 }
 
+#[test]
+fn an_edit_that_does_not_load_changes_nothing_and_the_next_good_one_is_taken() {
+    if !has_all_it_needs() {
+        return;
+    }
+    let deployment = Deployment::read(&here().join("addon-ipvs"));
+    let mut cluster = Cluster::start(&deployment);
+    cluster.wait_until("the first answers", &deployment.before, |_| true);
+    let load = Load::start(&mut cluster.lab, &deployment);
+    let broken = |text: Vec<u8>| [quicker(text), b"acme.test:53 {\n    kache\n}\n".into()].concat();
+    let not_text = |text: Vec<u8>| [quicker(text), b"# \xff\n".into()].concat();
+    let before = deployment.folder.join("configmaps");
+    for (edit, said) in [
+        (&broken as &dyn Fn(Vec<u8>) -> Vec<u8>, "Error during parsing: Unknown directive 'kache'"),
+        (&not_text, "non-utf8"),
+    ] {
+        cluster.maps.apply(&before, edit);
+        let is_said = |cluster: &Cluster| cluster.logs().contains(said);
+        cluster.wait_until(said, &deployment.before, is_said);
+        assert_eq!(cluster.pods[0].failing_probe(&cluster.lab), None);
+    }
+    cluster.maps.apply(&deployment.folder.join("changed/configmaps"), quicker);
+    cluster.wait_until("the good edit", &deployment.after, |_| true);
+    load.end(&cluster.logs());
+    let metrics = cluster.lab.get(NODE, 9253, "/metrics");
+    let has = |line: &str| metrics.lines().any(|other| other == line);
+    assert!(has("coredns_reload_failed_total 1"), "{metrics}");
+    let counted = "coredns_nodecache_setup_errors_total{errortype=\"configmap\"} 1";
+    assert!(has(counted), "{metrics}");
+}
+
+#[test]
+fn a_pod_that_was_killed_is_followed_by_one_that_serves() {
+    if !has_all_it_needs() {
+        return;
+    }
+    let deployment = Deployment::read(&here().join("kubespray"));
+    let mut cluster = Cluster::start(&deployment);
+    cluster.wait_until("the first answers", &deployment.before, |_| true);
+    // Longer than the pod's grace period.
+    let with_lameduck = |text: Vec<u8>| {
+        let text = String::from_utf8(quicker(text)).unwrap();
+        text.replace(":9254\n", ":9254 {\n        lameduck 1m\n    }\n").into_bytes()
+    };
+    cluster.maps.apply(&deployment.folder.join("configmaps"), with_lameduck);
+    cluster.wait_until("the edit", &deployment.before, |cluster| cluster.pods[0].has_reloaded());
+    assert_eq!(cluster.pods.remove(0).stop(), Ending::Killed);
+    assert_eq!(wrong(&cluster.lab, &deployment.before), None, "{}", cluster.logs());
+    let manifest = deployment.pods().remove(0);
+    cluster.add_pod(&deployment, &manifest);
+    assert_eq!(cluster.pods.remove(0).stop(), Ending::Exit(0));
+    assert_eq!(wrong(&cluster.lab, &deployment.before), None, "{}", cluster.logs());
+}
+
 /// One question and what it must bring.
 #[derive(Debug, PartialEq, Eq)]
 struct Question {
@@ -125,73 +179,93 @@ impl Deployment {
     }
 }
 
+/// A deployment at work.
+struct Cluster {
+    lab: Lab,
+    maps: ConfigMaps,
+    pods: Vec<Pod>,
+    _servers: Vec<Knot>,
+}
+
+impl Cluster {
+    /// Starts the servers and the pods, and waits until the pods are ready.
+    fn start(deployment: &Deployment) -> Cluster {
+        let addresses: Vec<&str> = deployment.addresses.iter().map(String::as_str).collect();
+        let mut lab = Lab::new(&addresses);
+        let mut servers = Vec::new();
+        for (address, role) in &deployment.servers {
+            lab.add_server_address(address);
+            servers.push(lab.knot_with(address, &zones(role)));
+        }
+        let maps = ConfigMaps::default();
+        maps.apply(&deployment.folder.join("configmaps"), quicker);
+        let mut cluster = Cluster { lab, maps, pods: Vec::new(), _servers: servers };
+        for manifest in deployment.pods() {
+            cluster.add_pod(deployment, &manifest);
+        }
+        cluster
+    }
+
+    /// Starts a pod and waits until it is ready.
+    fn add_pod(&mut self, deployment: &Deployment, manifest: &Path) {
+        let mut pod = Pod::start(&mut self.lab, manifest, &deployment.node, &self.maps);
+        pod.wait_until_ready(&self.lab);
+        self.pods.push(pod);
+    }
+
+    /// What all pods said so far.
+    fn logs(&self) -> String {
+        self.pods.iter().map(Pod::log).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Waits until all questions are answered as they must be, and something else holds.
+    fn wait_until(&self, what: &str, questions: &[Question], holds: impl Fn(&Cluster) -> bool) {
+        wait_for(what, || match wrong(&self.lab, questions) {
+            None if holds(self) => Ok(()),
+            why => Err(format!("{why:?}\n{}", self.logs())),
+        });
+    }
+}
+
 /// A deployment's life.
 fn live(deployment: &Deployment) {
-    let addresses: Vec<&str> = deployment.addresses.iter().map(String::as_str).collect();
-    let mut lab = Lab::new(&addresses);
-    let _servers: Vec<Knot> = deployment
-        .servers
-        .iter()
-        .map(|(address, role)| {
-            lab.add_server_address(address);
-            lab.knot_with(address, &zones(role))
-        })
-        .collect();
-    let maps = ConfigMaps::default();
-    maps.apply(&deployment.folder.join("configmaps"), quicker);
-    let mut pods = Vec::new();
-    for manifest in deployment.pods() {
-        let mut pod = Pod::start(&mut lab, &manifest, &deployment.node, &maps);
-        pod.wait_until_ready(&lab);
-        pods.push(pod);
-    }
-    let logs = |pods: &[Pod]| pods.iter().map(Pod::log).collect::<Vec<_>>().join("\n");
+    let mut cluster = Cluster::start(deployment);
 
     // It answers, and says what it does not set up.
-    wait_for("the first answers", || match wrong(&lab, &deployment.before) {
-        None => Ok(()),
-        Some(why) => Err(format!("{why}\n{}", logs(&pods))),
-    });
+    cluster.wait_until("the first answers", &deployment.before, |_| true);
     for (host, port) in &deployment.metrics {
-        let metrics = lab.get(host, *port, "/metrics");
+        let metrics = cluster.lab.get(host, *port, "/metrics");
         let place = format!("{host} {port}: {metrics}");
         assert!(metrics.starts_with("HTTP/1.1 200"), "{place}");
         assert!(metrics.contains("coredns_dns_requests_total{"), "{place}");
         assert!(metrics.contains("\ncoredns_nodecache_setup_errors_total{"), "{place}");
         assert!(metrics.contains("\ncoredns_panics_total 0"), "{place}");
     }
+    let log = cluster.logs();
     for line in &deployment.says {
-        assert_eq!(
-            logs(&pods).matches(line.as_str()).count(),
-            pods.len(),
-            "{line}: {}",
-            logs(&pods)
-        );
+        assert_eq!(log.matches(line.as_str()).count(), cluster.pods.len(), "{line}: {log}");
     }
-    assert!(!logs(&pods).contains("__PILLAR__"), "{}", logs(&pods));
+    assert!(!log.contains("__PILLAR__"), "{log}");
 
     // A ConfigMap is edited: the change is seen, and no query is lost over it.
-    let why = wrong(&lab, &deployment.after);
+    let why = wrong(&cluster.lab, &deployment.after);
     assert!(why.is_some(), "the edit changes no answer");
-    let load = Load::start(&mut lab, deployment);
-    maps.apply(&deployment.folder.join("changed/configmaps"), quicker);
+    let load = Load::start(&mut cluster.lab, deployment);
+    cluster.maps.apply(&deployment.folder.join("changed/configmaps"), quicker);
     // The kernel chooses which of two instances answers: each must have taken it up.
-    wait_for("the edit", || match wrong(&lab, &deployment.after) {
-        None if pods.iter().all(Pod::has_reloaded) => Ok(()),
-        why => Err(format!("{why:?}\n{}", logs(&pods))),
-    });
-    for pod in &pods {
-        assert_eq!(pod.failing_probe(&lab), None, "{}", logs(&pods));
+    let all_have = |cluster: &Cluster| cluster.pods.iter().all(Pod::has_reloaded);
+    cluster.wait_until("the edit", &deployment.after, all_have);
+    for pod in &cluster.pods {
+        assert_eq!(pod.failing_probe(&cluster.lab), None, "{}", cluster.logs());
     }
 
     // Of two instances one is enough.
-    while pods.len() > 1 {
-        let pod = pods.remove(0);
-        assert_eq!(pod.stop(), Ending::Exit(0));
-        assert_eq!(wrong(&lab, &deployment.after), None, "{}", logs(&pods));
+    while cluster.pods.len() > 1 {
+        assert_eq!(cluster.pods.remove(0).stop(), Ending::Exit(0));
+        assert_eq!(wrong(&cluster.lab, &deployment.after), None, "{}", cluster.logs());
     }
-    load.end(&lab, &logs(&pods));
-    for mut pod in pods {
+    load.end(&cluster.logs());
+    for mut pod in cluster.pods {
         let log = pod.log();
         assert!(pod.is_alive() && !log.contains("panicked"), "{log}");
         assert_eq!(pod.stop(), Ending::Exit(0), "{log}");
@@ -245,8 +319,7 @@ impl Load {
     }
 
     /// Ends the queries: all were answered, and with NOERROR.
-    fn end(self, lab: &Lab, log: &str) {
-        assert!(lab.folder().is_dir());
+    fn end(self, log: &str) {
         for mut client in self.clients {
             assert!(client.is_alive(), "{}", client.log());
             client.signal("INT");

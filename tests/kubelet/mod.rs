@@ -59,7 +59,7 @@ impl Pod {
         let manifest: Value = serde_json::from_str(&text).unwrap();
         let container = &manifest["spec"]["containers"][0];
         let name = word(&manifest["metadata"]["name"]);
-        let root = lab.folder().join(format!("pod-{name}"));
+        let root = lab.new_folder(&format!("pod-{name}"));
         let mut script = container_start(&root, node);
         for (path, volume) in mounts(&manifest) {
             volumes::mount(&root, path, volume, maps, &mut script);

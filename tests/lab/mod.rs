@@ -239,9 +239,12 @@ impl Lab {
         format!("{}-{place}", self.prefix)
     }
 
-    /// The folder of this lab's files; it goes with the lab.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+    /// A new folder of this lab, named after what it is for; it goes with the lab.
+    pub(crate) fn new_folder(&mut self, name: &str) -> PathBuf {
+        self.started += 1;
+        let folder = self.folder.path().join(format!("{name}-{}", self.started));
+        fs::create_dir(&folder).unwrap();
+        folder
     }
 
     /// A file of this lab.

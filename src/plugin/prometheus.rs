@@ -39,8 +39,23 @@ const TYPES: [RecordType; 18] = [
 ];
 
 /// The `plugin` labels that have a place; others are looked up.
-const PLUGINS: [&str; 9] =
-    ["", "cache", "loadbalance", "forward", "dns64", "template", "hosts", "whoami", "rewrite"];
+const PLUGINS: [&str; 15] = [
+    "",
+    "cache",
+    "loadbalance",
+    "forward",
+    "dns64",
+    "template",
+    "hosts",
+    "whoami",
+    "rewrite",
+    "acl",
+    "any",
+    "chaos",
+    "header",
+    "local",
+    "minimal",
+];
 
 /// Rcodes below this have a place; others are looked up.
 const RCODES: usize = 24;

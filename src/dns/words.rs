@@ -140,14 +140,18 @@ pub enum Transport {
     Tcp,
     /// A stream inside TLS (RFC 7858).
     Tls,
+    /// An HTTP exchange inside TLS (RFC 8484).
+    Https,
+    /// A stream of a QUIC connection (RFC 9250).
+    Quic,
 }
 
 impl Transport {
     /// CoreDNS's label and log word: TLS counts as `tcp` towards clients.
     pub fn client_word(self) -> &'static str {
         match self {
-            Transport::Udp => "udp",
-            Transport::Tcp | Transport::Tls => "tcp",
+            Transport::Udp | Transport::Quic => "udp",
+            Transport::Tcp | Transport::Tls | Transport::Https => "tcp",
         }
     }
 }

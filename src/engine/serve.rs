@@ -312,7 +312,9 @@ fn admit<'s>(snapshot: &'s Snapshot, server: &Server, query: &Query<'_>) -> Admi
 fn limits(query: &Query<'_>, transport: Transport) -> ReplyLimits {
     match transport {
         Transport::Udp => ReplyLimits::udp(query),
-        Transport::Tcp | Transport::Tls => ReplyLimits::stream(),
+        Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => {
+            ReplyLimits::stream()
+        }
     }
 }
 

@@ -442,6 +442,14 @@ pub static DNSTAP_DROPPED: Desc = desc(
     "Counter of dnstap records dropped because the endpoint was away or behind.",
 );
 
+/// Responses of `https://` servers by status.
+pub static HTTPS_RESPONSES: Desc = desc(
+    "coredns_dns_https_responses_total",
+    &["server", "status"],
+    Kind::Counter,
+    "Counter of DoH responses per server and http status code.",
+);
+
 // Bounds and losses of the servers.
 
 /// Queries answered at once because a bound was reached, by what piled up: `parked` (queries that

@@ -3,9 +3,10 @@
 //! Owns who asks upstream for whom: a question in flight is asked once, its followers wait for the
 //! leader's result. Never decides what a result means.
 
-use super::worker::{Node, Permit, REFRESHES_MOST, Worker};
+use super::worker::{Listener, Node, PARKED_MOST, Permit, REFRESHES_MOST, Serving, Worker};
 use crate::dns::{Query, Rcode, Response};
-use crate::engine::{Event, FlightKey, Further, Parked, Role, Step};
+use crate::engine::{Arrival, Event, FlightKey, Further, Parked, Role, Silence, Step, arrive};
+use crate::plugin::Client;
 use crate::plugin::forward::{Exchange, ExchangeFailure, Exchanged};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -62,7 +63,39 @@ impl Worker {
         self.drive(parked, step, 0).await.map(|parked| self.finished(parked))
     }
 
-    /// The same without waiting: whatever it wants to wait for has failed.
+    /// One message that came whole, to its reply; `None` when there is none.
+    pub(super) async fn reply_to(
+        self: &Rc<Worker>,
+        listener: &Listener,
+        octets: &[u8],
+        client: Client,
+    ) -> Option<Vec<u8>> {
+        let Serving { snapshot, server } = listener.serving()?;
+        let mut response = Response::new();
+        let arrival = self.with_means(&snapshot, |means| {
+            arrive(&snapshot, server, octets, client, &mut response, means)
+        });
+        match arrival {
+            Arrival::Reply => Some(response.wire),
+            Arrival::Silence(Silence::NotAQuery) => {
+                self.counters.ignored.increment();
+                None
+            }
+            Arrival::Silence(Silence::Dropped(_)) => None,
+            Arrival::Wait(parked, step) => {
+                let reply = match Permit::take(&self.node.parked, PARKED_MOST) {
+                    Some(_held) => self.answer(parked, step).await,
+                    None => {
+                        self.counters.shed_parked.increment();
+                        self.shed(parked, step)
+                    }
+                };
+                reply.map(|reply| reply.wire)
+            }
+        }
+    }
+
+    /// [`Worker::answer`] without waiting: whatever it wants to wait for has failed.
     pub(super) fn shed(
         self: &Rc<Worker>,
         mut parked: Box<Parked>,

@@ -7,6 +7,7 @@ mod clock;
 mod counters;
 pub mod dnstap;
 mod drive;
+mod https;
 mod sockets;
 mod stream;
 mod tcp;
@@ -16,6 +17,7 @@ mod worker;
 mod workers;
 
 pub use clock::Clock;
+pub use https::STREAMS_MOST;
 pub use sockets::ListenError;
 pub use tcp::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
 pub use worker::{PARKED_MOST, REFRESHES_MOST};

@@ -5,6 +5,7 @@
 //! §6.2.1.1). Nothing is read while too much is unsent or waits: a client that does not read
 //! holds up itself alone.
 
+use super::https;
 use super::stream::Stream;
 use super::worker::{Listener, PARKED_MOST, Permit, Worker};
 use crate::corefile::KeyTransport;
@@ -66,7 +67,7 @@ impl Connection {
     }
 
     /// Ready once after each [`Connection::wake`].
-    fn poll_woken(&self, task: &mut task::Context<'_>) -> Poll<()> {
+    pub(super) fn poll_woken(&self, task: &mut task::Context<'_>) -> Poll<()> {
         if self.woken.replace(false) {
             return Poll::Ready(());
         }
@@ -100,7 +101,17 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
                     worker.counters.refused.increment();
                     continue;
                 }
-                spawn_local(connection(worker.clone(), listener.clone(), stream, peer));
+                let (worker, listener) = (worker.clone(), listener.clone());
+                let transport = listener
+                    .with_serving(|serving| serving.snapshot.servers[serving.server].transport);
+                match transport {
+                    Some(KeyTransport::Https) => {
+                        spawn_local(https::connection(worker, listener, stream, peer));
+                    }
+                    _ => {
+                        spawn_local(connection(worker, listener, stream, peer));
+                    }
+                }
             }
             Err(error) => {
                 worker.counters.accept_errors.increment();
@@ -115,19 +126,24 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
 }
 
 /// A connection while it is open: counted, and known to its listener.
-struct Open {
+pub(super) struct Open {
     worker: Rc<Worker>,
     listener: Rc<Listener>,
     shared: Rc<Connection>,
 }
 
 impl Open {
-    fn new(worker: &Rc<Worker>, listener: &Rc<Listener>) -> Open {
+    pub(super) fn new(worker: &Rc<Worker>, listener: &Rc<Listener>) -> Open {
         let shared = Rc::new(Connection::default());
         worker.connections.set(worker.connections.get() + 1);
         worker.node.connections.fetch_add(1, Ordering::Relaxed);
         listener.connections.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
         Open { worker: worker.clone(), listener: listener.clone(), shared }
+    }
+
+    /// What is woken when the listener changes.
+    pub(super) fn shared(&self) -> &Connection {
+        &self.shared
     }
 }
 
@@ -137,6 +153,18 @@ impl Drop for Open {
         self.worker.node.connections.fetch_sub(1, Ordering::Relaxed);
         self.listener.connections.borrow_mut().remove(&Rc::as_ptr(&self.shared));
     }
+}
+
+/// Who asks over `stream`; `None` when it is gone already.
+pub(super) fn client_of(
+    stream: &TcpStream,
+    peer: SocketAddr,
+    transport: Transport,
+) -> Option<Client> {
+    let canonical =
+        |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let local = stream.local_addr().ok()?;
+    Some(Client { address: canonical(peer), local: canonical(local), transport })
 }
 
 async fn connection(
@@ -149,9 +177,6 @@ async fn connection(
     let shared = &open.shared;
     // Replies are small and complete; without this they wait for acknowledgements.
     let _ = stream.set_nodelay(true);
-    let Ok(local) = stream.local_addr() else { return };
-    let canonical =
-        |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let tls = listener.with_serving(|serving| {
         let server = &serving.snapshot.servers[serving.server];
         // Without `tls` it is plain TCP on another port, as in CoreDNS.
@@ -159,7 +184,7 @@ async fn connection(
     });
     let tls = tls.flatten();
     let transport = if tls.is_some() { Transport::Tls } else { Transport::Tcp };
-    let client = Client { address: canonical(peer), local: canonical(local), transport };
+    let Some(client) = client_of(&stream, peer, transport) else { return };
     let Ok(mut stream) = Stream::new(stream, tls) else { return };
     let timeouts = listener
         .with_serving(|serving| serving.snapshot.servers[serving.server].timeouts)

@@ -14,6 +14,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod https;
 mod tls;
 
 /// A server on a port of its own.
@@ -278,7 +279,8 @@ fn a_reload_changes_the_answers_and_the_addresses() {
     stream.write_all(&framed(&query("a.test.", 3))).unwrap();
     assert_eq!(last_octet(&read_frame(&mut stream).unwrap()), Some(2));
 
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Free for TCP, which more of the other tests use.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     server.publish(&answering(&format!(".:{free}"), 3, "")).unwrap();
     assert_eq!(server.address().port(), free);
     assert_eq!(server.ask("a.test."), Some(3));

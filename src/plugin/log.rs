@@ -308,7 +308,7 @@ impl Line<'_, '_, '_> {
 fn buffer_size(transport: Transport, edns: Option<&Edns>) -> u16 {
     match transport {
         Transport::Udp => edns.map_or(512, |edns| edns.udp_size.max(512)),
-        Transport::Tcp | Transport::Tls => u16::MAX,
+        Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => u16::MAX,
     }
 }
 

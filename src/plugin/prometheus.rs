@@ -119,7 +119,7 @@ impl Tally {
     /// Counts one query and its response in all families.
     pub fn count(&self, seen: &Observation) {
         let Tally { metrics, server, zone, .. } = self;
-        let proto = usize::from(seen.transport != Transport::Udp);
+        let proto = usize::from(seen.transport.client_word() == "tcp");
         let proto_word = seen.transport.client_word();
         let (family, family_word) = match seen.client.to_canonical() {
             IpAddr::V4(_) => (0, "1"),

@@ -6,6 +6,7 @@
 use super::connection::{Connection, Upkeep};
 use super::dial::{Dialer, SystemRoots, words};
 use super::limits::DIAL;
+use super::messenger::{Broken, Messenger};
 use super::pool::Pool;
 use crate::dns::Transport;
 use socket2::SockRef;
@@ -14,6 +15,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::task::JoinSet;
 
 /// The greatest message with its length in front.
 const LONGEST_FRAME: usize = 2 + u16::MAX as usize;
@@ -117,6 +119,11 @@ fn receive(ending: &Ending, socket: &tokio::net::UdpSocket, interest: Interest) 
 async fn stream(ending: &Ending, dialer: &Dialer, roots: &Arc<SystemRoots>) -> String {
     let connection = &ending.connection;
     let dialled = async {
+        if let over @ (Transport::Https | Transport::Quic) = ending.pool.transport {
+            let (messenger, local) = dialer.messenger(over, roots).await?;
+            connection.established(local);
+            return Ok(Either::Messages(messenger));
+        }
         let stream = dialer.stream().await?;
         let local = stream.local_addr().ok();
         if ending.pool.transport == Transport::Tls {
@@ -132,12 +139,54 @@ async fn stream(ending: &Ending, dialer: &Dialer, roots: &Arc<SystemRoots>) -> S
         Ok(Err(error)) => error,
         Ok(Ok(Either::Tcp(stream))) => serve(ending, stream).await,
         Ok(Ok(Either::Tls(stream))) => serve(ending, stream).await,
+        Ok(Ok(Either::Messages(messenger))) => messages(ending, messenger).await,
     }
 }
 
 enum Either {
     Tcp(tokio::net::TcpStream),
     Tls(Box<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>),
+    Messages(Messenger),
+}
+
+/// Asks what is parked, each query by itself, until the connection is over.
+async fn messages(ending: &Ending, mut messenger: Messenger) -> String {
+    let connection = &ending.connection;
+    // As many as are in flight, each for the time of a try at most; gone with this task.
+    let mut asked = JoinSet::new();
+    while let Some(octets) = connection.take_outgoing() {
+        let mut rest = octets.as_slice();
+        while let Some(message) = frame(rest) {
+            rest = &rest[2 + message.len()..];
+            let id = u16::from_be_bytes([message[0], message[1]]);
+            match messenger.ask(message) {
+                Ok(answer) => {
+                    asked.spawn(async move { (id, answer.await) });
+                }
+                Err(text) => connection.fail_one(id, &text),
+            }
+        }
+        let Upkeep::At(next) = connection.upkeep(Instant::now()) else { break };
+        tokio::select! {
+            Some(answered) = asked.join_next() => match answered {
+                Ok((id, Ok(mut message))) if message.len() >= 2 => {
+                    message[..2].copy_from_slice(&id.to_be_bytes());
+                    if !connection.deliver(&message, Instant::now()) {
+                        ending.pool.ignored.increment();
+                    }
+                }
+                Ok((_, Err(Broken::Connection(text)))) => return connection.words(&text),
+                Ok((id, Err(Broken::Query(text)))) => {
+                    connection.fail_one(id, &connection.words(&text));
+                }
+                // Too short for a message, or the task is gone: its query's time ends by itself.
+                Ok(_) | Err(_) => ending.pool.ignored.increment(),
+            },
+            () = connection.woken() => {}
+            () = tokio::time::sleep_until(next.into()) => {}
+        }
+    }
+    connection.words("use of closed network connection")
 }
 
 /// Writes what is parked and delivers what comes, until the connection is over.

@@ -300,6 +300,16 @@ impl Connection {
         }
     }
 
+    /// Fails one query in flight.
+    pub(super) fn fail_one(&self, id: u16, text: &str) {
+        let mut state = self.state();
+        let now = state.last_used;
+        if let Some(parked) = state.parked.remove(&id) {
+            self.less(&mut state, now);
+            let _ = parked.answer.send(Err(Failure::Response(text.into())));
+        }
+    }
+
     /// Takes no more queries; ends with the last one.
     pub(super) fn retire(&self) {
         self.state().is_retiring = true;
@@ -334,7 +344,7 @@ impl Connection {
         match self.transport {
             _ if !is_silent => {}
             Transport::Udp => self.retire(),
-            Transport::Tcp | Transport::Tls => self.close(&self.words("i/o timeout")),
+            _ => self.close(&self.words("i/o timeout")),
         }
     }
 

@@ -3,8 +3,11 @@
 //! Owns address resolution (the IPv6 zone), binding to `source_address`, connecting, TLS.
 
 use super::limits::UNACKNOWLEDGED;
-use crate::plugin::forward::{Keeping, TlsSettings, Upstream};
+use super::messenger::Messenger;
+use crate::dns::Transport;
+use crate::plugin::forward::{Keeping, Upstream};
 use crate::sys::interfaces;
+use hickory_net::NetError;
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use std::io;
@@ -27,6 +30,20 @@ struct Tls {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     shown: String,
+}
+
+impl Tls {
+    /// Go's words for a failed handshake, with the name that failed.
+    fn words(&self, error: &io::Error) -> String {
+        let shown = &self.shown;
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(error)) => {
+                format!("tls: failed to verify certificate: x509: {}", distrust(error, self))
+            }
+            Some(error) => format!("tls: handshake with {shown}: {error}"),
+            None => format!("tls: handshake with {shown}: {}", words(error)),
+        }
+    }
 }
 
 impl std::fmt::Debug for Tls {
@@ -109,27 +126,46 @@ impl Dialer {
         stream: TcpStream,
         roots: &Arc<SystemRoots>,
     ) -> Result<TlsStream<TcpStream>, String> {
+        let tls = self.prepared(roots).await?;
+        let connected = TlsConnector::from(tls.config.clone()).connect(tls.name.clone(), stream);
+        connected.await.map_err(|error| tls.words(&error))
+    }
+
+    /// Opens a connection for whole messages; the local address where it is known. The error names
+    /// the server.
+    pub(super) async fn messenger(
+        &self,
+        over: Transport,
+        roots: &Arc<SystemRoots>,
+    ) -> Result<(Messenger, Option<SocketAddr>), String> {
+        let tls = self.prepared(roots).await?;
+        let (opened, local) = if over == Transport::Quic {
+            let remote = self.address("udp").map_err(|error| format!("dial udp: {error}"))?;
+            (Messenger::quic(remote, self.source, &tls.config, &tls.shown).await, None)
+        } else {
+            if matches!(tls.name, ServerName::IpAddress(rustls::pki_types::IpAddr::V6(_))) {
+                return Err(format!("https: {}: tls_servername must say a name", tls.shown));
+            }
+            let remote = self.address("tcp").map_err(|error| format!("dial tcp: {error}"))?;
+            let stream = self.stream().await?;
+            let local = stream.local_addr().ok();
+            let config = tls.config.clone();
+            (Messenger::https(stream, remote, config, &tls.shown).await, local)
+        };
+        match opened {
+            Ok(messenger) => Ok((messenger, local)),
+            Err(NetError::Io(error)) => Err(tls.words(&error)),
+            Err(error) => Err(format!("tls: handshake with {}: {error}", tls.shown)),
+        }
+    }
+
+    async fn prepared(&self, roots: &Arc<SystemRoots>) -> Result<Tls, String> {
         if self.tls.get().is_none() && self.trusts_the_system() {
             // Many files: not on the thread that serves queries.
             let roots = roots.clone();
             let _ = tokio::task::spawn_blocking(move || roots.get()).await;
         }
-        let tls = self.tls.get_or_init(|| self.tls(roots)).clone()?;
-        TlsConnector::from(tls.config.clone()).connect(tls.name.clone(), stream).await.map_err(
-            |error| {
-                let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-                match inner {
-                    Some(rustls::Error::InvalidCertificate(error)) => {
-                        format!(
-                            "tls: failed to verify certificate: x509: {}",
-                            distrust(error, &tls)
-                        )
-                    }
-                    Some(error) => format!("tls: handshake with {}: {error}", tls.shown),
-                    None => format!("tls: handshake with {}: {}", tls.shown, words(&error)),
-                }
-            },
-        )
+        self.tls.get_or_init(|| self.tls(roots)).clone()
     }
 
     fn trusts_the_system(&self) -> bool {
@@ -137,10 +173,11 @@ impl Dialer {
     }
 
     fn tls(&self, roots: &SystemRoots) -> Result<Tls, String> {
-        let none = TlsSettings::default();
-        let settings = self.upstream.tls.as_deref().unwrap_or(&none);
+        let Some(settings) = self.upstream.tls.as_deref() else {
+            return Err("tls: no settings".to_owned());
+        };
         let shown = match &settings.server_name {
-            Some(name) => name.clone(),
+            Some(name) => name.trim_end_matches('.').to_owned(),
             None => self.upstream.ip.to_string(),
         };
         let name = match &settings.server_name {

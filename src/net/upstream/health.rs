@@ -82,6 +82,12 @@ impl Health {
             socket.send(wire).await.ok()?;
             return tokio::time::timeout(PROBE, datagram(&socket, wire)).await.ok().flatten();
         }
+        if matches!(self.transport, Transport::Https | Transport::Quic) {
+            let opened = tokio::time::timeout(DIAL, dialer.messenger(self.transport, roots));
+            let (mut messenger, _) = opened.await.ok()?.ok()?;
+            let answer = tokio::time::timeout(PROBE, messenger.ask(wire).ok()?).await;
+            return answer.ok()?.ok().map(drop);
+        }
         let stream = tokio::time::timeout(DIAL, dialer.stream()).await.ok()?.ok()?;
         if self.transport == Transport::Tls {
             let secured = dialer.secured(stream, roots);

@@ -36,6 +36,17 @@ pub(super) const STREAMS: Limits = Limits {
     age: Duration::from_secs(60),
 };
 
+/// HTTPS and QUIC: one pool for the node. Messages overtake one another, and a handshake is dear; 100
+/// in flight is what servers allow at least (RFC 9113 §6.5.2).
+pub(super) const MESSENGERS: Limits = Limits {
+    connections: 8,
+    soft_depth: 32,
+    hard_depth: 100,
+    queued: 8192,
+    uses: u64::MAX,
+    age: Duration::from_secs(300),
+};
+
 /// UDP: one pool for each worker. Datagrams overtake one another, so depth is free; a socket is
 /// given up after a number of queries because its port is half of what an attacker must guess.
 pub(super) const DATAGRAMS: Limits = Limits {

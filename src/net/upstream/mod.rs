@@ -8,6 +8,7 @@ mod connection;
 mod dial;
 mod health;
 mod limits;
+mod messenger;
 mod peer;
 mod pool;
 mod trail;

@@ -7,7 +7,7 @@ use super::carry::carry;
 use super::connection::{Failure, Reply, Ticket};
 use super::dial::{Dialer, SystemRoots, words};
 use super::health::Health;
-use super::limits::{DATAGRAMS, MOST_STALE, STREAMS};
+use super::limits::{DATAGRAMS, MESSENGERS, MOST_STALE, STREAMS};
 use super::pool::{Place, Pool};
 use crate::dns::{Rcode, Transport};
 use crate::metrics::{Histogram, Registry, names};
@@ -35,7 +35,7 @@ impl PeerKey {
     /// The key of an upstream in a directive with these options.
     pub(super) fn new(upstream: &Upstream, options: &Options) -> PeerKey {
         let probed_over = match &upstream.tls {
-            Some(_) => Transport::Tls,
+            Some(tls) => tls.over,
             None if options.force_tcp => Transport::Tcp,
             None => Transport::Udp,
         };
@@ -54,9 +54,9 @@ pub(super) struct Peer {
     health: Arc<Health>,
     dialer: Arc<Dialer>,
     roots: Arc<SystemRoots>,
-    is_tls: bool,
     tcp: Arc<Pool>,
-    tls: Arc<Pool>,
+    /// The only pool of an upstream that is asked encrypted.
+    sealed: Option<Arc<Pool>>,
     /// One for each worker.
     udp: Box<[Arc<Pool>]>,
     metrics: Registry,
@@ -72,7 +72,7 @@ pub(super) struct Try<'t> {
     pub(super) wire: &'t [u8],
     /// Its question section.
     pub(super) question: &'t [u8],
-    /// UDP or TCP, if the upstream is not a TLS one.
+    /// UDP or TCP, if the upstream is not asked encrypted.
     pub(super) transport: Transport,
     /// The greatest datagram that is passed on.
     pub(super) udp_limit: u16,
@@ -110,9 +110,11 @@ impl Peer {
             health: Arc::new(Health::new(key.probe.clone(), key.probed_over, failures)),
             dialer: Arc::new(Dialer::new(&key.upstream, &key.keeping)),
             roots,
-            is_tls: key.upstream.tls.is_some(),
             tcp: pool(Transport::Tcp, STREAMS),
-            tls: pool(Transport::Tls, STREAMS),
+            sealed: key.upstream.tls.as_ref().map(|tls| match tls.over {
+                Transport::Https | Transport::Quic => pool(tls.over, MESSENGERS),
+                _ => pool(Transport::Tls, STREAMS),
+            }),
             udp: (0..workers.max(1)).map(|_| pool(Transport::Udp, DATAGRAMS)).collect(),
             metrics: metrics.clone(),
             durations: Mutex::default(),
@@ -141,7 +143,7 @@ impl Peer {
 
     /// How a query goes to it that is asked over `transport`.
     pub(super) fn transport(&self, transport: Transport) -> Transport {
-        if self.is_tls { Transport::Tls } else { transport }
+        self.sealed.as_ref().map_or(transport, |sealed| sealed.transport)
     }
 
     /// Counts a successful try.
@@ -159,10 +161,10 @@ impl Peer {
     }
 
     fn pool(&self, transport: Transport, worker: usize) -> &Arc<Pool> {
-        match transport {
-            _ if self.is_tls => &self.tls,
-            Transport::Udp => &self.udp[worker % self.udp.len()],
-            Transport::Tcp | Transport::Tls => &self.tcp,
+        match (&self.sealed, transport) {
+            (Some(sealed), _) => sealed,
+            (None, Transport::Udp) => &self.udp[worker % self.udp.len()],
+            (None, _) => &self.tcp,
         }
     }
 

@@ -66,6 +66,8 @@ impl Pool {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
             Transport::Tls => "tcp-tls",
+            Transport::Https => "https",
+            Transport::Quic => "quic",
         };
         let labels = ["forward", remote, word];
         Pool {

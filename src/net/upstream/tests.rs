@@ -662,7 +662,11 @@ async fn tls_checks_the_name_that_the_directive_gives() {
     let files = |_: &str| Ok(include_bytes!("testdata/ca.pem").to_vec());
     let files = Arc::new(TlsFiles::read(&["/ca.pem"], files).unwrap());
     for (name, expected) in [("up.test", Ok(5)), ("other.test", Err(()))] {
-        let settings = TlsSettings { server_name: Some(name.to_owned()), files: files.clone() };
+        let settings = TlsSettings {
+            over: Transport::Tls,
+            server_name: Some(name.to_owned()),
+            files: files.clone(),
+        };
         let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
         let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..Options::default() });
         let result = asking.udp("a.test.").await;
@@ -674,4 +678,10 @@ async fn tls_checks_the_name_that_the_directive_gives() {
             );
         }
     }
+    let settings =
+        TlsSettings { over: Transport::Https, server_name: Some("other.test".to_owned()), files };
+    let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
+    let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..Options::default() });
+    let error = asking.udp("a.test.").await.unwrap_err();
+    assert!(error.contains("valid for up.test, not other.test"), "{error}");
 }

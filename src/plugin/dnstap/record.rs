@@ -58,6 +58,8 @@ const INET6: u64 = 2;
 const UDP: u64 = 1;
 const TCP: u64 = 2;
 const DOT: u64 = 3;
+const DOH: u64 = 4;
+const DOQ: u64 = 7;
 
 /// `Dnstap.Type.MESSAGE`.
 const MESSAGE: u64 = 1;
@@ -88,8 +90,10 @@ fn message(event: &Event<'_>) -> Vec<u8> {
     out.number(2, if socket.is_ipv4() { INET } else { INET6 });
     let protocol = match event.transport {
         Transport::Udp => UDP,
+        Transport::Tcp => TCP,
         Transport::Tls => DOT,
-        _ => TCP,
+        Transport::Https => DOH,
+        Transport::Quic => DOQ,
     };
     out.number(3, protocol);
     out.address(4, client);

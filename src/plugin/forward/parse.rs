@@ -6,7 +6,7 @@
 use super::options::{LONGEST_TRY, Options};
 use super::policy::{MOST_UPSTREAMS, Policy};
 use super::sources::{self, Source};
-use super::target::{Target, To, resolver, targets};
+use super::target::{Target, To, resolver, scheme_of, targets};
 use super::tls::{TlsFiles, TlsSettings};
 use super::{Upstream, Upstreams};
 use crate::corefile::{
@@ -186,6 +186,13 @@ impl Draft {
                 .map_err(|error| dispenser.plain_err(error))?;
             }
             "tls_servername" => self.server_name = Some(argument(dispenser)?.to_owned()),
+            "doh_method" => {
+                // Both ask the same; POST is what is sent.
+                let method = argument(dispenser)?;
+                if !matches!(method, "GET" | "POST") {
+                    return Err(dispenser.plain_err(format!("unknown doh_method '{method}'")));
+                }
+            }
             "policy" => {
                 let word = argument(dispenser)?;
                 options.policy = Policy::from_word(word)
@@ -253,17 +260,19 @@ impl Draft {
             ));
         }
         let files = Arc::new(self.files);
-        let upstream = |Target { mut upstream, is_tls, server_name, host }| {
-            if is_tls {
+        let upstream = |Target { mut upstream, over, server_name, host }| {
+            if let Some(over) = over {
                 if let (Some(forward), Some(own)) = (&self.server_name, &server_name) {
                     return Err(format!(
                         "both forward ('{forward}') and proxy level ('{own}') TLS servernames are \
-                         set for upstream proxy 'tls://{}'",
+                         set for upstream proxy '{}://{}'",
+                        scheme_of(over),
                         upstream.text
                     ));
                 }
                 let server_name = server_name.or_else(|| self.server_name.clone()).or(host);
-                upstream.tls = Some(Arc::new(TlsSettings { server_name, files: files.clone() }));
+                upstream.tls =
+                    Some(Arc::new(TlsSettings { over, server_name, files: files.clone() }));
             }
             Ok::<Upstream, String>(upstream)
         };

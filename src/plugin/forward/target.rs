@@ -5,6 +5,7 @@
 
 use super::options::Upstream;
 use crate::corefile::Surroundings;
+use crate::dns::Transport;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -13,8 +14,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Target {
     /// The upstream, without TLS settings.
     pub(super) upstream: Upstream,
-    /// `tls://` stands in front.
-    pub(super) is_tls: bool,
+    /// What `tls://`, `https://` or `quic://` in front asks for.
+    pub(super) over: Option<Transport>,
     /// The server name of `tls://IP%NAME`.
     pub(super) server_name: Option<String>,
     /// The host name that the address was found for: the server's, unless the directive says
@@ -27,7 +28,7 @@ pub(super) struct Target {
 pub(super) struct Host {
     name: String,
     port: String,
-    is_tls: bool,
+    over: Option<Transport>,
 }
 
 /// What one word of the line stands for.
@@ -52,6 +53,20 @@ const SCHEMES: &[(&str, &str)] = &[
     ("unix", ""),
 ];
 
+/// The encrypted transports and their schemes.
+const SEALED: &[(Transport, &str)] =
+    &[(Transport::Tls, "tls"), (Transport::Https, "https"), (Transport::Quic, "quic")];
+
+/// What is encrypted behind a scheme.
+fn sealed(scheme: &str) -> Option<Transport> {
+    SEALED.iter().find(|(_, word)| *word == scheme).map(|(over, _)| *over)
+}
+
+/// The scheme of an encrypted transport.
+pub(super) fn scheme_of(over: Transport) -> &'static str {
+    SEALED.iter().find(|(known, _)| *known == over).map_or("dns", |(_, word)| word)
+}
+
 /// Expands the TOs of one line. The error is CoreDNS's text; lines of a file that name no address
 /// go to `ignored`.
 pub(super) fn targets(
@@ -65,13 +80,14 @@ pub(super) fn targets(
         if host.is_empty() {
             return Err(format!("invalid address: {word:?}"));
         }
-        let supported = matches!(scheme, "dns" | "tls");
+        let over = sealed(scheme);
+        let supported = scheme == "dns" || over.is_some();
         if let Some((host, port)) = host_and_port(host, port) {
             if !supported {
                 let shown = join(&host, &port);
                 return Err(unsupported(scheme, &format!("{scheme}://{shown}")));
             }
-            if let Some(target) = target(&host, &port, scheme == "tls") {
+            if let Some(target) = target(&host, &port, over) {
                 targets.push(To::Address(target));
                 continue;
             }
@@ -82,8 +98,7 @@ pub(super) fn targets(
             Ok(content) => content,
             Err(_) => match host_name(host, port) {
                 Some((name, port)) if supported => {
-                    let is_tls = scheme == "tls";
-                    targets.push(To::Host(Host { name, port, is_tls }));
+                    targets.push(To::Host(Host { name, port, over }));
                     continue;
                 }
                 Some((name, port)) => {
@@ -105,7 +120,7 @@ pub(super) fn targets(
 pub(super) fn of_file(path: &str, content: &[u8], ignored: &mut Vec<String>) -> Vec<Target> {
     let mut targets = Vec::new();
     for server in nameservers(&String::from_utf8_lossy(content)) {
-        match target(server, "53", false) {
+        match target(server, "53", None) {
             Some(target) => targets.push(target),
             None => ignored.push(format!("{path}: nameserver {server} is not an IP address")),
         }
@@ -141,8 +156,8 @@ impl Host {
             format!("failed to resolve {name:?}: no addresses found for {name:?}: {why}")
         })?;
         let targets = addresses.iter().filter_map(|address| {
-            let found = target(&address.to_string(), &self.port, self.is_tls)?;
-            Some(Target { host: self.is_tls.then(|| name.clone()), ..found })
+            let found = target(&address.to_string(), &self.port, self.over)?;
+            Some(Target { host: self.over.map(|_| name.clone()), ..found })
         });
         Ok(targets.collect())
     }
@@ -204,13 +219,13 @@ fn without_zone(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn target(host: &str, port: &str, is_tls: bool) -> Option<Target> {
+fn target(host: &str, port: &str, over: Option<Transport>) -> Option<Target> {
     let (address, zone) = without_zone(host);
     let ip: IpAddr = address.parse().ok()?;
     let zone = zone.filter(|zone| !zone.is_empty()).map(str::to_owned);
     // `%` names the TLS server; only a link-local address needs an interface more.
     let (interface, server_name) = match zone {
-        Some(zone) if is_tls && !is_link_local(ip) => (None, Some(zone)),
+        Some(zone) if over.is_some() && !is_link_local(ip) => (None, Some(zone)),
         zone => (zone, None),
     };
     let number = if port.is_empty() { Ok(0) } else { port.parse::<u16>() };
@@ -226,7 +241,7 @@ fn target(host: &str, port: &str, is_tls: bool) -> Option<Target> {
             port: number.map_err(|_| port.to_owned()),
             tls: None,
         },
-        is_tls,
+        over,
         server_name,
         host: None,
     })
@@ -282,6 +297,9 @@ mod tests {
             ("tls://9.9.9.9", "9.9.9.9:853"),
             ("tls://9.9.9.9%dns.quad9.net:8853", "9.9.9.9:8853"),
             ("tls://[2620:fe::fe]:853", "[2620:fe::fe]:853"),
+            ("https://9.9.9.9", "9.9.9.9:443"),
+            ("https://9.9.9.9%dns.quad9.net:8443", "9.9.9.9:8443"),
+            ("quic://[2620:fe::fe]", "[2620:fe::fe]:853"),
             ("fe80::1%lo", "[fe80::1]:53"),
             ("1.1.1.1:abc", "1.1.1.1:abc"),
             ("1.1.1.1:99999", "1.1.1.1:99999"),
@@ -298,8 +316,8 @@ mod tests {
             ("foo://127.0.0.1", "not an IP address or file: \"foo://127.0.0.1\""),
             ("tls://", "invalid address: \"tls://\""),
             (
-                "https://1.1.1.1",
-                "'https' is not supported as a destination protocol in forward: https://1.1.1.1:443",
+                "https3://1.1.1.1",
+                "'https3' is not supported as a destination protocol in forward: https3://1.1.1.1:443",
             ),
             (
                 "grpc://[::1]:1",
@@ -332,7 +350,10 @@ mod tests {
     fn a_percent_sign_names_the_tls_server_or_the_interface() {
         let one = |word| flat(targets(&[word], &one_file(""), &mut Vec::new()).unwrap()).remove(0);
         let quad9 = one("tls://9.9.9.9%dns.quad9.net");
-        assert_eq!((quad9.is_tls, quad9.server_name.as_deref()), (true, Some("dns.quad9.net")));
+        assert_eq!(
+            (quad9.over, quad9.server_name.as_deref()),
+            (Some(Transport::Tls), Some("dns.quad9.net"))
+        );
         let local = one("tls://fe80::1%eth0");
         assert_eq!(local.upstream.interface.as_deref(), Some("eth0"));
         assert_eq!(local.server_name, None);

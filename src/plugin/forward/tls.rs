@@ -3,6 +3,7 @@
 //! Owns certificates, key and server name as bytes. The files come through the surroundings; the
 //! system's own roots are `net::upstream`'s to load.
 
+use crate::dns::Transport;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::hash::{Hash, Hasher};
@@ -19,8 +20,10 @@ pub struct TlsFiles {
 }
 
 /// What one upstream's TLS connections use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TlsSettings {
+    /// What is carried: DNS itself ([`Transport::Tls`]), HTTPS or QUIC.
+    pub over: Transport,
     /// The name that the certificate must have; `None` means the address.
     pub server_name: Option<String>,
     /// Certificates and key.
@@ -29,7 +32,9 @@ pub struct TlsSettings {
 
 impl PartialEq for TlsSettings {
     fn eq(&self, other: &TlsSettings) -> bool {
-        self.server_name == other.server_name && self.files.content == other.files.content
+        self.over == other.over
+            && self.server_name == other.server_name
+            && self.files.content == other.files.content
     }
 }
 
@@ -37,6 +42,7 @@ impl Eq for TlsSettings {}
 
 impl Hash for TlsSettings {
     fn hash<H: Hasher>(&self, state: &mut H) {
+        self.over.hash(state);
         self.server_name.hash(state);
         self.files.content.hash(state);
     }
@@ -117,6 +123,7 @@ mod tests {
     #[test]
     fn settings_are_equal_when_their_files_and_names_are() {
         let settings = |name: &str, content: &[u8]| TlsSettings {
+            over: Transport::Tls,
             server_name: Some(name.to_owned()),
             files: std::sync::Arc::new(TlsFiles {
                 content: vec![content.to_vec()],

@@ -1,0 +1,299 @@
+//! DNS over HTTPS from clients (RFC 8484): HTTP/2 and HTTP/1.1, GET and POST of `/dns-query`.
+//!
+//! Owns the connections' HTTP, which hyper speaks on the worker's own thread, and how long they may
+//! be idle. Each query goes through the engine as one of TCP does, octets as they come. Knows
+//! nothing of what a message means but the lifetime that HTTP is told.
+
+use super::tcp::{Open, client_of};
+use super::worker::{Listener, Worker};
+use crate::dns::{Message, RecordType, Transport};
+use crate::metrics::names;
+use crate::plugin::{Client, Timeouts};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+
+/// The most queries of one connection at once; HTTP/2 tells it to the client.
+pub const STREAMS_MOST: u32 = 32;
+
+/// The greatest header of a request in octets.
+const HEADER_MOST: u32 = 16 * 1024;
+
+/// Octets of responses that a connection keeps for sending before it takes no more.
+const SENDING_MOST: usize = 64 * 1024;
+
+/// The greatest query: a DNS message.
+const QUERY_MOST: usize = u16::MAX as usize;
+
+/// How often a connection that waits for upstreams alone looks at itself.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// The lifetime that HTTP is told for a response, at most, and for one without records (CoreDNS's).
+const LIFETIME_MOST: u32 = 3_600;
+const LIFETIME_EMPTY: u32 = 5;
+
+const PATH: &str = "/dns-query";
+const MESSAGE_TYPE: &str = "application/dns-message";
+const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// One connection, from the handshake to its end.
+pub(super) async fn connection(
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let open = Open::new(&worker, &listener);
+    // Replies are small and complete; without this they wait for acknowledgements.
+    let _ = stream.set_nodelay(true);
+    let Some(client) = client_of(&stream, peer, Transport::Https) else { return };
+    let found = listener.with_serving(|serving| {
+        let server = &serving.snapshot.servers[serving.server];
+        (server.timeouts, server.tls.clone())
+    });
+    let Some((timeouts, tls)) = found else { return };
+    let exchanges = Rc::new(Exchanges {
+        worker: worker.clone(),
+        listener: listener.clone(),
+        client,
+        timeouts,
+        running: Cell::new(0),
+        spoken: Cell::new(false),
+        active: Cell::new(Instant::now()),
+    });
+    match tls {
+        // Without `tls` it is plain HTTP, as in CoreDNS.
+        None => exchanges.serve_http1(stream, &open).await,
+        Some(config) => {
+            let acceptor = TlsAcceptor::from(with_http(&config));
+            let Ok(Ok(stream)) = timeout(timeouts.read, acceptor.accept(stream)).await else {
+                return;
+            };
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                exchanges.serve_http2(stream, &open).await;
+            } else {
+                exchanges.serve_http1(stream, &open).await;
+            }
+        }
+    }
+}
+
+/// The configuration with HTTP's names in the handshake.
+fn with_http(config: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+/// Runs the tasks of HTTP/2 streams on the worker's thread.
+#[derive(Clone, Copy)]
+struct Here;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, future: F) {
+        spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// What the exchanges of one connection share.
+struct Exchanges {
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    client: Client,
+    timeouts: Timeouts,
+    /// Exchanges under way.
+    running: Cell<usize>,
+    /// A request came.
+    spoken: Cell<bool>,
+    /// When the last exchange began or ended.
+    active: Cell<Instant>,
+}
+
+/// An exchange while it is under way.
+struct Running<'e>(&'e Exchanges);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+        self.0.active.set(Instant::now());
+    }
+}
+
+impl Exchanges {
+    async fn serve_http2(self: Rc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, open: &Open) {
+        let exchanges = self.clone();
+        let service = service_fn(move |request| exchanges.clone().respond(request));
+        let connection = http2::Builder::new(Here)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MOST)
+            .max_header_list_size(HEADER_MOST)
+            .max_send_buf_size(SENDING_MOST)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = pin!(connection);
+        self.watch(connection, |connection| connection.graceful_shutdown(), open).await;
+    }
+
+    async fn serve_http1(self: Rc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, open: &Open) {
+        let exchanges = self.clone();
+        let service = service_fn(move |request| exchanges.clone().respond(request));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.timeouts.idle)
+            .max_buf_size(HEADER_MOST as usize)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = pin!(connection);
+        self.watch(connection, |connection| connection.graceful_shutdown(), open).await;
+    }
+
+    /// Runs a connection until it is over, idle for too long, or its listener is gone; then what is
+    /// under way has the write time to end.
+    async fn watch<C: Future>(
+        &self,
+        mut connection: Pin<&mut C>,
+        end: impl Fn(Pin<&mut C>),
+        open: &Open,
+    ) {
+        let mut last = None;
+        loop {
+            let until = last.unwrap_or_else(|| self.deadline());
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = poll_fn(|task| open.shared().poll_woken(task)) => {
+                    if !self.listener.is_closed() {
+                        continue;
+                    }
+                }
+                () = sleep_until(until) => {
+                    if last.is_none() && self.deadline() > Instant::now() {
+                        continue;
+                    }
+                }
+            }
+            match last {
+                Some(last) if last <= Instant::now() => return,
+                Some(_) => {}
+                None => {
+                    end(connection.as_mut());
+                    last = Some(Instant::now() + self.timeouts.write);
+                }
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        if self.running.get() > 0 {
+            return Instant::now() + LOOK;
+        }
+        let lasts = if self.spoken.get() { self.timeouts.idle } else { self.timeouts.read };
+        self.active.get() + lasts
+    }
+
+    async fn respond(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        self.running.set(self.running.get() + 1);
+        self.spoken.set(true);
+        self.active.set(Instant::now());
+        let _running = Running(&self);
+        let response = match self.query_of(request).await {
+            Err(refused) => refused,
+            Ok(query) => match self.worker.reply_to(&self.listener, &query, self.client).await {
+                Some(reply) => message(reply),
+                None => text(StatusCode::INTERNAL_SERVER_ERROR, "No response"),
+            },
+        };
+        self.listener.with_serving(|serving| {
+            let label = &serving.snapshot.servers[serving.server].identity.label;
+            let status = response.status();
+            let metrics = &self.worker.equipment.metrics;
+            metrics.counter(&names::HTTPS_RESPONSES, &[label, status.as_str()]).increment();
+        });
+        Ok(response)
+    }
+
+    /// The DNS message of a request, or the response when there is none, in CoreDNS's words.
+    async fn query_of(&self, request: Request<Incoming>) -> Result<Bytes, Response<Full<Bytes>>> {
+        let bad = |why: &str| text(StatusCode::BAD_REQUEST, why);
+        if request.uri().path() != PATH {
+            return Err(text(StatusCode::NOT_FOUND, ""));
+        }
+        let query = match *request.method() {
+            Method::GET => of_uri(request.uri().query().unwrap_or_default()).map_err(bad)?,
+            Method::POST => {
+                let body = Limited::new(request.into_body(), QUERY_MOST).collect();
+                match timeout(self.timeouts.read, body).await {
+                    Ok(Ok(body)) => body.to_bytes(),
+                    Ok(Err(_)) => return Err(bad("http: request body too large")),
+                    Err(_) => return Err(text(StatusCode::REQUEST_TIMEOUT, "i/o timeout")),
+                }
+            }
+            ref method => return Err(bad(&format!("method not allowed: {method}"))),
+        };
+        match query.len() {
+            0..12 => Err(bad("dns: overflow unpacking uint16")),
+            _ => Ok(query),
+        }
+    }
+}
+
+/// The message in the one `dns` of a GET.
+fn of_uri(query: &str) -> Result<Bytes, &'static str> {
+    let mut found = query.split('&').filter_map(|pair| pair.strip_prefix("dns="));
+    let text = found.next().ok_or("no 'dns' query parameter found")?;
+    if found.next().is_some() {
+        return Err("multiple 'dns' query values found");
+    }
+    let text = text.trim_end_matches("%3D").trim_end_matches('=');
+    if text.len() > QUERY_MOST * 4 / 3 + 4 {
+        return Err("http: request body too large");
+    }
+    let octets = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes());
+    octets.map(Bytes::from).map_err(|_| "illegal base64 data")
+}
+
+fn message(reply: Vec<u8>) -> Response<Full<Bytes>> {
+    let lifetime = HeaderValue::from_str(&format!("max-age={}", lifetime(&reply)));
+    let mut response = Response::new(Full::new(Bytes::from(reply)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MESSAGE_TYPE));
+    if let Ok(lifetime) = lifetime {
+        headers.insert(CACHE_CONTROL, lifetime);
+    }
+    response
+}
+
+/// The least TTL of a reply (RFC 8484 §5.1).
+fn lifetime(reply: &[u8]) -> u32 {
+    let Ok(reply) = Message::parse(reply) else { return 0 };
+    let records = reply.records().filter(|record| record.rtype != RecordType::OPT);
+    let least = records.map(|record| record.ttl).min();
+    least.map_or(LIFETIME_EMPTY, |ttl| ttl.min(LIFETIME_MOST))
+}
+
+fn text(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{why}\n"))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_TYPE));
+    response
+}

@@ -1,0 +1,181 @@
+//! `https://` server blocks, and `https://` and `quic://` upstreams, each end against the other or
+//! against hickory's.
+
+use super::tls::client;
+use super::*;
+use crate::metrics::names;
+use hickory_net::quic::QuicServer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConnection, StreamOwned};
+
+const CERTIFICATE: &str = "tls /up.pem /up.key";
+
+/// One HTTP/1.1 request inside TLS: the status line, the headers and the body.
+fn request(server: &Running, head: &str, body: &[u8]) -> (String, Vec<u8>) {
+    let name = ServerName::try_from("up.test").unwrap();
+    let session = ClientConnection::new(Arc::new(client(None)), name).unwrap();
+    let mut stream = StreamOwned::new(session, server.tcp());
+    let length = body.len();
+    let head = format!(
+        "{head} HTTP/1.1\r\nHost: up.test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    let end = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    (String::from_utf8_lossy(&all[..end]).to_lowercase(), all[end + 4..].to_vec())
+}
+
+#[test]
+fn get_and_post_are_answered_with_the_message_and_its_lifetime() {
+    let server = Running::start(&answering("https://.:0", 9, CERTIFICATE), 1);
+    let asked = query("a.test.", 0);
+    let in_uri = data_encoding::BASE64URL_NOPAD.encode(&asked);
+    for (head, body) in [
+        (format!("GET /dns-query?dns={in_uri}"), &[][..]),
+        ("POST /dns-query".to_owned(), asked.as_slice()),
+    ] {
+        let (head, reply) = request(&server, &head, body);
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        assert!(head.contains("content-type: application/dns-message"), "{head}");
+        assert!(head.contains("cache-control: max-age=3600"), "{head}");
+        assert_eq!(last_octet(&reply), Some(9));
+    }
+    server.stop();
+}
+
+#[test]
+fn what_is_no_query_is_refused_with_a_status() {
+    let server = Running::start(&answering("https://.:0", 9, CERTIFICATE), 1);
+    for (head, body, status) in [
+        ("GET /", &b""[..], "404"),
+        ("GET /dns-query", b"", "400"),
+        ("GET /dns-query?dns=AAAA&dns=AAAA", b"", "400"),
+        ("GET /dns-query?dns=*", b"", "400"),
+        ("POST /dns-query", b"short", "400"),
+        ("POST /dns-query", &[0; 70_000], "400"),
+        ("PUT /dns-query", b"", "400"),
+    ] {
+        let (told, _) = request(&server, head, body);
+        assert!(told.starts_with(&format!("http/1.1 {status}")), "{head}: {told}");
+    }
+    // A message that is a response gets no reply.
+    let mut response = query("a.test.", 0);
+    response[2] |= 0x80;
+    assert!(request(&server, "POST /dns-query", &response).0.starts_with("http/1.1 500"));
+    let label = server.equipment.metrics.text();
+    let family = names::HTTPS_RESPONSES.name;
+    assert!(
+        label.contains(&format!("{family}{{server=\"https://127.0.0.1:0\",status=\"404\"}} 1"))
+    );
+    server.stop();
+}
+
+#[test]
+fn without_the_directive_an_https_block_is_plain_http() {
+    let server = Running::start(&answering("https://.:0", 9, ""), 1);
+    let mut stream = server.tcp();
+    let asked = query("a.test.", 0);
+    let head =
+        format!("POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n", asked.len());
+    stream.write_all(&[head.as_bytes(), b"Connection: close\r\n\r\n", &asked].concat()).unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert!(all.starts_with(b"HTTP/1.1 200"));
+    assert_eq!(all.last(), Some(&9));
+    server.stop();
+}
+
+#[test]
+fn a_silent_https_client_is_cut_off() {
+    let more = format!("{CERTIFICATE}\ntimeouts {{\nread 1s\n}}");
+    let server = Running::start(&answering("https://.:0", 9, &more), 1);
+    let mut stream = server.tcp();
+    let began = Instant::now();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    server.stop();
+}
+
+#[test]
+fn queries_are_forwarded_over_https_many_on_one_connection() {
+    let upstream = Running::start(&answering("https://.:0", 7, CERTIFICATE), 1);
+    let port = upstream.address().port();
+    let forwarding = |name: &str| {
+        format!(
+            ".:0 {{\nbind 127.0.0.1\nforward . https://127.0.0.1:{port} {{\ntls /ca.pem\n\
+             tls_servername {name}\nmax_fails 0\n}}\n}}\n"
+        )
+    };
+    let server = Running::start(&forwarding("up.test"), 1);
+    let socket = server.udp();
+    for id in 0..20 {
+        socket.send(&query("a.test.", id)).unwrap();
+        socket.send(&query("b.test.", 100 + id)).unwrap();
+    }
+    let mut buffer = [0; 512];
+    for _ in 0..40 {
+        let length = socket.recv(&mut buffer).unwrap();
+        assert_eq!(last_octet(&buffer[..length]), Some(7));
+    }
+    let text = server.equipment.metrics.text();
+    let opened = format!("to=\"127.0.0.1:{port}\",proto=\"https\"}} 1\n");
+    let misses = text.lines().find(|line| line.starts_with("coredns_proxy_conn_cache_misses"));
+    assert!(text.contains("proto=\"https\""), "{opened} {misses:?}");
+    assert!(misses.is_some_and(|line| line.ends_with(" 1")), "{misses:?}");
+    server.stop();
+    let server = Running::start(&forwarding("other.test"), 1);
+    assert_eq!(server.ask("a.test."), None, "SERVFAIL: the certificate has another name");
+    server.stop();
+    upstream.stop();
+}
+
+#[test]
+fn queries_are_forwarded_over_quic() {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let certificate = include_bytes!("../upstream/testdata/up.pem");
+            let chain = vec![CertificateDer::from_pem_slice(certificate).unwrap()];
+            let key = include_bytes!("../upstream/testdata/up.key");
+            let key = PrivateKeyDer::from_pem_slice(key).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let mut config = rustls::ServerConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain, key)
+                .unwrap();
+            config.alpn_protocols = vec![b"doq".to_vec()];
+            let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            tell.send(socket.local_addr().unwrap().port()).unwrap();
+            let mut server =
+                QuicServer::with_socket_and_tls_config(socket, Arc::new(config)).unwrap();
+            while let Ok(Some((mut streams, _))) = server.next().await {
+                tokio::spawn(async move {
+                    while let Some(Ok(mut stream)) = streams.next().await {
+                        let mut reply = stream.receive_bytes().await.unwrap().to_vec();
+                        assert_eq!(reply[..2], [0, 0], "RFC 9250 §4.2.1");
+                        reply[2] |= 0x80;
+                        reply[7] = 1;
+                        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, 6]);
+                        stream.send_bytes(reply.into()).await.unwrap();
+                        stream.finish().await.unwrap();
+                    }
+                });
+            }
+        });
+    });
+    let port = told.recv().unwrap();
+    let corefile = format!(
+        ".:0 {{\nbind 127.0.0.1\nforward . quic://127.0.0.1:{port} {{\ntls /ca.pem\n\
+         tls_servername up.test\n}}\n}}\n"
+    );
+    let server = Running::start(&corefile, 1);
+    assert_eq!(server.ask("a.test."), Some(6));
+    assert_eq!(server.ask("b.test."), Some(6));
+    server.stop();
+}

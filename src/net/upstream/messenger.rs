@@ -1,0 +1,104 @@
+//! Connections to an upstream that carry whole messages: HTTPS (RFC 8484) and QUIC (RFC 9250),
+//! by hickory-net.
+//!
+//! Owns how a query becomes hickory's and a response ours again: its octets stay as they were sent.
+//! hickory decodes both, so a response that it cannot decode is an error.
+
+use super::dial::words;
+use crate::plugin::forward::LONGEST_TRY;
+use hickory_net::NetError;
+use hickory_net::h2::{self, HttpsClientStream};
+use hickory_net::quic::QuicClientStream;
+use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
+use hickory_net::xfer::{DnsRequestSender, FirstAnswer};
+use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message};
+use rustls::ClientConfig;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// The path of DNS over HTTPS, CoreDNS's and everybody's.
+const PATH: &str = "/dns-query";
+
+/// An open connection.
+pub(super) enum Messenger {
+    /// HTTP/2.
+    Https(HttpsClientStream),
+    /// QUIC.
+    Quic(QuicClientStream),
+}
+
+/// A response's octets to come, its id 0.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Vec<u8>, Broken>> + Send>>;
+
+/// Why there is no response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The connection is over.
+    Connection(String),
+    /// This query alone failed.
+    Query(String),
+}
+
+impl Messenger {
+    /// HTTP/2 over `stream`. `name` is the server's, for its certificate and for HTTP.
+    pub(super) async fn https(
+        stream: TcpStream,
+        remote: SocketAddr,
+        config: Arc<ClientConfig>,
+        name: &str,
+    ) -> Result<Messenger, NetError> {
+        let stream = async { Ok(AsyncIoTokioAsStd(stream)) };
+        let connected = h2::connect(stream, config, remote, name.into(), PATH.into(), None);
+        connected.await.map(Messenger::Https)
+    }
+
+    /// QUIC from `source`, if one is given.
+    pub(super) async fn quic(
+        remote: SocketAddr,
+        source: Option<IpAddr>,
+        config: &ClientConfig,
+        name: &str,
+    ) -> Result<Messenger, NetError> {
+        let mut builder = QuicClientStream::builder().crypto_config(config.clone());
+        if let Some(source) = source {
+            builder = builder.bind_addr(SocketAddr::new(source, 0));
+        }
+        builder.build(remote, name.into()).await.map(Messenger::Quic)
+    }
+
+    /// Asks; the answer comes when it is waited for. The error says what hickory cannot send.
+    pub(super) fn ask(&mut self, wire: &[u8]) -> Result<Answering, String> {
+        let message = Message::from_vec(wire).map_err(|error| format!("dns: {error}"))?;
+        let request = DnsRequest::new(message, DnsRequestOptions::default());
+        let answer = match self {
+            Messenger::Https(stream) => stream.send_message(request),
+            Messenger::Quic(stream) => stream.send_message(request),
+        };
+        Ok(Box::pin(async move {
+            match timeout(LONGEST_TRY, answer.first_answer()).await {
+                Ok(Ok(response)) => Ok(response.into_buffer()),
+                Ok(Err(error)) => Err(broken(&error)),
+                Err(_) => Err(Broken::Query("i/o timeout".to_owned())),
+            }
+        }))
+    }
+}
+
+/// Whether an error ends the connection, and its words.
+fn broken(error: &NetError) -> Broken {
+    match error {
+        NetError::H2(inner) if inner.is_reset() => Broken::Query(error.to_string()),
+        NetError::H2(_)
+        | NetError::Busy
+        | NetError::NoConnections
+        | NetError::QuinnConnection(_)
+        | NetError::QuinnWriteError(_)
+        | NetError::QuinnReadError(_)
+        | NetError::QuinnStreamError(_) => Broken::Connection(error.to_string()),
+        NetError::Io(inner) => Broken::Connection(words(inner)),
+        _ => Broken::Query(error.to_string()),
+    }
+}

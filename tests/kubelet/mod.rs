@@ -2,9 +2,9 @@
 //! the pod's arguments, service environment variables, volumes and root file system, asks its
 //! probes, and ends it with SIGTERM, the grace period and SIGKILL.
 //!
-//! It reads a pod manifest in JSON and knows of it what pods of a node cache use; a field that
-//! it would have to obey and does not know fails the test. It never pulls an image: the program in
-//! the container is the nodens under test.
+//! It reads a pod manifest in JSON and knows of it what pods of a node cache use; a field that it
+//! does not know fails the test. It never pulls an image: the program in the container is the
+//! nodens under test, and it has all the capabilities of the test.
 
 mod volumes;
 
@@ -25,6 +25,23 @@ const SHORTEST_GRACE: Duration = Duration::from_secs(2);
 /// What the container has of the machine's own file system, read-only: the loader and libraries
 /// that a debug build needs.
 const MACHINE: &[&str] = &["usr", "lib", "lib64", "bin", "proc"];
+
+/// The fields of a pod's specification that are obeyed, or that change nothing here.
+const SPEC: &[&str] =
+    &["containers", "dnsPolicy", "hostNetwork", "terminationGracePeriodSeconds", "volumes"];
+
+/// The same of a container.
+const CONTAINER: &[&str] = &[
+    "args",
+    "env",
+    "image",
+    "livenessProbe",
+    "name",
+    "readinessProbe",
+    "securityContext",
+    "startupProbe",
+    "volumeMounts",
+];
 
 /// What a node offers to its pods.
 pub(crate) struct Node {
@@ -58,6 +75,10 @@ impl Pod {
         let text = fs::read_to_string(manifest).unwrap();
         let manifest: Value = serde_json::from_str(&text).unwrap();
         let container = &manifest["spec"]["containers"][0];
+        for (fields, known) in [(&manifest["spec"], SPEC), (container, CONTAINER)] {
+            let unknown = fields.as_object().unwrap().keys().find(|key| !known.contains(&&***key));
+            assert_eq!(unknown, None, "a field that this kubelet does not know");
+        }
         let name = word(&manifest["metadata"]["name"]);
         let root = lab.new_folder(&format!("pod-{name}"));
         let mut script = container_start(&root, node);

@@ -4,7 +4,7 @@
 
 use super::{Context, Flow, Handler, Setup};
 use crate::corefile::CorefileError;
-use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section, Writer};
+use crate::dns::{Class, Query, Rcode, RecordType, Response, Section, Writer};
 use rand::seq::SliceRandom;
 
 /// The most octets of one character string (RFC 1035 §3.3).
@@ -24,18 +24,17 @@ enum Topic {
     Authors,
 }
 
-/// The names with what they ask for.
-const NAMES: [(&str, Topic); 5] = [
-    ("version.bind.", Topic::Version),
-    ("version.server.", Topic::Version),
-    ("hostname.bind.", Topic::Host),
-    ("id.server.", Topic::Host),
-    ("authors.bind.", Topic::Authors),
+/// The names in wire form with what they ask for.
+const NAMES: [(&[u8], Topic); 5] = [
+    (b"\x07version\x04bind\0", Topic::Version),
+    (b"\x07version\x06server\0", Topic::Version),
+    (b"\x08hostname\x04bind\0", Topic::Host),
+    (b"\x02id\x06server\0", Topic::Host),
+    (b"\x07authors\x04bind\0", Topic::Authors),
 ];
 
 /// The running part.
 struct Chaos {
-    topics: Vec<(Name, Topic)>,
     version: String,
     host: String,
     authors: Vec<String>,
@@ -70,9 +69,8 @@ impl Handler for Chaos {
         if query.qclass() != Class::CH || query.qtype() != RecordType::TXT {
             return Flow::Next;
         }
-        let Some((_, topic)) = self.topics.iter().find(|(name, _)| name == query.name()) else {
-            return Flow::Next;
-        };
+        let known = NAMES.iter().find(|(name, _)| *name == query.name().as_bytes());
+        let Some((_, topic)) = known else { return Flow::Next };
         response.start(query, Rcode::NOERROR, 0, "chaos");
         let flags = response.flags();
         let mut writer = Writer::new(&mut response.wire, query.id(), flags);
@@ -111,9 +109,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let mut authors: Vec<String> = authors.iter().map(|author| cut(author)).collect();
     authors.sort();
     authors.dedup();
-    let topics = NAMES.iter().filter_map(|(name, topic)| Some((name.parse().ok()?, *topic)));
     setup.block.add(Chaos {
-        topics: topics.collect(),
         version: cut(version),
         host: cut(&setup.surroundings.hostname()),
         authors,

@@ -5,17 +5,21 @@
 
 use super::{Context, Flow, Handler, Level, Setup};
 use crate::corefile::{CorefileError, quote};
-use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section, Writer};
+use crate::dns::{Class, Query, Rcode, RecordType, Response, Section, Writer};
 use crate::metrics::{Counter, names};
 
 /// The TTL in seconds of every record: a week.
 const TTL: u32 = 604_800;
 
-/// The reverse zones, beside `localhost.`.
-const REVERSE_ZONES: [&str; 3] = ["0.in-addr.arpa.", "127.in-addr.arpa.", "255.in-addr.arpa."];
+/// The reverse zones, beside `localhost.`: 0, 127 and 255 in wire form.
+const REVERSE_ZONES: [&[u8]; 3] = [
+    b"\x010\x07in-addr\x04arpa\0",
+    b"\x03127\x07in-addr\x04arpa\0",
+    b"\x03255\x07in-addr\x04arpa\0",
+];
 
-/// The one name of the reverse zones that has a PTR record.
-const LOOPBACK: &str = "1.0.0.127.in-addr.arpa.";
+/// The one name of the reverse zones that has a PTR record: that of 127.0.0.1, in wire form.
+const LOOPBACK: &[u8] = b"\x011\x010\x010\x03127\x07in-addr\x04arpa\0";
 
 /// The label `localhost` in wire form.
 const LOCALHOST_LABEL: &[u8] = b"\x09localhost";
@@ -25,9 +29,6 @@ const LOCALHOST: &[u8] = b"\x09localhost\0";
 
 /// The running part.
 struct Local {
-    localhost: Name,
-    reverse_zones: Vec<Name>,
-    loopback: Name,
     /// `localhost.example.org.` counts as local too.
     takes_prefix: bool,
     counted: Counter,
@@ -92,13 +93,13 @@ impl Local {
             return None;
         }
         let (name, owner, qtype) = (query.name(), query.spelled_name(), query.qtype());
-        if *name == self.localhost {
+        if name.as_bytes() == LOCALHOST {
             return Some(match qtype {
                 RecordType::A | RecordType::AAAA => Reply::loopback(owner, qtype),
                 _ => Reply::apex(owner, qtype),
             });
         }
-        if name.is_in(&self.localhost)
+        if name.suffixes().any(|suffix| suffix == LOCALHOST)
             || (self.takes_prefix && name.as_bytes().starts_with(LOCALHOST_LABEL))
         {
             self.counted.increment();
@@ -112,11 +113,11 @@ impl Local {
             );
             return Some(Reply::loopback(owner, qtype));
         }
-        let zone = self.reverse_zones.iter().find(|zone| name.is_in(zone))?;
-        let zone_owner = &owner[owner.len() - zone.as_bytes().len()..];
-        Some(if name == zone {
+        let zone = name.suffixes().find(|suffix| REVERSE_ZONES.contains(suffix))?;
+        let zone_owner = &owner[owner.len() - zone.len()..];
+        Some(if name.as_bytes() == zone {
             Reply::apex(owner, qtype)
-        } else if *name != self.loopback {
+        } else if name.as_bytes() != LOOPBACK {
             Reply::negative(Rcode::NXDOMAIN, zone_owner)
         } else if qtype == RecordType::PTR {
             Reply::answer(owner, qtype, LOCALHOST)
@@ -173,15 +174,8 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             };
         }
     }
-    let name = |text: &str| text.parse().map_err(|_| dispenser.err("no name"));
-    let local = Local {
-        localhost: name("localhost.")?,
-        reverse_zones: REVERSE_ZONES.iter().map(|zone| name(zone)).collect::<Result<_, _>>()?,
-        loopback: name(LOOPBACK)?,
-        takes_prefix,
-        counted: setup.metrics.counter(&names::LOCAL_LOCALHOST, &[]),
-    };
-    setup.block.add(local);
+    let counted = setup.metrics.counter(&names::LOCAL_LOCALHOST, &[]);
+    setup.block.add(Local { takes_prefix, counted });
     Ok(())
 }
 

@@ -107,3 +107,17 @@ pub static TABLE: &[DirectiveRow] = &[
 pub fn is_known(word: &str) -> bool {
     TABLE.iter().any(|row| row.word == word)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::TABLE;
+
+    #[test]
+    fn a_word_that_stays_out_says_what_to_do_instead() {
+        for row in TABLE {
+            if let Err(instead) = row.setup {
+                assert!(instead.len() > 20 && !instead.contains("  "), "{}: {instead}", row.word);
+            }
+        }
+    }
+}

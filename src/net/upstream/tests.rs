@@ -4,9 +4,11 @@
 
 use super::*;
 use crate::dns::{Class, Name, Query, Rcode, RecordType};
-use crate::plugin::forward::{ExchangeFailure, Order, Policy, TlsFiles, TlsSettings, Upstream};
+use crate::plugin::forward::{
+    ExchangeFailure, Keeping, Order, Policy, TlsFiles, TlsSettings, Upstream,
+};
 use rand::SeedableRng;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -253,6 +255,18 @@ fn quick() -> Options {
 async fn closed_port() -> Upstream {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     upstream(socket.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn source_address_is_where_queries_come_from() {
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 7)])).await;
+    let source = Some(IpAddr::from([127, 0, 0, 7]));
+    let options = Options { keeping: Keeping { source, ..Keeping::default() }, ..quick() };
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert_eq!((asking.udp("a.test.").await, asking.tcp("b.test.").await), (Ok(7), Ok(7)));
+    let asked = up.asked.lock().unwrap();
+    let from: Vec<_> = asked.iter().map(|(_, _, from)| Some(from.ip())).collect();
+    assert_eq!(from, [source, source]);
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub struct Endpoints {
     pub health: bool,
     /// /ready: 200 once this is set, 503 before.
     pub ready: Option<Arc<AtomicBool>>,
+    /// New connections speak TLS by this.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl Endpoints {

@@ -44,29 +44,12 @@ impl Site {
     /// Listens on `address` and serves `endpoints` on the current runtime. The error is
     /// [`listen`]'s.
     pub fn open(address: &str, endpoints: Endpoints) -> Result<Site, String> {
-        Site::listening(address, endpoints, None)
-    }
-
-    /// The same over TLS.
-    pub fn open_tls(
-        address: &str,
-        endpoints: Endpoints,
-        acceptor: TlsAcceptor,
-    ) -> Result<Site, String> {
-        Site::listening(address, endpoints, Some(acceptor))
-    }
-
-    fn listening(
-        address: &str,
-        endpoints: Endpoints,
-        acceptor: Option<TlsAcceptor>,
-    ) -> Result<Site, String> {
         let listener = listen(address)?;
         let failed = |error: io::Error| format!("listen tcp {address}: {error}");
         let local = listener.local_addr().map_err(failed)?;
         let listener = TcpListener::from_std(listener).map_err(failed)?;
         let endpoints = Arc::new(ArcSwap::from_pointee(endpoints));
-        let task = tokio::spawn(accept(listener, acceptor, endpoints.clone()));
+        let task = tokio::spawn(accept(listener, endpoints.clone()));
         Ok(Site { address: local, endpoints, task })
     }
 
@@ -75,7 +58,7 @@ impl Site {
         self.address
     }
 
-    /// Replaces what it serves; connections stay.
+    /// Replaces what it serves, and the TLS of new connections; connections stay.
     pub fn serve(&self, endpoints: Endpoints) {
         self.endpoints.store(Arc::new(endpoints));
     }
@@ -88,11 +71,7 @@ impl Drop for Site {
 }
 
 /// Connections live in a set that ends with this task: an aborted site leaves none behind.
-async fn accept(
-    listener: TcpListener,
-    acceptor: Option<TlsAcceptor>,
-    endpoints: Arc<ArcSwap<Endpoints>>,
-) {
+async fn accept(listener: TcpListener, endpoints: Arc<ArcSwap<Endpoints>>) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -105,9 +84,10 @@ async fn accept(
             }
         };
         if let Ok(place) = places.clone().try_acquire_owned() {
-            let (endpoints, acceptor) = (endpoints.clone(), acceptor.clone());
+            let endpoints = endpoints.clone();
             connections.spawn(async move {
-                match acceptor {
+                let tls = endpoints.load().tls.clone();
+                match tls.map(TlsAcceptor::from) {
                     None => connection(stream, endpoints).await,
                     Some(acceptor) => {
                         if let Ok(Ok(stream)) =

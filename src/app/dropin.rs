@@ -20,7 +20,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio_rustls::TlsAcceptor;
 
 /// Serves by the command line; `arguments` start with the program's name. Gives the exit code.
 pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
@@ -187,14 +186,12 @@ impl Node {
 /// The endpoint of `-metrics-listen-address`; its failure is not fatal.
 fn open_metrics(options: &Options, metrics: &Registry) -> Result<Site, String> {
     let address = &options.endpoints.metrics;
-    let endpoints = Endpoints { metrics: Some(metrics.clone()), ..Endpoints::default() };
-    match &options.endpoints.tls {
-        None => Site::open(address, endpoints),
-        Some(tls) => {
-            let config = Arc::new(server_config(&settings(tls)?)?);
-            Site::open_tls(address, endpoints, TlsAcceptor::from(config))
-        }
-    }
+    let tls = match &options.endpoints.tls {
+        None => None,
+        Some(tls) => Some(Arc::new(server_config(&settings(tls)?)?)),
+    };
+    let endpoints = Endpoints { metrics: Some(metrics.clone()), tls, ..Endpoints::default() };
+    Site::open(address, endpoints)
 }
 
 fn settings(tls: &MetricsTls) -> Result<ServerTls, String> {

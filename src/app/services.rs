@@ -127,9 +127,11 @@ impl Services {
                     wanted.entry(address.clone()).or_default().ready =
                         Some(self.world.ready.clone());
                 }
-                Service::Prometheus { address } => {
-                    wanted.entry(address.clone()).or_default().metrics =
-                        Some(self.world.metrics.clone());
+                Service::Prometheus { address, tls } => {
+                    let endpoints = wanted.entry(address.clone()).or_default();
+                    endpoints.metrics = Some(self.world.metrics.clone());
+                    // As for the address itself, the first block to name it says.
+                    endpoints.tls = endpoints.tls.take().or_else(|| tls.clone());
                 }
                 Service::Reload { .. } | Service::Loop(_) | Service::Dnstap(_) => {}
             }

@@ -5,11 +5,12 @@
 //! Never counts a query that reached no block: for those the server core keeps a [`Tally`] of its
 //! own with the zone [`DROPPED`].
 
-use super::{Context, Handler, PerServer, Service, Setup, Turn, split_host_port};
+use super::{Context, Handler, Level, PerServer, Service, Setup, Turn, split_host_port};
 use crate::corefile::CorefileError;
 use crate::dns::{Name, Query, Rcode, RecordType, Response, Transport, Written};
 use crate::metrics::{Counter, Histogram, Registry, names};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -244,8 +245,16 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         }
         _ => return Err(dispenser.arg_err()),
     }
+    let mut web_config = None;
     while dispenser.next_block() {
         match dispenser.val() {
+            "tls" if web_config.is_some() => {
+                return Err(dispenser.err("tls block already specified"));
+            }
+            "tls" => match dispenser.remaining_args().as_slice() {
+                [path] => web_config = Some(*path),
+                _ => return Err(dispenser.arg_err()),
+            },
             // Of Go's runtime, in later releases: there is none here.
             "runtime_metrics" if dispenser.remaining_args().is_empty() => {}
             "runtime_metrics" => return Err(dispenser.arg_err()),
@@ -255,8 +264,18 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     if dispenser.next() {
         return Err(dispenser.once_err());
     }
-    let service = Service::Prometheus { address: address.to_owned() };
-    setup.services.push(service);
+    let tls = web_config.map(|path| super::tls::web_config(Path::new(path), setup.surroundings));
+    let address = address.to_owned();
+    match tls.transpose() {
+        Ok(tls) => {
+            setup.services.push(Service::Prometheus { address, tls: tls.map(Arc::new) });
+        }
+        // As in CoreDNS: no reason not to serve DNS.
+        Err(why) => setup.journal.line(
+            Level::Error,
+            format_args!("plugin/prometheus: Failed to start metrics handler: {why}"),
+        ),
+    }
     let mut zones: Vec<(Name, Box<str>)> =
         setup.block.zones().map(|zone| (zone.clone(), zone.to_string().into())).collect();
     zones.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.labels().count()));
@@ -374,6 +393,24 @@ mod tests {
     fn the_option_for_gos_runtime_is_taken() {
         let directive = "prometheus :1 {\n runtime_metrics\n}";
         assert!(Bench::new().load(directive, &MemorySurroundings::new()).is_ok());
+    }
+
+    #[test]
+    fn a_web_configuration_that_cannot_be_used_is_said_and_leaves_no_endpoint() {
+        let mut bench = Bench::new();
+        let directive = "prometheus :1 {\n tls /none.yml\n}";
+        bench.load(directive, &MemorySurroundings::new()).unwrap();
+        assert!(bench.services.is_empty());
+        assert_eq!(
+            bench.journal.take(),
+            [
+                "[ERROR] plugin/prometheus: Failed to start metrics handler: open /none.yml: no such \
+              file or directory"
+            ]
+        );
+        let error =
+            Bench::new().load_error("prometheus {\n tls a\n tls b\n}", &MemorySurroundings::new());
+        assert!(error.ends_with("tls block already specified"), "{error}");
     }
 
     #[test]

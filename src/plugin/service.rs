@@ -23,6 +23,8 @@ pub enum Service {
     Prometheus {
         /// `host:port`.
         address: String,
+        /// The endpoint speaks TLS.
+        tls: Option<Arc<rustls::ServerConfig>>,
     },
     /// `reload`: look at the Corefile every `interval`, jittered; the last block's values win.
     Reload {

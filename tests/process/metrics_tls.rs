@@ -1,4 +1,4 @@
-//! The endpoint of `-metrics-listen-address` over TLS, asked by a real TLS client.
+//! The endpoints of `-metrics-listen-address` and `prometheus` over TLS, asked by a real TLS client.
 
 use crate::node::{Node, free_port};
 use rustls::pki_types::pem::PemObject;
@@ -95,6 +95,30 @@ fn clients_without_a_good_certificate_are_refused_when_it_is_required() {
     let (_node, port) = start(&["-tls-client-auth-type=RequireAnyClientCert"]);
     assert!(metrics(port, &client(BOTH, false)).is_err());
     assert!(metrics(port, &client(BOTH, true)).unwrap().contains(" 200 OK\r\n"));
+}
+
+#[test]
+fn the_endpoint_of_prometheus_speaks_tls_by_its_web_configuration() {
+    let mut node = Node::new();
+    let web = |more: &str| {
+        let (certificate, key) = (file("up.pem"), file("up.key"));
+        format!(
+            "tls_server_config:\n  cert_file: {}\n  key_file: {}\n{more}",
+            certificate.display(),
+            key.display()
+        )
+    };
+    fs::write(node.path("web.yml"), web("")).unwrap();
+    let path = node.path("web.yml").display().to_string();
+    let directives = format!("    whoami\n    prometheus HTTP {{\n        tls {path}\n    }}");
+    node.start(&directives, &[]);
+    let port = node.http;
+    assert!(metrics(port, &client(OLD, false)).unwrap().contains(" 200 OK\r\n"));
+
+    fs::write(node.path("web.yml"), web("  min_version: TLS13\n")).unwrap();
+    node.signal("USR1");
+    node.until("TLS 1.2 is refused", |_| metrics(port, &client(OLD, false)).is_err());
+    assert!(metrics(port, &client(BOTH, false)).unwrap().contains("\ncoredns_build_info{"));
 }
 
 #[test]

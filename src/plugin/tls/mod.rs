@@ -4,8 +4,10 @@
 //! at each reload; handshakes are for whoever has the connections.
 
 mod config;
+mod web;
 
 pub use config::{ClientCertificates, ServerTls, server_config};
+pub use web::web_config;
 
 use super::Setup;
 use crate::corefile::{CorefileError, Dispenser, Surroundings, system_error_text};

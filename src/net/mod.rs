@@ -8,6 +8,7 @@ mod counters;
 pub mod dnstap;
 mod drive;
 mod https;
+mod quic;
 mod sockets;
 mod stream;
 mod tcp;
@@ -18,6 +19,7 @@ mod workers;
 
 pub use clock::Clock;
 pub use https::STREAMS_MOST;
+pub use quic::QUIC_STREAMS_MOST;
 pub use sockets::ListenError;
 pub use tcp::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
 pub use worker::{PARKED_MOST, REFRESHES_MOST};

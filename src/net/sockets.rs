@@ -82,15 +82,13 @@ pub(super) struct Bound {
     pub(super) address: Address,
     /// The address and port really bound.
     pub(super) local: SocketAddr,
-    pub(super) tcp: std::net::TcpListener,
+    /// `None` for QUIC.
+    pub(super) tcp: Option<std::net::TcpListener>,
     pub(super) udp: Option<std::net::UdpSocket>,
 }
 
 /// Binds `address` for `copies` workers. Nothing listens before all are bound.
 pub(super) fn bind(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError> {
-    if address.transport == KeyTransport::Quic {
-        return Err(ListenError("ListenPacket: quic: tls.Config not set".to_owned()));
-    }
     let mut tries = if address.port == 0 { PORT_TRIES } else { 1 };
     loop {
         match bind_once(address, copies) {
@@ -105,6 +103,9 @@ fn bind_once(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError
         |text: &str| ListenError(format!("Listen: listen tcp {}: {text}", address.shown()));
     let packet =
         |text: &str| ListenError(format!("ListenPacket: listen udp {}: {text}", address.shown()));
+    if address.transport == KeyTransport::Quic {
+        return bind_datagrams(address, copies).map_err(|text| packet(&text));
+    }
     let candidates = address.candidates().map_err(|text| listen(&text))?;
     let (first, mut local) = open_first(&candidates, Type::STREAM).map_err(|text| listen(&text))?;
     if local.port() == 0 {
@@ -128,11 +129,31 @@ fn bind_once(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError
         bound.push(Bound {
             address: address.clone(),
             local,
-            tcp: stream.into(),
+            tcp: Some(stream.into()),
             udp: datagrams.next().map(Into::into),
         });
     }
     Ok(bound)
+}
+
+/// UDP sockets alone.
+fn bind_datagrams(address: &Address, copies: usize) -> Result<Vec<Bound>, String> {
+    let (first, mut local) = open_first(&address.candidates()?, Type::DGRAM)?;
+    if local.port() == 0 {
+        let chosen = first.local_addr().ok().and_then(|chosen| chosen.as_socket());
+        local.set_port(chosen.map_or(0, |chosen| chosen.port()));
+    }
+    let mut sockets = vec![first];
+    for _ in 1..copies {
+        sockets.push(open(local, Type::DGRAM)?);
+    }
+    let bound = sockets.into_iter().map(|socket| Bound {
+        address: address.clone(),
+        local,
+        tcp: None,
+        udp: Some(socket.into()),
+    });
+    Ok(bound.collect())
 }
 
 fn open_first(candidates: &[SocketAddr], kind: Type) -> Result<(Socket, SocketAddr), String> {
@@ -244,7 +265,7 @@ mod tests {
         let port = bound[0].local.port();
         assert_ne!(port, 0);
         for one in &bound {
-            assert_eq!(one.tcp.local_addr().unwrap().port(), port);
+            assert_eq!(one.tcp.as_ref().unwrap().local_addr().unwrap().port(), port);
             assert_eq!(one.udp.as_ref().unwrap().local_addr().unwrap().port(), port);
         }
         assert!(bind(&address(Some("127.0.0.1"), port), 1).is_ok(), "a successor may bind");
@@ -261,6 +282,7 @@ mod tests {
         let plain = Address { transport: KeyTransport::Tls, ..address(Some("127.0.0.1"), 0) };
         assert!(bind(&plain, 1).unwrap()[0].udp.is_none());
         let quic = Address { transport: KeyTransport::Quic, ..plain };
-        assert_eq!(bind(&quic, 1).err().unwrap().0, "ListenPacket: quic: tls.Config not set");
+        let bound = bind(&quic, 2).unwrap();
+        assert!(bound.iter().all(|one| one.tcp.is_none() && one.udp.is_some()));
     }
 }

@@ -5,11 +5,13 @@
 
 use super::clock::FrequentClock;
 use super::counters::Counters;
+use super::quic;
 use super::sockets::{Address, Bound};
 use super::tcp::{self, Connection};
 use super::udp::{self, Port};
 use super::upstream::{Dispatcher, Shared};
 use super::workers::Equipment;
+use crate::corefile::KeyTransport;
 use crate::dns::Response;
 use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
 use crate::plugin::Now;
@@ -270,17 +272,26 @@ fn publish(
 }
 
 fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<Rc<Listener>> {
-    let port = bound.udp.map(|socket| Port::new(socket, bound.local)).transpose()?;
+    let is_quic = bound.address.transport == KeyTransport::Quic;
+    let (datagrams, quic) = if is_quic { (None, bound.udp) } else { (bound.udp, None) };
+    let port = datagrams.map(|socket| Port::new(socket, bound.local)).transpose()?;
     let listener = Rc::new(Listener {
         serving: RefCell::new(Some(serving)),
         connections: RefCell::default(),
         port: port.map(Rc::new),
         tasks: RefCell::default(),
     });
-    let socket = tokio::net::TcpListener::from_std(bound.tcp)?;
     let mut tasks = listener.tasks.borrow_mut();
-    let accepting = spawn_local(tcp::accept(worker.clone(), listener.clone(), socket));
-    tasks.push(accepting.abort_handle());
+    if let Some(socket) = bound.tcp {
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        let accepting = spawn_local(tcp::accept(worker.clone(), listener.clone(), socket));
+        tasks.push(accepting.abort_handle());
+    }
+    if let Some(socket) = quic {
+        let endpoint = quic::open(socket, &listener)?;
+        let accepting = spawn_local(quic::serve(worker.clone(), listener.clone(), endpoint));
+        tasks.push(accepting.abort_handle());
+    }
     if let Some(port) = &listener.port {
         let receiving = spawn_local(udp::serve(worker.clone(), listener.clone(), port.clone()));
         tasks.push(receiving.abort_handle());

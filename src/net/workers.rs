@@ -7,6 +7,7 @@ use super::Clock;
 use super::sockets::{Address, Bound, ListenError, bind};
 use super::upstream::Shared;
 use super::worker::{Command, Node, Worker, run};
+use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
 use crate::metrics::{self, Registry};
 use crate::plugin::Journal;
@@ -161,6 +162,10 @@ impl Workers {
         let mut sets: Vec<Vec<Bound>> = (0..copies).map(|_| Vec::new()).collect();
         for server in &snapshot.servers {
             let address = Address::of(server);
+            if address.transport == KeyTransport::Quic && server.tls.is_none() {
+                let text = "ListenPacket: quic: tls.Config not set".to_owned();
+                return Err(ListenError(text));
+            }
             if known.contains(&address) {
                 continue;
             }

@@ -179,3 +179,32 @@ fn queries_are_forwarded_over_quic() {
     assert_eq!(server.ask("b.test."), Some(6));
     server.stop();
 }
+
+#[test]
+fn quic_blocks_are_asked_over_quic_and_end_with_their_address() {
+    let sealed = answering("quic://.:0", 5, CERTIFICATE);
+    let upstream = Running::start(&sealed, 1);
+    let port = upstream.address().port();
+    let corefile = format!(
+        ".:0 {{\nbind 127.0.0.1\nforward . quic://127.0.0.1:{port} {{\ntls /ca.pem\n\
+         tls_servername up.test\n}}\n}}\n"
+    );
+    let server = Running::start(&corefile, 1);
+    let socket = server.udp();
+    for id in 0..40 {
+        socket.send(&query("a.test.", id)).unwrap();
+        socket.send(&query("b.test.", 100 + id)).unwrap();
+    }
+    let mut buffer = [0; 512];
+    for _ in 0..80 {
+        let length = socket.recv(&mut buffer).unwrap();
+        assert_eq!(last_octet(&buffer[..length]), Some(5));
+    }
+    // A reload keeps the connection; new answers come over it.
+    upstream.publish(&answering("quic://.:0", 4, CERTIFICATE)).unwrap();
+    assert_eq!(server.ask("a.test."), Some(4));
+    let without = upstream.publish(&answering("quic://.:0", 4, "")).unwrap_err();
+    assert_eq!(without.0, "ListenPacket: quic: tls.Config not set");
+    upstream.stop();
+    server.stop();
+}

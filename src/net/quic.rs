@@ -1,0 +1,244 @@
+//! DNS over QUIC from clients (RFC 9250): one query on each stream.
+//!
+//! Owns the endpoint of an address and its connections, their bounds and how they end. Each query
+//! goes through the engine as one of TCP does, octets as they come.
+
+use super::tcp::{CONNECTIONS_PER_WORKER_MOST, Open};
+use super::worker::{Listener, Worker};
+use crate::dns::Transport;
+use crate::plugin::{Client, Timeouts};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{
+    Connection, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
+};
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, timeout};
+
+/// The most queries of one connection at once; QUIC tells it to the client.
+pub const QUIC_STREAMS_MOST: u32 = 32;
+
+/// The most connections of an address that wait to be accepted, and the octets kept for them.
+const INCOMING_MOST: usize = 256;
+const INCOMING_OCTETS: u64 = 1 << 20;
+
+/// Connections of a worker beyond which a new client must first show that its address is its own.
+const UNPROVEN_MOST: usize = CONNECTIONS_PER_WORKER_MOST / 4;
+
+/// A message behind its length, at most.
+const FRAME_MOST: usize = 2 + u16::MAX as usize;
+
+/// Unsent octets of one connection beyond which its replies wait.
+const UNSENT_MOST: u64 = 64 * 1024;
+
+/// RFC 9250 §4.3.
+const NO_ERROR: VarInt = VarInt::from_u32(0);
+const INTERNAL_ERROR: VarInt = VarInt::from_u32(1);
+const PROTOCOL_ERROR: VarInt = VarInt::from_u32(2);
+
+/// How often an ending connection looks whether its replies are made.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// An endpoint for `socket`; call it inside the worker's runtime.
+pub(super) fn open(socket: UdpSocket, listener: &Listener) -> io::Result<Endpoint> {
+    let mut configs = Configs::default();
+    // Each connection is accepted with the configuration of its time; without one, none would be.
+    let config = configs.now(listener).map(|(config, _)| (*config).clone());
+    Endpoint::new(EndpointConfig::default(), config, socket, Arc::new(TokioRuntime))
+}
+
+/// Accepts until its task is aborted.
+pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: Endpoint) {
+    let mut configs = Configs::default();
+    while let Some(incoming) = endpoint.accept().await {
+        let open = worker.connections.get();
+        if open >= CONNECTIONS_PER_WORKER_MOST {
+            worker.counters.refused.increment();
+            incoming.refuse();
+        } else if open >= UNPROVEN_MOST && !incoming.remote_address_validated() {
+            // One that was told so already is not told again; it goes without a word.
+            let _ = incoming.retry();
+        } else if let Some((config, timeouts)) = configs.now(&listener) {
+            let Ok(local) = endpoint.local_addr() else { continue };
+            let (worker, listener) = (worker.clone(), listener.clone());
+            spawn_local(connection(worker, listener, incoming, config, timeouts, local));
+        } else {
+            incoming.refuse();
+        }
+    }
+}
+
+/// The configuration of a listener, made anew when its certificate or its timeouts change.
+#[derive(Default)]
+struct Configs {
+    known: Option<(Arc<rustls::ServerConfig>, Timeouts, Arc<ServerConfig>)>,
+}
+
+impl Configs {
+    fn now(&mut self, listener: &Listener) -> Option<(Arc<ServerConfig>, Timeouts)> {
+        let found = listener.with_serving(|serving| {
+            let server = &serving.snapshot.servers[serving.server];
+            server.tls.clone().map(|tls| (tls, server.timeouts))
+        });
+        let (tls, timeouts) = found.flatten()?;
+        match &self.known {
+            Some((known, of, config)) if Arc::ptr_eq(known, &tls) && *of == timeouts => {
+                Some((config.clone(), timeouts))
+            }
+            _ => {
+                let config = Arc::new(config(&tls, timeouts)?);
+                self.known = Some((tls, timeouts, config.clone()));
+                Some((config, timeouts))
+            }
+        }
+    }
+}
+
+/// QUIC with the bounds of one connection; `None` when the certificate's settings cannot do QUIC.
+fn config(tls: &rustls::ServerConfig, timeouts: Timeouts) -> Option<ServerConfig> {
+    let mut tls = tls.clone();
+    tls.alpn_protocols = vec![b"doq".to_vec()];
+    let crypto = QuicServerConfig::try_from(tls).ok()?;
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(QUIC_STREAMS_MOST.into())
+        .max_concurrent_uni_streams(0_u32.into())
+        .max_idle_timeout(timeouts.idle.try_into().ok())
+        .stream_receive_window((FRAME_MOST as u32).into())
+        .receive_window((4 * FRAME_MOST as u32).into())
+        .send_window(UNSENT_MOST)
+        .datagram_receive_buffer_size(None);
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(INCOMING_MOST)
+        .incoming_buffer_size_total(INCOMING_OCTETS);
+    Some(config)
+}
+
+/// What the exchanges of one connection share.
+struct Exchanges {
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    client: Client,
+    timeouts: Timeouts,
+    connection: Connection,
+    /// Exchanges under way.
+    running: Cell<usize>,
+}
+
+async fn connection(
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    incoming: Incoming,
+    config: Arc<ServerConfig>,
+    timeouts: Timeouts,
+    local: SocketAddr,
+) {
+    let open = Open::new(&worker, &listener);
+    let Ok(connecting) = incoming.accept_with(config) else {
+        worker.counters.accept_errors.increment();
+        return;
+    };
+    let Ok(Ok(connection)) = timeout(timeouts.read, connecting).await else { return };
+    let address = connection.remote_address();
+    let local_ip = connection.local_ip().unwrap_or(local.ip());
+    let client = Client {
+        address: SocketAddr::new(address.ip().to_canonical(), address.port()),
+        local: SocketAddr::new(local_ip.to_canonical(), local.port()),
+        transport: Transport::Quic,
+    };
+    let exchanges = Rc::new(Exchanges {
+        worker: worker.clone(),
+        listener: listener.clone(),
+        client,
+        timeouts,
+        connection,
+        running: Cell::new(0),
+    });
+    while !listener.is_closed() {
+        tokio::select! {
+            stream = exchanges.connection.accept_bi() => match stream {
+                Ok((send, receive)) => {
+                    exchanges.running.set(exchanges.running.get() + 1);
+                    spawn_local(exchange(exchanges.clone(), send, receive));
+                }
+                Err(_) => return,
+            },
+            () = poll_fn(|task| open.shared().poll_woken(task)) => {}
+        }
+    }
+    let end = Instant::now() + timeouts.write;
+    while exchanges.running.get() > 0 && Instant::now() < end {
+        sleep(LOOK).await;
+    }
+    exchanges.connection.close(NO_ERROR, b"");
+}
+
+/// An exchange while it is under way.
+struct Running(Rc<Exchanges>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+    }
+}
+
+/// One query and its reply.
+async fn exchange(exchanges: Rc<Exchanges>, mut send: SendStream, mut receive: RecvStream) {
+    let running = Running(exchanges);
+    let Exchanges { worker, listener, client, timeouts, connection, .. } = &*running.0;
+    let read = timeout(timeouts.read, receive.read_to_end(FRAME_MOST)).await;
+    let Ok(Ok(frame)) = read else { return };
+    let Some(query) = query_of(&frame) else {
+        connection.close(PROTOCOL_ERROR, b"");
+        return;
+    };
+    match worker.reply_to(listener, query, *client).await {
+        Some(reply) => {
+            // A reply is at most 65535 octets (ReplyLimits::stream).
+            let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
+            let framed = [&length.to_be_bytes(), &reply[..usize::from(length)]].concat();
+            let written = async {
+                send.write_all(&framed).await.ok()?;
+                send.finish().ok()?;
+                // Until the client has it all: then it is no longer under way.
+                send.stopped().await.ok()
+            };
+            if timeout(timeouts.write, written).await.is_err() {
+                worker.counters.slow_readers.increment();
+            }
+        }
+        None => {
+            // Gone already is as good.
+            let _ = send.reset(INTERNAL_ERROR);
+        }
+    }
+}
+
+/// The one message of a stream, whose id must be 0 (RFC 9250 §4.2.1).
+fn query_of(frame: &[u8]) -> Option<&[u8]> {
+    let (length, query) = frame.split_first_chunk::<2>()?;
+    let is_whole = usize::from(u16::from_be_bytes(*length)) == query.len();
+    (is_whole && query.get(..2) == Some(&[0, 0])).then_some(query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_has_one_whole_message_with_id_0() {
+        assert_eq!(query_of(b"\0\x03\0\0c"), Some(&b"\0\0c"[..]));
+        for frame in [&b""[..], b"\0", b"\0\x03\0\0", b"\0\x03\0\x01c", b"\0\x03\0\0cd", b"\0\0"] {
+            assert_eq!(query_of(frame), None, "{frame:?}");
+        }
+    }
+}

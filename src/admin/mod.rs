@@ -1,10 +1,11 @@
-//! The HTTP endpoints: /metrics, /health, /ready, and the poll of one's own /health.
+//! The HTTP endpoints: /metrics, /health, /ready, /debug/pprof, and the poll of one's own /health.
 //!
 //! Owns its listeners, connections and their bounds. Runs on the main thread's runtime, never on a
 //! worker's. Decides nothing: what is ready, what is counted, is told to it.
 
 mod listen;
 mod poll;
+mod profile;
 mod respond;
 mod site;
 

@@ -1,5 +1,6 @@
 //! What each path answers.
 
+use super::profile;
 use crate::metrics::{Gauge, Registry, names};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -29,11 +30,23 @@ pub struct Endpoints {
     pub ready: Option<Arc<AtomicBool>>,
     /// New connections speak TLS by this.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// /debug/pprof: CPU profiles.
+    pub profile: bool,
 }
 
 impl Endpoints {
+    /// The response to any method on `request`'s path, also when it takes time to make.
+    pub(super) async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if self.profile
+            && let Some(path) = request.uri().path().strip_prefix("/debug/pprof")
+        {
+            return profile::respond(path, request.uri().query().unwrap_or_default()).await;
+        }
+        self.respond(request)
+    }
+
     /// The response to any method on `request`'s path.
-    pub(super) fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         match (request.uri().path(), self) {
             ("/metrics", Endpoints { metrics: Some(registry), .. }) => {
                 scrape(registry, request.headers())
@@ -98,7 +111,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         })
 }
 
-fn gzip(plain: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn gzip(plain: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
     encoder.write_all(plain).ok()?;
     encoder.finish().ok()

@@ -109,7 +109,7 @@ async fn connection(
 ) {
     let service = service_fn(move |request| {
         let endpoints = endpoints.load_full();
-        async move { Ok::<_, Infallible>(endpoints.respond(&request)) }
+        async move { Ok::<_, Infallible>(endpoints.answer(&request).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()

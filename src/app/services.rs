@@ -72,6 +72,13 @@ impl Services {
                 Ok(site) => {
                     prepared.opened.insert(address.clone(), site);
                 }
+                Err(why) if endpoints.profile => {
+                    self.world.log.line(
+                        Level::Error,
+                        format_args!("plugin/pprof: Failed to start pprof handler: {why}"),
+                    );
+                    return Err(why);
+                }
                 Err(why) if endpoints.health || endpoints.ready.is_some() => return Err(why),
                 Err(why) => self.world.log.line(
                     Level::Error,
@@ -109,6 +116,7 @@ impl Services {
                     });
                 }
                 Service::Ready { .. }
+                | Service::Pprof { .. }
                 | Service::Prometheus { .. }
                 | Service::Reload { .. }
                 | Service::Dnstap(_) => {}
@@ -126,6 +134,9 @@ impl Services {
                 Service::Ready { address } => {
                     wanted.entry(address.clone()).or_default().ready =
                         Some(self.world.ready.clone());
+                }
+                Service::Pprof { address } => {
+                    wanted.entry(address.clone()).or_default().profile = true;
                 }
                 Service::Prometheus { address, tls } => {
                     let endpoints = wanted.entry(address.clone()).or_default();

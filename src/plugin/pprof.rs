@@ -1,27 +1,32 @@
-//! `pprof`: accepted so that a Corefile for CoreDNS loads; there is no Go runtime to look into.
+//! `pprof`: a CPU profile over HTTP.
 //!
-//! Owns the grammar and the one warning that it has no effect.
+//! Owns the grammar; the app runs the endpoint.
 
 use super::address::split_host_port;
-use super::{Level, Setup};
+use super::{Service, Setup};
 use crate::corefile::{CorefileError, parse_integer};
+
+/// Where to listen when no address is given.
+const DEFAULT_ADDRESS: &str = "localhost:6053";
 
 /// Reads the directive.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     dispenser.next();
-    match dispenser.remaining_args().as_slice() {
-        [] => {}
+    let address = match dispenser.remaining_args().as_slice() {
+        [] => DEFAULT_ADDRESS,
         [address] => {
             split_host_port(address).map_err(|why| dispenser.plain_err(why))?;
+            address
         }
         _ => return Err(dispenser.arg_err()),
-    }
+    };
     while dispenser.next_block() {
         let property = dispenser.val();
         if property != "block" {
             return Err(dispenser.err(format!("unknown property '{property}'")));
         }
+        // A rate of Go's block profile: there is none here.
         match dispenser.remaining_args().as_slice() {
             [] => {}
             [rate] => {
@@ -35,23 +40,30 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     if dispenser.next() {
         return Err(dispenser.once_err());
     }
-    setup.journal.line(
-        Level::Warning,
-        format_args!("plugin/pprof: accepted without effect: there are no Go profiles to serve"),
-    );
+    setup.services.push(Service::Pprof { address: address.to_owned() });
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::Bench;
+    use super::*;
     use crate::corefile::MemorySurroundings;
 
     #[test]
-    fn it_is_accepted_with_one_warning() {
-        let mut bench = Bench::new();
-        bench.load("pprof 127.0.0.1:6053 {\n block 20\n}", &MemorySurroundings::new()).unwrap();
-        assert_eq!(bench.journal.take().len(), 1);
+    fn the_address_has_a_default() {
+        for (text, expected) in [
+            ("pprof", "localhost:6053"),
+            ("pprof 127.0.0.1:1 {\n block 20\n}", "127.0.0.1:1"),
+            ("pprof :6060 {\n block\n}", ":6060"),
+        ] {
+            let mut bench = Bench::new();
+            bench.load(text, &MemorySurroundings::new()).unwrap();
+            assert!(
+                matches!(&bench.services[..], [Service::Pprof { address }] if address == expected)
+            );
+            assert!(bench.journal.take().is_empty());
+        }
     }
 
     #[test]

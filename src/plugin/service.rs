@@ -26,6 +26,11 @@ pub enum Service {
         /// The endpoint speaks TLS.
         tls: Option<Arc<rustls::ServerConfig>>,
     },
+    /// `pprof`: a CPU profile on `address`.
+    Pprof {
+        /// `host:port`, host possibly empty.
+        address: String,
+    },
     /// `reload`: look at the Corefile every `interval`, jittered; the last block's values win.
     Reload {
         /// At least 2 s.

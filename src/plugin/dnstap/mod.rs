@@ -3,6 +3,7 @@
 //! Owns the grammar and what the records say; `forward` below tells it what went upstream. The
 //! records end in a bounded pile, from which `net::dnstap` sends them.
 
+pub mod protobuf;
 mod record;
 mod tap;
 

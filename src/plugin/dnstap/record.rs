@@ -1,8 +1,8 @@
 //! One dnstap record in the octets of its protobuf schema (github.com/dnstap/dnstap.pb).
 //!
-//! Owns the field numbers. The encoder is our own: the schema is fixed, two messages of some
-//! fifteen scalar fields, and a general protobuf crate would bring more code than is written here.
+//! Owns the field numbers.
 
+use super::protobuf::Fields;
 use crate::dns::Transport;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -68,7 +68,7 @@ const MESSAGE: u64 = 1;
 pub(super) fn encode(sender: &Sender<'_>, event: &Event<'_>) -> Vec<u8> {
     let inner = message(event);
     let rest = sender.identity.len() + sender.version.len() + sender.extra.len();
-    let mut out = Out(Vec::with_capacity(inner.len() + rest + 24));
+    let mut out = Fields::with_capacity(inner.len() + rest + 24);
     out.octets(1, sender.identity);
     out.octets(2, sender.version);
     if !sender.extra.is_empty() {
@@ -76,7 +76,7 @@ pub(super) fn encode(sender: &Sender<'_>, event: &Event<'_>) -> Vec<u8> {
     }
     out.octets(14, &inner);
     out.number(15, MESSAGE);
-    out.0
+    out.into_octets()
 }
 
 /// The `Message` message. The socket is the one towards the upstream where there is one, as in
@@ -85,7 +85,7 @@ fn message(event: &Event<'_>) -> Vec<u8> {
     let is_response = matches!(event.kind, Kind::ClientResponse | Kind::ForwarderResponse);
     let client = event.client.ip().to_canonical();
     let socket = event.upstream.map_or(client, |upstream| upstream.ip().to_canonical());
-    let mut out = Out(Vec::with_capacity(80 + event.message.map_or(0, <[u8]>::len)));
+    let mut out = Fields::with_capacity(80 + event.message.map_or(0, <[u8]>::len));
     out.number(1, event.kind as u64);
     out.number(2, if socket.is_ipv4() { INET } else { INET6 });
     let protocol = match event.transport {
@@ -96,9 +96,9 @@ fn message(event: &Event<'_>) -> Vec<u8> {
         Transport::Quic => DOQ,
     };
     out.number(3, protocol);
-    out.address(4, client);
+    address(&mut out, 4, client);
     if let Some(upstream) = event.upstream {
-        out.address(5, upstream.ip().to_canonical());
+        address(&mut out, 5, upstream.ip().to_canonical());
     }
     out.number(6, event.client.port().into());
     if let Some(upstream) = event.upstream {
@@ -116,45 +116,13 @@ fn message(event: &Event<'_>) -> Vec<u8> {
     if let (Some(wire), true) = (event.message, is_response) {
         out.octets(14, wire);
     }
-    out.0
+    out.into_octets()
 }
 
-/// Protobuf fields, one behind the other.
-struct Out(Vec<u8>);
-
-impl Out {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
-    /// Wire type 0.
-    fn number(&mut self, field: u64, value: u64) {
-        self.varint(field << 3);
-        self.varint(value);
-    }
-
-    /// Wire type 2.
-    fn octets(&mut self, field: u64, value: &[u8]) {
-        self.varint(field << 3 | 2);
-        self.varint(value.len() as u64);
-        self.0.extend_from_slice(value);
-    }
-
-    /// Wire type 5.
-    fn fixed(&mut self, field: u64, value: u32) {
-        self.varint(field << 3 | 5);
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn address(&mut self, field: u64, address: IpAddr) {
-        match address {
-            IpAddr::V4(address) => self.octets(field, &address.octets()),
-            IpAddr::V6(address) => self.octets(field, &address.octets()),
-        }
+fn address(out: &mut Fields, field: u64, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => out.octets(field, &address.octets()),
+        IpAddr::V6(address) => out.octets(field, &address.octets()),
     }
 }
 

@@ -11,7 +11,7 @@ use hyper::header::{
     CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
-use pprof::{Frames, ProfilerGuard, ProfilerGuardBuilder};
+use pprof::{Frames, ProfilerGuard, ProfilerGuardBuilder, Symbol};
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, sleep};
@@ -30,6 +30,9 @@ const PERIOD: u64 = 1_000_000_000 / FREQUENCY;
 
 /// Where no stack is walked: unwinding from within these could wait for a lock held there.
 const BLOCKED: [&str; 4] = ["libc", "libgcc", "pthread", "vdso"];
+
+/// Within how many frames the sampler's own stand.
+const SAMPLER_DEPTH: usize = 8;
 
 const INDEX: &str = "<html>
 <head><title>/debug/pprof/</title></head>
@@ -126,20 +129,32 @@ fn written(
     gzip(&encode(stacks, started, took)).ok_or_else(|| "out of memory".to_owned())
 }
 
-/// The functions of a stack, the innermost first.
+/// The functions of a stack, the innermost first, without the sampler's own.
 fn stack(frames: &Frames) -> Vec<Function> {
-    let functions = frames.frames.iter().flatten().map(|symbol| Function {
+    let innermost = frames.frames.iter().take(SAMPLER_DEPTH);
+    let is_sampler = |symbol: &Symbol| is_sampler(&symbol.name());
+    let own = innermost.enumerate().filter(|(_, symbols)| symbols.iter().any(is_sampler));
+    let first = own.last().map_or(0, |(place, _)| place + 1);
+    let functions = frames.frames.iter().skip(first).flatten().map(|symbol| Function {
         name: symbol.name(),
+        system_name: symbol.sys_name().into_owned(),
         file: symbol.filename().into_owned(),
         line: symbol.lineno().into(),
     });
     functions.collect()
 }
 
+/// Whether a function stands on the stack only because it was looked at.
+fn is_sampler(name: &str) -> bool {
+    ["perf_signal_handler", "pprof::", "backtrace::backtrace"].iter().any(|own| name.contains(own))
+}
+
 /// A place in the program.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Function {
     name: String,
+    /// The name in the program's file: where it differs, readers leave `name` as it is.
+    system_name: String,
     file: String,
     line: u64,
 }
@@ -214,7 +229,7 @@ fn encode(
         let mut fields = Fields::default();
         fields.number(1, *id);
         fields.number(2, strings.place(&function.name));
-        fields.number(3, strings.place(&function.name));
+        fields.number(3, strings.place(&function.system_name));
         fields.number(4, strings.place(&function.file));
         out.octets(5, &fields.into_octets());
     }
@@ -262,8 +277,10 @@ mod tests {
 
     #[test]
     fn stacks_share_functions_and_strings() {
-        let function =
-            |name: &str, line| Function { name: name.to_owned(), file: "f".to_owned(), line };
+        let function = |name: &str, line| {
+            let name = name.to_owned();
+            Function { system_name: name.clone(), name, file: "f".to_owned(), line }
+        };
         let stacks = [
             (vec![function("inner", 3), function("outer", 9)], "udp".to_owned(), 2),
             (vec![function("outer", 9)], "udp".to_owned(), 1),
@@ -279,17 +296,22 @@ mod tests {
         }
     }
 
+    #[inline(never)]
+    fn a_busy_function() -> u64 {
+        let start = std::time::Instant::now();
+        let mut sum = 0u64;
+        while start.elapsed() < Duration::from_millis(1500) {
+            for one in 0..10_000u64 {
+                sum = sum.wrapping_mul(31).wrapping_add(one);
+            }
+        }
+        sum
+    }
+
     #[test]
     fn a_profile_names_what_runs_and_one_is_taken_at_a_time() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let busy = std::thread::spawn(|| {
-            let start = std::time::Instant::now();
-            let mut sum = 0u64;
-            while start.elapsed() < Duration::from_millis(1500) {
-                sum = (0..10_000u64).fold(sum, |sum, one| sum.wrapping_mul(31).wrapping_add(one));
-            }
-            sum
-        });
+        let busy = std::thread::spawn(a_busy_function);
         runtime.block_on(async {
             let (first, second) =
                 tokio::join!(respond("/profile", "seconds=1"), respond("/profile", "seconds=1"));
@@ -298,8 +320,10 @@ mod tests {
             let zipped = first.into_body().collect().await.unwrap().to_bytes();
             let mut plain = Vec::new();
             GzDecoder::new(&*zipped).read_to_end(&mut plain).unwrap();
-            let name = b"a_profile_names_what_runs";
-            assert!(plain.windows(name.len()).any(|part| part == name));
+            let name = b"a_busy_function";
+            let has = |name: &[u8]| plain.windows(name.len()).any(|part| part == name);
+            assert!(has(name));
+            assert!(!has(b"perf_signal_handler") && !has(b"trace_unsynchronized"));
         });
         busy.join().unwrap();
     }

@@ -133,8 +133,8 @@ fn written(
 fn stack(frames: &Frames) -> Vec<Function> {
     let innermost = frames.frames.iter().take(SAMPLER_DEPTH);
     let is_sampler = |symbol: &Symbol| is_sampler(&symbol.name());
-    let own = innermost.enumerate().filter(|(_, symbols)| symbols.iter().any(is_sampler));
-    let first = own.last().map_or(0, |(place, _)| place + 1);
+    let mut own = innermost.enumerate().filter(|(_, symbols)| symbols.iter().any(is_sampler));
+    let first = own.next_back().map_or(0, |(place, _)| place + 1);
     let functions = frames.frames.iter().skip(first).flatten().map(|symbol| Function {
         name: symbol.name(),
         system_name: symbol.sys_name().into_owned(),

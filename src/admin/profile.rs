@@ -259,6 +259,8 @@ mod tests {
     use flate2::read::GzDecoder;
     use http_body_util::BodyExt;
     use std::io::Read;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn seconds_stay_within_their_bounds() {
@@ -297,10 +299,9 @@ mod tests {
     }
 
     #[inline(never)]
-    fn a_busy_function() -> u64 {
-        let start = std::time::Instant::now();
+    fn a_busy_function(is_over: &AtomicBool) -> u64 {
         let mut sum = 0u64;
-        while start.elapsed() < Duration::from_millis(1500) {
+        while !is_over.load(Ordering::Relaxed) {
             for one in 0..10_000u64 {
                 sum = sum.wrapping_mul(31).wrapping_add(one);
             }
@@ -311,7 +312,9 @@ mod tests {
     #[test]
     fn a_profile_names_what_runs_and_one_is_taken_at_a_time() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let busy = std::thread::spawn(a_busy_function);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = is_over.clone();
+        let busy = std::thread::spawn(move || a_busy_function(&over));
         runtime.block_on(async {
             let (first, second) =
                 tokio::join!(respond("/profile", "seconds=1"), respond("/profile", "seconds=1"));
@@ -325,6 +328,7 @@ mod tests {
             assert!(has(name));
             assert!(!has(b"perf_signal_handler") && !has(b"trace_unsynchronized"));
         });
+        is_over.store(true, Ordering::Relaxed);
         busy.join().unwrap();
     }
 

@@ -130,7 +130,9 @@ fn with_reloadwithsignal_a_changed_template_is_loaded_without_the_reload_plugin(
     let base = format!("-basecorefile={}", node.path("config/Corefile.base").display());
     let listen = format!("-prometheus-listen-address=127.0.0.1:{}", node.http);
     node.start("    not_read", &[&base, &listen, "-reloadwithsignal"]);
-    assert!(node.metric("coredns_plugin_enabled{name=\"whoami\"").is_some());
+    node.until("the first template", |node| {
+        node.metric("coredns_plugin_enabled{name=\"whoami\"").is_some()
+    });
     let text = fs::read_to_string(node.path("Corefile")).unwrap();
     assert!(text.contains(&format!("prometheus 127.0.0.1:{}\n", node.http)), "{text}");
 
@@ -178,6 +180,7 @@ fn an_edit_of_resolv_conf_takes_effect_and_the_cache_stays() {
     });
     assert_eq!(node.ask("kept.test"), Some(first), "the cache is kept");
     let told = format!("[INFO] plugin/forward: upstreams changed: asking {second}:53 now\n");
+    node.until("it is told", |node| node.lines().contains(&told));
     assert_eq!(node.lines().matches(&told).count(), 1, "{}", node.lines());
 
     fs::write(folder.join("second"), "nameserver\n").unwrap();

@@ -64,7 +64,7 @@ impl Senders {
         }
     }
 
-    /// Sends what is left and closes the connections; returns after [`FAREWELL`] at the latest.
+    /// Sends what is left and closes the connections; returns after two seconds at the latest.
     /// Blocks.
     pub fn stop(self) {
         for running in &self.running {

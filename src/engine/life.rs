@@ -80,6 +80,15 @@ pub struct Life<'a> {
     patience: Option<Box<Patience>>,
 }
 
+/// What a pass follows.
+#[derive(Clone, Copy, Default)]
+struct After<'e> {
+    /// The exchange that ended.
+    exchanged: Option<&'e Exchanged>,
+    /// The handler's patience that ended.
+    late: bool,
+}
+
 /// A handler that will not wait for ever.
 #[derive(Debug)]
 struct Patience {
@@ -183,7 +192,13 @@ impl<'a> Life<'a> {
             }
             Err(failure) => response.fail(failure.rcode, Some(failure.text.clone())),
         }
-        self.up(place, response, means, self.depth + 1, Some(exchanged), false)
+        self.up(
+            place,
+            response,
+            means,
+            self.depth + 1,
+            After { exchanged: Some(exchanged), late: false },
+        )
     }
 
     /// Splits off what goes on without the client when patience ends: the exchange's result passes
@@ -222,7 +237,7 @@ impl<'a> Life<'a> {
             self.query = patience.query;
         }
         response.fail(Rcode::SERVFAIL, None);
-        self.up(place, response, means, depth + 1, None, true)
+        self.up(place, response, means, depth + 1, After { exchanged: None, late: true })
     }
 
     /// The further question was answered: the handler that asked decides.
@@ -234,51 +249,21 @@ impl<'a> Life<'a> {
         further: &Response,
     ) -> Step {
         let depth = self.depth;
-        let mut refresh = false;
-        let mut patience = None;
-        let turn = self.with(
-            place,
-            means,
-            depth,
-            None,
-            false,
-            &mut refresh,
-            &mut patience,
-            |life_query, context| {
-                place.block.chain[depth].answered(life_query, response, further, context)
-            },
-        );
-        if refresh {
-            self.wish(place, depth, means);
-        }
-        self.turned(place, response, means, depth, turn, None)
+        let turn = self.with(place, means, depth, After::default(), |query, context| {
+            place.block.chain[depth].answered(query, response, further, context)
+        });
+        self.turned(place, response, means, depth, turn, After::default())
     }
 
     fn down(&mut self, place: Place<'_>, response: &mut Response, means: &mut Means<'_>) -> Step {
         while let Some(handler) = place.block.chain.get(self.depth) {
             let depth = self.depth;
-            let mut refresh = false;
-            let mut patience = None;
-            let flow = self.with(
-                place,
-                means,
-                depth,
-                None,
-                false,
-                &mut refresh,
-                &mut patience,
-                |query, context| handler.query(query, response, context),
-            );
-            if refresh {
-                self.wish(place, depth, means);
-            }
-            if let Some(patience) = patience {
-                let query = self.query.clone().into_owned();
-                self.patience = Some(Box::new(Patience { lasts: patience, depth, query }));
-            }
+            let flow = self.with(place, means, depth, After::default(), |query, context| {
+                handler.query(query, response, context)
+            });
             match flow {
                 Flow::Next => self.depth += 1,
-                Flow::Answer => return self.up(place, response, means, depth, None, false),
+                Flow::Answer => return self.up(place, response, means, depth, After::default()),
                 Flow::Forward(exchange) => {
                     let lasts = self.patience.as_ref().map(|patience| patience.lasts);
                     return Step::Exchange(exchange, lasts);
@@ -294,7 +279,7 @@ impl<'a> Life<'a> {
                 Some(format!("plugin/{}: no next plugin found", last.word()).into()),
             ),
         }
-        self.up(place, response, means, self.depth, None, false)
+        self.up(place, response, means, self.depth, After::default())
     }
 
     /// No reply, but the handlers above see that the query has ended: they log and count it. As
@@ -307,7 +292,7 @@ impl<'a> Life<'a> {
         reason: DropReason,
     ) -> Step {
         response.fail(Rcode::NOERROR, None);
-        self.up(place, response, means, self.depth, None, false);
+        self.up(place, response, means, self.depth, After::default());
         Step::Drop(reason)
     }
 
@@ -318,31 +303,18 @@ impl<'a> Life<'a> {
         response: &mut Response,
         means: &mut Means<'_>,
         below: usize,
-        exchanged: Option<&Exchanged>,
-        late: bool,
+        mut after: After<'_>,
     ) -> Step {
-        let mut late = late;
         for depth in (self.floor..below).rev() {
             self.depth = depth;
-            let mut refresh = false;
-            let mut patience = None;
-            let turn = self.with(
-                place,
-                means,
-                depth,
-                exchanged,
-                late,
-                &mut refresh,
-                &mut patience,
-                |query, context| place.block.chain[depth].response(query, response, context),
-            );
-            late = false;
-            if refresh {
-                self.wish(place, depth, means);
-            }
+            let turn = self.with(place, means, depth, after, |query, context| {
+                place.block.chain[depth].response(query, response, context)
+            });
+            // Only the handler whose patience it was is told.
+            after.late = false;
             match turn {
                 Turn::Up => {}
-                turn => return self.turned(place, response, means, depth, turn, exchanged),
+                turn => return self.turned(place, response, means, depth, turn, after),
             }
         }
         Step::Done
@@ -355,10 +327,10 @@ impl<'a> Life<'a> {
         means: &mut Means<'_>,
         depth: usize,
         turn: Turn,
-        exchanged: Option<&Exchanged>,
+        after: After<'_>,
     ) -> Step {
         match turn {
-            Turn::Up => self.up(place, response, means, depth, exchanged, false),
+            Turn::Up => self.up(place, response, means, depth, after),
             Turn::Down => {
                 response.clear();
                 self.depth = depth + 1;
@@ -381,20 +353,18 @@ impl<'a> Life<'a> {
         });
     }
 
-    /// Calls a handler with its own note and a context.
-    #[allow(clippy::too_many_arguments)]
+    /// Calls a handler with its own note and a context, and notes what it wishes for.
     fn with<T>(
         &mut self,
         place: Place<'_>,
         means: &mut Means<'_>,
         depth: usize,
-        exchanged: Option<&Exchanged>,
-        late: bool,
-        refresh: &mut bool,
-        patience: &mut Option<Duration>,
+        after: After<'_>,
         call: impl FnOnce(&mut Query<'a>, &mut Context<'_>) -> T,
     ) -> T {
         let mut note = self.notes.get_mut(depth).and_then(Option::take);
+        let mut refresh = false;
+        let mut patience = None;
         let mut context = Context {
             now: means.now,
             received: self.received,
@@ -404,11 +374,11 @@ impl<'a> Life<'a> {
             note: &mut note,
             labels: &mut self.labels,
             clientless: self.clientless,
-            refresh,
-            patience,
+            refresh: &mut refresh,
+            patience: &mut patience,
             deadline: &mut self.deadline,
-            late,
-            exchanged,
+            late: after.late,
+            exchanged: after.exchanged,
             journal: means.journal,
         };
         let result = call(&mut self.query, &mut context);
@@ -417,6 +387,13 @@ impl<'a> Life<'a> {
                 self.notes.resize_with(depth + 1, || None);
             }
             self.notes[depth] = note;
+        }
+        if refresh {
+            self.wish(place, depth, means);
+        }
+        if let Some(lasts) = patience {
+            let query = self.query.clone().into_owned();
+            self.patience = Some(Box::new(Patience { lasts, depth, query }));
         }
         result
     }

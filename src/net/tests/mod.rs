@@ -25,9 +25,9 @@ struct Running {
 
 fn snapshot(corefile: &str, metrics: &Registry) -> Arc<Snapshot> {
     let surroundings = MemorySurroundings::new()
-        .with_file("/up.pem", include_str!("upstream/testdata/up.pem"))
-        .with_file("/up.key", include_str!("upstream/testdata/up.key"))
-        .with_file("/ca.pem", include_str!("upstream/testdata/ca.pem"));
+        .with_file("/up.pem", include_str!("../upstream/testdata/up.pem"))
+        .with_file("/up.key", include_str!("../upstream/testdata/up.key"))
+        .with_file("/ca.pem", include_str!("../upstream/testdata/ca.pem"));
     let tree = parse(corefile.as_bytes(), "Corefile", &is_known, &surroundings).unwrap();
     let world = World {
         surroundings: &surroundings,

@@ -1,0 +1,163 @@
+//! Kept connections: reuse, death, age, bounds.
+
+use super::*;
+
+#[tokio::test]
+async fn a_kept_stream_serves_query_after_query() {
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 1)])).await;
+    let asking = Asking::new(vec![up.upstream()], quick());
+    for _ in 0..6 {
+        assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    }
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_dead_kept_stream_costs_the_query_no_failure() {
+    let up = Scripted::start(|_, query, _| Act::SendAndClose(answer(query, 1))).await;
+    let asking = Asking::new(vec![up.upstream()], quick());
+    for _ in 0..5 {
+        // Whether the end of the stream was noticed before or is met by the query.
+        assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    }
+    let up = Scripted::start({
+        let seen = AtomicUsize::new(0);
+        move |name, query, _| match name.to_string().as_str() {
+            "c.test." if seen.fetch_add(1, Ordering::Relaxed) == 0 => Act::Close,
+            _ => Act::Send(vec![answer(query, 1)]),
+        }
+    })
+    .await;
+    let options = Options { max_connect_attempts: 1, ..quick() };
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert_eq!(asking.tcp("warm.test.").await, Ok(1));
+    assert_eq!(asking.tcp("c.test.").await, Ok(1));
+    assert_eq!(up.probes.load(Ordering::Relaxed), 0, "a dead kept stream is no failure");
+}
+
+#[tokio::test]
+async fn queries_behind_one_another_survive_the_end_of_their_stream() {
+    // Every stream ends after its first response.
+    let up = Scripted::start(|_, query, _| Act::SendAndClose(answer(query, 1))).await;
+    let options = Options { policy: Policy::Sequential, max_fails: 0, ..Options::default() };
+    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    let count = limits::STREAMS.connections * 3 / 2;
+    assert_eq!(flood(&asking, count, Transport::Tcp).await, count);
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_replaced() {
+    let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
+        "s.test." => Act::Silence,
+        _ => Act::Send(vec![answer(query, 1)]),
+    })
+    .await;
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    assert!(asking.tcp("s.test.").await.is_err());
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_never_said_anything_is_replaced_too() {
+    let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
+        "s.test." => Act::Silence,
+        _ => Act::Send(vec![answer(query, 1)]),
+    })
+    .await;
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert!(asking.tcp("s.test.").await.is_err());
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_slow_query_keeps_its_stream_while_others_are_answered() {
+    let up =
+        Scripted::start(|_, query, _| Act::Late(Duration::from_millis(60), answer(query, 1))).await;
+    let asking = Arc::new(Asking::new(vec![up.upstream()], quick()));
+    // Twice as many as there are connections: each carries two, one after the other.
+    let count = 2 * limits::STREAMS.connections;
+    assert_eq!(flood(&asking, count, Transport::Tcp).await, count);
+    assert_eq!(up.accepted.load(Ordering::Relaxed), limits::STREAMS.connections);
+}
+
+#[tokio::test]
+async fn idle_connections_expire_and_none_outlives_its_age() {
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 1)])).await;
+    let mut options = quick();
+    options.keeping.expire = Duration::from_millis(50);
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 2);
+
+    let mut options = quick();
+    options.keeping.max_age = Some(Duration::from_millis(100));
+    let asking = Asking::new(vec![up.upstream()], options);
+    let before = up.accepted.load(Ordering::Relaxed);
+    for _ in 0..15 {
+        assert_eq!(asking.tcp("a.test.").await, Ok(1));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let opened = up.accepted.load(Ordering::Relaxed) - before;
+    assert!((2..=6).contains(&opened), "{opened}");
+}
+
+#[tokio::test]
+async fn a_silent_upstream_under_a_flood_holds_a_bounded_number_of_sockets() {
+    let up = Scripted::start(|_, _, _| Act::Silence).await;
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    let mut all = tokio::task::JoinSet::new();
+    for number in 0..20_000 {
+        let asking = asking.clone();
+        all.spawn(async move { asking.udp(&format!("q{number}.test.")).await.unwrap_err() });
+    }
+    let errors = all.join_all().await;
+    assert_eq!(errors.len(), 20_000);
+    let ports: std::collections::HashSet<u16> =
+        up.asked.lock().unwrap().iter().map(|(_, _, from)| from.port()).collect();
+    assert!(ports.len() <= 4 * limits::DATAGRAMS.connections, "{}", ports.len());
+    assert!(errors.iter().any(|error| error.contains("too many queries in flight")));
+}
+
+#[tokio::test]
+async fn queries_over_tcp_do_not_wait_for_one_another() {
+    let delay = Duration::from_millis(100);
+    let up = Scripted::start(move |_, query, _| Act::Late(delay, answer(query, 1))).await;
+    let options = Options { policy: Policy::Sequential, ..Options::default() };
+    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    let began = Instant::now();
+    assert_eq!(flood(&asking, 30, Transport::Tcp).await, 30);
+    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn thousands_of_queries_in_flight_share_a_bounded_number_of_connections() {
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 1)])).await;
+    let options = Options { policy: Policy::Sequential, ..Options::default() };
+    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    assert_eq!(flood(&asking, 5000, Transport::Tcp).await, 5000);
+    let accepted = up.accepted.load(Ordering::Relaxed);
+    assert!(accepted <= limits::STREAMS.connections, "{accepted}");
+}
+
+/// Asks many at once; the number of answers.
+async fn flood(asking: &Arc<Asking>, count: usize, transport: Transport) -> usize {
+    let mut all = tokio::task::JoinSet::new();
+    for number in 0..count {
+        let asking = asking.clone();
+        all.spawn(async move {
+            let exchanged = asking.ask_over(&format!("q{number}.test."), transport).await;
+            if let Err(failure) = &exchanged.outcome {
+                panic!("{}", failure.text);
+            }
+        });
+    }
+    all.join_all().await.len()
+}

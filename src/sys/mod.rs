@@ -2,6 +2,7 @@
 
 pub mod errors;
 pub mod interfaces;
+pub mod netlink;
 pub mod readiness;
 pub mod signals;
 pub mod udp;

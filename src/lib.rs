@@ -23,3 +23,5 @@ pub mod node;
 pub mod admin;
 
 pub mod app;
+
+pub mod cli;

@@ -4,7 +4,7 @@ fn main() {
     // Before anything else: a reload signal may come while we start.
     nodens::sys::signals::ignore_until_handled();
     let arguments = std::env::args_os().map(|text| text.to_string_lossy().into_owned());
-    let code = nodens::app::main(&arguments.collect::<Vec<String>>());
+    let code = nodens::cli::main(&arguments.collect::<Vec<String>>());
     // Not a return: threads that still wait on something must not hold the exit up.
     std::process::exit(i32::from(code))
 }

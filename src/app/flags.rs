@@ -144,6 +144,35 @@ static FLAGS: &[Flag] = &[
     flag("version", Switch(false), "show the version and exit"),
 ];
 
+/// What is told of one flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlagText {
+    /// Without its dash.
+    pub name: &'static str,
+    /// What its value is called; `None` for a switch.
+    pub value: Option<&'static str>,
+    /// What it is for, and its default.
+    pub help: String,
+}
+
+/// The flags of serving, in alphabetical order.
+pub fn flag_texts() -> impl Iterator<Item = FlagText> {
+    FLAGS.iter().map(|flag| {
+        let (help, value) = match flag.help.split('`').collect::<Vec<_>>().as_slice() {
+            [before, value, after] => (format!("{before}{value}{after}"), *value),
+            _ => (flag.help.to_owned(), "string"),
+        };
+        let (value, default) = match flag.kind {
+            Switch(false) => (None, String::new()),
+            Switch(true) => (None, " (default true)".to_owned()),
+            Text("") => (Some(value), String::new()),
+            Text(default) => (Some(value), format!(" (default {default:?})")),
+            Duration(default) => (Some(value), format!(" (default {default})")),
+        };
+        FlagText { name: flag.name, value, help: help + &default }
+    })
+}
+
 /// Reads the command line; `arguments` start with the program's name.
 pub(super) fn parse(arguments: &[String]) -> Outcome {
     let program = arguments.first().map_or("nodens", String::as_str);
@@ -344,19 +373,9 @@ fn usage(program: &str) -> String {
         "Usage of {program}:\nRuns nodens (CoreDNS v{} semantics) as a nodelocal cache listening on the specified ip:port\n\n",
         version::COREDNS_VERSION
     );
-    for flag in FLAGS {
-        let (help, value) = match flag.help.split('`').collect::<Vec<_>>().as_slice() {
-            [before, value, after] => (format!("{before}{value}{after}"), *value),
-            _ => (flag.help.to_owned(), "string"),
-        };
-        let (value, default) = match flag.kind {
-            Switch(false) => (String::new(), String::new()),
-            Switch(true) => (String::new(), " (default true)".to_owned()),
-            Text("") => (format!(" {value}"), String::new()),
-            Text(default) => (format!(" {value}"), format!(" (default {default:?})")),
-            Duration(default) => (format!(" {value}"), format!(" (default {default})")),
-        };
-        text.push_str(&format!("  -{}{value}\n    \t{help}{default}\n", flag.name));
+    for FlagText { name, value, help } in flag_texts() {
+        let value = value.map(|value| format!(" {value}")).unwrap_or_default();
+        text.push_str(&format!("  -{name}{value}\n    \t{help}\n"));
     }
     text
 }

@@ -30,6 +30,10 @@ use serving::{Parts, Serving};
 use signals::Signals;
 use std::path::Path;
 
+pub use flags::{FlagText, flag_texts};
+pub use surroundings::Machine;
+pub use version::banner;
+
 /// What modes have in common.
 struct Common {
     workers: usize,
@@ -37,8 +41,8 @@ struct Common {
     log: Log,
 }
 
-/// The whole program; `arguments` start with the program's name. Gives the exit code. Call [`crate::sys::signals::ignore_until_handled`]
-/// before.
+/// Serves: with node-cache's flags, or in development mode without any. `arguments` start with the
+/// program's name. Gives the exit code. Call [`crate::sys::signals::ignore_until_handled`] before.
 pub fn main(arguments: &[String]) -> u8 {
     let workers = default_workers();
     let metrics = Registry::new(workers);
@@ -49,20 +53,18 @@ pub fn main(arguments: &[String]) -> u8 {
         Err(error) => return fatal(&log, &format!("cannot start: {error}")),
     };
     let code = runtime.block_on(async {
-        match is_drop_in(arguments) {
-            true => dropin::serve(arguments, common).await,
-            false => develop(common).await,
+        match arguments {
+            [] | [_] if !is_called_node_cache(arguments) => develop(common).await,
+            _ => dropin::serve(arguments, common).await,
         }
     });
     log.flush();
     code
 }
 
-/// Called `node-cache`, or with any argument: node-cache's command line. Without arguments:
-/// development mode.
-fn is_drop_in(arguments: &[String]) -> bool {
+fn is_called_node_cache(arguments: &[String]) -> bool {
     let program = arguments.first().map(Path::new).and_then(Path::file_name);
-    program.is_some_and(|name| name == "node-cache") || arguments.len() > 1
+    program.is_some_and(|name| name == "node-cache")
 }
 
 /// Development mode: prints what it serves, serves until a signal.

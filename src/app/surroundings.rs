@@ -18,7 +18,7 @@ const MOST_MATCHES: usize = 10_000;
 
 /// This machine.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Machine;
+pub struct Machine;
 
 impl Surroundings for Machine {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -10,7 +10,7 @@ pub(super) const COMPILER: &str = env!("NODENS_RUSTC");
 pub(super) const REVISION: &str = env!("NODENS_REVISION");
 
 /// The two lines of `-version` and of the start, without the last newline.
-pub(super) fn banner() -> String {
+pub fn banner() -> String {
     format!(
         "CoreDNS-{COREDNS_VERSION}\n{}/{}, nodens {}, {COMPILER}, {REVISION}",
         std::env::consts::OS,

@@ -1,0 +1,165 @@
+//! The commands beside serving: one file or folder each, [`COMMANDS`] the table.
+//!
+//! Decides whose command line it is: node-cache's, or a command's. Commands end with the codes of
+//! sysexits.h and say what is wrong in one line; they change nothing unless that is their purpose.
+
+mod completions;
+pub mod failure;
+mod manual;
+mod output;
+mod version;
+
+use crate::app;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Command};
+use failure::Failure;
+use std::path::Path;
+
+/// One command: a row of the table.
+struct Entry {
+    word: &'static str,
+    /// Its command line, named as the word.
+    command: fn() -> Command,
+    /// What it does; gives the exit code.
+    run: fn(&ArgMatches) -> Result<u8, Failure>,
+}
+
+const fn entry(
+    word: &'static str,
+    command: fn() -> Command,
+    run: fn(&ArgMatches) -> Result<u8, Failure>,
+) -> Entry {
+    Entry { word, command, run }
+}
+
+/// The commands, in the order of the help text.
+static COMMANDS: &[Entry] = &[
+    entry("completions", completions::command, completions::run),
+    entry("man", manual::command, manual::run),
+    entry("version", version::command, version::run),
+];
+
+/// Serving, as a command.
+const RUN: &str = "run";
+
+/// The whole program; `arguments` start with the program's name. Gives the exit code. Call
+/// [`crate::sys::signals::ignore_until_handled`] before.
+pub fn main(arguments: &[String]) -> u8 {
+    if is_node_caches(arguments) {
+        return app::main(arguments);
+    }
+    // The flags behind `run` are node-cache's, in its syntax.
+    if let [program, word, flags @ ..] = arguments
+        && word == RUN
+        && !matches!(flags, [flag] if flag == "--help" || flag == "-h")
+    {
+        let mut line = vec![program.clone()];
+        line.extend_from_slice(flags);
+        return app::main(&line);
+    }
+    let matches = match whole().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return refuse(&error),
+    };
+    let Some((word, own)) = matches.subcommand() else { return failure::USAGE };
+    let Some(entry) = COMMANDS.iter().find(|entry| entry.word == word) else {
+        return failure::USAGE;
+    };
+    match (entry.run)(own) {
+        Ok(code) => code,
+        Err(failure) => {
+            output::complain(&format!("nodens {word}: {}", failure.text));
+            failure.code
+        }
+    }
+}
+
+/// Whether the command line is node-cache's: called so, nothing or a flag first, or a word that is
+/// no command in front of the one flag that node-cache cannot do without.
+fn is_node_caches(arguments: &[String]) -> bool {
+    let program = arguments.first().map(Path::new).and_then(Path::file_name);
+    let Some(first) = arguments.get(1) else { return true };
+    let is_command =
+        || first == RUN || first == "help" || COMMANDS.iter().any(|entry| entry.word == first);
+    let has_local_address = || {
+        let flags = arguments.iter().map(|argument| argument.trim_start_matches('-'));
+        arguments.iter().zip(flags).skip(2).any(|(argument, flag)| {
+            argument.starts_with('-') && (flag == "localip" || flag.starts_with("localip="))
+        })
+    };
+    program.is_some_and(|name| name == "node-cache")
+        || first.starts_with('-')
+        || (!is_command() && has_local_address())
+}
+
+/// The command line of all commands.
+fn whole() -> Command {
+    let all = Command::new("nodens")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_version_flag(true)
+        .about("NodeLocal DNSCache: a caching DNS server for the nodes of a Kubernetes cluster")
+        .long_about(
+            "NodeLocal DNSCache: a caching DNS server for the nodes of a Kubernetes cluster. \
+             Without arguments it serves this machine on 127.0.0.1:1053; with flags it is \
+             node-cache (nodens -help shows them).",
+        )
+        .subcommand_required(true)
+        .max_term_width(100)
+        .subcommand(
+            Command::new(RUN)
+                .about("Serve, with the flags of node-cache; the same as without the word")
+                .override_usage("nodens run [-localip ADDRESSES] [FLAGS]")
+                .after_help("The flags: nodens -help"),
+        );
+    COMMANDS.iter().fold(all, |all, entry| all.subcommand((entry.command)()))
+}
+
+/// Help goes to standard output; anything else is one line and a wrong command line.
+fn refuse(error: &clap::Error) -> u8 {
+    let text = error.render().to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelp) {
+        return output::write(&text).map_or_else(|failure| failure.code, |()| 0);
+    }
+    let first: Vec<&str> =
+        text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    let line = first.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    output::complain(&format!("nodens: {line} (see nodens help)"));
+    failure::USAGE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_theirs(line: &str) -> bool {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        is_node_caches(&arguments)
+    }
+
+    #[test]
+    fn flags_first_or_the_name_make_it_node_caches_line() {
+        for line in [
+            "nodens",
+            "/nodens -localip 127.0.0.1",
+            "nodens --version",
+            "nodens -h",
+            "/node-cache check",
+            "nodens extra -localip=127.0.0.1",
+            "nodens extra --localip 127.0.0.1",
+        ] {
+            assert!(is_theirs(line), "{line}");
+        }
+        for line in ["nodens version", "nodens help", "nodens run -localip=::1", "nodens chekc"] {
+            assert!(!is_theirs(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        whole().debug_assert();
+        for entry in COMMANDS {
+            assert_eq!((entry.command)().get_name(), entry.word);
+        }
+    }
+}

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// alone hang on it, both in whole seconds.
 const WALL_CLOCK_LASTS: Duration = Duration::from_secs(1);
 
+/// What monotonic time reads at the start: entries of a cache that was kept over a restart are
+/// older than the process. Older ones than this are not taken in.
+pub const LEAD: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// The process's clock. Copies agree: make it once, hand it to everybody.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
@@ -19,9 +23,11 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Monotonic time counts from here.
+    /// Monotonic time counts from here, beginning with [`LEAD`].
     pub fn start() -> Clock {
-        Clock { origin: Instant::now() }
+        let now = Instant::now();
+        // Where the system's time cannot be before its own start, there is no lead.
+        Clock { origin: now.checked_sub(LEAD).unwrap_or(now) }
     }
 
     /// Monotonic time alone: half the price of [`Clock::now`].

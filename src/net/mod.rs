@@ -17,10 +17,10 @@ pub mod upstream;
 mod worker;
 mod workers;
 
-pub use clock::Clock;
+pub use clock::{Clock, LEAD};
 pub use https::STREAMS_MOST;
 pub use quic::QUIC_STREAMS_MOST;
-pub use sockets::ListenError;
+pub use sockets::{HandedSockets, ListenError};
 pub use tcp::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
 pub use worker::{PARKED_MOST, REFRESHES_MOST};
 pub use workers::{Equipment, WORKERS_MOST, Workers, can_listen, default_workers};

@@ -6,9 +6,9 @@
 use crate::corefile::{KeyTransport, system_error_text};
 use crate::engine::Server;
 use crate::sys::{interfaces, udp};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 
 /// Why an address cannot be listened on, in Go's words: `Listen: listen tcp 127.0.0.1:53: bind:
@@ -77,14 +77,123 @@ impl Address {
     }
 }
 
-/// One worker's sockets of one address.
+/// One worker's sockets of one address: one of each kind, or more when a predecessor with more
+/// workers handed them on.
 pub(super) struct Bound {
     pub(super) address: Address,
     /// The address and port really bound.
     pub(super) local: SocketAddr,
-    /// `None` for QUIC.
-    pub(super) tcp: Option<std::net::TcpListener>,
-    pub(super) udp: Option<std::net::UdpSocket>,
+    /// Empty for QUIC.
+    pub(super) tcp: Vec<TcpListener>,
+    pub(super) udp: Vec<UdpSocket>,
+}
+
+/// All sockets of one address, on their way from one process to its successor.
+#[derive(Debug)]
+pub struct HandedSockets {
+    /// The scheme.
+    pub transport: KeyTransport,
+    /// The address as the Corefile has it, `None` for all.
+    pub host: Option<String>,
+    /// The port as the Corefile has it.
+    pub port: u16,
+    /// Listening TCP sockets.
+    pub streams: Vec<TcpListener>,
+    /// UDP sockets.
+    pub datagrams: Vec<UdpSocket>,
+}
+
+impl HandedSockets {
+    /// Further descriptors of the same sockets.
+    pub fn try_clone(&self) -> io::Result<HandedSockets> {
+        Ok(HandedSockets {
+            transport: self.transport,
+            host: self.host.clone(),
+            port: self.port,
+            streams: self.streams.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?,
+            datagrams: self
+                .datagrams
+                .iter()
+                .map(UdpSocket::try_clone)
+                .collect::<io::Result<_>>()?,
+        })
+    }
+
+    pub(super) fn address(&self) -> Address {
+        Address { transport: self.transport, host: self.host.clone(), port: self.port }
+    }
+}
+
+/// A second descriptor for every socket of `sets`, address by address. QUIC is left out: its
+/// connections are state of the process that accepted them. So is an address for which there are
+/// no more descriptors.
+pub(super) fn duplicates(sets: &[Vec<Bound>]) -> Vec<(SocketAddr, HandedSockets)> {
+    let Some(first) = sets.first() else { return Vec::new() };
+    let whole = |at: usize| {
+        let Address { transport, host, port } = sets[0][at].address.clone();
+        let (mut streams, mut datagrams) = (Vec::new(), Vec::new());
+        for bound in sets.iter().filter_map(|set| set.get(at)) {
+            streams.extend(bound.tcp.iter().map(TcpListener::try_clone));
+            datagrams.extend(bound.udp.iter().map(UdpSocket::try_clone));
+        }
+        let streams: io::Result<Vec<_>> = streams.into_iter().collect();
+        let datagrams: io::Result<Vec<_>> = datagrams.into_iter().collect();
+        let (streams, datagrams) = match (streams, datagrams) {
+            (Ok(streams), Ok(datagrams)) if transport != KeyTransport::Quic => (streams, datagrams),
+            _ => (Vec::new(), Vec::new()),
+        };
+        let local = sets[0][at].local;
+        (local, HandedSockets { transport, host, port, streams, datagrams })
+    };
+    (0..first.len()).map(whole).collect()
+}
+
+/// Spreads a predecessor's sockets of an address over `copies` workers. Every socket is read by
+/// somebody, for the kernel goes on spreading clients over all of them; where there are fewer than
+/// workers, some read the same one. The error says what is wrong with them.
+pub(super) fn adopt(handed: HandedSockets, copies: usize) -> Result<Vec<Bound>, String> {
+    let address = handed.address();
+    let mut candidates = address.candidates()?;
+    let HandedSockets { streams, datagrams, .. } = handed;
+    let local = streams.first().ok_or("no socket")?.local_addr().map_err(|e| e.to_string())?;
+    if address.has_udp() == datagrams.is_empty() {
+        return Err("sockets of one kind alone".to_owned());
+    }
+    for candidate in &mut candidates {
+        if candidate.port() == 0 {
+            candidate.set_port(local.port());
+        }
+    }
+    let mut bound: Vec<Bound> = (0..copies)
+        .map(|_| Bound { address: address.clone(), local, tcp: Vec::new(), udp: Vec::new() })
+        .collect();
+    let is_right = |at: io::Result<SocketAddr>| at.is_ok_and(|at| at == local);
+    if !candidates.contains(&local)
+        || !streams.iter().all(|socket| is_right(socket.local_addr()) && is_listening(socket))
+        || !datagrams.iter().all(|socket| is_right(socket.local_addr()) && is_free(socket))
+    {
+        return Err(format!("not sockets of {}", address.shown()));
+    }
+    let copy = |error: io::Error| system("dup", &error);
+    for number in 0..copies.max(streams.len()) {
+        let socket = streams[number % streams.len()].try_clone().map_err(copy)?;
+        bound[number % copies].tcp.push(socket);
+    }
+    for number in 0..copies.max(datagrams.len()) {
+        let Some(socket) = datagrams.get(number % datagrams.len().max(1)) else { break };
+        bound[number % copies].udp.push(socket.try_clone().map_err(copy)?);
+    }
+    Ok(bound)
+}
+
+fn is_listening(socket: &TcpListener) -> bool {
+    SockRef::from(socket).is_listener().unwrap_or(false)
+}
+
+/// Whether it takes datagrams of everybody.
+fn is_free(socket: &UdpSocket) -> bool {
+    SockRef::from(socket).r#type().is_ok_and(|kind| kind == Type::DGRAM)
+        && socket.peer_addr().is_err()
 }
 
 /// Binds `address` for `copies` workers. Nothing listens before all are bound.
@@ -129,8 +238,8 @@ fn bind_once(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError
         bound.push(Bound {
             address: address.clone(),
             local,
-            tcp: Some(stream.into()),
-            udp: datagrams.next().map(Into::into),
+            tcp: vec![stream.into()],
+            udp: datagrams.next().map(Into::into).into_iter().collect(),
         });
     }
     Ok(bound)
@@ -150,8 +259,8 @@ fn bind_datagrams(address: &Address, copies: usize) -> Result<Vec<Bound>, String
     let bound = sockets.into_iter().map(|socket| Bound {
         address: address.clone(),
         local,
-        tcp: None,
-        udp: Some(socket.into()),
+        tcp: Vec::new(),
+        udp: vec![socket.into()],
     });
     Ok(bound.collect())
 }
@@ -265,8 +374,8 @@ mod tests {
         let port = bound[0].local.port();
         assert_ne!(port, 0);
         for one in &bound {
-            assert_eq!(one.tcp.as_ref().unwrap().local_addr().unwrap().port(), port);
-            assert_eq!(one.udp.as_ref().unwrap().local_addr().unwrap().port(), port);
+            assert_eq!(one.tcp[0].local_addr().unwrap().port(), port);
+            assert_eq!(one.udp[0].local_addr().unwrap().port(), port);
         }
         assert!(bind(&address(Some("127.0.0.1"), port), 1).is_ok(), "a successor may bind");
     }
@@ -280,9 +389,46 @@ mod tests {
     #[test]
     fn tls_without_a_certificate_is_plain_tcp_alone() {
         let plain = Address { transport: KeyTransport::Tls, ..address(Some("127.0.0.1"), 0) };
-        assert!(bind(&plain, 1).unwrap()[0].udp.is_none());
+        assert!(bind(&plain, 1).unwrap()[0].udp.is_empty());
         let quic = Address { transport: KeyTransport::Quic, ..plain };
         let bound = bind(&quic, 2).unwrap();
-        assert!(bound.iter().all(|one| one.tcp.is_none() && one.udp.is_some()));
+        assert!(bound.iter().all(|one| one.tcp.is_empty() && one.udp.len() == 1));
+    }
+    fn handed(bound: Vec<Bound>) -> HandedSockets {
+        let sets: Vec<Vec<Bound>> = bound.into_iter().map(|one| vec![one]).collect();
+        duplicates(&sets).remove(0).1
+    }
+
+    #[test]
+    fn every_handed_socket_is_read_whatever_the_number_of_workers() {
+        for (before, after) in [(3, 3), (5, 2), (1, 3)] {
+            let own = bind(&address(Some("127.0.0.1"), 0), before).unwrap();
+            let local = own[0].local;
+            let adopted = adopt(handed(own), after).unwrap();
+            assert_eq!(adopted.len(), after);
+            for kind in [
+                adopted.iter().map(|one| one.udp.len()).collect::<Vec<_>>(),
+                adopted.iter().map(|one| one.tcp.len()).collect(),
+            ] {
+                assert_eq!(kind.iter().sum::<usize>(), before.max(after));
+                assert!(kind.iter().all(|count| *count > 0), "{kind:?}");
+            }
+            assert!(adopted.iter().all(|one| one.local == local));
+        }
+    }
+
+    #[test]
+    fn sockets_that_are_not_the_address_s_are_not_adopted() {
+        let mut wrong = handed(bind(&address(Some("127.0.0.1"), 0), 1).unwrap());
+        wrong.host = Some("127.0.0.2".to_owned());
+        assert!(adopt(wrong, 1).is_err());
+        let mut half = handed(bind(&address(Some("127.0.0.1"), 0), 1).unwrap());
+        half.datagrams.clear();
+        assert!(adopt(half, 1).is_err());
+        let connected = handed(bind(&address(Some("127.0.0.1"), 0), 1).unwrap());
+        connected.datagrams[0].connect("127.0.0.1:9").unwrap();
+        assert!(adopt(connected, 1).is_err());
+        let quic = Address { transport: KeyTransport::Quic, ..address(Some("127.0.0.1"), 0) };
+        assert!(adopt(handed(bind(&quic, 1).unwrap()), 1).is_err(), "QUIC is not handed on");
     }
 }

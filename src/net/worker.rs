@@ -21,7 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
@@ -41,6 +41,8 @@ pub(super) struct Node {
     pub(super) refreshes: Arc<AtomicUsize>,
     /// Open client connections.
     pub(super) connections: AtomicUsize,
+    /// Another process has our listening sockets too: what is done to them is done to it.
+    pub(super) shares_sockets: AtomicBool,
 }
 
 impl Node {
@@ -50,6 +52,7 @@ impl Node {
             parked: Arc::default(),
             refreshes: Arc::default(),
             connections: AtomicUsize::new(0),
+            shares_sockets: AtomicBool::new(false),
         }
     }
 }
@@ -97,7 +100,7 @@ pub(super) struct Listener {
     serving: RefCell<Option<Serving>>,
     /// Its open connections, to be woken when `serving` changes.
     pub(super) connections: RefCell<HashMap<*const Connection, Rc<Connection>>>,
-    port: Option<Rc<Port>>,
+    ports: Vec<Rc<Port>>,
     tasks: RefCell<Vec<AbortHandle>>,
 }
 
@@ -273,26 +276,27 @@ fn publish(
 
 fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<Rc<Listener>> {
     let is_quic = bound.address.transport == KeyTransport::Quic;
-    let (datagrams, quic) = if is_quic { (None, bound.udp) } else { (bound.udp, None) };
-    let port = datagrams.map(|socket| Port::new(socket, bound.local)).transpose()?;
+    let (datagrams, quic) = if is_quic { (Vec::new(), bound.udp) } else { (bound.udp, Vec::new()) };
+    let port = |socket| Port::new(socket, bound.local).map(Rc::new);
+    let ports = datagrams.into_iter().map(port).collect::<std::io::Result<_>>()?;
     let listener = Rc::new(Listener {
         serving: RefCell::new(Some(serving)),
         connections: RefCell::default(),
-        port: port.map(Rc::new),
+        ports,
         tasks: RefCell::default(),
     });
     let mut tasks = listener.tasks.borrow_mut();
-    if let Some(socket) = bound.tcp {
+    for socket in bound.tcp {
         let socket = tokio::net::TcpListener::from_std(socket)?;
         let accepting = spawn_local(tcp::accept(worker.clone(), listener.clone(), socket));
         tasks.push(accepting.abort_handle());
     }
-    if let Some(socket) = quic {
+    for socket in quic {
         let endpoint = quic::open(socket, &listener)?;
         let accepting = spawn_local(quic::serve(worker.clone(), listener.clone(), endpoint));
         tasks.push(accepting.abort_handle());
     }
-    if let Some(port) = &listener.port {
+    for port in &listener.ports {
         let receiving = spawn_local(udp::serve(worker.clone(), listener.clone(), port.clone()));
         tasks.push(receiving.abort_handle());
     }
@@ -306,7 +310,9 @@ fn close(worker: &Rc<Worker>, listener: &Rc<Listener>) {
     for task in listener.tasks.borrow_mut().drain(..) {
         task.abort();
     }
-    if let Some(port) = &listener.port {
+    let is_shared = worker.node.shares_sockets.load(Ordering::Acquire);
+    // A socket that another process reads too must go on receiving, and loses nothing.
+    for port in listener.ports.iter().filter(|_| !is_shared) {
         udp::drain(worker, listener, port);
         port.leave();
         udp::drain(worker, listener, port);

@@ -4,14 +4,14 @@
 //! thread that loads Corefiles and takes signals, never for a worker's own.
 
 use super::Clock;
-use super::sockets::{Address, Bound, ListenError, bind};
+use super::sockets::{Address, Bound, HandedSockets, ListenError, adopt, bind, duplicates};
 use super::upstream::Shared;
 use super::worker::{Command, Node, Worker, run};
 use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
 use crate::metrics::{self, Registry};
 use crate::plugin::Journal;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -48,9 +48,12 @@ pub struct Workers {
     node: Arc<Node>,
     hands: Vec<mpsc::UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
-    /// The addresses that are bound, with what port 0 became.
-    bound: Mutex<Vec<(Address, SocketAddr)>>,
+    /// The addresses that are bound.
+    bound: Mutex<Vec<Known>>,
 }
+
+/// An address that is bound: what port 0 became, and second descriptors for a successor.
+type Known = (SocketAddr, HandedSockets);
 
 /// The number of workers when nobody says another: the cores this process may use, at most
 /// [`WORKERS_MOST`].
@@ -68,6 +71,17 @@ pub fn can_listen(host: Option<&str>, port: &str) -> Result<(), ListenError> {
 impl Workers {
     /// Binds every address of `snapshot`, then starts the threads and serves.
     pub fn start(equipment: &Equipment, snapshot: &Arc<Snapshot>) -> Result<Workers, ListenError> {
+        Workers::start_with(equipment, snapshot, Vec::new())
+    }
+
+    /// As [`Workers::start`], with a predecessor's sockets where they are of an address of
+    /// `snapshot`; the others are closed. Until [`Workers::own_sockets`] the predecessor may read
+    /// them, too.
+    pub fn start_with(
+        equipment: &Equipment,
+        snapshot: &Arc<Snapshot>,
+        handed: Vec<HandedSockets>,
+    ) -> Result<Workers, ListenError> {
         let count = equipment.workers.max(1);
         let node = Arc::new(Node::new());
         let upstreams = Shared::new(&equipment.metrics, count);
@@ -77,7 +91,9 @@ impl Workers {
             threads: Vec::with_capacity(count),
             bound: Mutex::default(),
         };
-        let sockets = workers.bind_missing(snapshot, count)?;
+        workers.node.shares_sockets.store(!handed.is_empty(), Ordering::Release);
+        let handed = handed.into_iter().map(|sockets| (sockets.address(), sockets)).collect();
+        let sockets = workers.bind_missing(snapshot, count, handed)?;
         for number in 0..count {
             let system = |error: std::io::Error| ListenError(format!("worker {number}: {error}"));
             let runtime =
@@ -102,16 +118,31 @@ impl Workers {
     /// does; addresses that are gone are closed after what they had received is answered. After an
     /// error nothing has changed.
     pub fn publish(&self, snapshot: &Arc<Snapshot>) -> Result<(), ListenError> {
-        let sockets = self.bind_missing(snapshot, self.hands.len())?;
+        let sockets = self.bind_missing(snapshot, self.hands.len(), HashMap::new())?;
         self.hand_out(snapshot, sockets);
         Ok(())
     }
 
     /// Answers or parks what has been received and closes the listening sockets. Connections end
-    /// when their replies are out.
+    /// when their replies are out. Sockets that are shared with a successor go on receiving.
     pub fn stop_reading(&self) {
-        self.tell(|_, done| Command::StopReading { done });
         self.lock().clear();
+        self.tell(|_, done| Command::StopReading { done });
+    }
+
+    /// Descriptors of all listening sockets but QUIC's, for a successor: from now on both may read
+    /// them, until one stops reading or [`Workers::own_sockets`] says that the other is gone.
+    pub fn share_sockets(&self) -> std::io::Result<Vec<HandedSockets>> {
+        let known = self.lock();
+        let handed = known.iter().filter(|(_, sockets)| !sockets.streams.is_empty());
+        let handed = handed.map(|(_, sockets)| sockets.try_clone()).collect();
+        self.node.shares_sockets.store(true, Ordering::Release);
+        handed
+    }
+
+    /// The other process that had our listening sockets is gone or reads them no more.
+    pub fn own_sockets(&self) {
+        self.node.shares_sockets.store(false, Ordering::Release);
     }
 
     /// Waits until no query is parked and no connection open, `longest` at most; true when all are
@@ -149,16 +180,19 @@ impl Workers {
 
     /// The addresses being listened on, in the order they were bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.lock().iter().map(|(_, local)| *local).collect()
+        self.lock().iter().map(|(local, _)| *local).collect()
     }
 
-    /// Sockets for the addresses that are not bound yet: for each worker one set.
+    /// Sockets for the addresses that are not bound yet, those of `handed` first: for each worker
+    /// one set.
     fn bind_missing(
         &self,
         snapshot: &Snapshot,
         copies: usize,
+        mut handed: HashMap<Address, HandedSockets>,
     ) -> Result<Vec<Vec<Bound>>, ListenError> {
-        let known: HashSet<Address> = self.lock().iter().map(|(known, _)| known.clone()).collect();
+        let known: HashSet<Address> =
+            self.lock().iter().map(|(_, sockets)| sockets.address()).collect();
         let mut sets: Vec<Vec<Bound>> = (0..copies).map(|_| Vec::new()).collect();
         for server in &snapshot.servers {
             let address = Address::of(server);
@@ -169,7 +203,10 @@ impl Workers {
             if known.contains(&address) {
                 continue;
             }
-            for (set, bound) in sets.iter_mut().zip(bind(&address, copies)?) {
+            // What cannot be adopted is bound beside it.
+            let adopted = handed.remove(&address).and_then(|one| adopt(one, copies).ok());
+            let bound = adopted.map_or_else(|| bind(&address, copies), Ok)?;
+            for (set, bound) in sets.iter_mut().zip(bound) {
                 set.push(bound);
             }
         }
@@ -179,9 +216,8 @@ impl Workers {
     fn hand_out(&self, snapshot: &Arc<Snapshot>, mut sockets: Vec<Vec<Bound>>) {
         let wanted: HashSet<Address> = snapshot.servers.iter().map(Address::of).collect();
         let mut known = self.lock();
-        known.retain(|(address, _)| wanted.contains(address));
-        let new = sockets.first().into_iter().flatten();
-        known.extend(new.map(|bound| (bound.address.clone(), bound.local)));
+        known.retain(|(_, sockets)| wanted.contains(&sockets.address()));
+        known.extend(duplicates(&sockets));
         drop(known);
         self.tell(|worker, done| Command::Publish {
             snapshot: snapshot.clone(),
@@ -201,7 +237,7 @@ impl Workers {
         while all_done.recv().is_ok() {}
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Address, SocketAddr)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Known>> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
 //! System calls made safe. The only `unsafe` of the project stands here. Never knows DNS.
 
 pub mod errors;
+pub mod fds;
 pub mod interfaces;
 pub mod netlink;
 pub mod readiness;

@@ -1,10 +1,16 @@
 //! Instructions on the way of a query: hits, a miss down to upstream, an answer up into the cache.
 //! Counted under callgrind, so a change of one percent is visible on a noisy machine:
 //! `cargo bench --bench hit_path` (needs valgrind and gungraun-runner of the same version).
+//! `benches/instructions.py` compares the counts with `benches/baseline.toml`.
+//!
+//! What a machine could change is held still: addresses (valgrind's own layout, no randomization by
+//! the kernel), the environment (emptied), glibc's copies of memcpy and its like (those of every
+//! x86-64), seeds (the rig's). What remains is the compiler: its version stands in the baseline.
 #![allow(missing_docs)] // The harness's macros make items that have none.
 
-use gungraun::{library_benchmark, library_benchmark_group, main};
+use gungraun::{LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
 use nodens::dns::Transport;
+use nodens::engine::{FlightKey, Flights, Role};
 use std::hint::black_box;
 
 #[allow(dead_code)] // Shared with others: each takes its part.
@@ -37,6 +43,10 @@ fn edns() -> (Rig, Vec<u8>) {
     holding(1, Some(1232), Transport::Udp)
 }
 
+fn tcp() -> (Rig, Vec<u8>) {
+    holding(1, None, Transport::Tcp)
+}
+
 fn large_tcp() -> (Rig, Vec<u8>) {
     holding(100, Some(1232), Transport::Tcp)
 }
@@ -48,6 +58,7 @@ fn too_large_for_udp() -> (Rig, Vec<u8>) {
 #[library_benchmark]
 #[bench::udp(udp())]
 #[bench::edns(edns())]
+#[bench::tcp(tcp())]
 #[bench::large_tcp(large_tcp())]
 #[bench::too_large_for_udp(too_large_for_udp())]
 fn hit((mut rig, query): (Rig, Vec<u8>)) -> (Rig, Vec<u8>, Outcome) {
@@ -87,6 +98,36 @@ fn up_into_the_cache((mut rig, asked, answer): (Rig, Outcome, Vec<u8>)) -> (Rig,
     (rig, answer, done)
 }
 
-library_benchmark_group!(name = hit_path, benchmarks = [hit, down_to_upstream, up_into_the_cache]);
+/// A query for what is not cached, the upstream's answer, and a table of questions in flight.
+fn unknown() -> (Rig, Vec<u8>, Vec<u8>, Flights<()>) {
+    let (rig, query) = empty();
+    let plain = rig::query(3, b"\x05other\x04test\0", A, None);
+    // The table's shards are made at first use.
+    (rig, query, rig::addresses(&plain, 1), Flights::new())
+}
 
-main!(library_benchmark_groups = hit_path);
+// All that is done for a miss but the sockets: down to upstream, into the table of questions in
+// flight and out of it, up into the cache, the reply.
+#[library_benchmark]
+#[bench::whole(unknown())]
+fn miss(
+    (mut rig, query, answer, flights): (Rig, Vec<u8>, Vec<u8>, Flights<()>),
+) -> (Rig, Vec<u8>, Vec<u8>, Flights<()>) {
+    let Outcome::Asked(parked) = rig.receive(black_box(&query)) else { panic!("a miss") };
+    let key = FlightKey::new(1, Transport::Tcp, 512, parked.query());
+    assert!(flights.join(&key, || ()) == Role::Leader);
+    assert!(flights.land(&key).is_empty());
+    assert!(rig.answer(parked, black_box(&answer)));
+    (rig, query, answer, flights)
+}
+
+library_benchmark_group!(
+    name = hit_path,
+    benchmarks = [hit, down_to_upstream, up_into_the_cache, miss]
+);
+
+main!(
+    config = LibraryBenchmarkConfig::default()
+        .env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-ERMS,-FSRM,-SSSE3,-SSE4_1,-SSE4_2,-BMI2,-MOVBE");
+    library_benchmark_groups = hit_path
+);

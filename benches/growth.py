@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""What a hit costs as the cache and the Corefile grow: CPU per hit of nodens at 1,000, 100,000 and
+1,000,000 cached names; with one and with four server blocks; with errors, log and prometheus.
+
+dnsperf keeps 128 queries in flight over names in random order, each of them cached; CPU is that of
+the process, system calls included, over the answered queries. The kinds are measured in turn, as often as
+--rounds says, and the median counts: what the machine does meanwhile hits all alike.
+
+  benches/growth.py [--nodens PATH] [--seconds 3] [--rounds 3] [--names 1000,100000,1000000] [--json FILE]
+"""
+import argparse
+import json
+import random
+import re
+import statistics
+
+import lab
+
+# `class` sampled off: the directive stands in the chain and decides for each query to write nothing.
+BLOCK = """{zone}:{{port}} {{{{
+    {words}
+    cache {{{{
+        success {entries} 3600
+        denial 1000 3600
+    }}}}
+    bind 127.0.0.1
+    forward . 127.0.0.1:{{up}} {{{{
+        force_tcp
+    }}}}
+}}}}
+"""
+ONE = ["."]
+FOUR = ["cluster.local", "in-addr.arpa", "ip6.arpa", "."]
+LOG_OFF = "errors\n    log . {{\n        class denial\n    }}\n    prometheus 127.0.0.1:9395"
+
+
+def corefile(zones, words, entries):
+    return "".join(BLOCK.format(zone=zone, words=words, entries=entries) for zone in zones)
+
+
+def shuffled(place, count):
+    """The names in random order: (file to warm with, file to ask with)."""
+    path, names = place.names(count)
+    random.Random(2).shuffle(names)
+    return path, place.queries(f"shuffled-{count}", names)
+
+
+def cost(place, options, files, paths):
+    """CPU in microseconds per hit, a figure for each round of one process; and its memory in MiB."""
+    warm, asked = paths
+    with place.server("nodens", nodens=options.nodens, files={"base": files}) as (process, address):
+        place.warm(address, warm, window=256)
+        figures = []
+        for _ in range(options.tries):
+            before = process.cpu_ns()
+            text = place.run_load(["dnsperf", "-s", address[0], "-p", str(address[1]), "-d", asked,
+                                   "-l", str(options.seconds), "-c", "16", "-q", "128", "-t", "1"], 300)
+            done = int(re.search(r"Queries completed:\s+(\d+)", text).group(1))
+            figures.append((process.cpu_ns() - before) / 1e3 / max(done, 1))
+        return min(figures), process.rss() / 2**20
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodens", help="the binary; target/release/nodens unless given")
+    parser.add_argument("--names", default="1000,100000,1000000")
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tries", type=int, default=2, help="measurements of a process; the least counts")
+    parser.add_argument("--json", help="writes the results there")
+    options = parser.parse_args()
+    options.nodens = lab.nodens_binary(options.nodens)
+    counts = [int(word) for word in options.names.split(",")]
+    kinds = {f"{count:,} names": (corefile(ONE, "errors", count * 5 // 4), count) for count in counts}
+    kinds["4 server blocks"] = (corefile(FOUR, "errors", 10_000), 1000)
+    kinds["no errors"] = (corefile(ONE, "", 10_000), 1000)
+    kinds["errors, log (nothing to write), prometheus"] = (corefile(ONE, LOG_OFF, 10_000), 1000)
+    figures = {kind: [] for kind in kinds}
+    memory = {}
+    with lab.Lab() as place:
+        paths = {count: shuffled(place, count) for count in {count for _, count in kinds.values()}}
+        for _ in range(options.rounds):
+            for kind, (files, count) in kinds.items():
+                figure, memory[kind] = cost(place, options, files, paths[count])
+                figures[kind].append(figure)
+                lab.say(f"  {kind}: {figure:.2f} µs")
+    medians = {kind: statistics.median(values) for kind, values in figures.items()}
+    base = {kind: f"{counts[0]:,} names" for kind in kinds}
+    base["errors, log (nothing to write), prometheus"] = "no errors"
+    rows = [{"kind": kind, "cpu_us": medians[kind], "beside": base[kind], "ratio": medians[kind] / medians[base[kind]],
+             "rss_mib": memory[kind]} for kind in kinds]
+    lab.say(f"\nCPU per hit, median of {options.rounds}:\n")
+    lab.table(["", "µs per hit", "ratio", "to", "RSS MiB"],
+              [[row["kind"], f"{row['cpu_us']:.2f}", f"{row['ratio']:.2f}", row["beside"], f"{row['rss_mib']:.0f}"] for row in rows])
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump({"kind": "growth", "rows": rows}, file, indent=1)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    main()

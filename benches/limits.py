@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""The highest rate that a server carries under the limits of a stock deployment.
+
+Puts the server into a cgroup of 100m CPU and 100 MiB and finds the highest rate at which less than
+0.1 % of the queries are lost and 99 % are answered within 10 ms:
+
+  W2  hits: Zipf over 20,000 cached names
+  W4  misses: names that never come twice, over TCP to the upstream (dnsmasq: UDP, it has no TCP)
+
+A quota of 100m is 10 ms of CPU in each 100 ms: a server that uses it up stands still for the rest of
+the period, so such a rate is just below the one at which the quota is used up now and then. Arrivals
+are random (exponential gaps), as those of many pods. Names are cached before the limit is set.
+
+Then the same load beyond the limit for every server, misses and hits together: which share of the
+hits is still answered, and how fast.
+
+  benches/limits.py [--servers nodens,unbound,dnsmasq,hickory-dns] [--nodens PATH] [--json FILE]
+  benches/limits.py --server 'node-cache=/path/node-cache -localip 127.0.0.1 -conf {dir}/Corefile ...'
+
+A start command of one's own may use {dir} (holds a Corefile), {port} and {up}, the upstream's port on
+127.0.0.1. Needs root for the cgroups, and knotd and dnsperf.
+"""
+import argparse
+import json
+
+import lab
+
+
+class Limits:
+    def __init__(self, place, options):
+        self.lab, self.options = place, options
+        path, names = place.names(options.names)
+        self.warm = path
+        self.sources = {"W2": place.queries("zipf", lab.zipf(names, 200_000)), "W4": f"unique={lab.UNIQUE}"}
+
+    def trial(self, group, address, workload, rate):
+        """One run at `rate`: (held, what was measured)."""
+        before = group.throttled()
+        result = self.lab.rate(address, [(workload, rate, self.sources[workload])], self.options.seconds)
+        got = result[workload]
+        got["throttled"] = group.throttled() - before
+        got["late_p99_us"] = result["late_p99_us"]
+        held = got["lost"] < got["sent"] * 0.001 and got["p99_us"] < 10_000 and got["failed"] == 0
+        if self.options.verbose:
+            lab.say(f"    {workload} {rate:>8.0f}/s  {'held' if held else 'not '}  lost {got['lost']:>5}  p99 {got['p99_us'] / 1e3:>7.2f} ms"
+                    f"  throttled {got['throttled']:>3}  generator late {got['late_p99_us'] / 1e3:.2f} ms")
+        return held, got
+
+    def holds(self, group, address, workload, rate):
+        """Whether two of three runs at `rate` hold; the first run that did."""
+        kept, fails = None, 0
+        for _ in range(3):
+            held, got = self.trial(group, address, workload, rate)
+            if held and kept:
+                return kept
+            if held:
+                kept = got
+            else:
+                fails += 1
+            if fails == 2:
+                return None
+        return kept
+
+    def highest(self, group, address, workload):
+        """The highest rate that holds, to 4 %, and its measurement."""
+        low, best, high = 0.0, None, None
+        rate = 1000.0
+        while high is None or high / max(low, 1) > 1.04:
+            got = self.holds(group, address, workload, rate)
+            if got:
+                low, best = rate, got
+            else:
+                high = rate
+            if high is None:
+                rate *= 2
+            elif low:
+                rate = (low * high) ** 0.5
+            else:
+                rate /= 2
+            if rate < 50 or rate > 2_000_000:
+                break
+        return low, best
+
+    def beyond(self, group, address):
+        """Hits and misses together, more than the quota can pay for."""
+        streams = [("hits", self.options.hits, self.sources["W2"]), ("misses", self.options.misses, self.sources["W4"])]
+        before = group.throttled()
+        result = self.lab.rate(address, streams, self.options.seconds)
+        result["throttled"] = group.throttled() - before
+        return result
+
+    def measure(self, name):
+        group = lab.Group(name, memory=self.options.memory << 20, weight=64)
+        row = {"server": name}
+        try:
+            with self.lab.server(name, group=group, given=self.options.given.get(name), nodens=self.options.nodens) as (process, address):
+                self.lab.warm(address, self.warm)
+                group.limit(self.options.cpu)
+                for workload in ("W2", "W4"):
+                    rate, got = self.highest(group, address, workload)
+                    row[workload] = {"rate": rate, **(got or {})}
+                    lab.say(f"  {name} {workload}: {rate:.0f} queries/s")
+                group.limit(None)
+                self.lab.warm(address, self.warm)
+                group.limit(self.options.cpu)
+                row["beyond"] = self.beyond(group, address)
+                row["rss_mib"] = process.rss() / 2**20
+                row["peak_mib"] = group.peak() / 2**20
+        finally:
+            group.close()
+        return row
+
+
+def show(rows, options):
+    base = {row["server"]: row for row in rows}.get("nodens")
+
+    def ratio(row, workload):
+        if not base or not row[workload]["rate"]:
+            return "–"
+        return f"{base[workload]['rate'] / row[workload]['rate']:.2f}"
+
+    lab.say(f"\nHighest rate with < 0.1 % lost and p99 < 10 ms; {options.cpu * 1000:.0f}m CPU, {options.memory} MiB:\n")
+    lab.table(["server", "W2 hits/s", "p99 ms", "nodens ×", "W4 misses/s", "p99 ms", "nodens ×", "RSS MiB"],
+              [[row["server"], f"{row['W2']['rate']:.0f}", f"{row['W2'].get('p99_us', 0) / 1e3:.1f}", ratio(row, "W2"),
+                f"{row['W4']['rate']:.0f}", f"{row['W4'].get('p99_us', 0) / 1e3:.1f}", ratio(row, "W4"), f"{row['rss_mib']:.1f}"]
+               for row in rows])
+    lab.say(f"\nBeyond the limit, {options.hits} hits/s and {options.misses} misses/s together:\n")
+
+    def share(part):
+        return f"{100 * part['answered'] / max(part['sent'], 1):.1f} %"
+
+    lab.table(["server", "hits answered", "hits p50 ms", "hits p99 ms", "misses answered", "periods throttled"],
+              [[row["server"], share(row["beyond"]["hits"]), f"{row['beyond']['hits']['p50_us'] / 1e3:.1f}",
+                f"{row['beyond']['hits']['p99_us'] / 1e3:.1f}", share(row["beyond"]["misses"]), row["beyond"]["throttled"]]
+               for row in rows])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--servers", default="nodens,unbound,dnsmasq,hickory-dns")
+    parser.add_argument("--server", action="append", default=[], metavar="NAME=COMMAND")
+    parser.add_argument("--nodens", help="the binary; target/release/nodens unless given")
+    parser.add_argument("--cpu", type=float, default=0.1, help="cores")
+    parser.add_argument("--memory", type=int, default=100, help="MiB")
+    parser.add_argument("--names", type=int, default=20_000)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
+    parser.add_argument("--hits", type=int, default=2000, help="beyond the limit, a second")
+    parser.add_argument("--misses", type=int, default=12000, help="beyond the limit, a second")
+    parser.add_argument("--json", help="writes the results there")
+    parser.add_argument("--verbose", action="store_true", help="a line for each run")
+    options = parser.parse_args()
+    options.given = dict(text.split("=", 1) for text in options.server)
+    names = [name for name in options.servers.split(",") if name] + list(options.given)
+    unknown = [name for name in names if name not in lab.SERVERS and name not in options.given]
+    if unknown:
+        lab.fail(f"unknown server {unknown[0]}; known: {', '.join(lab.SERVERS)}")
+    if "nodens" in names:
+        options.nodens = lab.nodens_binary(options.nodens)
+    lab.load_generator()
+    with lab.Lab() as place:
+        limits = Limits(place, options)
+        rows = [limits.measure(name) for name in names if lab.known_server(name, options.given)]
+    show(rows, options)
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump({"kind": "limits", "cpu": options.cpu, "memory_mib": options.memory, "hits": options.hits,
+                       "misses": options.misses, "rows": rows}, file, indent=1)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    main()

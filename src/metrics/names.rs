@@ -383,6 +383,22 @@ pub static SETUP_ERRORS: Desc = desc(
 pub const SETUP_ERROR_KINDS: [&str; 5] =
     ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap"];
 
+/// Firewall rules, or whole tables of them, set because they were missing.
+pub static FIREWALL_ADDED: Desc = desc(
+    "nodens_firewall_rules_added_total",
+    &[],
+    Kind::Counter,
+    "Counter of firewall rules that were missing and were set.",
+);
+
+/// Firewall rules removed: copies, rules of older versions, all of them at the end.
+pub static FIREWALL_REMOVED: Desc = desc(
+    "nodens_firewall_rules_removed_total",
+    &[],
+    Kind::Counter,
+    "Counter of firewall rules that were removed.",
+);
+
 /// Scrapes being served.
 pub static SCRAPES_IN_FLIGHT: Desc = desc(
     "promhttp_metric_handler_requests_in_flight",

@@ -3,6 +3,7 @@
 //! Never sees a query.
 
 mod files;
+pub mod firewall;
 mod kubedns;
 mod sources;
 mod template;

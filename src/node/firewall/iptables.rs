@@ -1,0 +1,413 @@
+//! The rules by the iptables programs: one `iptables-restore` for each family, the state read by
+//! `iptables-save`. Where those two are missing, single commands as node-cache runs them.
+//!
+//! Owns which rules are missing or stand twice. Touches no rule but node-cache's of these addresses.
+
+use super::command::{Deadline, Failure, run};
+use super::rules::{Family, Found, Place, Plan, Rule, read_saved};
+use super::{Report, Within};
+use crate::plugin::Level;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// The longest to wait for the lock of the tables; node-cache's `-w 5`.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a change is tried when the rules changed between look and change.
+const ATTEMPTS: usize = 3;
+
+/// How many copies of one rule single commands remove; `iptables-restore` removes all.
+const MOST_COPIES: usize = 64;
+
+/// The exit code of `iptables` for words that it does not know: a version without `-w`.
+const UNKNOWN_WORD: i32 = 2;
+
+/// The exit code of `iptables -C` for a rule that is not there.
+const NOT_THERE: i32 = 1;
+
+/// Which of the programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// `iptables`, whatever the node has put there.
+    Plain,
+    /// `iptables-nft`: rules in nf_tables.
+    Nft,
+    /// `iptables-legacy`: rules in x_tables.
+    Legacy,
+}
+
+impl Variant {
+    /// The program's name for a family: `ip6tables-nft`.
+    pub fn program(self, family: Family) -> String {
+        let stem = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        let ending = match self {
+            Variant::Plain => "",
+            Variant::Nft => "-nft",
+            Variant::Legacy => "-legacy",
+        };
+        format!("{stem}{ending}")
+    }
+}
+
+/// The rules of a plan, kept by the iptables programs.
+#[derive(Debug)]
+pub struct Iptables {
+    plan: Plan,
+    variant: Variant,
+}
+
+/// What stands in the tables of one family.
+#[derive(Debug, Default)]
+struct State {
+    /// Rules of the plan that stand there with their comment.
+    there: BTreeSet<Rule>,
+    /// Copies too many, and those without comment, by place; removed where a rule is set anew too.
+    spare: BTreeMap<Place, Vec<Found>>,
+}
+
+impl State {
+    fn spare_count(&self) -> usize {
+        self.spare.values().map(Vec::len).sum()
+    }
+}
+
+/// What was done in one family.
+#[derive(Debug, Default)]
+struct Change {
+    added: Vec<Rule>,
+    kept: Vec<Rule>,
+    removed: usize,
+}
+
+impl Iptables {
+    /// Rules of `plan`. Nothing is run yet.
+    pub fn new(plan: Plan, variant: Variant) -> Iptables {
+        Iptables { plan, variant }
+    }
+
+    /// Which programs set the rules.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// Sets what is missing and removes what stands twice, in both families.
+    pub fn ensure(&mut self, within: Within) -> Report {
+        let deadline = Deadline::within(within.0);
+        let mut report = Report::default();
+        for family in Family::ALL {
+            let rules = self.plan.rules(family);
+            if rules.is_empty() {
+                continue;
+            }
+            match self.change(family, &rules, &rules, deadline) {
+                Ok(change) => report_change(&mut report, &change),
+                Err(failure) => {
+                    let kind = kind_of(&failure);
+                    report.fail(kind, rules.len() as u64);
+                    let first = &rules[0];
+                    let others = rules.len() - 1;
+                    report.line(
+                        Level::Error,
+                        format!(
+                            "Error checking/adding iptables rule {first} and {others} others, \
+                             error - {failure}"
+                        ),
+                    );
+                }
+            }
+        }
+        report
+    }
+
+    /// Removes every copy of the rules, of any age.
+    pub fn remove(&mut self, within: Within) -> Report {
+        let deadline = Deadline::within(within.0);
+        let mut report = Report::default();
+        for family in Family::ALL {
+            let rules = self.plan.rules(family);
+            if rules.is_empty() {
+                continue;
+            }
+            match self.change(family, &rules, &[], deadline) {
+                Ok(change) => report.removed += change.removed as u64,
+                Err(failure) => {
+                    report.fail(kind_of(&failure), rules.len() as u64);
+                    report.line(
+                        Level::Error,
+                        format!("Error deleting iptables rules: error deleting rule: {failure}"),
+                    );
+                }
+            }
+        }
+        if report.removed > 0 {
+            let count = report.removed;
+            report.line(Level::Info, format!("Removed {count} nodelocaldns rules"));
+        }
+        report
+    }
+
+    /// The rules of the plan that stand in the tables, copies and old ones included, as
+    /// `iptables-save` prints them with their table: `raw -A PREROUTING …`. Changes nothing.
+    pub fn look(&self, within: Within) -> Result<Vec<String>, Failure> {
+        let deadline = Deadline::within(within.0);
+        let mut lines = Vec::new();
+        for family in Family::ALL {
+            let rules = self.plan.rules(family);
+            if rules.is_empty() {
+                continue;
+            }
+            let state = self.state(family, &rules, &[], deadline)?;
+            for (place, found) in &state.spare {
+                lines.extend(found.iter().map(|one| format!("{} -A {}", place.table(), one.text)));
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Brings the tables of one family to hold each of `wanted` once and no other of `known`.
+    fn change(
+        &self,
+        family: Family,
+        known: &[Rule],
+        wanted: &[Rule],
+        deadline: Deadline,
+    ) -> Result<Change, Failure> {
+        let mut attempt = 1;
+        loop {
+            match self.change_once(family, known, wanted, deadline) {
+                // Somebody changed the tables between our look and our change, or took the program
+                // away: look again.
+                Err(Failure::Exit { code: Some(code), words, .. })
+                    if attempt < ATTEMPTS && code != UNKNOWN_WORD && !is_final(&words) =>
+                {
+                    attempt += 1;
+                }
+                Err(failure) if self.needs_single_commands(&failure) => {
+                    return self.change_singly(family, known, wanted, deadline);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Whether the node has no `iptables-restore` that can do this.
+    fn needs_single_commands(&self, failure: &Failure) -> bool {
+        match failure {
+            Failure::Missing { .. } => true,
+            Failure::Exit { code, .. } => *code == Some(UNKNOWN_WORD),
+            _ => false,
+        }
+    }
+
+    fn change_once(
+        &self,
+        family: Family,
+        known: &[Rule],
+        wanted: &[Rule],
+        deadline: Deadline,
+    ) -> Result<Change, Failure> {
+        let state = self.state(family, known, wanted, deadline)?;
+        let is_there = |rule: &&Rule| state.there.contains(*rule);
+        let kept: Vec<Rule> = wanted.iter().filter(is_there).copied().collect();
+        let added: Vec<Rule> = wanted.iter().filter(|rule| !is_there(rule)).copied().collect();
+        let change = Change { added, kept, removed: state.spare_count() };
+        if !change.added.is_empty() || change.removed > 0 {
+            let program = format!("{}-restore", self.variant.program(family));
+            let wait = lock_wait(deadline);
+            let text = transaction(&state, &change.added);
+            run(&program, &["--noflush", "-w", &wait], &text, deadline)?;
+        }
+        Ok(change)
+    }
+
+    /// Reads the tables that the rules stand in. One copy of each of `wanted` counts as there,
+    /// everything else of `known` as spare.
+    fn state(
+        &self,
+        family: Family,
+        known: &[Rule],
+        wanted: &[Rule],
+        deadline: Deadline,
+    ) -> Result<State, Failure> {
+        let program = format!("{}-save", self.variant.program(family));
+        let mut state = State::default();
+        for table in ["raw", "filter"] {
+            let text = run(&program, &["-t", table], "", deadline)?;
+            for found in text.lines().filter_map(|line| read_saved(table, line)) {
+                if !known.contains(&found.rule) {
+                    continue;
+                }
+                let is_wanted = found.is_commented && wanted.contains(&found.rule);
+                if !is_wanted || !state.there.insert(found.rule) {
+                    state.spare.entry(found.rule.place).or_default().push(found);
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    /// The same by one command after the other. Copies with and without comment go too.
+    fn change_singly(
+        &self,
+        family: Family,
+        known: &[Rule],
+        wanted: &[Rule],
+        deadline: Deadline,
+    ) -> Result<Change, Failure> {
+        let mut change = Change::default();
+        for rule in known {
+            if wanted.contains(rule) {
+                if self.single(family, "-C", rule, true, deadline)? {
+                    change.kept.push(*rule);
+                } else {
+                    self.single(family, "-I", rule, true, deadline)?;
+                    change.added.push(*rule);
+                }
+                continue;
+            }
+            for is_commented in [true, false] {
+                let mut copies = 0;
+                while copies < MOST_COPIES
+                    && self.single(family, "-C", rule, is_commented, deadline)?
+                    && self.single(family, "-D", rule, is_commented, deadline)?
+                {
+                    copies += 1;
+                }
+                change.removed += copies;
+            }
+        }
+        Ok(change)
+    }
+
+    /// One command; false for a rule that is not there.
+    fn single(
+        &self,
+        family: Family,
+        verb: &str,
+        rule: &Rule,
+        is_commented: bool,
+        deadline: Deadline,
+    ) -> Result<bool, Failure> {
+        let program = self.variant.program(family);
+        let (place, mut words) = (rule.place, rule.words());
+        if !is_commented {
+            words.truncate(words.iter().position(|word| word == "-m").unwrap_or(words.len()));
+        }
+        let wait = lock_wait(deadline);
+        let mut arguments = vec!["-w", &wait, verb, place.chain(), "-t", place.table()];
+        arguments.extend(words.iter().map(String::as_str));
+        match run(&program, &arguments, "", deadline) {
+            Ok(_) => Ok(true),
+            Err(Failure::Exit { code: Some(NOT_THERE), .. }) if verb != "-I" => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// The seconds for `-w`: never so long that we would have to kill the program.
+fn lock_wait(deadline: Deadline) -> String {
+    let left = deadline.left().saturating_sub(Duration::from_secs(1));
+    left.min(LOCK_WAIT).as_secs().max(1).to_string()
+}
+
+/// Whether another try would end the same way: the lock was waited for, or we may not.
+fn is_final(words: &str) -> bool {
+    ["holding the xtables lock", "Permission denied", "you must be root", "does not exist"]
+        .iter()
+        .any(|text| words.contains(text))
+}
+
+fn kind_of(failure: &Failure) -> &'static str {
+    if failure.is_lock() { "iptables_lock" } else { "iptables" }
+}
+
+fn report_change(report: &mut Report, change: &Change) {
+    for rule in &change.kept {
+        report.line(Level::Debug, format!("iptables rule {rule} for nodelocaldns already exists"));
+    }
+    for rule in &change.added {
+        report.line(Level::Info, format!("Added back nodelocaldns rule - {rule}"));
+    }
+    if change.removed > 0 {
+        let count = change.removed;
+        report.line(Level::Info, format!("Removed {count} nodelocaldns rules that stood twice"));
+    }
+    report.added += change.added.len() as u64;
+    report.removed += change.removed as u64;
+}
+
+/// The input of `iptables-restore --noflush`: removals, then each new rule before the others.
+fn transaction(state: &State, added: &[Rule]) -> String {
+    let mut text = String::new();
+    for table in ["raw", "filter"] {
+        let spare = state.spare.iter().filter(|(place, _)| place.table() == table);
+        let spare: Vec<&Found> = spare.flat_map(|(_, found)| found).collect();
+        let added: Vec<&Rule> = added.iter().filter(|rule| rule.place.table() == table).collect();
+        if spare.is_empty() && added.is_empty() {
+            continue;
+        }
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "*{table}");
+        for found in spare {
+            let _ = writeln!(text, "-D {}", found.text);
+        }
+        for rule in added {
+            let _ = write!(text, "-I {}", rule.place.chain());
+            for word in rule.words() {
+                let quote = if word.contains(' ') { "\"" } else { "" };
+                let _ = write!(text, " {quote}{word}{quote}");
+            }
+            text.push('\n');
+        }
+        text.push_str("COMMIT\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan { addresses: vec!["10.0.0.10".parse().unwrap()], dns_port: 53, health_port: 8080 }
+    }
+
+    #[test]
+    fn a_transaction_removes_copies_and_prepends_what_is_missing() {
+        let rules = plan().rules(Family::V4);
+        let old = "PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 -j NOTRACK";
+        let mut state = State::default();
+        let found = read_saved("raw", &format!("-A {old}")).unwrap();
+        state.spare.insert(found.rule.place, vec![found]);
+        assert_eq!(
+            transaction(&state, &rules[1..3]),
+            format!(
+                "*raw\n-D {old}\n\
+                 -I PREROUTING -p udp -d 10.0.0.10 --dport 53 -j NOTRACK -m comment --comment \
+                 \"NodeLocal DNS Cache: skip conntrack\"\nCOMMIT\n\
+                 *filter\n\
+                 -I INPUT -p tcp -d 10.0.0.10 --dport 53 -j ACCEPT -m comment --comment \
+                 \"NodeLocal DNS Cache: allow DNS traffic\"\nCOMMIT\n"
+            )
+        );
+        assert_eq!(transaction(&State::default(), &[]), "");
+    }
+
+    #[test]
+    fn the_wait_for_the_lock_ends_before_the_program_is_killed() {
+        for (left, wait) in [(60, "5"), (4, "3"), (1, "1"), (0, "1")] {
+            assert_eq!(lock_wait(Deadline::within(Duration::from_millis(left * 1000 + 500))), wait);
+        }
+    }
+
+    #[test]
+    fn each_variant_has_its_programs() {
+        assert_eq!(Variant::Plain.program(Family::V4), "iptables");
+        assert_eq!(Variant::Nft.program(Family::V6), "ip6tables-nft");
+        assert_eq!(Variant::Legacy.program(Family::V4), "iptables-legacy");
+    }
+}

@@ -1,0 +1,112 @@
+//! Firewall rules: what lets pods' queries reach this process and keeps them out of connection
+//! tracking. Without NOTRACK kube-proxy's DNAT would take queries for the cluster DNS Service away.
+//!
+//! Owns the choice of backend and what a caller is told. Every operation is bounded in time, never
+//! fatal, and may be repeated. Never sees a query.
+
+mod command;
+mod iptables;
+mod rules;
+
+pub use command::Failure;
+pub use iptables::{Iptables, Variant};
+pub use rules::{Family, Place, Plan, Protocol, Rule, Side};
+
+use crate::metrics::{Registry, names};
+use crate::plugin::{Journal, Level};
+use std::time::Duration;
+
+/// The longest that an operation may take, both families together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Within(pub Duration);
+
+impl Within {
+    /// For setting and checking: the wait for the lock, and twice as much for the programs.
+    pub const SETTING: Within = Within(Duration::from_secs(15));
+    /// For removing on the way out: below the shortest grace period that Kubernetes gives by
+    /// default, with room for the drain.
+    pub const REMOVING: Within = Within(Duration::from_secs(5));
+}
+
+/// What an operation did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// For the operator, in order.
+    pub lines: Vec<(Level, String)>,
+    /// Errors by their label in `coredns_nodecache_setup_errors_total`.
+    pub errors: Vec<(&'static str, u64)>,
+    /// How many rules were missing and are there now.
+    pub added: u64,
+    /// How many rules were removed.
+    pub removed: u64,
+}
+
+impl Report {
+    /// Whether all is as it should be now.
+    pub fn is_good(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// Writes the lines and counts the errors and the changes.
+    pub fn tell(&self, journal: &dyn Journal, metrics: &Registry) {
+        for (level, text) in &self.lines {
+            journal.line(*level, format_args!("{text}"));
+        }
+        for (kind, count) in &self.errors {
+            metrics.counter(&names::SETUP_ERRORS, &[kind]).add(*count);
+        }
+        metrics.counter(&names::FIREWALL_ADDED, &[]).add(self.added);
+        metrics.counter(&names::FIREWALL_REMOVED, &[]).add(self.removed);
+    }
+
+    fn line(&mut self, level: Level, text: String) {
+        self.lines.push((level, text));
+    }
+
+    fn fail(&mut self, kind: &'static str, count: u64) {
+        self.errors.push((kind, count));
+    }
+}
+
+/// The rules and who keeps them.
+#[derive(Debug)]
+pub enum Firewall {
+    /// Nobody: `-setupiptables=false`, `-firewall=none`.
+    None,
+    /// The iptables programs.
+    Iptables(Iptables),
+}
+
+impl Firewall {
+    /// Sets all rules; those that are there stay. Repeating it changes nothing.
+    pub fn apply(&mut self) -> Report {
+        match self {
+            Firewall::None => Report::default(),
+            Firewall::Iptables(iptables) => iptables.ensure(Within::SETTING),
+        }
+    }
+
+    /// Sets what is missing; [`Report::added`] says how much that was. Call it every sync interval.
+    pub fn check_and_repair(&mut self) -> Report {
+        self.apply()
+    }
+
+    /// Removes the rules, copies of any age included.
+    pub fn remove(&mut self, within: Within) -> Report {
+        match self {
+            Firewall::None => Report::default(),
+            Firewall::Iptables(iptables) => iptables.remove(within),
+        }
+    }
+
+    /// What keeps the rules, for a line of the log or a report: `iptables programs (iptables-nft)`.
+    pub fn describe(&self) -> String {
+        match self {
+            Firewall::None => "no firewall rules are kept".to_owned(),
+            Firewall::Iptables(iptables) => {
+                let program = iptables.variant().program(Family::V4);
+                format!("firewall rules are kept by {program}")
+            }
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! The rules of one local address as values: node-cache's twelve, in its order and with its
+//! comments, and how they read in a line of `iptables-save`.
+//!
+//! Pure: changes nothing on the node.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// What the rules are made from: the addresses that pods ask, and two ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The local addresses in the order of `-localip`; both families may stand in it.
+    pub addresses: Vec<IpAddr>,
+    /// The port of DNS (`-dns.port`).
+    pub dns_port: u16,
+    /// The port of health checks (`-health-port`).
+    pub health_port: u16,
+}
+
+/// An address family; each has its own tables of rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The family of an address; an IPv4 address in IPv6 spelling is an IPv4 address.
+    pub fn of(address: IpAddr) -> Family {
+        if address.to_canonical().is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+}
+
+impl Plan {
+    /// The addresses of one family.
+    pub fn addresses_of(&self, family: Family) -> impl Iterator<Item = IpAddr> {
+        let canonical = self.addresses.iter().map(IpAddr::to_canonical);
+        canonical.filter(move |address| Family::of(*address) == family)
+    }
+
+    /// The rules of one family in node-cache's order of setting them. It prepends each, so in a
+    /// chain they stand the other way round.
+    pub fn rules(&self, family: Family) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for address in self.addresses_of(family) {
+            let rules_of_address = ORDER.iter().map(|&(place, protocol, side, port)| Rule {
+                place,
+                protocol,
+                side,
+                address,
+                port: match port {
+                    Port::Dns => self.dns_port,
+                    Port::Health => self.health_port,
+                },
+            });
+            for rule in rules_of_address {
+                // The same address twice, or one port for both, makes a rule twice.
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+        }
+        rules
+    }
+}
+
+/// A table and a built-in chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// `raw PREROUTING`: what comes from pods.
+    RawPrerouting,
+    /// `raw OUTPUT`: what leaves the node or stays on it.
+    RawOutput,
+    /// `filter INPUT`.
+    FilterInput,
+    /// `filter OUTPUT`.
+    FilterOutput,
+}
+
+impl Place {
+    /// The table's name.
+    pub fn table(self) -> &'static str {
+        match self {
+            Place::RawPrerouting | Place::RawOutput => "raw",
+            Place::FilterInput | Place::FilterOutput => "filter",
+        }
+    }
+
+    /// The chain's name.
+    pub fn chain(self) -> &'static str {
+        match self {
+            Place::RawPrerouting => "PREROUTING",
+            Place::FilterInput => "INPUT",
+            Place::RawOutput | Place::FilterOutput => "OUTPUT",
+        }
+    }
+
+    fn of(table: &str, chain: &str) -> Option<Place> {
+        match (table, chain) {
+            ("raw", "PREROUTING") => Some(Place::RawPrerouting),
+            ("raw", "OUTPUT") => Some(Place::RawOutput),
+            ("filter", "INPUT") => Some(Place::FilterInput),
+            ("filter", "OUTPUT") => Some(Place::FilterOutput),
+            _ => None,
+        }
+    }
+
+    /// What a rule here does: `NOTRACK` or `ACCEPT`.
+    pub fn target(self) -> &'static str {
+        match self.table() {
+            "raw" => "NOTRACK",
+            _ => "ACCEPT",
+        }
+    }
+
+    /// The comment of a rule here: node-cache's own since 1.22.19.
+    pub fn comment(self) -> &'static str {
+        match self.table() {
+            "raw" => "NodeLocal DNS Cache: skip conntrack",
+            _ => "NodeLocal DNS Cache: allow DNS traffic",
+        }
+    }
+}
+
+/// The transport that a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The word of `-p`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+/// The end of a packet that a rule compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// `-s`, `--sport`.
+    Source,
+    /// `-d`, `--dport`.
+    Destination,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Port {
+    Dns,
+    Health,
+}
+
+/// node-cache's order.
+const ORDER: [(Place, Protocol, Side, Port); 12] = [
+    (Place::RawPrerouting, Protocol::Tcp, Side::Destination, Port::Dns),
+    (Place::RawPrerouting, Protocol::Udp, Side::Destination, Port::Dns),
+    (Place::FilterInput, Protocol::Tcp, Side::Destination, Port::Dns),
+    (Place::FilterInput, Protocol::Udp, Side::Destination, Port::Dns),
+    (Place::RawOutput, Protocol::Tcp, Side::Source, Port::Dns),
+    (Place::RawOutput, Protocol::Udp, Side::Source, Port::Dns),
+    (Place::FilterOutput, Protocol::Tcp, Side::Source, Port::Dns),
+    (Place::FilterOutput, Protocol::Udp, Side::Source, Port::Dns),
+    (Place::RawOutput, Protocol::Tcp, Side::Destination, Port::Dns),
+    (Place::RawOutput, Protocol::Udp, Side::Destination, Port::Dns),
+    (Place::RawOutput, Protocol::Tcp, Side::Destination, Port::Health),
+    (Place::RawOutput, Protocol::Tcp, Side::Source, Port::Health),
+];
+
+/// One rule. Its `Display` is node-cache's: `{raw PREROUTING [-p tcp -d 10.0.0.10 …]}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rule {
+    /// Where it stands, which also says what it does.
+    pub place: Place,
+    /// Its transport.
+    pub protocol: Protocol,
+    /// The end that address and port belong to.
+    pub side: Side,
+    /// The local address, never an IPv4 one in IPv6 spelling.
+    pub address: IpAddr,
+    /// The local port.
+    pub port: u16,
+}
+
+impl Rule {
+    /// The words after the chain's name for `iptables`, in node-cache's order.
+    pub fn words(&self) -> Vec<String> {
+        let (address, port) = match self.side {
+            Side::Source => ("-s", "--sport"),
+            Side::Destination => ("-d", "--dport"),
+        };
+        let (target, comment) = (self.place.target(), self.place.comment());
+        [
+            "-p",
+            self.protocol.word(),
+            address,
+            &self.address.to_string(),
+            port,
+            &self.port.to_string(),
+            "-j",
+            target,
+            "-m",
+            "comment",
+            "--comment",
+            comment,
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (place, words) = (self.place, self.words().join(" "));
+        write!(f, "{{{} {} [{words}]}}", place.table(), place.chain())
+    }
+}
+
+/// A rule of ours as a line of `iptables-save` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Which one it is.
+    pub(super) rule: Rule,
+    /// Whether it has the comment; versions before 1.22.19 wrote none.
+    pub(super) is_commented: bool,
+    /// The line after `-A `, as it was printed.
+    pub(super) text: String,
+}
+
+/// Reads a line of `iptables-save -t TABLE`. `None` when it is no rule of this kind: another
+/// chain, another target, a further condition, somebody else's comment.
+pub(super) fn read_saved(table: &str, line: &str) -> Option<Found> {
+    let text = line.strip_prefix("-A ")?;
+    let words = split(text)?;
+    let mut words = words.iter().map(String::as_str);
+    let place = Place::of(table, words.next()?)?;
+    let mut given: BTreeMap<&str, &str> = BTreeMap::new();
+    while let Some(option) = words.next() {
+        match option {
+            "--notrack" => continue,
+            "-m" if matches!(words.next(), Some("tcp" | "udp" | "comment")) => continue,
+            "-s" | "-d" | "-p" | "--sport" | "--dport" | "--comment" | "-j" => {
+                // An option twice is a rule that we do not know.
+                if given.insert(option, words.next()?).is_some() {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+    }
+    let side = match (given.contains_key("-s"), given.contains_key("-d")) {
+        (true, false) => Side::Source,
+        (false, true) => Side::Destination,
+        _ => return None,
+    };
+    let (address, port, other_port) = match side {
+        Side::Source => (given.get("-s")?, given.get("--sport")?, "--dport"),
+        Side::Destination => (given.get("-d")?, given.get("--dport")?, "--sport"),
+    };
+    let protocol = match *given.get("-p")? {
+        "tcp" | "6" => Protocol::Tcp,
+        "udp" | "17" => Protocol::Udp,
+        _ => return None,
+    };
+    let target = match (*given.get("-j")?, place.target()) {
+        ("NOTRACK", "NOTRACK") | ("ACCEPT", "ACCEPT") => true,
+        ("CT", "NOTRACK") => text.contains(" --notrack"),
+        _ => false,
+    };
+    let is_commented = match given.get("--comment") {
+        None => false,
+        Some(comment) if *comment == place.comment() => true,
+        Some(_) => return None,
+    };
+    if !target || given.contains_key(other_port) {
+        return None;
+    }
+    let rule = Rule { place, protocol, side, address: host(address)?, port: port.parse().ok()? };
+    Some(Found { rule, is_commented, text: text.to_owned() })
+}
+
+/// The address of `169.254.20.10/32`, with the full length or none.
+fn host(text: &str) -> Option<IpAddr> {
+    let (address, length) = text.split_once('/').unwrap_or((text, ""));
+    let address: IpAddr = address.parse().ok()?;
+    let full = if address.is_ipv4() { "32" } else { "128" };
+    (length.is_empty() || length == full).then_some(address)
+}
+
+/// The words of a saved rule: blanks part them, double quotes keep them, a backslash in quotes
+/// takes the next character as it is. `None` when a quote stays open.
+fn split(text: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut letters = text.chars().peekable();
+    while let Some(&first) = letters.peek() {
+        if first.is_whitespace() {
+            letters.next();
+            continue;
+        }
+        let mut word = String::new();
+        let mut is_quoted = false;
+        while let Some(&letter) = letters.peek() {
+            if letter.is_whitespace() && !is_quoted {
+                break;
+            }
+            letters.next();
+            match letter {
+                '"' => is_quoted = !is_quoted,
+                '\\' if is_quoted => word.push(letters.next()?),
+                _ => word.push(letter),
+            }
+        }
+        if is_quoted {
+            return None;
+        }
+        words.push(word);
+    }
+    Some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(addresses: &[&str]) -> Plan {
+        let addresses = addresses.iter().map(|one| one.parse().unwrap()).collect();
+        Plan { addresses, dns_port: 53, health_port: 8080 }
+    }
+
+    #[test]
+    fn an_address_has_node_caches_twelve_rules_in_its_order() {
+        let shown: Vec<String> =
+            plan(&["10.0.0.10"]).rules(Family::V4).iter().map(ToString::to_string).collect();
+        let skip = "-j NOTRACK -m comment --comment NodeLocal DNS Cache: skip conntrack]}";
+        let allow = "-j ACCEPT -m comment --comment NodeLocal DNS Cache: allow DNS traffic]}";
+        assert_eq!(
+            shown,
+            [
+                format!("{{raw PREROUTING [-p tcp -d 10.0.0.10 --dport 53 {skip}"),
+                format!("{{raw PREROUTING [-p udp -d 10.0.0.10 --dport 53 {skip}"),
+                format!("{{filter INPUT [-p tcp -d 10.0.0.10 --dport 53 {allow}"),
+                format!("{{filter INPUT [-p udp -d 10.0.0.10 --dport 53 {allow}"),
+                format!("{{raw OUTPUT [-p tcp -s 10.0.0.10 --sport 53 {skip}"),
+                format!("{{raw OUTPUT [-p udp -s 10.0.0.10 --sport 53 {skip}"),
+                format!("{{filter OUTPUT [-p tcp -s 10.0.0.10 --sport 53 {allow}"),
+                format!("{{filter OUTPUT [-p udp -s 10.0.0.10 --sport 53 {allow}"),
+                format!("{{raw OUTPUT [-p tcp -d 10.0.0.10 --dport 53 {skip}"),
+                format!("{{raw OUTPUT [-p udp -d 10.0.0.10 --dport 53 {skip}"),
+                format!("{{raw OUTPUT [-p tcp -d 10.0.0.10 --dport 8080 {skip}"),
+                format!("{{raw OUTPUT [-p tcp -s 10.0.0.10 --sport 8080 {skip}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn each_family_has_its_own_rules() {
+        let plan = plan(&["10.0.0.10", "fd00::a", "::ffff:10.0.0.11", "10.0.0.10"]);
+        assert_eq!(plan.rules(Family::V4).len(), 24);
+        assert_eq!(plan.rules(Family::V6).len(), 12);
+        assert!(plan.rules(Family::V6)[0].to_string().contains("-d fd00::a "));
+    }
+
+    #[test]
+    fn one_port_for_both_makes_no_rule_twice() {
+        let mut plan = plan(&["10.0.0.10"]);
+        plan.health_port = 53;
+        assert_eq!(plan.rules(Family::V4).len(), 10);
+    }
+
+    #[test]
+    fn what_iptables_saves_is_read_back() {
+        let rule = plan(&["10.0.0.10"]).rules(Family::V4)[1];
+        for (line, is_commented) in [
+            (
+                "-A PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 -m comment --comment \
+                 \"NodeLocal DNS Cache: skip conntrack\" -j NOTRACK",
+                true,
+            ),
+            (
+                "-A PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 -m comment --comment \
+                 \"NodeLocal DNS Cache: skip conntrack\" -j CT --notrack",
+                true,
+            ),
+            ("-A PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 -j NOTRACK", false),
+        ] {
+            let found = read_saved("raw", line).unwrap();
+            assert_eq!((found.rule, found.is_commented), (rule, is_commented), "{line}");
+            assert_eq!(format!("-A {}", found.text), line);
+        }
+        let v6 = read_saved("filter", "-A OUTPUT -s fd00::a/128 -p tcp --sport 53 -j ACCEPT");
+        assert_eq!(v6.unwrap().rule.address.to_string(), "fd00::a");
+    }
+
+    #[test]
+    fn other_peoples_rules_are_not_taken_for_ours() {
+        for (table, line) in [
+            ("raw", "-A PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 -j DROP"),
+            ("raw", "-A PREROUTING -d 10.0.0.10/32 -i eth0 -p udp -m udp --dport 53 -j NOTRACK"),
+            ("raw", "-A PREROUTING ! -d 10.0.0.10/32 -p udp -m udp --dport 53 -j NOTRACK"),
+            ("raw", "-A PREROUTING -d 10.0.0.0/24 -p udp -m udp --dport 53 -j NOTRACK"),
+            ("raw", "-A PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53:54 -j NOTRACK"),
+            ("raw", "-A PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 --sport 1 -j NOTRACK"),
+            ("raw", "-A PREROUTING -d 10.0.0.10/32 -s 10.0.0.10/32 -p udp --dport 53 -j NOTRACK"),
+            ("raw", "-A PREROUTING -d 10.0.0.10/32 -p udp -j NOTRACK"),
+            ("raw", "-A PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 -j CT --zone 1"),
+            (
+                "raw",
+                "-A PREROUTING -d 10.0.0.10/32 -p udp --dport 53 -m comment --comment x -j NOTRACK",
+            ),
+            ("raw", "-A KUBE-X -d 10.0.0.10/32 -p udp -m udp --dport 53 -j NOTRACK"),
+            ("filter", "-A FORWARD -d 10.0.0.10/32 -p udp -m udp --dport 53 -j ACCEPT"),
+            ("filter", "-A INPUT -d 10.0.0.10/32 -p udp --dport 53 -m limit --limit 1/s -j ACCEPT"),
+            ("raw", ":PREROUTING ACCEPT [0:0]"),
+            ("raw", "-A PREROUTING -d \"10.0.0.10"),
+            ("raw", "-A"),
+        ] {
+            assert_eq!(read_saved(table, line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn words_are_parted_as_iptables_restore_parts_them() {
+        assert_eq!(split(r#" a  "b c" d\e "f\"g" "#).unwrap(), ["a", "b c", r"d\e", "f\"g"]);
+        assert_eq!(split("\"open"), None);
+    }
+}

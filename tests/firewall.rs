@@ -1,0 +1,210 @@
+//! Firewall rules by the real iptables programs, both kinds, in network namespaces. Needs root,
+//! iproute2 and iptables; says so where they are missing.
+
+// A namespace that cannot be made fails the test, and why a test did not run is for whoever runs it.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod namespace;
+
+use namespace::{in_namespaces, replace, sh, try_sh};
+use nodens::node::firewall::{Firewall, Iptables, Plan, Report, Variant, Within};
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const PROGRAMS: &[&str] = &["iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"];
+
+fn plan(addresses: &[&str]) -> Plan {
+    let addresses = addresses.iter().map(|one| one.parse().unwrap()).collect();
+    Plan { addresses, dns_port: 53, health_port: 8080 }
+}
+
+fn firewall(variant: Variant, addresses: &[&str]) -> Firewall {
+    Firewall::Iptables(Iptables::new(plan(addresses), variant))
+}
+
+/// The rules of both tables, in order.
+fn saved(program: &str) -> Vec<String> {
+    let mut rules = Vec::new();
+    for table in ["raw", "filter"] {
+        let text = sh(&format!("{program}-save -t {table}"));
+        let lines = text.lines().filter(|line| line.starts_with("-A"));
+        rules
+            .extend(lines.map(|line| format!("{table} {line}").replace("CT --notrack", "NOTRACK")));
+    }
+    rules
+}
+
+/// What node-cache's prepending leaves for one address, in the order of the chains.
+fn expected(address: &str) -> Vec<String> {
+    let skip = "-m comment --comment \"NodeLocal DNS Cache: skip conntrack\" -j NOTRACK";
+    let allow = "-m comment --comment \"NodeLocal DNS Cache: allow DNS traffic\" -j ACCEPT";
+    let rule = |chain: &str, side: &str, protocol: &str, port: u16, end: &str| {
+        let ports = if side == "s" { "sport" } else { "dport" };
+        format!("{chain} -{side} {address} -p {protocol} -m {protocol} --{ports} {port} {end}")
+    };
+    vec![
+        rule("raw -A PREROUTING", "d", "udp", 53, skip),
+        rule("raw -A PREROUTING", "d", "tcp", 53, skip),
+        rule("raw -A OUTPUT", "s", "tcp", 8080, skip),
+        rule("raw -A OUTPUT", "d", "tcp", 8080, skip),
+        rule("raw -A OUTPUT", "d", "udp", 53, skip),
+        rule("raw -A OUTPUT", "d", "tcp", 53, skip),
+        rule("raw -A OUTPUT", "s", "udp", 53, skip),
+        rule("raw -A OUTPUT", "s", "tcp", 53, skip),
+        rule("filter -A INPUT", "d", "udp", 53, allow),
+        rule("filter -A INPUT", "d", "tcp", 53, allow),
+        rule("filter -A OUTPUT", "s", "udp", 53, allow),
+        rule("filter -A OUTPUT", "s", "tcp", 53, allow),
+    ]
+}
+
+fn good(report: &Report) {
+    assert_eq!(report.errors, [], "{report:?}");
+}
+
+fn rules_come_are_repaired_and_go(variant: Variant, ending: &str) {
+    let (v4, v6) = (format!("iptables-{ending}"), format!("ip6tables-{ending}"));
+    let mut firewall = firewall(variant, &["169.254.20.10", "fd00::a"]);
+    // The node's own rules.
+    sh(&format!("{v4} -A INPUT -p udp -d 169.254.20.10 --dport 53 -i eth7 -j DROP"));
+
+    let report = firewall.apply();
+    good(&report);
+    assert_eq!(report.added, 24);
+    assert_eq!(
+        report.lines[0].1,
+        "Added back nodelocaldns rule - {raw PREROUTING [-p tcp -d 169.254.20.10 --dport 53 -j \
+         NOTRACK -m comment --comment NodeLocal DNS Cache: skip conntrack]}"
+    );
+    let mut all_v4 = expected("169.254.20.10/32");
+    let node = "filter -A INPUT -d 169.254.20.10/32 -i eth7 -p udp -m udp --dport 53 -j DROP";
+    all_v4.insert(10, node.to_owned());
+    assert_eq!(saved(&v4), all_v4);
+    assert_eq!(saved(&v6), expected("fd00::a/128"));
+
+    let report = firewall.check_and_repair();
+    good(&report);
+    assert_eq!((report.added, report.removed), (0, 0));
+
+    // Somebody flushes a chain; an older version left rules without comment, a crash left copies.
+    sh(&format!("{v4} -t raw -F OUTPUT"));
+    sh(&format!("{v4} -t raw -I PREROUTING -p udp -d 169.254.20.10 --dport 53 -j NOTRACK"));
+    let comment = "-m comment --comment 'NodeLocal DNS Cache: allow DNS traffic'";
+    for _ in 0..2 {
+        sh(&format!("{v6} -A INPUT -p udp -d fd00::a --dport 53 {comment} -j ACCEPT"));
+    }
+    let report = firewall.check_and_repair();
+    good(&report);
+    assert_eq!((report.added, report.removed), (6, 3));
+    assert_eq!(saved(&v4), all_v4);
+    // Which of several copies stays is the kernel's matter.
+    let sorted = |mut rules: Vec<String>| {
+        rules.sort();
+        rules
+    };
+    assert_eq!(sorted(saved(&v6)), sorted(expected("fd00::a/128")));
+
+    sh(&format!("{v4} -A OUTPUT -p tcp -s 169.254.20.10 --sport 53 -j ACCEPT"));
+    let report = firewall.remove(Within::REMOVING);
+    good(&report);
+    assert_eq!(report.removed, 25);
+    assert_eq!(saved(&v4), [node]);
+    assert_eq!(saved(&v6), [""; 0]);
+    let report = firewall.remove(Within::REMOVING);
+    good(&report);
+    assert_eq!(report, Report::default());
+}
+
+#[test]
+fn rules_come_are_repaired_and_go_with_iptables_nft() {
+    in_namespaces(PROGRAMS, || rules_come_are_repaired_and_go(Variant::Nft, "nft"));
+}
+
+#[test]
+fn rules_come_are_repaired_and_go_with_iptables_legacy() {
+    in_namespaces(PROGRAMS, || rules_come_are_repaired_and_go(Variant::Legacy, "legacy"));
+}
+
+#[test]
+fn a_lock_that_is_held_is_waited_for_and_counted_apart() {
+    in_namespaces(PROGRAMS, || {
+        let lock = File::create("/run/xtables.lock").unwrap();
+        lock.lock().unwrap();
+        let mut iptables = Iptables::new(plan(&["169.254.20.10"]), Variant::Legacy);
+        let start = Instant::now();
+        let report = iptables.ensure(Within(Duration::from_secs(3)));
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        assert_eq!(report.errors, [("iptables_lock", 12)], "{report:?}");
+        assert!(report.lines[0].1.contains("holding the xtables lock"), "{report:?}");
+        assert_eq!(saved("iptables-legacy"), [""; 0]);
+        lock.unlock().unwrap();
+        good(&iptables.ensure(Within::SETTING));
+        assert_eq!(saved("iptables-legacy"), expected("169.254.20.10/32"));
+    });
+}
+
+/// Lets a script stand for all programs of `iptables-nft`; `$REAL` in it is the real one.
+fn stand_in(folder: &Path, script: &str) {
+    let (real, path) = (folder.join("real"), folder.join("script"));
+    fs::copy("/usr/sbin/xtables-nft-multi", &real).unwrap();
+    let text = format!("#!/bin/bash\nREAL={}\n{script}\n", real.display());
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    replace("/usr/sbin/xtables-nft-multi", &path);
+}
+
+#[test]
+fn programs_that_hang_are_killed_in_time() {
+    in_namespaces(PROGRAMS, || {
+        let folder = tempfile::tempdir().unwrap();
+        stand_in(folder.path(), "sleep 1000");
+        let mut iptables = Iptables::new(plan(&["169.254.20.10"]), Variant::Nft);
+        let start = Instant::now();
+        let report = iptables.ensure(Within(Duration::from_secs(1)));
+        assert_eq!(report.errors, [("iptables", 12)], "{report:?}");
+        assert!(report.lines[0].1.contains("was killed"), "{report:?}");
+        let report = iptables.remove(Within(Duration::from_secs(1)));
+        assert_eq!(report.errors, [("iptables", 12)], "{report:?}");
+        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn single_commands_do_where_iptables_restore_does_not_know_our_words() {
+    in_namespaces(PROGRAMS, || {
+        let folder = tempfile::tempdir().unwrap();
+        stand_in(
+            folder.path(),
+            "case $0 in *-restore) exit 2;; *) exec -a \"$0\" $REAL \"$@\";; esac",
+        );
+        let mut firewall = firewall(Variant::Nft, &["169.254.20.10"]);
+        let report = firewall.apply();
+        good(&report);
+        assert_eq!(report.added, 12);
+        assert_eq!(saved("iptables-nft"), expected("169.254.20.10/32"));
+        sh("iptables-nft -t raw -A OUTPUT -p udp -s 169.254.20.10 --sport 53 -j NOTRACK");
+        let report = firewall.remove(Within::REMOVING);
+        good(&report);
+        assert_eq!(report.removed, 13);
+        assert_eq!(saved("iptables-nft"), [""; 0]);
+    });
+}
+
+#[test]
+fn what_iptables_refuses_is_said_and_counted_for_each_rule() {
+    in_namespaces(PROGRAMS, || {
+        let folder = tempfile::tempdir().unwrap();
+        stand_in(folder.path(), "echo 'iptables v1: no such table' >&2; exit 3");
+        let report = firewall(Variant::Nft, &["169.254.20.10", "fd00::a"]).apply();
+        assert_eq!(report.errors, [("iptables", 12), ("iptables", 12)]);
+        assert_eq!(
+            report.lines[1].1,
+            "Error checking/adding iptables rule {raw PREROUTING [-p tcp -d fd00::a --dport 53 -j \
+             NOTRACK -m comment --comment NodeLocal DNS Cache: skip conntrack]} and 11 others, \
+             error - ip6tables-nft-save: exit status 3: iptables v1: no such table"
+        );
+        assert!(!try_sh("iptables-nft -L").status.success());
+    });
+}

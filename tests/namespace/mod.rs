@@ -1,0 +1,60 @@
+//! A thread with a network and a mount namespace of its own: what a test changes there (rules,
+//! links, `/run`) nobody else sees, and it goes with the thread and its children.
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+/// Runs a test in namespaces of its own, with `lo` up and an empty `/run`. Where they or one of
+/// the programs are missing it says so, and fails when `NODENS_TEST_ALL=1` asks for all tests.
+pub(crate) fn in_namespaces(programs: &[&str], test: impl FnOnce() + Send + 'static) {
+    let missing = programs.iter().chain(&["ip", "mount", "timeout"]).find(|program| {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        !std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
+    });
+    if let Some(program) = missing {
+        return say_missing(&format!("the program {program}"));
+    }
+    let thread = thread::spawn(|| {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS) {
+            return say_missing(&format!("namespaces: {error}"));
+        }
+        // What is mounted here stays here.
+        let here = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, here, None::<&str>).unwrap();
+        mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        sh("ip link set lo up");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn say_missing(what: &str) {
+    assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {what}");
+    println!("not run, missing: {what}");
+}
+
+/// Lets one file stand in place of another, in this namespace alone.
+#[allow(dead_code)] // Not every test file that uses this one.
+pub(crate) fn replace(path: &str, by: &Path) {
+    mount(Some(by), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+}
+
+/// Runs a line of shell for at most 20 s.
+pub(crate) fn try_sh(line: &str) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "1", "20", "bash", "-c", line]).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// Runs a line of shell and gives what it wrote; it must not fail.
+pub(crate) fn sh(line: &str) -> String {
+    let output = try_sh(line);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

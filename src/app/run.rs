@@ -110,7 +110,9 @@ impl Run {
         self.log.line(Level::Info, format_args!("SIGINT: Shutting down"));
         self.remove_pidfile();
         self.serving.flush_handlers();
-        self.lameduck(1).await.unwrap_or(0)
+        let code = self.lameduck(1).await;
+        self.serving.send_records().await;
+        code.unwrap_or(0)
     }
 
     fn quit(&self) -> u8 {

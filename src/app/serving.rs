@@ -218,6 +218,14 @@ impl Serving {
         self.flush(&self.snapshot);
     }
 
+    /// Sends the dnstap records that wait, for an end without [`Serving::stop`].
+    pub(super) async fn send_records(&mut self) {
+        let none = Senders::new(Arc::new(self.log.clone()));
+        let senders = std::mem::replace(&mut self.senders, none);
+        // What could not be sent in its time is lost, and counted.
+        let _ = spawn_blocking(move || senders.stop()).await;
+    }
+
     /// Stops reading, answers what was received, closes everything. False when queries were still
     /// in flight after 5 s.
     pub(super) async fn stop(self) -> bool {

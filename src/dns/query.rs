@@ -11,6 +11,7 @@ use super::words::{Class, Opcode, Rcode, RecordType, flags};
 use super::writer::Writer;
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The OPT pseudo-record of a message (RFC 6891 §6.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +92,7 @@ pub struct Query<'a> {
     question_end: usize,
     edns: Option<Edns>,
     received_size: usize,
-    reflected: Vec<u16>,
+    reflected: Option<Arc<[u16]>>,
 }
 
 impl<'a> Query<'a> {
@@ -129,7 +130,7 @@ impl<'a> Query<'a> {
                 question_end: asked.end,
                 edns: reading.edns,
                 received_size: bytes.len(),
-                reflected: Vec::new(),
+                reflected: None,
             }),
             Ok(reading) => match Query::normalised(bytes, &asked, &reading) {
                 Ok(query) => Received::Query(query),
@@ -186,7 +187,7 @@ impl<'a> Query<'a> {
             question_end: 12 + question.len(),
             edns,
             received_size: wire.len(),
-            reflected: Vec::new(),
+            reflected: None,
             wire: Cow::Owned(wire),
         })
     }
@@ -208,7 +209,7 @@ impl<'a> Query<'a> {
             question_end: length,
             edns: None,
             received_size: length,
-            reflected: Vec::new(),
+            reflected: None,
         }
     }
 
@@ -283,14 +284,12 @@ impl<'a> Query<'a> {
 
     /// The option codes, beside those always reflected, that a reply may carry back to the client.
     pub fn reflected_options(&self) -> &[u16] {
-        &self.reflected
+        self.reflected.as_deref().unwrap_or_default()
     }
 
-    /// Lets the client's option of this code be reflected in the reply (`rewrite edns0 local`).
-    pub fn reflect_option(&mut self, code: u16) {
-        if !self.reflected.contains(&code) {
-            self.reflected.push(code);
-        }
+    /// Lets the client's options of these codes be reflected in the reply (`rewrite edns0 local`).
+    pub fn reflect_options(&mut self, codes: &Arc<[u16]>) {
+        self.reflected = Some(codes.clone());
     }
 
     /// Replaces the question; the records behind it stay. Does nothing when `spelled_name` is not
@@ -371,7 +370,7 @@ impl<'a> Query<'a> {
             question_end,
             edns,
             received_size: self.received_size,
-            reflected: std::mem::take(&mut self.reflected),
+            reflected: self.reflected.take(),
         };
         Ok(())
     }

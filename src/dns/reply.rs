@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn a_registered_option_is_reflected() {
         let mut query = query(Some((1232, 0, b"\xff\xee\0\x01x\xff\xef\0\0")));
-        query.reflect_option(0xffee);
+        query.reflect_options(&[0xffee].into());
         let mut response = response(&query, 1, POINTER);
         finish_reply(&query, &mut response, ReplyLimits::udp(&query));
         let edns = response.message().unwrap().edns().unwrap();

@@ -92,15 +92,26 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
     }
     check_overlaps(&plans)?;
     for server in &servers.servers {
-        use KeyTransport::{Grpc, Https, Https3};
-        if matches!(server.transport, Grpc | Https | Https3) {
-            let label = &server.identity.label;
-            let text = format_args!("{label} speaks DNS over TCP, without HTTP and TLS");
-            journal.line(Level::Warning, text);
+        let label = &server.identity.label;
+        match (server.transport, &server.tls) {
+            (KeyTransport::Grpc, _) | (KeyTransport::Https3, None) => journal.line(
+                Level::Warning,
+                format_args!("{label} speaks DNS over TCP, without HTTP and TLS"),
+            ),
+            (KeyTransport::Https, None) => journal.line(
+                Level::Warning,
+                format_args!("{label} speaks HTTP without TLS: its block has no tls"),
+            ),
+            _ => {}
         }
     }
+    let mut reflected: Vec<u16> =
+        plans.iter().flat_map(|plan| &plan.draft.reflected).copied().collect();
+    reflected.sort_unstable();
+    reflected.dedup();
+    let reflected = (!reflected.is_empty()).then(|| reflected.into());
     let blocks = plans.into_iter().map(|plan| Arc::new(finished(plan.draft))).collect();
-    Ok(Snapshot { blocks, servers: servers.servers, services, carried })
+    Ok(Snapshot { blocks, servers: servers.servers, reflected, services, carried })
 }
 
 /// The blocks with their keys read.

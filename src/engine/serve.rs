@@ -107,7 +107,12 @@ fn read(
     let listener = &snapshot.servers[server];
     response.clear();
     let query = match Query::receive(bytes) {
-        Received::Query(query) => query,
+        Received::Query(mut query) => {
+            if let Some(codes) = &snapshot.reflected {
+                query.reflect_options(codes);
+            }
+            query
+        }
         Received::Ignore => return Arrival::Silence(Silence::NotAQuery),
         Received::Reject(reject) => {
             reject_reply(bytes, &reject, &mut response.wire);

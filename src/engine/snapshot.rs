@@ -54,6 +54,9 @@ pub struct Snapshot {
     pub blocks: Vec<Arc<Block>>,
     /// The listeners.
     pub servers: Vec<Server>,
+    /// EDNS options, by their codes, that every reply may carry back to its client, where there are
+    /// some.
+    pub reflected: Option<Arc<[u16]>>,
     /// What the app shall run beside them, in directive order.
     pub services: Vec<Service>,
     /// State that the next snapshot may take over.

@@ -7,6 +7,7 @@ mod clock;
 mod counters;
 pub mod dnstap;
 mod drive;
+mod h3;
 mod https;
 mod quic;
 mod sockets;
@@ -18,6 +19,7 @@ mod worker;
 mod workers;
 
 pub use clock::{Clock, LEAD};
+pub use h3::{H3_CONNECTIONS_MOST, H3_QUEUE_MOST};
 pub use https::STREAMS_MOST;
 pub use quic::QUIC_STREAMS_MOST;
 pub use sockets::{HandedSockets, ListenError};

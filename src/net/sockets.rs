@@ -3,6 +3,7 @@
 //! Every worker has sockets of its own on every address (SO_REUSEPORT), so that the kernel spreads
 //! clients over workers and a successor can bind before its predecessor goes.
 
+use super::h3;
 use crate::corefile::{KeyTransport, system_error_text};
 use crate::engine::Server;
 use crate::sys::{interfaces, udp};
@@ -32,11 +33,18 @@ pub(super) struct Address {
     pub(super) transport: KeyTransport,
     pub(super) host: Option<String>,
     pub(super) port: u16,
+    /// What an HTTP/3 endpoint is made with, if it is one.
+    pub(super) h3: Option<h3::Identity>,
 }
 
 impl Address {
     pub(super) fn of(server: &Server) -> Address {
-        Address { transport: server.transport, host: server.host.clone(), port: server.port }
+        Address {
+            transport: server.transport,
+            host: server.host.clone(),
+            port: server.port,
+            h3: h3::Settings::of(server).map(|settings| settings.identity()),
+        }
     }
 
     /// As Go shows it: `127.0.0.1:53`, `[::1]:53`, `:53`.
@@ -83,7 +91,7 @@ pub(super) struct Bound {
     pub(super) address: Address,
     /// The address and port really bound.
     pub(super) local: SocketAddr,
-    /// Empty for QUIC.
+    /// Empty for QUIC and HTTP/3.
     pub(super) tcp: Vec<TcpListener>,
     pub(super) udp: Vec<UdpSocket>,
 }
@@ -120,17 +128,17 @@ impl HandedSockets {
     }
 
     pub(super) fn address(&self) -> Address {
-        Address { transport: self.transport, host: self.host.clone(), port: self.port }
+        Address { transport: self.transport, host: self.host.clone(), port: self.port, h3: None }
     }
 }
 
-/// A second descriptor for every socket of `sets`, address by address. QUIC is left out: its
-/// connections are state of the process that accepted them. So is an address for which there are
+/// A second descriptor for every socket of `sets`, address by address. QUIC and HTTP/3
+/// are left out: their connections are state of the process that accepted them. So is an address for which there are
 /// no more descriptors.
 pub(super) fn duplicates(sets: &[Vec<Bound>]) -> Vec<(SocketAddr, HandedSockets)> {
     let Some(first) = sets.first() else { return Vec::new() };
     let whole = |at: usize| {
-        let Address { transport, host, port } = sets[0][at].address.clone();
+        let Address { transport, host, port, h3 } = sets[0][at].address.clone();
         let (mut streams, mut datagrams) = (Vec::new(), Vec::new());
         for bound in sets.iter().filter_map(|set| set.get(at)) {
             streams.extend(bound.tcp.iter().map(TcpListener::try_clone));
@@ -139,7 +147,9 @@ pub(super) fn duplicates(sets: &[Vec<Bound>]) -> Vec<(SocketAddr, HandedSockets)
         let streams: io::Result<Vec<_>> = streams.into_iter().collect();
         let datagrams: io::Result<Vec<_>> = datagrams.into_iter().collect();
         let (streams, datagrams) = match (streams, datagrams) {
-            (Ok(streams), Ok(datagrams)) if transport != KeyTransport::Quic => (streams, datagrams),
+            (Ok(streams), Ok(datagrams)) if transport != KeyTransport::Quic && h3.is_none() => {
+                (streams, datagrams)
+            }
             _ => (Vec::new(), Vec::new()),
         };
         let local = sets[0][at].local;
@@ -212,7 +222,7 @@ fn bind_once(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError
         |text: &str| ListenError(format!("Listen: listen tcp {}: {text}", address.shown()));
     let packet =
         |text: &str| ListenError(format!("ListenPacket: listen udp {}: {text}", address.shown()));
-    if address.transport == KeyTransport::Quic {
+    if address.transport == KeyTransport::Quic || address.h3.is_some() {
         return bind_datagrams(address, copies).map_err(|text| packet(&text));
     }
     let candidates = address.candidates().map_err(|text| listen(&text))?;
@@ -325,7 +335,7 @@ mod tests {
     use super::*;
 
     fn address(host: Option<&str>, port: u16) -> Address {
-        Address { transport: KeyTransport::Dns, host: host.map(str::to_owned), port }
+        Address { transport: KeyTransport::Dns, host: host.map(str::to_owned), port, h3: None }
     }
 
     #[test]

@@ -5,12 +5,12 @@
 
 use super::clock::FrequentClock;
 use super::counters::Counters;
-use super::quic;
 use super::sockets::{Address, Bound};
 use super::tcp::{self, Connection};
 use super::udp::{self, Port};
 use super::upstream::{Dispatcher, Shared};
 use super::workers::Equipment;
+use super::{h3, quic};
 use crate::corefile::KeyTransport;
 use crate::dns::Response;
 use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
@@ -275,8 +275,12 @@ fn publish(
 }
 
 fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<Rc<Listener>> {
-    let is_quic = bound.address.transport == KeyTransport::Quic;
-    let (datagrams, quic) = if is_quic { (Vec::new(), bound.udp) } else { (bound.udp, Vec::new()) };
+    let h3 = h3::Settings::of(&serving.snapshot.servers[serving.server]);
+    let (datagrams, quic, h3) = match (bound.address.transport, h3) {
+        (KeyTransport::Quic, _) => (Vec::new(), bound.udp, None),
+        (_, Some(settings)) => (Vec::new(), Vec::new(), Some((bound.udp, settings))),
+        (_, None) => (bound.udp, Vec::new(), None),
+    };
     let port = |socket| Port::new(socket, bound.local).map(Rc::new);
     let ports = datagrams.into_iter().map(port).collect::<std::io::Result<_>>()?;
     let listener = Rc::new(Listener {
@@ -295,6 +299,12 @@ fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<
         let endpoint = quic::open(socket, &listener)?;
         let accepting = spawn_local(quic::serve(worker.clone(), listener.clone(), endpoint));
         tasks.push(accepting.abort_handle());
+    }
+    if let Some((sockets, settings)) = h3 {
+        // It ends by itself: what is under way there would be lost.
+        for socket in sockets {
+            h3::open(socket, &settings, worker, &listener)?;
+        }
     }
     for port in &listener.ports {
         let receiving = spawn_local(udp::serve(worker.clone(), listener.clone(), port.clone()));

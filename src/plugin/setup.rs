@@ -78,6 +78,8 @@ pub struct BlockDraft {
     pub timeouts: GivenTimeouts,
     /// `tls`.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// EDNS options, by their codes, that replies may carry back to clients (`rewrite edns0 local`).
+    pub reflected: Vec<u16>,
     /// The `dnstap` directives: `forward` tells them what it does.
     pub taps: Vec<Arc<Point>>,
     /// The handlers so far, outermost first.

@@ -35,6 +35,10 @@ const CLUSTER_DNS: &str = "it needs the cluster's names: leave it to the cluster
 const SIGNED: &str = "signing is the work of the server that holds the zone; a node cache hands \
                       signatures on as they come";
 
+/// For the settings of one scheme's listeners, of CoreDNS 1.14.
+const SCHEME: &str = "the bounds of listeners are fixed (docs/operating.md); certificates are given \
+                      by `tls`, times by `timeouts`";
+
 /// The directives, outermost first.
 pub static TABLE: &[DirectiveRow] = &[
     absent("root", "no directive of nodens reads zone files: write whole paths"),
@@ -45,8 +49,16 @@ pub static TABLE: &[DirectiveRow] = &[
     ),
     row("cancel", super::cancel::setup),
     row("tls", super::tls::setup),
-    absent("quic", "DNS over QUIC is not served; `tls://` zones are"),
+    absent(
+        "proxyproto",
+        "clients must reach nodens themselves: a node cache has no balancer before it",
+    ),
+    absent("quic", SCHEME),
+    absent("grpc_server", SCHEME),
+    absent("https", SCHEME),
+    absent("https3", SCHEME),
     row("timeouts", super::timeouts::setup),
+    absent("shed", "queries beyond the bounds fail at once by themselves; see docs/operating.md"),
     row("multisocket", super::multisocket::setup),
     row("reload", super::reload::setup),
     row("nsid", super::nsid::setup),

@@ -64,10 +64,16 @@ fn blocks_of_one_listener_complete_each_other_s_timeouts() {
 #[test]
 fn a_listener_that_does_not_speak_what_its_scheme_says_is_warned_about() {
     let journal = FakeJournal::default();
-    build_from("https://. {\n whoami\n}\ntls://. {\n whoami\n}\n", &journal).unwrap();
+    let corefile = "https://. {\n whoami\n}\ntls://. {\n whoami\n}\n\
+                    https3://.:1 {\n whoami\n}\ngrpc://.:2 {\n whoami\n}\n";
+    build_from(corefile, &journal).unwrap();
     assert_eq!(
         journal.take(),
-        ["[WARNING] https://:443 speaks DNS over TCP, without HTTP and TLS"]
+        [
+            "[WARNING] https://:443 speaks HTTP without TLS: its block has no tls",
+            "[WARNING] https3://:1 speaks DNS over TCP, without HTTP and TLS",
+            "[WARNING] grpc://:2 speaks DNS over TCP, without HTTP and TLS",
+        ]
     );
 }
 

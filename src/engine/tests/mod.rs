@@ -154,6 +154,7 @@ impl Scene {
         Arc::new(Snapshot {
             blocks: std::mem::take(&mut self.blocks),
             servers: vec![server],
+            reflected: None,
             services: Vec::new(),
             carried: Carried::default(),
         })

@@ -4,7 +4,13 @@
 use super::tls::client;
 use super::*;
 use crate::metrics::names;
+use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
 use hickory_net::quic::QuicServer;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConnection, StreamOwned};
@@ -130,6 +136,67 @@ fn queries_are_forwarded_over_https_many_on_one_connection() {
     assert_eq!(server.ask("a.test."), None, "SERVFAIL: the certificate has another name");
     server.stop();
     upstream.stop();
+}
+
+/// A resolver over HTTPS that takes GET alone, and says 192.0.2.6 to everything; its port.
+async fn only_get(tell: std::sync::mpsc::Sender<u16>) {
+    let settings = ServerTls {
+        certificate: include_bytes!("../upstream/testdata/up.pem").to_vec(),
+        key: include_bytes!("../upstream/testdata/up.key").to_vec(),
+        clients: ClientCertificates::No,
+        authorities: Vec::new(),
+        only_tls13: false,
+    };
+    let mut config = server_config(&settings).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    tell.send(socket.local_addr().unwrap().port()).unwrap();
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| async move {
+        let told = request.uri().query().and_then(|query| query.strip_prefix("dns="));
+        let builder = hyper::Response::builder();
+        match (request.method(), told) {
+            (&hyper::Method::GET, Some(text)) => {
+                let mut reply = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
+                assert_eq!(reply[..2], [0, 0], "RFC 8484 §4.1");
+                reply[2] |= 0x80;
+                reply[7] = 1;
+                reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, 6]);
+                builder
+                    .header("content-type", "application/dns-message")
+                    .body(Full::new(Bytes::from(reply)))
+            }
+            _ => builder.status(405).body(Full::new(Bytes::new())),
+        }
+    });
+    while let Ok((stream, _)) = socket.accept().await {
+        let stream = acceptor.accept(stream).await.unwrap();
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(connection);
+    }
+}
+
+#[test]
+fn doh_method_says_how_queries_go_over_https() {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(only_get(tell));
+    });
+    let port = told.recv().unwrap();
+    for (method, last) in [("GET", Some(6)), ("POST", None)] {
+        let corefile = format!(
+            ".:0 {{\nbind 127.0.0.1\nforward . https://127.0.0.1:{port} {{\ntls /ca.pem\n\
+             tls_servername up.test\ndoh_method {method}\nmax_fails 0\n}}\n}}\n"
+        );
+        let server = Running::start(&corefile, 1);
+        for name in ["a.test.", "b.test."] {
+            let answered = server.ask(name);
+            assert_eq!(answered.filter(|octet| Some(*octet) == last), last, "{method} {name}");
+        }
+        server.stop();
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod h3;
 mod handing;
 mod https;
 mod tls;
@@ -398,4 +399,21 @@ fn a_worker_that_leaves_gives_its_address_to_its_successor() {
     }
     server.workers.join();
     next.stop();
+}
+
+#[test]
+fn an_option_that_a_rewrite_rule_names_is_reflected_also_from_the_cache() {
+    let more = "cache\nrewrite edns0 local set 0xffee 0x07";
+    let server = Running::start(&answering(".:0", 9, more), 1);
+    let mut asked = query("a.test.", 1);
+    asked[11] = 1;
+    asked.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 5, 0xff, 0xee, 0, 1, 7]);
+    let socket = server.udp();
+    let mut buffer = [0; 512];
+    for from in ["hosts", "the cache"] {
+        socket.send(&asked).unwrap();
+        let length = socket.recv(&mut buffer).unwrap();
+        assert!(buffer[..length].ends_with(&[0xff, 0xee, 0, 1, 7]), "{from}");
+    }
+    server.stop();
 }

@@ -2,10 +2,11 @@
 //!
 //! Owns address resolution (the IPv6 zone), binding to `source_address`, connecting, TLS.
 
+use super::doh_get;
 use super::limits::UNACKNOWLEDGED;
 use super::messenger::Messenger;
 use crate::dns::Transport;
-use crate::plugin::forward::{Keeping, Upstream};
+use crate::plugin::forward::{DohMethod, Keeping, Upstream};
 use crate::sys::interfaces;
 use hickory_net::NetError;
 use rustls::pki_types::ServerName;
@@ -30,18 +31,21 @@ struct Tls {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     shown: String,
+    /// Address and name, for errors: `192.0.2.53:853 (dns.test)`.
+    peer: String,
 }
 
 impl Tls {
     /// Go's words for a failed handshake, with the name that failed.
     fn words(&self, error: &io::Error) -> String {
-        let shown = &self.shown;
+        let peer = &self.peer;
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(error)) => {
-                format!("tls: failed to verify certificate: x509: {}", distrust(error, self))
+                let why = distrust(error, self);
+                format!("{}: tls: failed to verify certificate: x509: {why}", self.peer)
             }
-            Some(error) => format!("tls: handshake with {shown}: {error}"),
-            None => format!("tls: handshake with {shown}: {}", words(error)),
+            Some(error) => format!("{peer}: tls: handshake: {error}"),
+            None => format!("{peer}: tls: handshake: {}", words(error)),
         }
     }
 }
@@ -149,13 +153,19 @@ impl Dialer {
             let remote = self.address("tcp").map_err(|error| format!("dial tcp: {error}"))?;
             let stream = self.stream().await?;
             let local = stream.local_addr().ok();
+            let method = self.upstream.tls.as_ref().map(|settings| settings.method);
+            if method == Some(DohMethod::Get) {
+                let connected = doh_get::connect(stream, &tls.config, &tls.name, &tls.shown).await;
+                let requests = connected.map_err(|error| tls.words(&error))?;
+                return Ok((Messenger::HttpsGet(requests), local));
+            }
             let config = tls.config.clone();
             (Messenger::https(stream, remote, config, &tls.shown).await, local)
         };
         match opened {
             Ok(messenger) => Ok((messenger, local)),
             Err(NetError::Io(error)) => Err(tls.words(&error)),
-            Err(error) => Err(format!("tls: handshake with {}: {error}", tls.shown)),
+            Err(error) => Err(format!("{}: tls: handshake: {error}", tls.peer)),
         }
     }
 
@@ -207,7 +217,8 @@ impl Dialer {
                 builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(wrong)?
             }
         };
-        Ok(Tls { config: Arc::new(config), name, shown })
+        let peer = format!("{} ({shown})", self.text());
+        Ok(Tls { config: Arc::new(config), name, shown, peer })
     }
 }
 

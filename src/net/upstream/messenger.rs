@@ -20,12 +20,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// The path of DNS over HTTPS, CoreDNS's and everybody's.
-const PATH: &str = "/dns-query";
+pub(super) const PATH: &str = "/dns-query";
 
 /// An open connection.
 pub(super) enum Messenger {
     /// HTTP/2.
     Https(HttpsClientStream),
+    /// HTTP/2 with queries in the address, which hickory-net does not send.
+    HttpsGet(super::doh_get::Requests),
     /// QUIC.
     Quic(QuicClientStream),
 }
@@ -71,20 +73,32 @@ impl Messenger {
 
     /// Asks; the answer comes when it is waited for. The error says what hickory cannot send.
     pub(super) fn ask(&mut self, wire: &[u8]) -> Result<Answering, String> {
-        let message = Message::from_vec(wire).map_err(|error| format!("dns: {error}"))?;
-        let request = DnsRequest::new(message, DnsRequestOptions::default());
+        let request = || -> Result<DnsRequest, String> {
+            let message = Message::from_vec(wire).map_err(|error| format!("dns: {error}"))?;
+            Ok(DnsRequest::new(message, DnsRequestOptions::default()))
+        };
         let answer = match self {
-            Messenger::Https(stream) => stream.send_message(request),
-            Messenger::Quic(stream) => stream.send_message(request),
+            Messenger::Https(stream) => stream.send_message(request()?),
+            Messenger::Quic(stream) => stream.send_message(request()?),
+            Messenger::HttpsGet(requests) => {
+                let answer = requests.ask(wire);
+                return Ok(Box::pin(async move {
+                    timeout(LONGEST_TRY, answer).await.unwrap_or_else(|_| Err(late()))
+                }));
+            }
         };
         Ok(Box::pin(async move {
             match timeout(LONGEST_TRY, answer.first_answer()).await {
                 Ok(Ok(response)) => Ok(response.into_buffer()),
                 Ok(Err(error)) => Err(broken(&error)),
-                Err(_) => Err(Broken::Query("i/o timeout".to_owned())),
+                Err(_) => Err(late()),
             }
         }))
     }
+}
+
+fn late() -> Broken {
+    Broken::Query("i/o timeout".to_owned())
 }
 
 /// Whether an error ends the connection, and its words.

@@ -6,6 +6,7 @@
 mod carry;
 mod connection;
 mod dial;
+mod doh_get;
 mod health;
 mod limits;
 mod messenger;

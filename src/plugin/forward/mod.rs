@@ -14,7 +14,7 @@ mod verdict;
 
 pub use options::{Keeping, LONGEST_TRY, Options, Probe, Upstream};
 pub use policy::{MOST_UPSTREAMS, Order, Policy};
-pub use tls::{TlsFiles, TlsSettings};
+pub use tls::{DohMethod, TlsFiles, TlsSettings};
 pub use tries::{BUDGET, Move, Tries};
 pub use verdict::{Meaning, Verdict, judge};
 

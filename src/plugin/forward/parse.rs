@@ -7,7 +7,7 @@ use super::options::{LONGEST_TRY, Options};
 use super::policy::{MOST_UPSTREAMS, Policy};
 use super::sources::{self, Source};
 use super::target::{Target, To, resolver, scheme_of, targets};
-use super::tls::{TlsFiles, TlsSettings};
+use super::tls::{DohMethod, TlsFiles, TlsSettings};
 use super::{Upstream, Upstreams};
 use crate::corefile::{
     CorefileError, Dispenser, Surroundings, format_duration, normalise_zone, parse_duration,
@@ -103,6 +103,7 @@ struct Draft {
     options: Options,
     files: TlsFiles,
     server_name: Option<String>,
+    method: DohMethod,
     /// Who is asked for host names; the system's own when there are none.
     resolvers: Vec<SocketAddr>,
 }
@@ -187,10 +188,12 @@ impl Draft {
             }
             "tls_servername" => self.server_name = Some(argument(dispenser)?.to_owned()),
             "doh_method" => {
-                // Both ask the same; POST is what is sent.
-                let method = argument(dispenser)?;
-                if !matches!(method, "GET" | "POST") {
-                    return Err(dispenser.plain_err(format!("unknown doh_method '{method}'")));
+                self.method = match argument(dispenser)? {
+                    "GET" => DohMethod::Get,
+                    "POST" => DohMethod::Post,
+                    method => {
+                        return Err(dispenser.plain_err(format!("unknown doh_method '{method}'")));
+                    }
                 }
             }
             "policy" => {
@@ -271,8 +274,12 @@ impl Draft {
                     ));
                 }
                 let server_name = server_name.or_else(|| self.server_name.clone()).or(host);
-                upstream.tls =
-                    Some(Arc::new(TlsSettings { over, server_name, files: files.clone() }));
+                upstream.tls = Some(Arc::new(TlsSettings {
+                    over,
+                    server_name,
+                    method: self.method,
+                    files: files.clone(),
+                }));
             }
             Ok::<Upstream, String>(upstream)
         };

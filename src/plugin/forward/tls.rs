@@ -19,6 +19,16 @@ pub struct TlsFiles {
     content: Vec<Vec<u8>>,
 }
 
+/// How a query goes into an HTTPS request (RFC 8484 §4.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum DohMethod {
+    /// As the body.
+    #[default]
+    Post,
+    /// In the address, so that caches between may keep the response.
+    Get,
+}
+
 /// What one upstream's TLS connections use.
 #[derive(Debug)]
 pub struct TlsSettings {
@@ -26,6 +36,8 @@ pub struct TlsSettings {
     pub over: Transport,
     /// The name that the certificate must have; `None` means the address.
     pub server_name: Option<String>,
+    /// How queries go over HTTPS.
+    pub method: DohMethod,
     /// Certificates and key.
     pub files: std::sync::Arc<TlsFiles>,
 }
@@ -34,6 +46,7 @@ impl PartialEq for TlsSettings {
     fn eq(&self, other: &TlsSettings) -> bool {
         self.over == other.over
             && self.server_name == other.server_name
+            && self.method == other.method
             && self.files.content == other.files.content
     }
 }
@@ -44,6 +57,7 @@ impl Hash for TlsSettings {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.over.hash(state);
         self.server_name.hash(state);
+        self.method.hash(state);
         self.files.content.hash(state);
     }
 }
@@ -125,6 +139,7 @@ mod tests {
         let settings = |name: &str, content: &[u8]| TlsSettings {
             over: Transport::Tls,
             server_name: Some(name.to_owned()),
+            method: DohMethod::default(),
             files: std::sync::Arc::new(TlsFiles {
                 content: vec![content.to_vec()],
                 ..TlsFiles::default()

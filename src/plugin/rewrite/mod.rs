@@ -52,6 +52,8 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         }
         rules.push(Rule::parse(&arguments).map_err(|error| dispenser.plain_err(error))?);
     }
+    // What a rule gives a query, the reply may show its client, in CoreDNS also where no rule ran.
+    setup.block.reflected.extend(rules.iter().filter_map(Rule::reflected_code));
     setup.block.add(Rewrite { rules });
     Ok(())
 }

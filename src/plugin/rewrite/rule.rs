@@ -51,6 +51,14 @@ pub(super) enum Applied {
 }
 
 impl Rule {
+    /// The code of an EDNS option that replies may carry back to clients because of this rule.
+    pub(super) fn reflected_code(&self) -> Option<u16> {
+        match &self.action {
+            Action::Edns(rule) => rule.reflected_code(),
+            _ => None,
+        }
+    }
+
     /// Reads the arguments of one `rewrite`. Errors are CoreDNS's texts.
     pub(super) fn parse(arguments: &[&str]) -> Result<Rule, String> {
         let Some(first) = arguments.first() else {
@@ -110,9 +118,6 @@ impl Rule {
             }
             Action::Type(..) | Action::Class(..) => Applied::Ignored,
             Action::Edns(rule) => {
-                if let Some(code) = rule.reflected_code() {
-                    query.reflect_option(code);
-                }
                 rule.apply(query, context).map_or(Applied::Ignored, Applied::Done)
             }
             Action::Response(matcher, reversal) => {

@@ -4,15 +4,17 @@
 //! at each reload; handshakes are for whoever has the connections.
 
 mod config;
+mod counted;
 mod web;
 
 pub use config::{ClientCertificates, ServerTls, server_config};
+pub use counted::quic_connections;
 pub use web::web_config;
 
 use super::Setup;
 use crate::corefile::{CorefileError, Dispenser, Surroundings, system_error_text};
+use sha2::{Digest, Sha512};
 use std::path::Path;
-use std::sync::Arc;
 
 /// Where systems keep the certificates that they trust, the first that is there counts (Go's list).
 const SYSTEM_ROOTS: &[&str] = &[
@@ -43,9 +45,13 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             }
         }
         let files = Files { certificate, key, authorities };
-        let config = config(&files, clients, setup.surroundings)
+        let settings = settings(&files, clients, setup.surroundings)
             .map_err(|error| dispenser.plain_err(error))?;
-        setup.block.tls = Some(Arc::new(config));
+        let config = config(&settings).map_err(|error| dispenser.plain_err(error))?;
+        // Over a reload that changes nothing of it, it is the same: sessions can be taken up again,
+        // and endpoints that are made with it stay.
+        let config = setup.carried.take_or_make(fingerprint(&settings), || config);
+        setup.block.tls = Some(config);
     }
     Ok(())
 }
@@ -72,35 +78,53 @@ fn client_auth(dispenser: &mut Dispenser<'_>) -> Result<ClientCertificates, Core
     })
 }
 
-/// The configuration, or what is wrong in the words that `forward` has for its `tls` too.
-fn config(
+/// What the files hold, or what is wrong in the words that `forward` has for its `tls` too.
+fn settings(
     files: &Files<'_>,
     clients: ClientCertificates,
     surroundings: &dyn Surroundings,
-) -> Result<rustls::ServerConfig, String> {
+) -> Result<ServerTls, String> {
     let read = |path: &str| {
         surroundings
             .read(Path::new(path))
             .map_err(|error| format!("open {path}: {}", system_error_text(&error)))
     };
-    let wrong = |error: String| format!("could not load TLS cert: {error}");
-    let certificate = read(files.certificate).map_err(wrong)?;
-    let key = read(files.key).map_err(wrong)?;
+    let certificate = read(files.certificate).map_err(|error| wrong(&error))?;
+    let key = read(files.key).map_err(|error| wrong(&error))?;
     let authorities = match files.authorities {
         Some(path) => read(path).map_err(|error| format!("error reading {path}: {error}"))?,
         None => SYSTEM_ROOTS.iter().find_map(|path| read(path).ok()).unwrap_or_default(),
     };
-    let settings = ServerTls { certificate, key, clients, authorities, only_tls13: false };
-    server_config(&settings).map_err(|error| match error.strip_prefix("client CA: ") {
+    Ok(ServerTls { certificate, key, clients, authorities, only_tls13: false })
+}
+
+fn wrong(error: &str) -> String {
+    format!("could not load TLS cert: {error}")
+}
+
+fn config(settings: &ServerTls) -> Result<rustls::ServerConfig, String> {
+    server_config(settings).map_err(|error| match error.strip_prefix("client CA: ") {
         Some(error) => format!("could not read root certs: {error}"),
-        None => wrong(error),
+        None => wrong(&error),
     })
+}
+
+/// What the settings are known by over reloads.
+fn fingerprint(settings: &ServerTls) -> String {
+    let ServerTls { certificate, key, clients, authorities, only_tls13 } = settings;
+    let mut hash = Sha512::new();
+    for part in [certificate, key, authorities] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    format!("tls {clients:?} {only_tls13} {:?}", hash.finalize())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::Bench;
     use crate::corefile::MemorySurroundings;
+    use std::sync::Arc;
 
     const CERTIFICATE: &str = include_str!("../../net/upstream/testdata/up.pem");
     const KEY: &str = include_str!("../../net/upstream/testdata/up.key");
@@ -132,6 +156,21 @@ mod tests {
         let trusting = node().with_file("/etc/ssl/cert.pem", CERTIFICATE);
         let directive = "tls /c /k {\n client_auth require_and_verify\n}";
         assert!(Bench::new().load(directive, &trusting).is_ok(), "the system's roots");
+    }
+
+    #[test]
+    fn what_did_not_change_over_a_reload_is_the_same_configuration() {
+        let mut bench = Bench::new();
+        let mut configuration = |directive: &str, files: &MemorySurroundings| {
+            bench.load(directive, files).unwrap();
+            bench.block.tls.clone().unwrap()
+        };
+        let first = configuration("tls /c /k", &node());
+        assert!(Arc::ptr_eq(&first, &configuration("tls /c /k", &node())));
+        let asking = "tls /c /k {\n client_auth request\n}";
+        assert!(!Arc::ptr_eq(&first, &configuration(asking, &node())));
+        let renewed = node().with_file("/c", format!("{CERTIFICATE}\n"));
+        assert!(!Arc::ptr_eq(&first, &configuration("tls /c /k", &renewed)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod streams;
 use super::*;
 use crate::dns::{Class, Name, Query, Rcode, RecordType};
 use crate::plugin::forward::{
-    ExchangeFailure, Keeping, Order, Policy, TlsFiles, TlsSettings, Upstream,
+    DohMethod, ExchangeFailure, Keeping, Order, Policy, TlsFiles, TlsSettings, Upstream,
 };
 use rand::SeedableRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -521,6 +521,7 @@ async fn tls_checks_the_name_that_the_directive_gives() {
         let settings = TlsSettings {
             over: Transport::Tls,
             server_name: Some(name.to_owned()),
+            method: DohMethod::default(),
             files: files.clone(),
         };
         let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
@@ -534,8 +535,12 @@ async fn tls_checks_the_name_that_the_directive_gives() {
             );
         }
     }
-    let settings =
-        TlsSettings { over: Transport::Https, server_name: Some("other.test".to_owned()), files };
+    let settings = TlsSettings {
+        over: Transport::Https,
+        server_name: Some("other.test".to_owned()),
+        method: DohMethod::default(),
+        files,
+    };
     let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
     let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..Options::default() });
     let error = asking.udp("a.test.").await.unwrap_err();

@@ -1,0 +1,99 @@
+//! `https3://` server blocks, asked by hickory's HTTP/3 client.
+
+use super::tls::client;
+use super::*;
+use hickory_net::NetError;
+use hickory_net::h3::H3ClientStream;
+use hickory_net::xfer::{DnsRequestSender, FirstAnswer};
+use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message as Decoded};
+use tokio::runtime::{Builder, Runtime};
+
+const CERTIFICATE: &str = "tls /up.pem /up.key";
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// A connection to the server, whose certificate must have `name`.
+async fn connect(server: &Running, name: &str) -> Result<H3ClientStream, NetError> {
+    let builder = H3ClientStream::builder().crypto_config(client(None));
+    builder.build(server.address(), name.into(), "/dns-query".into()).await
+}
+
+/// The last octet of the reply to a query for `name`'s address.
+async fn ask(stream: &mut H3ClientStream, name: &str) -> Result<Option<u8>, NetError> {
+    let message = Decoded::from_vec(&query(name, 0)).unwrap();
+    let answer = stream.send_message(DnsRequest::new(message, DnsRequestOptions::default()));
+    let reply = tokio::time::timeout(Duration::from_secs(5), answer.first_answer()).await;
+    reply.map_err(|_| NetError::Timeout)?.map(|reply| last_octet(&reply.into_buffer()))
+}
+
+#[test]
+fn queries_over_http3_are_answered_many_on_one_connection() {
+    let server = Running::start(&answering("https3://.:0", 9, CERTIFICATE), 1);
+    runtime().block_on(async {
+        let mut stream = connect(&server, "up.test").await.unwrap();
+        let asked: Vec<_> = (0..20)
+            .map(|_| {
+                let mut stream = stream.clone();
+                tokio::spawn(async move { ask(&mut stream, "a.test.").await })
+            })
+            .collect();
+        for reply in asked {
+            assert_eq!(reply.await.unwrap().unwrap(), Some(9));
+        }
+        // Nobody answers for it: SERVFAIL has the question alone.
+        let failed = ask(&mut stream, "c.test.").await.unwrap();
+        assert_ne!(failed, Some(9));
+        assert!(crate::plugin::tls::quic_connections() >= 1);
+        let refused = connect(&server, "other.test").await;
+        assert!(refused.is_err(), "another name than the certificate's");
+    });
+    server.stop();
+}
+
+#[test]
+fn another_certificate_is_another_endpoint_that_answers_at_once() {
+    let server = Running::start(&answering("https3://.:0", 9, CERTIFICATE), 1);
+    let runtime = runtime();
+    let asked = |last| {
+        runtime.block_on(async {
+            let mut stream = connect(&server, "up.test").await.unwrap();
+            assert_eq!(ask(&mut stream, "a.test.").await.unwrap(), Some(last));
+        });
+    };
+    asked(9);
+    let port = server.address().port();
+    server.publish(&answering("https3://.:0", 8, CERTIFICATE)).unwrap();
+    assert_ne!(server.address().port(), port, "port 0 is another one for another endpoint");
+    asked(8);
+    server.stop();
+}
+
+#[test]
+fn what_waits_when_reading_stops_still_gets_its_reply_over_http3() {
+    let (port, _) = upstream(Duration::from_millis(300));
+    let corefile =
+        format!("https3://.:0 {{\nbind 127.0.0.1\n{CERTIFICATE}\nforward . 127.0.0.1:{port}\n}}\n");
+    let server = Running::start(&corefile, 1);
+    let runtime = runtime();
+    let mut stream = runtime.block_on(connect(&server, "up.test")).unwrap();
+    let waiting = runtime.spawn(async move { ask(&mut stream, "a.test.").await });
+    let start = Instant::now();
+    while server.workers.parked() < 1 && start.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.workers.stop_reading();
+    assert!(server.workers.drain(Duration::from_secs(5)));
+    assert!(runtime.block_on(waiting).unwrap().is_ok());
+    server.workers.join();
+}
+
+#[test]
+fn without_the_directive_an_https3_block_is_plain_tcp() {
+    let server = Running::start(&answering("https3://.:0", 9, ""), 1);
+    let mut stream = server.tcp();
+    stream.write_all(&framed(&query("a.test.", 1))).unwrap();
+    assert_eq!(last_octet(&read_frame(&mut stream).unwrap()), Some(9));
+    server.stop();
+}

@@ -111,6 +111,16 @@ impl Carried {
         Carried { kept: HashMap::new(), previous: self.kept.clone() }
     }
 
+    /// Every state of one type that this snapshot keeps, with its key, in the order of keys.
+    pub fn of_type<T: Any + Send + Sync>(&self) -> Vec<(String, Arc<T>)> {
+        let typed = |(key, any): (&String, &Arc<dyn Any + Send + Sync>)| {
+            Some((key.clone(), any.clone().downcast::<T>().ok()?))
+        };
+        let mut found: Vec<(String, Arc<T>)> = self.kept.iter().filter_map(typed).collect();
+        found.sort_by(|one, other| one.0.cmp(&other.0));
+        found
+    }
+
     /// The state under `key` (directive word, zones, listeners and tokens), taken over from the
     /// previous snapshot or made anew.
     pub fn take_or_make<T: Any + Send + Sync>(

@@ -1,48 +1,82 @@
 //! One cached response: wire bytes without OPT, the places of its TTLs, and its short life.
 //!
-//! Owns what a hit writes. Shared between threads and never changed but for its counters; reads no
-//! clock: every call is told the time.
+//! Owns what a hit writes. Stands in its shard's slab, behind the shard's lock, so that its counters
+//! are plain numbers; what is as long as the message is one allocation. Reads no clock: every call is
+//! told the time.
 
 use super::options::Prefetch;
+use super::shard::SLOT_OCTETS;
 use super::store::{Key, Side};
-use crate::dns::{Class, Message, Query, Rcode, Response, Written, flags};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::dns::{Message, Query, Rcode, Response, Written, flags};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How long a refresh may stay away before another one is begun, in milliseconds: longer than
 /// `forward` ever tries (6 s).
 const REFRESH_DEADLINE: u64 = 10_000;
 
+/// What an entry holds beside its body: its place in the slab, its share of the index and of what the
+/// slab keeps free, the allocator's own.
+const OVERHEAD: usize = SLOT_OCTETS + 40;
+
+/// The most that [`Entry::touch`] counts to.
+const MOST_ASKED: u8 = 3;
+
 /// A cached response.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     key: Key,
-    side: Side,
-    /// The message: TTLs flattened, no OPT, the question uncompressed.
-    wire: Box<[u8]>,
-    /// The places of the TTLs.
-    ttl_places: Box<[u16]>,
-    /// The length of the question section.
-    question_length: u16,
-    rcode: Rcode,
-    qclass: Class,
-    bits: QueryBits,
-    uncompressed_size: u32,
-    /// SERVFAIL or NOTIMP: never served beyond its TTL.
-    is_failure: bool,
-    /// Asked for since the last sweep.
-    touched: AtomicBool,
+    /// The places of the TTLs, two octets each, then the message: TTLs flattened, no OPT, the
+    /// question uncompressed, in lower case and with the query's class.
+    body: Box<[u8]>,
+    /// As in [`Terms::stored`].
+    stored: i64,
     /// In seconds.
     ttl: u32,
-    stored: Duration,
+    uncompressed_size: u32,
     /// Hits without a long gap; with `last_hit` for `prefetch`.
-    hits: AtomicU32,
-    /// In milliseconds since the process's fixed moment, plus 1; 0 is never.
-    last_hit: AtomicU64,
-    /// When the refresh under way was begun, like `last_hit`.
-    refresh_begun: AtomicU64,
-    /// When a refresh last brought nothing usable, like `last_hit`.
-    refresh_failed: AtomicU64,
+    hits: u32,
+    last_hit: Moment,
+    /// When the refresh under way was begun.
+    refresh_begun: Moment,
+    /// When a refresh last brought nothing usable.
+    refresh_failed: Moment,
+    rcode: Rcode,
+    /// How many TTLs there are.
+    places: u16,
+    bits: QueryBits,
+    side: Side,
+    /// SERVFAIL or NOTIMP: never served beyond its TTL.
+    is_failure: bool,
+    /// How often it was asked for lately, for the eviction: 0 to [`MOST_ASKED`].
+    asked: u8,
+    /// It stands in its shard's main queue, no longer among the newcomers.
+    pub(super) is_main: bool,
+}
+
+/// A moment in milliseconds since the process's fixed moment, of which the lower 32 bits are kept:
+/// what was more than 49 days ago may look like a moment ago, which costs a refresh its turn for as
+/// long as that moment lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Moment(Option<NonZeroU32>);
+
+impl Moment {
+    fn at(now: Duration) -> Moment {
+        Moment::before(now, 0)
+    }
+
+    fn before(now: Duration, ago: u64) -> Moment {
+        // The lowest bit tells a moment from never.
+        Moment(NonZeroU32::new((milliseconds(now) as u32).wrapping_sub(ago as u32) | 1))
+    }
+
+    /// Milliseconds from it until now; `u64::MAX` when it never was.
+    fn since(self, now: Duration) -> u64 {
+        match self.0 {
+            None => u64::MAX,
+            Some(moment) => u64::from((milliseconds(now) as u32 | 1).wrapping_sub(moment.get())),
+        }
+    }
 }
 
 /// The header bits of a query that are part of the key.
@@ -73,49 +107,100 @@ pub(super) struct Terms {
     pub(super) side: Side,
     /// The TTL in seconds that the message shows; at least 1.
     pub(super) ttl: u32,
-    /// Now.
-    pub(super) stored: Duration,
+    /// When it was stored, in milliseconds since the process's fixed moment; below 0 when it is
+    /// older than the process.
+    pub(super) stored: i64,
     /// SERVFAIL or NOTIMP.
     pub(super) is_failure: bool,
+    /// The whole RCODE, 12 bits.
+    pub(super) rcode: Rcode,
+    /// DO and CD of the query.
+    pub(super) bits: QueryBits,
     /// [`Message::uncompressed_size`].
     pub(super) uncompressed_size: usize,
 }
 
 impl Entry {
-    /// An entry for the message of `response`, which must match `query` ([`matches`]).
-    pub(super) fn new(
-        query: &Query<'_>,
-        response: &Response,
-        ttl_places: Vec<u16>,
-        terms: Terms,
-    ) -> Entry {
+    /// An entry for `message`, whose question is uncompressed, in lower case and of the query's
+    /// class, and whose TTLs stand at `places`.
+    pub(super) fn new(message: &[u8], places: &[u16], terms: Terms) -> Entry {
+        let mut body = Vec::with_capacity(2 * places.len() + message.len());
+        body.extend(places.iter().flat_map(|place| place.to_ne_bytes()));
+        body.extend_from_slice(message);
         Entry {
             key: terms.key,
-            side: terms.side,
-            wire: response.wire.as_slice().into(),
-            ttl_places: ttl_places.into_boxed_slice(),
-            question_length: query.question().len() as u16,
-            rcode: response.rcode,
-            qclass: query.qclass(),
-            bits: QueryBits::of(query),
-            uncompressed_size: terms.uncompressed_size as u32,
-            is_failure: terms.is_failure,
-            touched: AtomicBool::new(false),
-            ttl: terms.ttl,
+            body: body.into_boxed_slice(),
             stored: terms.stored,
-            hits: AtomicU32::new(0),
-            last_hit: AtomicU64::new(0),
-            refresh_begun: AtomicU64::new(0),
-            refresh_failed: AtomicU64::new(0),
+            ttl: terms.ttl,
+            uncompressed_size: terms.uncompressed_size as u32,
+            hits: 0,
+            last_hit: Moment::default(),
+            refresh_begun: Moment::default(),
+            refresh_failed: Moment::default(),
+            rcode: terms.rcode,
+            places: places.len() as u16,
+            bits: terms.bits,
+            side: terms.side,
+            is_failure: terms.is_failure,
+            asked: 0,
+            is_main: false,
         }
+    }
+
+    /// An entry for the message of `response`, which must match `query` ([`matches`]).
+    pub(super) fn answering(
+        query: &Query<'_>,
+        response: &Response,
+        places: &[u16],
+        terms: Terms,
+    ) -> Entry {
+        let mut entry = Entry::new(&response.wire, places, terms);
+        let name = query.name().as_bytes();
+        let question = &mut entry.body[2 * places.len() + 12..][..name.len() + 4];
+        question[..name.len()].copy_from_slice(name);
+        question[name.len()..].copy_from_slice(type_and_class(query));
+        entry
+    }
+
+    /// The message as it is kept.
+    pub(super) fn wire(&self) -> &[u8] {
+        &self.body[2 * usize::from(self.places)..]
+    }
+
+    /// The whole RCODE.
+    pub(super) fn rcode(&self) -> Rcode {
+        self.rcode
+    }
+
+    /// The header bits of the queries that it answers.
+    pub(super) fn bits(&self) -> QueryBits {
+        self.bits
+    }
+
+    /// How long ago it was stored, in milliseconds.
+    pub(super) fn age(&self, now: Duration) -> u64 {
+        u64::try_from(milliseconds(now) - self.stored).unwrap_or(0)
+    }
+
+    /// Hits without a long gap, and how long ago the last was, in milliseconds.
+    pub(super) fn popularity(&self, now: Duration) -> (u32, Option<u64>) {
+        (self.hits, Some(self.last_hit.since(now)).filter(|since| *since != u64::MAX))
+    }
+
+    /// Sets what [`Entry::popularity`] says.
+    pub(super) fn set_popularity(&mut self, hits: u32, last_hit: Option<u64>, now: Duration) {
+        self.hits = hits;
+        self.last_hit = last_hit.map_or(Moment::default(), |ago| Moment::before(now, ago));
     }
 
     /// Whether this entry is for `query`: two questions may share a key.
     pub(super) fn is_for(&self, query: &Query<'_>) -> bool {
-        let end = 12 + usize::from(self.question_length);
+        let name = query.name().as_bytes();
+        // A name ends itself, so a longer one cannot begin like this one.
         self.bits == QueryBits::of(query)
-            && self.qclass == query.qclass()
-            && same_question(&self.wire[12..end], query)
+            && self.wire()[12..]
+                .strip_prefix(name)
+                .is_some_and(|behind| behind.starts_with(type_and_class(query)))
     }
 
     /// Its key.
@@ -129,16 +214,18 @@ impl Entry {
     }
 
     /// Notes that it was asked for.
-    pub(super) fn touch(&self) {
-        // Reading first leaves the cache line shared between workers.
-        if !self.touched.load(Ordering::Relaxed) {
-            self.touched.store(true, Ordering::Relaxed);
-        }
+    pub(super) fn touch(&mut self) {
+        self.asked = MOST_ASKED.min(self.asked + 1);
     }
 
-    /// Whether it was asked for since the last call.
-    pub(super) fn take_touch(&self) -> bool {
-        self.touched.load(Ordering::Relaxed) && self.touched.swap(false, Ordering::Relaxed)
+    /// How often it was asked for lately: 0 to 3.
+    pub(super) fn asked(&self) -> u8 {
+        self.asked
+    }
+
+    /// Sets what [`Entry::asked`] says.
+    pub(super) fn set_asked(&mut self, asked: u8) {
+        self.asked = asked.min(MOST_ASKED);
     }
 
     /// The TTL that was stored, in seconds.
@@ -148,8 +235,7 @@ impl Entry {
 
     /// Seconds left; negative when expired.
     pub(super) fn remaining(&self, now: Duration) -> i64 {
-        let elapsed = now.saturating_sub(self.stored).as_secs();
-        i64::from(self.ttl) - i64::try_from(elapsed).unwrap_or(i64::MAX)
+        i64::from(self.ttl) - (milliseconds(now) - self.stored).max(0) / 1000
     }
 
     /// Whether this is a SERVFAIL or NOTIMP.
@@ -163,9 +249,9 @@ impl Entry {
         left > 0 || (!self.is_failure && -left < i64::from(window))
     }
 
-    /// What it counts against the bounds: octets held, bookkeeping excluded.
+    /// What it counts against the bounds: octets held, its share of the tables included.
     pub(super) fn octets(&self) -> usize {
-        self.wire.len() + 2 * self.ttl_places.len() + size_of::<Entry>()
+        self.body.len() + OVERHEAD
     }
 
     /// Writes the reply to `query` with `ttl` seconds on every record. Allocates nothing when the
@@ -173,8 +259,9 @@ impl Entry {
     pub(super) fn write(&self, query: &Query<'_>, response: &mut Response, ttl: u32) {
         let wire = &mut response.wire;
         wire.clear();
-        wire.extend_from_slice(&self.wire);
-        let stored = u16::from_be_bytes([self.wire[2], self.wire[3]]);
+        let (places, kept) = self.body.split_at(2 * usize::from(self.places));
+        wire.extend_from_slice(kept);
+        let stored = u16::from_be_bytes([wire[2], wire[3]]);
         let asked = query.flags();
         // The opcode decides what is echoed (miekg/dns SetReply): only a QUERY's RD and CD are.
         let echoed = if asked & flags::OPCODE == 0 { flags::RD | flags::CD } else { flags::OPCODE };
@@ -186,12 +273,10 @@ impl Entry {
         wire[2..4].copy_from_slice(&word.to_be_bytes());
         let question = query.question();
         debug_assert!(self.is_for(query), "an entry answers its own question");
-        if question.len() == usize::from(self.question_length) {
-            wire[12..12 + question.len()].copy_from_slice(question);
-        }
+        wire[12..12 + question.len()].copy_from_slice(question);
         let octets = ttl.to_be_bytes();
-        for &place in &self.ttl_places {
-            let place = usize::from(place);
+        for place in places.as_chunks::<2>().0 {
+            let place = usize::from(u16::from_ne_bytes(*place));
             wire[place..place + 4].copy_from_slice(&octets);
         }
         response.written = Written::Message;
@@ -202,59 +287,50 @@ impl Entry {
     }
 
     /// Counts a hit; true when the entry is asked for often enough and nearly over, by `prefetch`.
-    pub(super) fn hit(&self, prefetch: &Prefetch, now: Duration) -> bool {
-        let moment = milliseconds(now);
-        let last = self.last_hit.swap(moment, Ordering::Relaxed);
-        let gap = u64::try_from(prefetch.gap.as_millis()).unwrap_or(u64::MAX);
-        let hits = if last == 0 || moment.saturating_sub(last) > gap {
-            self.hits.store(1, Ordering::Relaxed);
+    pub(super) fn hit(&mut self, prefetch: &Prefetch, now: Duration) -> bool {
+        let gap = self.last_hit.since(now);
+        self.last_hit = Moment::at(now);
+        self.hits = if u128::from(gap) > prefetch.gap.as_millis() {
             1
         } else {
-            self.hits.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+            self.hits.saturating_add(1)
         };
         let threshold = (u64::from(prefetch.percent) * u64::from(self.ttl)).div_ceil(100);
         let left = u64::try_from(self.remaining(now)).unwrap_or(0);
-        hits >= prefetch.amount && left <= threshold
+        self.hits >= prefetch.amount && left <= threshold
     }
 
     /// Takes over what `previous` counted, so that a popular name stays one.
-    pub(super) fn inherit(&self, previous: &Entry, now: Duration) {
-        self.hits.store(previous.hits.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.last_hit.store(milliseconds(now), Ordering::Relaxed);
+    pub(super) fn inherit(&mut self, previous: &Entry, now: Duration) {
+        self.hits = previous.hits;
+        self.last_hit = Moment::at(now);
     }
 
     /// True for the one caller that shall refresh the entry now.
-    pub(super) fn begin_refresh(&self, now: Duration) -> bool {
-        let moment = milliseconds(now);
-        let begun = self.refresh_begun.load(Ordering::Relaxed);
-        if begun != 0 && moment.saturating_sub(begun) < REFRESH_DEADLINE {
+    pub(super) fn begin_refresh(&mut self, now: Duration) -> bool {
+        if self.refresh_begun.since(now) < REFRESH_DEADLINE {
             return false;
         }
-        self.refresh_begun
-            .compare_exchange(begun, moment, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
+        self.refresh_begun = Moment::at(now);
+        true
     }
 
     /// The refresh, or the question asked to verify the entry, brought nothing usable.
-    pub(super) fn refresh_failed(&self, now: Duration) {
-        self.refresh_failed.store(milliseconds(now), Ordering::Relaxed);
+    pub(super) fn refresh_failed(&mut self, now: Duration) {
+        self.refresh_failed = Moment::at(now);
     }
 
     /// Whether it is served expired without asking anybody, with `serve_stale`'s FAILURE_RECHECK:
     /// a refresh failed less than `recheck` ago, or one is under way. Never when that is 0.
     pub(super) fn is_held(&self, now: Duration, recheck: Duration) -> bool {
-        let since = |moment: &AtomicU64| match moment.load(Ordering::Relaxed) {
-            0 => u64::MAX,
-            moment => milliseconds(now).saturating_sub(moment),
-        };
         !recheck.is_zero()
-            && (u128::from(since(&self.refresh_failed)) < recheck.as_millis()
-                || since(&self.refresh_begun) < REFRESH_DEADLINE)
+            && (u128::from(self.refresh_failed.since(now)) < recheck.as_millis()
+                || self.refresh_begun.since(now) < REFRESH_DEADLINE)
     }
 
     /// The refresh is over; the next query may begin another.
-    pub(super) fn end_refresh(&self) {
-        self.refresh_begun.store(0, Ordering::Relaxed);
+    pub(super) fn end_refresh(&mut self) {
+        self.refresh_begun = Moment::default();
     }
 }
 
@@ -283,7 +359,15 @@ fn same_question(question: &[u8], query: &Query<'_>) -> bool {
         && question[name.len()..name.len() + 2] == query.qtype().0.to_be_bytes()
 }
 
-/// Milliseconds plus 1, so that 0 can mean never.
-fn milliseconds(now: Duration) -> u64 {
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX - 1).saturating_add(1)
+/// QTYPE and QCLASS as they stand in the question.
+fn type_and_class<'q>(query: &'q Query<'_>) -> &'q [u8] {
+    let question = query.question();
+    &question[question.len() - 4..]
+}
+
+/// Whole milliseconds since the process's fixed moment, at most a quarter of what the type holds:
+/// differences never overflow.
+pub(super) fn milliseconds(now: Duration) -> i64 {
+    let seconds = now.as_secs().min(i64::MAX as u64 / 4000) as i64;
+    seconds * 1000 + i64::from(now.subsec_millis())
 }

@@ -5,9 +5,11 @@
 
 mod classify;
 mod entry;
-mod front;
+mod export;
+mod ghost;
 mod meters;
 mod options;
+mod shard;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -20,14 +22,16 @@ use crate::dns::{
 };
 use crate::metrics::Registry;
 use classify::{OptPlace, Survey, survey};
-use entry::{Entry, Terms, matches, wants_authentic};
+use entry::{Entry, QueryBits, Terms, matches, milliseconds, wants_authentic};
+pub use export::{Cursor, Kept, KeptAs, stores};
 use meters::Meters;
 use options::{Limits, Options, Refresh};
 use rand::RngExt;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Side, Store, effective_capacity};
+pub use store::Store;
+use store::{Found, Origin, Side, effective_capacity};
 
 /// How often expired entries are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -42,6 +46,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         Store::new(
             effective_capacity(options.success.capacity),
             effective_capacity(options.denial.capacity),
+            options.stale_window,
             seed,
         )
     });
@@ -109,40 +114,19 @@ impl Handler for CacheHandler {
         let meters = self.meters(context);
         meters.requests().increment();
         let now = context.now.monotonic;
-        let key = self.store.key(query);
-        if let Some(held) = self.store.at_hand(key, query, now)
-            && let Some(entry) = &*held
-        {
-            meters.hits(entry.side()).increment();
-            self.serve(entry, query, response, context);
-            return Flow::Answer;
+        let found = self.store.find(self.store.key(query), query, now, |found| {
+            (found.entry.side(), self.answer(found, query, response, context))
+        });
+        match found {
+            Some((side, flow)) => {
+                meters.hits(side).increment();
+                flow
+            }
+            None => {
+                meters.misses().increment();
+                Flow::Next
+            }
         }
-        let Some(entry) = self.store.find(key, query, now, self.options.stale_window) else {
-            meters.misses().increment();
-            return Flow::Next;
-        };
-        meters.hits(entry.side()).increment();
-        if entry.remaining(now) >= 0 {
-            self.store.keep_at_hand(&entry);
-            self.serve(&entry, query, response, context);
-            return Flow::Answer;
-        }
-        let is_held = entry.is_held(now, self.options.recheck);
-        if let Refresh::Verify(patience) = self.options.refresh
-            && !is_held
-        {
-            let question = query.question().into();
-            *context.note = Some(Box::new(Verifying { entry, question }));
-            *context.patience = patience;
-            return Flow::Next;
-        }
-        if !is_held && self.may_refresh(query, &entry, now) {
-            meters.prefetches().increment();
-            *context.refresh = true;
-        }
-        meters.served_stale().increment();
-        entry.write(query, response, self.stale_ttl(&entry));
-        Flow::Answer
     }
 
     fn response(
@@ -169,12 +153,12 @@ impl Handler for CacheHandler {
         }
         if context.clientless {
             let now = context.now.monotonic;
-            for entry in self.store.all(self.store.key(query), query).into_iter().flatten() {
+            self.store.each(self.store.key(query), query, |entry| {
                 entry.end_refresh();
                 if entry.remaining(now) < 0 {
                     entry.refresh_failed(now);
                 }
-            }
+            });
         }
         Turn::Up
     }
@@ -184,7 +168,7 @@ impl Handler for CacheHandler {
     }
 
     fn upkeep(&self, now: Now, _surroundings: &dyn Surroundings, _journal: &dyn Journal) {
-        self.store.sweep(now.monotonic, self.options.stale_window);
+        self.store.sweep(now.monotonic);
     }
 }
 
@@ -194,23 +178,52 @@ impl CacheHandler {
             .get(context.server, |server| Meters::new(&self.metrics, server, &self.zones_label))
     }
 
-    /// Replies with an entry that is not expired.
-    fn serve(
+    /// What an entry makes of the query. Its shard is locked: nothing here may wait or look into
+    /// the store.
+    fn answer(
         &self,
-        entry: &Entry,
+        found: Found<'_>,
         query: &Query<'_>,
         response: &mut Response,
         context: &mut Context<'_>,
-    ) {
+    ) -> Flow {
         let now = context.now.monotonic;
-        if let Some(prefetch) = &self.options.prefetch
-            && entry.hit(prefetch, now)
-            && self.may_refresh(query, entry, now)
+        let Found { entry, is_failing } = found;
+        let left = entry.remaining(now);
+        if left >= 0 {
+            if let Some(prefetch) = &self.options.prefetch
+                && entry.hit(prefetch, now)
+                && !is_failing
+            {
+                self.refresh(entry, context);
+            }
+            entry.write(query, response, self.shown_ttl(entry, left));
+            return Flow::Answer;
+        }
+        let is_held = entry.is_held(now, self.options.recheck);
+        if let Refresh::Verify(patience) = self.options.refresh
+            && !is_held
         {
+            let question = query.question().into();
+            *context.note = Some(Box::new(Verifying { entry: entry.clone(), question }));
+            *context.patience = patience;
+            return Flow::Next;
+        }
+        // None while upstream's failure to answer this very question is being cached.
+        if !is_held && !is_failing {
+            self.refresh(entry, context);
+        }
+        self.meters(context).served_stale().increment();
+        entry.write(query, response, self.stale_ttl(entry));
+        Flow::Answer
+    }
+
+    /// Wishes for a refresh, unless one is under way.
+    fn refresh(&self, entry: &mut Entry, context: &mut Context<'_>) {
+        if entry.begin_refresh(context.now.monotonic) {
             self.meters(context).prefetches().increment();
             *context.refresh = true;
         }
-        entry.write(query, response, self.shown_ttl(entry, entry.remaining(now)));
     }
 
     /// The TTL in seconds of a hit with `left` seconds to live.
@@ -221,12 +234,6 @@ impl CacheHandler {
     /// The TTL in seconds of an expired entry.
     fn stale_ttl(&self, entry: &Entry) -> u32 {
         if self.options.keep_ttl { entry.ttl() } else { self.options.stale_ttl }
-    }
-
-    /// True for the one caller that shall wish for a refresh; none while upstream's failure to
-    /// answer this very question is being cached.
-    fn may_refresh(&self, query: &Query<'_>, entry: &Entry, now: Duration) -> bool {
-        !self.store.has_live_failure(entry.key(), query, now) && entry.begin_refresh(now)
     }
 
     /// `serve_stale verify` got nothing usable: the expired entry in its place.
@@ -240,10 +247,20 @@ impl CacheHandler {
         self.meters(context).served_stale().increment();
         response.clear();
         stale.write(query, response, self.stale_ttl(stale));
-        if !context.late {
-            stale.refresh_failed(context.now.monotonic);
-        }
-        if context.late && stale.begin_refresh(context.now.monotonic) {
+        let now = context.now.monotonic;
+        let is_late = context.late;
+        let refreshes = self.store.of(stale, |entry| {
+            // What is fresh again needs nothing.
+            if entry.remaining(now) >= 0 {
+                return false;
+            }
+            if !is_late {
+                entry.refresh_failed(now);
+            }
+            is_late && entry.begin_refresh(now)
+        });
+        // What is gone meanwhile would have been refreshed.
+        if refreshes.unwrap_or(is_late) {
             *context.refresh = true;
         }
     }
@@ -280,12 +297,15 @@ impl CacheHandler {
                         key: self.store.key(query),
                         side,
                         ttl,
-                        stored: context.now.monotonic,
+                        stored: milliseconds(context.now.monotonic),
                         is_failure: kind == Kind::ServerError,
+                        rcode: response.rcode,
+                        bits: QueryBits::of(query),
                         uncompressed_size: response.known_size,
                     };
-                    let entry = Entry::new(query, response, ttl_places, terms);
-                    self.keep(query, entry, context);
+                    let entry = Entry::answering(query, response, &ttl_places, terms);
+                    let origin = if context.clientless { Origin::Refresh } else { Origin::Client };
+                    self.store.put(entry, context.now.monotonic, origin);
                 }
                 self.gauge(context);
             }
@@ -312,16 +332,6 @@ impl CacheHandler {
         }
     }
 
-    fn keep(&self, query: &Query<'_>, entry: Entry, context: &Context<'_>) {
-        let now = context.now.monotonic;
-        if context.clientless
-            && let Some(previous) = self.store.all(entry.key(), query).into_iter().flatten().next()
-        {
-            entry.inherit(&previous, now);
-        }
-        self.store.put(&Arc::new(entry), now, self.options.stale_window);
-    }
-
     /// Shows how many entries there are, and how many had to go.
     fn gauge(&self, context: &Context<'_>) {
         let meters = self.meters(context);
@@ -335,9 +345,9 @@ impl CacheHandler {
     }
 }
 
-/// The expired entry while upstream is asked first; the handler's note.
+/// A copy of the expired entry while upstream is asked first; the handler's note.
 struct Verifying {
-    entry: Arc<Entry>,
+    entry: Entry,
     /// The question as it came: a response that is late passes by the handlers that would undo
     /// what they did to it.
     question: Box<[u8]>,

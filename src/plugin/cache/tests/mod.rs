@@ -6,6 +6,7 @@ mod directive;
 mod keeping;
 mod oracle;
 mod refreshing;
+mod storing;
 
 use crate::corefile::MemorySurroundings;
 use crate::dns::{Class, Query, Rcode, Received, RecordType, Response};

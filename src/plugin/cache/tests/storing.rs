@@ -1,0 +1,236 @@
+//! The store itself: who has to go, what an entry costs, and entries on their way out and in.
+
+use super::super::entry::{Entry, QueryBits, Terms, milliseconds};
+use super::super::store::{Origin, SLICE, Side, Store};
+use super::super::{Cursor, Kept, KeptAs};
+use super::A;
+use crate::dns::{Query, Rcode, Response, flags};
+use crate::plugin::testing::{query, respond};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const NOW: Duration = Duration::from_secs(1000);
+
+fn store(capacity: u64, window: u32) -> Store {
+    Store::new(capacity, capacity, window, 7)
+}
+
+/// An entry for an A query with one address, 300 s to live from `stored` on.
+fn entry(store: &Store, query: &Query<'_>, side: Side, stored: Duration) -> Entry {
+    let mut response = Response::new();
+    respond(
+        query,
+        &mut response,
+        Rcode::NOERROR,
+        &[&format!("{} 300 IN A 192.0.2.1", query.name())],
+    );
+    let place = response.message().unwrap().records().next().unwrap().ttl_at as u16;
+    let terms = Terms {
+        key: store.key(query),
+        side,
+        ttl: 300,
+        stored: milliseconds(stored),
+        is_failure: false,
+        rcode: Rcode::NOERROR,
+        bits: QueryBits::of(query),
+        uncompressed_size: response.wire.len(),
+    };
+    Entry::answering(query, &response, &[place], terms)
+}
+
+fn put(store: &Store, query: &Query<'_>, side: Side, now: Duration) {
+    store.put(entry(store, query, side, now), now, Origin::Client);
+}
+
+fn holds(store: &Store, query: &Query<'_>, now: Duration) -> bool {
+    store.find(store.key(query), query, now, |_| ()).is_some()
+}
+
+/// The part of `count` queries, Zipf-distributed (s = 1) over `names` names, that a store of
+/// `capacity` answers once it is warm.
+fn hit_ratio(capacity: u64, names: usize, count: usize) -> f64 {
+    let store = store(capacity, 0);
+    let mut cumulated: Vec<f64> = Vec::with_capacity(names);
+    for rank in 1..=names {
+        cumulated.push(cumulated.last().copied().unwrap_or(0.0) + 1.0 / rank as f64);
+    }
+    let queries: Vec<Query<'_>> =
+        (0..names).map(|number| query(&format!("n{number}.test."), A)).collect();
+    let mut random = StdRng::seed_from_u64(1);
+    let mut hits = 0;
+    for number in 0..2 * count {
+        let point = random.random::<f64>() * cumulated[names - 1];
+        let query = &queries[cumulated.partition_point(|sum| *sum < point)];
+        if holds(&store, query, NOW) {
+            hits += usize::from(number >= count);
+        } else {
+            put(&store, query, Side::Success, NOW);
+        }
+    }
+    assert_eq!(store.count(Side::Success), capacity);
+    hits as f64 / count as f64
+}
+
+#[test]
+fn the_hit_ratio_of_a_full_store_is_that_of_the_best() {
+    let ratio = hit_ratio(9984, 100_000, 250_000);
+    assert!(ratio >= 0.78, "{ratio}");
+}
+
+/// A walk over the whole store.
+fn exported(store: &Store, now: Duration) -> Vec<Kept> {
+    let mut cursor = Cursor::default();
+    let mut all = Vec::new();
+    while let Some(some) = store.export(&mut cursor, now) {
+        assert!(some.len() <= SLICE);
+        all.extend(some);
+    }
+    all
+}
+
+#[test]
+fn what_one_store_exports_another_imports() {
+    let (old, new) = (store(1024, 60), store(1024, 60));
+    let names: Vec<Query<'_>> = (0..800).map(|n| query(&format!("n{n}.test."), A)).collect();
+    for (number, query) in names.iter().enumerate() {
+        let side = if number % 3 == 0 { Side::Denial } else { Side::Success };
+        put(&old, query, side, NOW + Duration::from_millis(number as u64));
+    }
+    // Another process has another clock.
+    let (later, elsewhere) = (NOW + Duration::from_secs(100), Duration::from_secs(5));
+    let all = exported(&old, later);
+    assert_eq!(all.len(), 800);
+    for kept in &all {
+        assert!(new.import(kept, elsewhere));
+    }
+    let by_message = |store: &Store, now| -> BTreeSet<(Box<[u8]>, u64)> {
+        exported(store, now).into_iter().map(|kept| (kept.message, kept.age)).collect()
+    };
+    assert_eq!(by_message(&new, elsewhere), by_message(&old, later));
+    assert_eq!(new.count(Side::Denial), 267);
+    let mut response = Response::new();
+    new.find(new.key(&names[1]), &names[1], elsewhere, |found| {
+        found.entry.write(&names[1], &mut response, 200);
+    });
+    assert_eq!(response.message().unwrap().records().next().unwrap().ttl, 200);
+    // 300 s of TTL and 60 s of serve-stale, of which 100 are over.
+    assert_eq!(exported(&new, elsewhere + Duration::from_secs(258)).len(), 800);
+    assert_eq!(exported(&new, elsewhere + Duration::from_secs(261)).len(), 0);
+}
+
+#[test]
+fn popularity_travels_with_an_entry() {
+    let (old, new) = (store(1024, 0), store(1024, 0));
+    let query = query("a.test.", A);
+    put(&old, &query, Side::Success, NOW);
+    let prefetch =
+        super::super::options::Prefetch { amount: 3, gap: Duration::from_secs(60), percent: 90 };
+    let hit = |store: &Store, now| {
+        store.find(store.key(&query), &query, now, |found| found.entry.hit(&prefetch, now)).unwrap()
+    };
+    let late = NOW + Duration::from_secs(50);
+    assert!(!hit(&old, late) && !hit(&old, late));
+    let [kept] = exported(&old, late + Duration::from_secs(2)).try_into().unwrap();
+    assert_eq!((kept.hits, kept.last_hit, kept.age), (2, Some(2000), 52_000));
+    assert!(new.import(&kept, Duration::from_secs(1)));
+    assert!(hit(&new, Duration::from_secs(1)));
+}
+
+#[test]
+fn what_is_no_entry_is_not_imported() {
+    let store = store(1024, 0);
+    let good = {
+        put(&store, &query("a.test.", A), Side::Success, NOW);
+        exported(&store, NOW).remove(0)
+    };
+    let empty = self::store(1024, 0);
+    let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut message = good.message.to_vec();
+        change(&mut message);
+        Kept { message: message.into(), ..good.clone() }
+    };
+    let upper = changed(&|message| message[13] = b'A');
+    let query = changed(&|message| message[2] &= !(flags::QR >> 8) as u8);
+    let cut = changed(&|message| message.truncate(20));
+    let longer = changed(&|message| message.push(0));
+    let two = changed(&|message| message[5] = 2);
+    let opt = changed(&|message| {
+        message[11] = 1;
+        message.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
+    });
+    let old = Kept { age: 300_000, ..good.clone() };
+    for wrong in [upper, query, cut, longer, two, opt, old] {
+        assert!(!empty.import(&wrong, NOW), "{wrong:?}");
+    }
+    assert_eq!(empty.count(Side::Success), 0);
+    assert!(empty.import(&good, NOW));
+    // What is here is not replaced by what was.
+    assert!(empty.import(&Kept { age: 5, ..good.clone() }, NOW));
+    assert_eq!(exported(&empty, NOW)[0].age, 0);
+    let denial = Kept { kind: KeptAs::Denial, ..good };
+    assert!(empty.import(&denial, NOW));
+    assert_eq!((empty.count(Side::Success), empty.count(Side::Denial)), (0, 1));
+}
+
+#[test]
+fn the_other_store_gives_way_and_the_counts_follow() {
+    let store = store(1024, 0);
+    let query = query("a.test.", A);
+    put(&store, &query, Side::Denial, NOW);
+    let octets = store.octets();
+    put(&store, &query, Side::Success, NOW);
+    assert_eq!((store.count(Side::Denial), store.count(Side::Success)), (0, 1));
+    put(&store, &query, Side::Success, NOW);
+    assert_eq!((store.octets(), store.count(Side::Success)), (octets, 1));
+}
+
+#[test]
+fn a_sweep_takes_what_is_over_and_gives_the_memory_back() {
+    let store = store(65_536, 0);
+    let names: Vec<Query<'_>> = (0..20_000).map(|n| query(&format!("n{n}.test."), A)).collect();
+    for (number, query) in names.iter().enumerate() {
+        let later = if number % 10 == 0 { 100 } else { 0 };
+        put(&store, query, Side::Success, NOW + Duration::from_secs(later));
+    }
+    let now = NOW + Duration::from_secs(300);
+    store.sweep(now);
+    assert_eq!(store.count(Side::Success), 2000);
+    let slots: usize = (0..64).filter_map(|shard| Some(store.locked(shard)?.places())).sum();
+    assert!(slots < 4000, "{slots}");
+    for (number, query) in names.iter().enumerate() {
+        assert_eq!(holds(&store, query, now), number % 10 == 0);
+    }
+    store.sweep(now + Duration::from_secs(100));
+    assert_eq!((store.count(Side::Success), store.octets()), (0, 0));
+}
+
+#[test]
+fn what_is_over_goes_before_what_is_asked_for() {
+    let store = store(1024, 0);
+    let names: Vec<Query<'_>> = (0..1524).map(|n| query(&format!("n{n}.test."), A)).collect();
+    for (number, query) in names.iter().enumerate().take(1024) {
+        let age = if number % 2 == 0 { 299 } else { 0 };
+        put(&store, query, Side::Success, NOW - Duration::from_secs(age));
+        assert!(holds(&store, query, NOW) && holds(&store, query, NOW));
+    }
+    let now = NOW + Duration::from_secs(1);
+    for query in &names[1024..] {
+        put(&store, query, Side::Success, now);
+    }
+    let kept = names[..1024].iter().skip(1).step_by(2).filter(|query| holds(&store, query, now));
+    let kept = kept.count();
+    assert!(kept > 440, "{kept} of 512");
+    assert_eq!(store.count(Side::Success), 1024);
+}
+
+#[test]
+fn an_entry_costs_little_more_than_its_message() {
+    let store = store(1024, 0);
+    let query = query("service-17.namespace-3.svc.cluster.local.", A);
+    let entry = entry(&store, &query, Side::Success, NOW);
+    let message = entry.wire().len();
+    assert!(entry.octets() <= message + 128, "{} for {message}", entry.octets());
+    const { assert!(super::super::shard::SLOT_OCTETS <= 80) };
+}

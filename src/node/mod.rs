@@ -1,14 +1,19 @@
-//! What nodens does to and learns from its node: the Corefile's template and inputs.
+//! What nodens does to and learns from its node: the interface with the local addresses, who else
+//! serves here, the Corefile's template and inputs.
 //!
 //! Never sees a query.
 
+mod claims;
 mod files;
 pub mod firewall;
+mod interface;
 mod kubedns;
 mod sources;
 mod template;
 
+pub use claims::{Claim, Claims, is_claimed};
 pub use files::{Listing, Look, look, write_if_changed};
+pub use interface::{Interface, Report as InterfaceReport, Trouble, Watch, Wish};
 pub use kubedns::KubeDns;
 pub use sources::{LOOK_EVERY, NewCorefile, News, SourcePaths, Sources};
 pub use template::{NodeValues, Rendered, UnknownService, cluster_dns, render, service_variable};

@@ -442,10 +442,12 @@ impl Interface {
         self.said.push(trouble);
         let name = &self.wish.name;
         let line = match trouble {
-            Trouble::NoDriver => format!(
-                "This kernel has no dummy interfaces: load the module `dummy`, or name an interface \
-                 that is there, such as the loopback one: -interfacename lo"
-            ),
+            Trouble::NoDriver => {
+                "This kernel has no dummy interfaces: load the module `dummy`, or name \
+                                  an interface that is there, such as the loopback one: \
+                                  -interfacename lo"
+                    .to_owned()
+            }
             Trouble::NoPermission => format!(
                 "The capability NET_ADMIN is missing: give it to nodens, or make the interface \
                  {name} yourself and give -setupinterface=false"

@@ -4,6 +4,7 @@
 use super::flags::{self, Outcome, Stream};
 use super::load::{Loader, Source};
 use super::log::Log;
+use super::node::NodeNetwork;
 use super::options::{ClientAuth, MetricsTls, Options};
 use super::run::{Look, Run};
 use super::serving::{Parts, Serving};
@@ -61,14 +62,20 @@ pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
             format_args!("Skipping kube-dns configmap sync as no directory was specified"),
         );
     }
-    say_what_is_not_set_up(&options, &common);
+    let network = NodeNetwork::make(&options, &common.metrics, &log);
     log.start();
-    let code = run(&options, common, signals, node).await;
+    let code = run(&options, common, signals, node, network).await;
     drop(metrics_site);
     code
 }
 
-async fn run(options: &Options, common: Common, signals: Signals, mut node: Node) -> u8 {
+async fn run(
+    options: &Options,
+    common: Common,
+    signals: Signals,
+    mut node: Node,
+    mut network: NodeNetwork,
+) -> u8 {
     let Common { workers, metrics, log } = common;
     let loader = Loader {
         source: Source::File(options.files.corefile.clone()),
@@ -78,7 +85,11 @@ async fn run(options: &Options, common: Common, signals: Signals, mut node: Node
     };
     let (serving, verdict) = match Serving::start(Parts { loader, workers }).await {
         Ok(started) => started,
-        Err(why) => return fatal(&log, &why),
+        Err(why) => {
+            // Nobody answers on the interface's addresses: they must not take queries.
+            network.remove_interface();
+            return fatal(&log, &why);
+        }
     };
     if !options.quiet {
         serving.announce_zones();
@@ -100,10 +111,12 @@ async fn run(options: &Options, common: Common, signals: Signals, mut node: Node
     if !serving.has_listeners() {
         // As in CoreDNS: nothing to wait for.
         log.line(Level::Error, format_args!("Untrapped signal, tearing down"));
+        network.remove_interface();
         return 0;
     }
+    network.listeners_answer();
     let look: Look = Box::new(move || node.look());
-    Run { serving, signals, verdict, look: Some(look), pidfile, log }.until_the_end().await
+    Run { serving, signals, verdict, look: Some(look), pidfile, log, network }.until_the_end().await
 }
 
 fn print(text: &str, stream: Stream) {
@@ -213,31 +226,4 @@ fn settings(tls: &MetricsTls) -> Result<ServerTls, String> {
         authorities: tls.client_ca.as_deref().map(read).transpose()?.unwrap_or_default(),
         only_tls13: tls.only_tls13,
     })
-}
-
-/// The interface and the rules are not made by this version: one line each, counted as node-cache
-/// counts an interface that cannot be made, and never fatal.
-fn say_what_is_not_set_up(options: &Options, common: &Common) {
-    if let Some(interface) = &options.network.interface {
-        for kind in ["interface_add", "interface_check"] {
-            common.metrics.counter(&names::SETUP_ERRORS, &[kind]).increment();
-        }
-        common.log.line(
-            Level::Error,
-            format_args!(
-                "This build does not make the interface {interface}: give the node the addresses \
-                 {} itself, and -setupinterface=false",
-                options.local.text
-            ),
-        );
-    }
-    if options.network.firewall {
-        common.log.line(
-            Level::Error,
-            format_args!(
-                "This build does not make firewall rules: make them yourself where they are \
-                 needed, and give -setupiptables=false"
-            ),
-        );
-    }
 }

@@ -78,6 +78,11 @@ static FLAGS: &[Flag] = &[
         Text("53"),
         "the default `port` of server blocks, and the port of the firewall rules",
     ),
+    flag(
+        "dual-stack",
+        Switch(false),
+        "let -localip hold addresses of both families, which node-cache refuses",
+    ),
     flag("health-port", Text("8080"), "the `port` of health checks, for the firewall rules alone"),
     flag("interfacename", Text("nodelocaldns"), "the name of the dummy interface"),
     flag(
@@ -110,6 +115,11 @@ static FLAGS: &[Flag] = &[
     ),
     flag("quiet", Switch(false), "say nothing at start"),
     flag("reloadwithsignal", Switch(false), "load the Corefile whenever it was written"),
+    flag(
+        "runtime-dir",
+        Text("/run/nodens"),
+        "the `directory` to remember in what was made on the node",
+    ),
     flag("setupinterface", Switch(true), "make and maintain the dummy interface"),
     flag("setupiptables", Switch(true), "make and maintain the firewall rules"),
     flag("skipteardown", Switch(false), "leave interface and rules in place on exit"),

@@ -9,6 +9,7 @@ mod dropin;
 mod flags;
 mod load;
 mod log;
+mod node;
 mod options;
 mod probe;
 mod resolve;
@@ -90,7 +91,8 @@ async fn develop(common: Common) -> u8 {
             for line in &plan.lines {
                 log.plain(line);
             }
-            let run = Run { serving, signals, verdict, look: None, pidfile: None, log };
+            let network = node::NodeNetwork::default();
+            let run = Run { serving, signals, verdict, look: None, pidfile: None, log, network };
             run.until_the_end().await
         }
     }

@@ -39,7 +39,7 @@ pub(super) struct Options {
 pub(super) struct LocalAddresses {
     /// As given, with commas: the template and the rules use this spelling.
     pub(super) text: String,
-    /// Parsed, in order; at least one, all of one family.
+    /// Parsed, in order; at least one, all of one family but with `-dual-stack`.
     pub(super) addresses: Vec<IpAddr>,
 }
 
@@ -56,6 +56,8 @@ pub(super) struct NetworkSetup {
     pub(super) teardown: bool,
     /// `-health-port`, for the rules alone.
     pub(super) health_port: u16,
+    /// `-runtime-dir`: where it is remembered what was made.
+    pub(super) runtime_directory: PathBuf,
 }
 
 /// The files.
@@ -128,7 +130,7 @@ const LEAST_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Checks the values. The error is node-cache's text, such as `invalid localip specified - ""`.
 pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
     let mut warnings = Vec::new();
-    let local = local_addresses(values.text("localip"))?;
+    let local = local_addresses(values.text("localip"), values.switch("dual-stack"))?;
     let dns_port = port("port", values.last_of("dns.port", "p"), "dns.port", 53, &mut warnings)?;
     let health_port =
         port("healthcheck port", values.text("health-port"), "health-port", 8080, &mut warnings)?;
@@ -138,6 +140,7 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         sync_interval: sync_interval(values.nanoseconds("syncinterval"), &mut warnings)?,
         teardown: !values.switch("skipteardown"),
         health_port,
+        runtime_directory: values.text("runtime-dir").into(),
     };
     let log_format = match values.text("log-format") {
         "text" => Format::Text,
@@ -174,7 +177,7 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
     })
 }
 
-fn local_addresses(text: &str) -> Result<LocalAddresses, String> {
+fn local_addresses(text: &str, may_be_mixed: bool) -> Result<LocalAddresses, String> {
     let addresses = text
         .split(',')
         .map(|one| {
@@ -184,7 +187,7 @@ fn local_addresses(text: &str) -> Result<LocalAddresses, String> {
     // An IPv4 address in IPv6 spelling is an IPv4 address, as for Go.
     let is_v6 = |address: &IpAddr| address.to_canonical().is_ipv6();
     let wanted = addresses.first().is_some_and(is_v6);
-    if let Some(odd) = addresses.iter().find(|address| is_v6(address) != wanted) {
+    if !may_be_mixed && let Some(odd) = addresses.iter().find(|address| is_v6(address) != wanted) {
         return Err(format!(
             "unexpected IP Family for localIP - {}, want IPv6={wanted}",
             quote(&odd.to_canonical().to_string())

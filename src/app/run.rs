@@ -1,6 +1,7 @@
 //! The main loop: signals, the reload tick, the node's files, until something ends it.
 
 use super::log::Log;
+use super::node::NodeNetwork;
 use super::serving::Serving;
 use super::signals::{Asked, Signals};
 use crate::corefile::format_duration;
@@ -32,6 +33,8 @@ pub(super) struct Run {
     pub(super) pidfile: Option<PathBuf>,
     /// Lines for the operator.
     pub(super) log: Log,
+    /// Interface and rules.
+    pub(super) network: NodeNetwork,
 }
 
 impl Run {
@@ -52,7 +55,7 @@ impl Run {
                 asked = self.signals.next() => match asked {
                     Asked::Terminate => return self.terminate().await,
                     Asked::Interrupt => return self.interrupt().await,
-                    Asked::Quit => return self.quit(),
+                    Asked::Quit => return self.quit().await,
                     Asked::Reload => {
                         self.serving.reload_now().await;
                         reload_at = self.next_reload();
@@ -60,8 +63,12 @@ impl Run {
                 },
                 Some(verdict) = self.verdict.recv() => {
                     self.log.fatal(format_args!("{verdict}"));
+                    // Nobody answers any more: the node's queries go to the cluster DNS Service.
+                    self.network.remove_rules().await;
+                    self.network.remove_interface();
                     return 1;
                 }
+                () = self.network.keep() => {}
                 () = reload => {
                     self.serving.look_for_change().await;
                     reload_at = self.next_reload();
@@ -87,18 +94,26 @@ impl Run {
     async fn terminate(mut self) -> u8 {
         self.log.line(Level::Info, format_args!("SIGTERM: Shutting down servers then terminating"));
         self.serving.flush_handlers();
+        // From now on queries to the Service go to the cluster DNS; those that came are answered,
+        // and those to the link-local address for as long as lameduck lasts.
+        self.network.remove_rules().await;
         if let Some(code) = self.lameduck(0).await {
+            self.network.remove_interface();
             return code;
         }
         self.remove_pidfile();
-        let Run { serving, mut signals, log, .. } = self;
+        let Run { serving, mut signals, log, mut network, .. } = self;
         let mut interrupts = 0;
         let mut stop = std::pin::pin!(serving.stop());
         loop {
             tokio::select! {
-                _ = &mut stop => return 0,
+                _ = &mut stop => {
+                    network.remove_interface();
+                    return 0;
+                }
                 asked = signals.next() => {
                     if let Some(code) = hurry(asked, &mut interrupts, &log) {
+                        network.remove_interface();
                         return code;
                     }
                 }
@@ -110,14 +125,18 @@ impl Run {
         self.log.line(Level::Info, format_args!("SIGINT: Shutting down"));
         self.remove_pidfile();
         self.serving.flush_handlers();
+        self.network.remove_rules().await;
         let code = self.lameduck(1).await;
         self.serving.send_records().await;
+        self.network.remove_interface();
         code.unwrap_or(0)
     }
 
-    fn quit(&self) -> u8 {
+    async fn quit(&mut self) -> u8 {
         self.log.line(Level::Info, format_args!("SIGQUIT: Quitting process immediately"));
         self.remove_pidfile();
+        self.network.remove_rules().await;
+        self.network.remove_interface();
         0
     }
 

@@ -450,6 +450,22 @@ pub static LOG_LINES_DROPPED: Desc = desc(
     "Counter of log lines dropped because the writer was behind.",
 );
 
+/// What is wrong with the node, by `node::Trouble`.
+pub static NODE_TROUBLE: Desc = desc(
+    "nodens_node_trouble_total",
+    &["reason"],
+    Kind::Counter,
+    "Counter of troubles met while the interface was made or checked, by reason.",
+);
+
+/// Links and addresses that had gone.
+pub static NODE_REPAIRED: Desc = desc(
+    "nodens_node_repaired_total",
+    &[],
+    Kind::Counter,
+    "Counter of links and addresses that somebody removed and that were made again.",
+);
+
 /// Records that did not reach a `dnstap` endpoint.
 pub static DNSTAP_DROPPED: Desc = desc(
     "nodens_dnstap_dropped_total",
@@ -536,6 +552,8 @@ pub static ALWAYS: &[&Desc] = &[
     &HOSTS_RELOAD,
     &SCRAPES_IN_FLIGHT,
     &LOG_LINES_DROPPED,
+    &NODE_TROUBLE,
+    &NODE_REPAIRED,
     &QUERIES_JOINED,
     &MESSAGES_IGNORED,
     &REPLIES_LOST,

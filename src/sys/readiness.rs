@@ -1,6 +1,7 @@
 //! Being told when a socket has something to read, and only that.
 #![allow(unsafe_code)]
 
+use super::netlink::Netlink;
 use std::io;
 use std::net::UdpSocket;
 use tokio::io::Interest;
@@ -12,4 +13,11 @@ pub fn readable(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
     // SAFETY: a UdpSocket owns its descriptor, returns the same one at every call, and nobody else
     // can close it while the AsyncFd owns the socket.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+}
+
+/// Registers a non-blocking netlink socket with the current runtime for reading.
+pub fn readable_netlink(netlink: Netlink) -> io::Result<AsyncFd<Netlink>> {
+    // SAFETY: a Netlink owns its descriptor, returns the same one at every call, and nobody else
+    // can close it while the AsyncFd owns the socket.
+    Ok(unsafe { AsyncFd::register_with_interest(netlink, Interest::READABLE) }?)
 }

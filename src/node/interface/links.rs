@@ -3,9 +3,10 @@
 //! Owns the layout of the messages. Decides nothing: what is to be there is [`super::Interface`]'s.
 
 use crate::sys::netlink::{Message, Netlink, Refusal, Request, Subsystem, attributes};
+use crate::sys::readiness::readable_netlink;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use tokio::io::unix::AsyncFd;
 
 /// Octets of `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
@@ -126,28 +127,26 @@ impl Watch {
         Ok(Watch { netlink })
     }
 
-    /// Reads what came. True when something went or changed that may be ours: then look. `WouldBlock`
-    /// means that nothing came.
+    /// Registers with the current runtime; read it with [`read_news`].
+    pub fn register(self) -> io::Result<AsyncFd<Netlink>> {
+        readable_netlink(self.netlink)
+    }
+
+    /// [`read_news`] of a socket that is not registered.
     pub fn read(&mut self) -> io::Result<bool> {
-        match self.netlink.receive() {
-            // What is new beside ours is none of our business.
-            Ok(messages) => Ok(messages.iter().any(|message| message.kind != libc::RTM_NEWADDR)),
-            // News were lost: look.
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(true),
-            Err(error) => Err(error),
-        }
+        read_news(&mut self.netlink)
     }
 }
 
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.netlink.as_raw_fd()
-    }
-}
-
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.netlink.as_fd()
+/// Reads what came. True when something went or changed that may be ours: then look. `WouldBlock`
+/// means that nothing came.
+pub fn read_news(netlink: &mut Netlink) -> io::Result<bool> {
+    match netlink.receive() {
+        // What is new beside ours is none of our business.
+        Ok(messages) => Ok(messages.iter().any(|message| message.kind != libc::RTM_NEWADDR)),
+        // News were lost: look.
+        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -7,7 +7,7 @@
 mod links;
 mod mark;
 
-pub use self::links::Watch;
+pub use self::links::{Watch, read_news};
 
 use self::links::{Link, Links};
 use self::mark::{MOST_ADDRESSES, Made, Mark};

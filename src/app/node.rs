@@ -1,0 +1,288 @@
+//! What is made on the node and when: the interface before the listeners, the rules as soon as they
+//! answer; at the end the rules first, the interface last.
+//!
+//! Owns the interface, the rules and this process's claims to them. Never fatal, and bounded in time:
+//! the programs that set rules run beside the main loop, one at a time.
+
+use super::log::Log;
+use super::options::Options;
+use crate::metrics::{Registry, names};
+use crate::node::firewall::{Firewall, Iptables, Plan, Report, Variant, Within};
+use crate::node::{Claim, Claims, Interface, InterfaceReport, Watch, Wish, is_claimed, read_news};
+use crate::plugin::{Journal, Level};
+use crate::sys::netlink::Netlink;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// The shortest time between two looks for what was removed: a manager that takes an address away
+/// again and again cannot keep us busy.
+const REPAIR_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the end waits for rules beyond the time that their programs have.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// What is to be looked at.
+enum Due {
+    /// Links or addresses changed.
+    Interface,
+    /// The interval is over.
+    All,
+    /// Setting rules has ended.
+    Rules(Option<Box<(Firewall, Report)>>),
+}
+
+/// Interface and rules of this process; nothing in development mode.
+#[derive(Default)]
+pub(super) struct NodeNetwork {
+    interface: Option<Interface>,
+    watch: Option<AsyncFd<Netlink>>,
+    /// No look for changes before.
+    quiet_until: Option<Instant>,
+    plan: Option<Plan>,
+    /// The rules, while no program works on them.
+    firewall: Option<Firewall>,
+    job: Option<JoinHandle<(Firewall, Report)>>,
+    claims: Claims,
+    every: Option<Duration>,
+    next: Option<Instant>,
+    tears_down: bool,
+    world: Option<(Registry, Log)>,
+}
+
+impl NodeNetwork {
+    /// Makes the interface: listeners are to bind its addresses.
+    pub(super) fn make(options: &Options, metrics: &Registry, log: &Log) -> NodeNetwork {
+        let (network, addresses) = (&options.network, &options.local.addresses);
+        let interface = network.interface.as_ref().map(|name| {
+            let wish = Wish { name: name.clone(), addresses: addresses.clone() };
+            Interface::new(wish, &network.runtime_directory)
+        });
+        let plan = network.firewall.then(|| Plan {
+            addresses: addresses.clone(),
+            dns_port: options.dns_port,
+            health_port: network.health_port,
+        });
+        let mut node = NodeNetwork {
+            firewall: plan.clone().map(keeper),
+            plan,
+            every: Some(network.sync_interval),
+            tears_down: network.teardown,
+            world: Some((metrics.clone(), log.clone())),
+            ..NodeNetwork::default()
+        };
+        if interface.is_some() {
+            let watch = Watch::open().and_then(Watch::register);
+            if let Err(why) = &watch {
+                log.line(
+                    Level::Warning,
+                    format_args!("Cannot hear of changes to interfaces ({why}): they are repaired every interval"),
+                );
+            }
+            node.watch = watch.ok();
+        }
+        node.interface = interface;
+        node.ensure_interface();
+        node
+    }
+
+    /// The listeners answer: from now on this process needs what it made, and rules may send it
+    /// queries.
+    pub(super) fn listeners_answer(&mut self) {
+        let mut wanted: Vec<Claim> = self.interface.iter().flat_map(Interface::claims).collect();
+        wanted.extend(self.rule_claims());
+        for claim in wanted {
+            if let Err(why) = self.claims.take(&claim) {
+                self.line(Level::Warning, &format!("Others do not see that nodens serves: {why}"));
+                break;
+            }
+        }
+        self.look();
+    }
+
+    /// Waits until something on the node is to be looked at, and looks. Never ends in development
+    /// mode. May be cancelled at any time.
+    pub(super) async fn keep(&mut self) {
+        match self.due().await {
+            Due::Interface => {
+                self.quiet_until = Some(Instant::now() + REPAIR_PAUSE);
+                self.ensure_interface();
+            }
+            Due::All => self.look(),
+            Due::Rules(done) => {
+                self.job = None;
+                self.take_back(done);
+            }
+        }
+    }
+
+    /// Removes the rules that no other nodens needs.
+    pub(super) async fn remove_rules(&mut self) {
+        if !self.tears_down || self.world.is_none() {
+            return;
+        }
+        self.line(Level::Info, "Tearing down");
+        let Some(plan) = self.plan.clone() else {
+            self.claims.release();
+            return;
+        };
+        if let Some(job) = self.job.take()
+            && timeout(Within::SETTING.0 + SLACK, job).await.is_err()
+        {
+            self.line(Level::Error, "Setting firewall rules does not end");
+        }
+        self.claims.release();
+        let port = plan.dns_port;
+        let is_free = |address: &std::net::IpAddr| !is_claimed(&Claim::Rules(*address, port));
+        let addresses: Vec<_> = plan.addresses.iter().copied().filter(is_free).collect();
+        if addresses.len() < plan.addresses.len() {
+            self.line(Level::Info, "Another nodens serves with the rules: they stay");
+        }
+        if addresses.is_empty() {
+            return;
+        }
+        let mut firewall = keeper(Plan { addresses, ..plan });
+        let work = spawn_blocking(move || firewall.remove(Within::REMOVING));
+        match timeout(Within::REMOVING.0 + SLACK, work).await {
+            Ok(Ok(report)) => self.tell(&report),
+            _ => self.line(
+                Level::Error,
+                "Firewall rules were not removed in time: they may still be there",
+            ),
+        }
+    }
+
+    /// Removes what was made of the interface and no other nodens needs.
+    pub(super) fn remove_interface(&mut self) {
+        self.claims.release();
+        self.watch = None;
+        if self.tears_down
+            && let Some(mut interface) = self.interface.take()
+        {
+            self.tell_interface(&interface.remove());
+        }
+    }
+
+    async fn due(&mut self) -> Due {
+        let next = self.next;
+        let at = async {
+            match next {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let quiet_until = self.quiet_until;
+        let watch = &mut self.watch;
+        let changed = async {
+            if let Some(until) = quiet_until {
+                sleep_until(until).await;
+            }
+            match watch {
+                Some(watch) => changed(watch).await,
+                None => std::future::pending().await,
+            }
+        };
+        let job = &mut self.job;
+        let done = async {
+            match job {
+                Some(job) => job.await.ok().map(Box::new),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = done => Due::Rules(done),
+            () = changed => Due::Interface,
+            () = at => Due::All,
+        }
+    }
+
+    /// Makes what is missing, and says when to look again.
+    fn look(&mut self) {
+        self.next = self.every.map(|every| Instant::now() + every);
+        self.ensure_interface();
+        if let Some(mut firewall) = self.firewall.take() {
+            self.job = Some(spawn_blocking(move || {
+                let report = firewall.check_and_repair();
+                (firewall, report)
+            }));
+        }
+    }
+
+    fn take_back(&mut self, done: Option<Box<(Firewall, Report)>>) {
+        self.firewall = match done {
+            Some(done) => {
+                self.tell(&done.1);
+                Some(done.0)
+            }
+            // It panicked: start anew at the next look.
+            None => self.plan.clone().map(keeper),
+        };
+    }
+
+    fn ensure_interface(&mut self) {
+        if let Some(mut interface) = self.interface.take() {
+            self.tell_interface(&interface.ensure());
+            self.interface = Some(interface);
+        }
+    }
+
+    fn rule_claims(&self) -> Vec<Claim> {
+        let plan = self.plan.iter();
+        plan.flat_map(|plan| {
+            plan.addresses.iter().map(|address| Claim::Rules(*address, plan.dns_port))
+        })
+        .collect()
+    }
+
+    fn line(&self, level: Level, text: &str) {
+        if let Some((_, log)) = &self.world {
+            log.line(level, format_args!("{text}"));
+        }
+    }
+
+    fn tell(&self, report: &Report) {
+        if let Some((metrics, log)) = &self.world {
+            report.tell(log, metrics);
+        }
+    }
+
+    fn tell_interface(&self, report: &InterfaceReport) {
+        let Some((metrics, log)) = &self.world else { return };
+        for (level, text) in &report.lines {
+            log.line(*level, format_args!("{text}"));
+        }
+        for (kind, count) in
+            [("interface_add", report.add_errors), ("interface_check", report.check_errors)]
+        {
+            metrics.counter(&names::SETUP_ERRORS, &[kind]).add(count);
+        }
+        for trouble in &report.troubles {
+            metrics.counter(&names::NODE_TROUBLE, &[trouble.label()]).increment();
+        }
+        if report.repaired > 0 {
+            metrics.counter(&names::NODE_REPAIRED, &[]).add(report.repaired);
+        }
+    }
+}
+
+/// Who keeps the rules of a plan.
+fn keeper(plan: Plan) -> Firewall {
+    Firewall::Iptables(Iptables::new(plan, Variant::Plain))
+}
+
+/// Waits until links or addresses changed in a way that may be ours.
+async fn changed(watch: &mut AsyncFd<Netlink>) {
+    loop {
+        let Ok(mut guard) = watch.readable_mut().await else {
+            return std::future::pending().await;
+        };
+        match guard.try_io(|watch| read_news(watch.get_mut())) {
+            Ok(Ok(true)) => return,
+            // Nothing of ours, or nothing any more.
+            Ok(Ok(false)) | Err(_) => {}
+            // The socket is broken: the interval is left.
+            Ok(Err(_)) => return std::future::pending().await,
+        }
+    }
+}

@@ -98,7 +98,8 @@ impl NodeNetwork {
                 break;
             }
         }
-        self.look();
+        // The interface was made a moment ago, and its changes are heard of.
+        self.look_at_rules();
     }
 
     /// Waits until something on the node is to be looked at, and looks. Never ends in development
@@ -197,10 +198,15 @@ impl NodeNetwork {
         }
     }
 
-    /// Makes what is missing, and says when to look again.
+    /// Makes what is missing.
     fn look(&mut self) {
-        self.next = self.every.map(|every| Instant::now() + every);
         self.ensure_interface();
+        self.look_at_rules();
+    }
+
+    /// Sets rules that are missing, and says when to look again.
+    fn look_at_rules(&mut self) {
+        self.next = self.every.map(|every| Instant::now() + every);
         if let Some(mut firewall) = self.firewall.take() {
             self.job = Some(spawn_blocking(move || {
                 let report = firewall.check_and_repair();

@@ -1,0 +1,182 @@
+//! The program on a node: interface and rules as it makes, keeps and removes them, with the real
+//! kernel and the iptables programs, in namespaces. Needs root, iproute2 and iptables; says so where
+//! they are missing.
+
+// A namespace that cannot be made fails the test, and why a test did not run is for whoever runs it.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod namespace;
+
+use namespace::{in_namespaces, sh, try_sh};
+use std::fs::{self, File};
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const PROGRAMS: &[&str] = &["iptables", "ip6tables"];
+
+/// A nodens with its files; dropping it kills it.
+struct Process {
+    child: Child,
+    log: std::path::PathBuf,
+}
+
+impl Process {
+    fn start(folder: &tempfile::TempDir, number: u32, flags: &[&str]) -> Process {
+        let path = |name: &str| folder.path().join(format!("{name}{number}"));
+        fs::write(path("base"), ".:53 {\n bind __PILLAR__LOCAL__DNS__\n whoami\n}\n").unwrap();
+        let log = path("log");
+        let out = File::create(&log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_nodens"))
+            .arg(format!("-basecorefile={}", path("base").display()))
+            .arg(format!("-conf={}", path("Corefile").display()))
+            .arg("-metrics-listen-address=127.0.0.1:9353")
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap();
+        Process { child, log }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        sh(&format!("kill -s {name} {}", self.child.id()));
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Only fails when it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How long it took until something holds, at most ten seconds.
+fn until(what: &str, process: &Process, mut holds: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(10), "{what}: {}", process.log());
+        sleep(Duration::from_millis(5));
+    }
+    began.elapsed()
+}
+
+fn answers(address: &str) -> bool {
+    let wildcard = if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(wildcard).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
+    let address: std::net::IpAddr = address.parse().unwrap();
+    socket.send_to(query, (address, 53)).is_ok() && socket.recv(&mut [0; 512]).is_ok()
+}
+
+fn addresses() -> String {
+    sh("ip -o addr show dev lo")
+}
+
+/// How many rules of ours there are in both families.
+fn rules() -> usize {
+    let text = sh("iptables-save; ip6tables-save");
+    text.lines().filter(|line| line.contains("NodeLocal DNS Cache")).count()
+}
+
+const FLAGS: &[&str] =
+    &["-localip=169.254.20.10,10.0.0.10,fd00::a", "-dual-stack", "-interfacename=lo"];
+
+#[test]
+fn rules_come_with_the_listeners_and_all_goes_on_sigterm() {
+    in_namespaces(PROGRAMS, || {
+        let folder = tempfile::tempdir().unwrap();
+        let before = addresses();
+        let mut process = Process::start(&folder, 1, FLAGS);
+        until("listeners", &process, || answers("10.0.0.10"));
+        // The interval is a minute; the rules do not wait for it.
+        until("rules", &process, || rules() == 36);
+        for address in ["169.254.20.10", "10.0.0.10", "fd00::a"] {
+            assert!(answers(address), "{address}: {}", process.log());
+        }
+        // What another manager takes away is back within a second.
+        for harm in ["10.0.0.10/32", "fd00::a/128"] {
+            sh(&format!("ip addr del {harm} dev lo"));
+            let took = until("back", &process, || addresses().contains(harm));
+            assert!(took < Duration::from_secs(1), "{took:?}");
+        }
+        process.signal("TERM");
+        assert_eq!(process.exit_code(), Some(0), "{}", process.log());
+        assert_eq!(rules(), 0, "{}", process.log());
+        assert_eq!(addresses(), before, "{}", process.log());
+        assert!(process.log().contains("[INFO] Tearing down"), "{}", process.log());
+    });
+}
+
+#[test]
+fn a_successors_rules_and_addresses_stay() {
+    in_namespaces(PROGRAMS, || {
+        let folder = tempfile::tempdir().unwrap();
+        let before = addresses();
+        let mut old = Process::start(&folder, 1, FLAGS);
+        until("rules", &old, || rules() == 36);
+        let mut new = Process::start(&folder, 2, FLAGS);
+        // Its claim is what the first one looks for.
+        until("claims", &new, || {
+            sh("cat /proc/self/net/unix").matches("@nodens/link/lo/").count() == 2
+        });
+        old.signal("TERM");
+        assert_eq!(old.exit_code(), Some(0), "{}", old.log());
+        assert!(old.log().contains("Another nodens serves"), "{}", old.log());
+        assert_eq!(rules(), 36);
+        assert!(answers("10.0.0.10"));
+        new.signal("TERM");
+        assert_eq!(new.exit_code(), Some(0));
+        assert_eq!(rules(), 0, "{}", new.log());
+        assert_eq!(addresses(), before, "{}", new.log());
+    });
+}
+
+#[test]
+fn what_a_killed_one_left_goes_with_the_next() {
+    in_namespaces(PROGRAMS, || {
+        let folder = tempfile::tempdir().unwrap();
+        let before = addresses();
+        let killed = Process::start(&folder, 1, FLAGS);
+        until("rules", &killed, || rules() == 36);
+        drop(killed);
+        assert_eq!(rules(), 36);
+        let mut next = Process::start(&folder, 2, FLAGS);
+        until("listeners", &next, || answers("10.0.0.10"));
+        next.signal("INT");
+        assert_eq!(next.exit_code(), Some(0), "{}", next.log());
+        assert_eq!((rules(), addresses()), (0, before), "{}", next.log());
+    });
+}
+
+#[test]
+fn skipteardown_leaves_all_and_a_start_that_fails_leaves_nothing() {
+    in_namespaces(PROGRAMS, || {
+        let folder = tempfile::tempdir().unwrap();
+        let before = addresses();
+        let taken = std::net::TcpListener::bind("0.0.0.0:53").unwrap();
+        let mut refused = Process::start(&folder, 1, FLAGS);
+        assert_eq!(refused.exit_code(), Some(1), "{}", refused.log());
+        assert_eq!((rules(), addresses()), (0, before), "{}", refused.log());
+        drop(taken);
+        let mut kept = Process::start(&folder, 2, &[FLAGS, &["-skipteardown"]].concat());
+        until("rules", &kept, || rules() == 36);
+        kept.signal("TERM");
+        assert_eq!(kept.exit_code(), Some(0));
+        assert_eq!(rules(), 36);
+        assert!(addresses().contains("10.0.0.10/32"));
+        assert!(try_sh("test -s /run/nodens/interface-lo").status.success());
+    });
+}

@@ -115,7 +115,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
         let mut next = libc::CMSG_FIRSTHDR(&raw const header);
         while let Some(message) = next.as_ref() {
             if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS {
-                let octets = (message.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                let octets = message.cmsg_len.saturating_sub(libc::CMSG_LEN(0) as _) as usize;
                 let data = libc::CMSG_DATA(next).cast::<RawFd>();
                 for place in 0..octets / size_of::<RawFd>() {
                     descriptors.push(OwnedFd::from_raw_fd(data.add(place).read_unaligned()));

@@ -1,0 +1,140 @@
+{{- define "nodens.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "nodens.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains (include "nodens.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "nodens.name" .) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nodens.selectorLabels" -}}
+k8s-app: {{ include "nodens.fullname" . }}
+app.kubernetes.io/name: {{ include "nodens.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "nodens.labels" -}}
+{{ include "nodens.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: dns-cache
+app.kubernetes.io/part-of: cluster-dns
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
+{{- end -}}
+
+{{- define "nodens.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "nodens.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Service whose address __PILLAR__CLUSTER__DNS__ stands for. */}}
+{{- define "nodens.upstreamService" -}}
+{{- default (printf "%s-upstream" (include "nodens.fullname" .)) .Values.config.customUpstreamsvc -}}
+{{- end -}}
+
+{{/* The first address of config.localDns: probes ask it. */}}
+{{- define "nodens.probeAddress" -}}
+{{- splitList "," .Values.config.localDns | first | trim -}}
+{{- end -}}
+
+{{- define "nodens.healthAddress" -}}
+{{- $address := include "nodens.probeAddress" . -}}
+{{- if contains ":" $address -}}[{{ $address }}]{{- else -}}{{ $address }}{{- end -}}
+{{- end -}}
+
+{{/* All addresses that are served, with commas. */}}
+{{- define "nodens.localAddresses" -}}
+{{- $addresses := list -}}
+{{- range splitList "," .Values.config.localDns -}}{{- $addresses = append $addresses (trim .) -}}{{- end -}}
+{{- if .Values.config.bindIp -}}
+{{- range splitList "," .Values.config.dnsServer -}}{{- $addresses = append $addresses (trim .) -}}{{- end -}}
+{{- end -}}
+{{- join "," $addresses -}}
+{{- end -}}
+
+{{- define "nodens.firewall" -}}
+{{- if .Values.config.setupIptables -}}{{ .Values.firewall }}{{- else -}}none{{- end -}}
+{{- end -}}
+
+{{- define "nodens.image" -}}
+{{- $tag := default .Chart.AppVersion .Values.image.tag -}}
+{{- if and (not .Values.image.tag) (eq (include "nodens.firewall" .) "iptables") -}}{{- $tag = printf "%s-iptables" $tag -}}{{- end -}}
+{{ .Values.image.repository }}:{{ $tag }}
+{{- end -}}
+
+{{/* What the server blocks of cluster names have in common. */}}
+{{- define "nodens.cacheOptions" -}}
+{{- if .Values.config.prefetch.enabled }}
+prefetch {{ .Values.config.prefetch.amount }} {{ .Values.config.prefetch.duration }} {{ .Values.config.prefetch.percentage }}
+{{- end }}
+{{- if .Values.config.serveStale.enabled }}
+serve_stale {{ .Values.config.serveStale.duration }} {{ .Values.config.serveStale.refreshMode }}
+{{- end }}
+{{- end -}}
+
+{{- define "nodens.commonDirectives" -}}
+errors
+{{- if .Values.config.enableLogging }}
+log
+{{- end }}
+reload
+loop
+bind {{ include "nodens.localAddresses" . | replace "," " " }}
+prometheus :{{ .Values.config.port.metrics }}
+{{- if .Values.config.noIPv6Lookups }}
+template ANY AAAA {
+    rcode NOERROR
+}
+{{- end }}
+{{- end -}}
+
+{{- define "nodens.corefile" -}}
+{{- $root := . -}}
+{{- $options := include "nodens.cacheOptions" . | trim -}}
+{{- $clusterForward := printf "forward . __PILLAR__CLUSTER__DNS__ {\n    %s\n}" .Values.config.commProtocol -}}
+{{- range $zone := list .Values.config.dnsDomain "in-addr.arpa" "ip6.arpa" }}
+{{ $zone }}:{{ $root.Values.config.port.dns }} {
+{{ include "nodens.commonDirectives" $root | indent 4 }}
+{{- if eq $zone $root.Values.config.dnsDomain }}
+    cache {
+        success 9984 {{ $root.Values.config.cacheTTL }}
+        denial 9984 5
+        {{- if $options }}
+{{ $options | indent 8 }}
+        {{- end }}
+    }
+    health {{ include "nodens.healthAddress" $root }}:{{ $root.Values.config.healthPort }}
+    ready {{ include "nodens.healthAddress" $root }}:{{ $root.Values.config.port.ready }}
+{{- else }}
+    cache {{ $root.Values.config.cacheTTL }}
+{{- end }}
+{{ $clusterForward | indent 4 }}
+}
+{{- end }}
+.:{{ .Values.config.port.dns }} {
+{{ include "nodens.commonDirectives" . | indent 4 }}
+    cache {{ .Values.config.cacheTTL }}{{ if $options }} {
+{{ $options | indent 8 }}
+    }{{ end }}
+{{- $servers := "__PILLAR__UPSTREAM__SERVERS__" }}
+{{- if .Values.config.upstreamServers }}{{ $servers = join " " .Values.config.upstreamServers }}{{ end }}
+{{- if .Values.config.upstreamForwardConfig }}
+    forward . {{ $servers }} {
+{{ .Values.config.upstreamForwardConfig | trim | indent 8 }}
+    }
+{{- else }}
+    forward . {{ $servers }}
+{{- end }}
+}
+{{- with .Values.config.extraServerBlocks }}
+{{ . | trim }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,331 @@
+#!/usr/bin/env python3
+"""What deploy/ ships, checked without a cluster: every object strictly against the schemas of
+Kubernetes 1.28 to 1.37, the chart by Helm's own engine, the drop-in against the add-on, and every
+Corefile by nodens itself.
+
+Usage: check.py NODENS      NODENS is the program; the tools are in requirements.txt."""
+
+import copy
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import unittest
+
+import helm_python as helm
+import jsonschema
+import kubernetes_validate
+import yaml
+
+import kustomize
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+CHART = DEPLOY / "helm" / "nodens"
+VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
+NODENS = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
+
+# Of other projects' kinds, the part that is used here.
+LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
+SELECTOR = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["matchLabels"],
+    "properties": {"matchLabels": LABELS},
+}
+
+
+def endpoint(port: dict) -> dict:
+    """An endpoint of a PodMonitor or ServiceMonitor, with its way to name a port."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(port),
+        "properties": port
+        | {
+            "path": {"type": "string"},
+            "interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
+            "scrapeTimeout": {"type": "string"},
+            "metricRelabelings": {"type": "array"},
+            "relabelings": {"type": "array"},
+        },
+    }
+
+
+def monitor(endpoints: str, port: dict) -> dict:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["selector", endpoints],
+        "properties": {
+            "jobLabel": {"type": "string"},
+            "selector": SELECTOR,
+            endpoints: {"type": "array", "minItems": 1, "items": endpoint(port)},
+        },
+    }
+
+
+REDIRECT_PORT = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["port", "protocol"],
+    "properties": {
+        "port": {"type": "string", "pattern": "^[0-9]+$"},
+        "name": {"type": "string"},
+        "protocol": {"enum": ["UDP", "TCP"]},
+    },
+}
+OTHERS = {
+    ("monitoring.coreos.com/v1", "PodMonitor"): monitor(
+        "podMetricsEndpoints", {"portNumber": {"type": "integer"}}
+    ),
+    ("monitoring.coreos.com/v1", "ServiceMonitor"): monitor("endpoints", {"port": {"type": "string"}}),
+    ("cilium.io/v2", "CiliumLocalRedirectPolicy"): {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["redirectFrontend", "redirectBackend"],
+        "properties": {
+            "redirectFrontend": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["serviceMatcher"],
+                "properties": {
+                    "serviceMatcher": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["serviceName", "namespace"],
+                        "properties": {
+                            "serviceName": {"type": "string"},
+                            "namespace": {"type": "string"},
+                        },
+                    }
+                },
+            },
+            "redirectBackend": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["localEndpointSelector", "toPorts"],
+                "properties": {
+                    "localEndpointSelector": SELECTOR,
+                    "toPorts": {"type": "array", "items": REDIRECT_PORT},
+                },
+            },
+        },
+    },
+    ("monitoring.coreos.com/v1", "PrometheusRule"): {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["groups"],
+        "properties": {"groups": {"type": "array", "minItems": 1}},
+    },
+}
+
+
+def objects_of(text: str) -> list[dict]:
+    return [one for one in yaml.safe_load_all(text) if one]
+
+
+def only(objects: list[dict], kind: str, name: str | None = None) -> dict:
+    found = [o for o in objects if o["kind"] == kind and name in (None, o["metadata"]["name"])]
+    assert len(found) == 1, f"{len(found)} objects {kind} {name or ''}"
+    return found[0]
+
+
+def container_of(daemonset: dict) -> dict:
+    (container,) = daemonset["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+# The values that the chart is rendered with, each a way to use it.
+VALUES = {
+    "as it is": {},
+    "iptables": {"firewall": "iptables"},
+    "no rules": {"config": {"setupIptables": False, "setupInterface": False}},
+    "ipvs": {"config": {"bindIp": False, "customUpstreamsvc": "kube-dns"}},
+    "both families": {"config": {"localDns": "169.254.20.10,fd00:169:254:20::10", "dnsServer": "10.96.0.10,fd00:10:96::a"}},
+    "IPv6 alone": {"config": {"localDns": "fd00:169:254:20::10", "dnsServer": "fd00:10:96::a"}},
+    "everything in the Corefile": {
+        "config": {
+            "enableLogging": True,
+            "noIPv6Lookups": True,
+            "commProtocol": "prefer_udp",
+            "cacheTTL": 60,
+            "prefetch": {"enabled": True},
+            "serveStale": {"enabled": True, "refreshMode": "verify"},
+            "upstreamServers": ["192.0.2.1", "tls://192.0.2.2"],
+            "upstreamForwardConfig": "max_concurrent 1000\npolicy sequential",
+            "extraServerBlocks": "example.org:53 {\n    forward . 192.0.2.3\n}\n",
+        }
+    },
+    "a Corefile of one's own": {"config": {"customConfig": ".:53 {\n    forward . 192.0.2.1\n}\n"}},
+    "everything around it": {
+        "image": {"tag": "1.2.3", "pullPolicy": "Always"},
+        "imagePullSecrets": [{"name": "registry"}],
+        "fullnameOverride": "dns-cache",
+        "serviceAccount": {"annotations": {"a": "b"}},
+        "service": {"annotations": {"c": "d"}},
+        "daemonsetLabels": {"e": "f"},
+        "daemonsetAnnotations": {"g": "h"},
+        "podLabels": {"i": "j"},
+        "podAnnotations": {"k": "l"},
+        "initContainers": [{"name": "wait", "image": "example.org/wait:1"}],
+        "securityContext": {"runAsNonRoot": False},
+        "serviceMonitor": {"enabled": True, "labels": {"m": "n"}, "scrapeTimeout": "10s"},
+        "podMonitor": {"enabled": True},
+        "dashboard": {"enabled": True},
+        "lifecycle": {"preStop": {"exec": {"command": ["/nodens", "version"]}}},
+        "affinity": {"nodeAffinity": {}},
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "extraArgs": ["-log-format=json"],
+        "cacheSnapshot": False,
+    },
+}
+
+
+class Deploy(unittest.TestCase):
+    maxDiff = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.sets = {"drop-in": objects_of((DEPLOY / "kubernetes/drop-in.yaml").read_text())}
+        cls.sets["pod-monitor"] = objects_of((DEPLOY / "kubernetes/pod-monitor.yaml").read_text())
+        for folder in sorted((DEPLOY / "kustomize").rglob("kustomization.yaml")):
+            name = str(folder.parent.relative_to(DEPLOY))
+            cls.sets[name] = kustomize.build(folder.parent)
+        for rules in sorted((DEPLOY / "monitoring").glob("*.yaml")):
+            found = objects_of(rules.read_text())
+            if all("kind" in one for one in found):
+                cls.sets[str(rules.relative_to(DEPLOY))] = found
+        with helm.Chart.load(str(CHART)) as chart:
+            for name, values in VALUES.items():
+                files = chart.render(values, name="node-local-dns", namespace="kube-system")
+                cls.sets[f"chart, {name}"] = [
+                    one
+                    for path, text in files.items()
+                    if not path.endswith("NOTES.txt")
+                    for one in objects_of(text)
+                ]
+
+    def each(self, kind: str):
+        for name, objects in self.sets.items():
+            for one in objects:
+                if one["kind"] == kind:
+                    yield name, objects, one
+
+    def test_every_object_is_strictly_valid_in_every_release(self):
+        for name, objects in self.sets.items():
+            for one in objects:
+                own = OTHERS.get((one["apiVersion"], one["kind"]))
+                with self.subTest(set=name, kind=one["kind"]):
+                    if own:
+                        jsonschema.validate(one["spec"], own)
+                        continue
+                    for version in VERSIONS:
+                        kubernetes_validate.validate(one, version, strict=True)
+
+    def test_the_validation_finds_a_misspelt_field(self):
+        wrong = copy.deepcopy(only(self.sets["drop-in"], "DaemonSet"))
+        container_of(wrong)["livenesProbe"] = container_of(wrong).pop("livenessProbe")
+        with self.assertRaises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+
+    def test_against_the_add_on_only_the_image_of_the_drop_in_differs(self):
+        addon = json.loads((ROOT / "tests/deployments/addon-iptables/pod.json").read_text())["spec"]
+        ours = copy.deepcopy(only(self.sets["drop-in"], "DaemonSet")["spec"]["template"]["spec"])
+        (theirs,), (container,) = addon["containers"], ours["containers"]
+        self.assertNotEqual(container["image"].split(":")[0], theirs["image"].split(":")[0])
+        for mount in container["volumeMounts"]:
+            if mount.get("readOnly") is False:
+                del mount["readOnly"]
+        sort = lambda items: sorted(items, key=lambda item: item["name"])
+        # The addresses are a cluster's own.
+        theirs["args"] = [re.sub(r"10\.\d+\.0\.10", "10.96.0.10", word) for word in theirs["args"]]
+        for field in ["name", "args", "securityContext", "livenessProbe"]:
+            self.assertEqual(container[field], theirs[field], field)
+        self.assertEqual(sort(container["volumeMounts"]), sort(theirs["volumeMounts"]))
+        self.assertEqual(sort(ours["volumes"]), sort(addon["volumes"]))
+        for field in ["hostNetwork", "dnsPolicy"]:
+            self.assertEqual(ours[field], addon[field], field)
+        extra = set(container) - set(theirs) - {"ports", "resources"}
+        self.assertEqual(extra, set(), "fields that the add-on does not have")
+
+    def test_two_pods_fit_on_a_node_wherever_one_overlaps_the_next(self):
+        for name, _, daemonset in self.each("DaemonSet"):
+            surge = daemonset["spec"]["updateStrategy"].get("rollingUpdate", {}).get("maxSurge", 0)
+            with self.subTest(set=name):
+                if surge:
+                    self.assertNotIn("ports", container_of(daemonset))
+
+    def test_selectors_meet_their_pods_and_volumes_their_mounts(self):
+        for name, objects, daemonset in self.each("DaemonSet"):
+            template = daemonset["spec"]["template"]
+            labels = template["metadata"]["labels"].items()
+            with self.subTest(set=name):
+                self.assertLessEqual(daemonset["spec"]["selector"]["matchLabels"].items(), labels)
+                volumes = {volume["name"] for volume in template["spec"]["volumes"]}
+                mounts = {mount["name"] for mount in container_of(daemonset)["volumeMounts"]}
+                self.assertEqual(volumes, mounts)
+                made = {o["metadata"]["name"] for o in objects if o["kind"] == "ConfigMap"}
+                for volume in template["spec"]["volumes"]:
+                    source = volume.get("configMap")
+                    if source and not source.get("optional"):
+                        self.assertIn(source["name"], made)
+                accounts = {o["metadata"]["name"] for o in objects if o["kind"] == "ServiceAccount"}
+                self.assertIn(template["spec"]["serviceAccountName"], accounts)
+                for _, _, service in ((n, o, s) for n, o, s in self.each("Service") if n == name):
+                    if service["spec"].get("clusterIP") == "None":
+                        self.assertLessEqual(service["spec"]["selector"].items(), labels)
+
+    def test_what_the_command_line_names_is_there(self):
+        for name, objects, daemonset in self.each("DaemonSet"):
+            args = container_of(daemonset)["args"]
+            words = dict(zip(args, args[1:])) | dict(a.split("=", 1) for a in args if "=" in a)
+            with self.subTest(set=name):
+                services = {o["metadata"]["name"] for o in objects if o["kind"] == "Service"}
+                self.assertIn(words["-upstreamsvc"], services | {"kube-dns"})
+                corefile = next(o for o in objects if "Corefile" in o.get("data", {}))
+                text = corefile["data"]["Corefile"]
+                if "bind" in text and words["-localip"] != "0.0.0.0":
+                    bound = set(re.search(r"bind (.*)", text).group(1).split())
+                    self.assertEqual(bound, set(words["-localip"].split(",")))
+                for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
+                    asked = container_of(daemonset).get(probe, {}).get("httpGet")
+                    if not asked or "bind" not in text:
+                        continue
+                    word = asked["path"].strip("/")
+                    host = asked.get("host", "")
+                    host = f"[{host}]" if ":" in host else host
+                    self.assertRegex(text, rf"{word} {re.escape(host)}:{asked['port']}\b")
+
+    def test_the_chart_lints_and_refuses_unknown_and_wrong_values(self):
+        found = helm.lint(str(CHART))
+        # Severity 1 only recommends.
+        worse = [one for one in found["messages"] if one["severity"] > 1]
+        self.assertEqual((worse, found["errors"]), ([], []))
+        with helm.Chart.load(str(CHART)) as chart:
+            for wrong in [
+                {"config": {"localdns": "169.254.20.10"}},
+                {"config": {"commProtocol": "tcp"}},
+                {"config": {"healthPort": 0}},
+                {"firewall": "ebtables"},
+                {"image": "nodens"},
+            ]:
+                with self.subTest(values=wrong), self.assertRaises(helm.HelmError):
+                    chart.validate_schema(wrong)
+
+    def test_nodens_loads_every_corefile(self):
+        self.assertIsNotNone(NODENS, "say where nodens is: check.py target/debug/nodens")
+        for name, _, configmap in self.each("ConfigMap"):
+            text = configmap["data"].get("Corefile")
+            if text is None:
+                continue
+            text = text.replace("__PILLAR__CLUSTER__DNS__", "10.96.0.20")
+            text = text.replace("__PILLAR__UPSTREAM__SERVERS__", "192.0.2.53")
+            with self.subTest(set=name):
+                run = subprocess.run([NODENS, "check", "-"], input=text, capture_output=True, text=True, timeout=20)
+                self.assertEqual(run.returncode, 0, text + run.stdout + run.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)

@@ -136,7 +136,6 @@ def container_of(daemonset: dict) -> dict:
 # The values that the chart is rendered with, each a way to use it.
 VALUES = {
     "as it is": {},
-    "iptables": {"firewall": "iptables"},
     "no rules": {"config": {"setupIptables": False, "setupInterface": False}},
     "ipvs": {"config": {"bindIp": False, "customUpstreamsvc": "kube-dns"}},
     "both families": {"config": {"localDns": "169.254.20.10,fd00:169:254:20::10", "dnsServer": "10.96.0.10,fd00:10:96::a"}},
@@ -174,7 +173,6 @@ VALUES = {
         "affinity": {"nodeAffinity": {}},
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "extraArgs": ["-log-format=json"],
-        "cacheSnapshot": False,
     },
 }
 
@@ -304,7 +302,6 @@ class Deploy(unittest.TestCase):
                 {"config": {"localdns": "169.254.20.10"}},
                 {"config": {"commProtocol": "tcp"}},
                 {"config": {"healthPort": 0}},
-                {"firewall": "ebtables"},
                 {"image": "nodens"},
             ]:
                 with self.subTest(values=wrong), self.assertRaises(helm.HelmError):

@@ -60,14 +60,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- join "," $addresses -}}
 {{- end -}}
 
-{{- define "nodens.firewall" -}}
-{{- if .Values.config.setupIptables -}}{{ .Values.firewall }}{{- else -}}none{{- end -}}
-{{- end -}}
-
 {{- define "nodens.image" -}}
-{{- $tag := default .Chart.AppVersion .Values.image.tag -}}
-{{- if and (not .Values.image.tag) (eq (include "nodens.firewall" .) "iptables") -}}{{- $tag = printf "%s-iptables" $tag -}}{{- end -}}
-{{ .Values.image.repository }}:{{ $tag }}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}
 
 {{/* What the server blocks of cluster names have in common. */}}

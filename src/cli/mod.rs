@@ -1,4 +1,4 @@
-//! The commands beside serving: one file or folder each, [`COMMANDS`] the table.
+//! The commands beside serving: one file or folder each, `COMMANDS` the table.
 //!
 //! Decides whose command line it is: node-cache's, or a command's. Commands end with the codes of
 //! sysexits.h and say what is wrong in one line; they change nothing unless that is their purpose.

@@ -517,6 +517,14 @@ pub static REPLIES_LOST: Desc = desc(
     "Counter of UDP replies that could not be sent.",
 );
 
+/// TCP connections that were idle and made room for others.
+pub static CONNECTIONS_EVICTED: Desc = desc(
+    "nodens_tcp_connections_evicted_total",
+    &[],
+    Kind::Counter,
+    "Counter of idle TCP connections closed to make room for others.",
+);
+
 /// TCP connections closed at once because there were too many.
 pub static CONNECTIONS_REFUSED: Desc = desc(
     "nodens_tcp_connections_refused_total",
@@ -556,6 +564,7 @@ pub static ALWAYS: &[&Desc] = &[
     &QUERIES_JOINED,
     &MESSAGES_IGNORED,
     &REPLIES_LOST,
+    &CONNECTIONS_EVICTED,
     &CONNECTIONS_REFUSED,
     &ACCEPT_ERRORS,
     &SLOW_READERS,

@@ -17,6 +17,8 @@ pub(super) struct Counters {
     pub(super) lost: Counter,
     /// Connections closed at once.
     pub(super) refused: Counter,
+    /// Idle connections closed for another one's sake.
+    pub(super) evicted: Counter,
     /// Failed accepts.
     pub(super) accept_errors: Counter,
     /// Connections whose client did not read.
@@ -32,6 +34,7 @@ impl Counters {
             ignored: metrics.counter(&names::MESSAGES_IGNORED, &[]),
             lost: metrics.counter(&names::REPLIES_LOST, &[]),
             refused: metrics.counter(&names::CONNECTIONS_REFUSED, &[]),
+            evicted: metrics.counter(&names::CONNECTIONS_EVICTED, &[]),
             accept_errors: metrics.counter(&names::ACCEPT_ERRORS, &[]),
             slow_readers: metrics.counter(&names::SLOW_READERS, &[]),
         }

@@ -142,6 +142,8 @@ struct Endpoint {
 async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: Endpoint) {
     let Endpoint { server, mut queries, local, settings } = endpoint;
     let open = Open::new(&worker, &listener);
+    // Not one client's: it makes no room for others.
+    open.shared().waits();
     let running = Rc::new(Cell::new(0_usize));
     while !listener.is_closed() {
         tokio::select! {

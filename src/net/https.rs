@@ -4,7 +4,7 @@
 //! be idle. Each query goes through the engine as one of TCP does, octets as they come. Knows
 //! nothing of what a message means but the lifetime that HTTP is told.
 
-use super::tcp::{Open, client_of};
+use super::tcp::{Connection, Open, client_of};
 use super::worker::{Listener, Worker};
 use crate::dns::{Message, RecordType, Transport};
 use crate::metrics::names;
@@ -58,10 +58,10 @@ const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 pub(super) async fn connection(
     worker: Rc<Worker>,
     listener: Rc<Listener>,
+    open: Open,
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    let open = Open::new(&worker, &listener);
     // Replies are small and complete; without this they wait for acknowledgements.
     let _ = stream.set_nodelay(true);
     let Some(client) = client_of(&stream, peer, Transport::Https) else { return };
@@ -75,6 +75,7 @@ pub(super) async fn connection(
         listener: listener.clone(),
         client,
         timeouts,
+        shared: open.shared().clone(),
         running: Cell::new(0),
         spoken: Cell::new(false),
         active: Cell::new(Instant::now()),
@@ -121,6 +122,8 @@ struct Exchanges {
     listener: Rc<Listener>,
     client: Client,
     timeouts: Timeouts,
+    /// What others see of the connection.
+    shared: Rc<Connection>,
     /// Exchanges under way.
     running: Cell<usize>,
     /// A request came.
@@ -136,6 +139,8 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get() - 1);
         self.0.active.set(Instant::now());
+        self.0.shared.waits_no_more();
+        self.0.shared.is_active_at(self.0.active.get());
     }
 }
 
@@ -179,7 +184,7 @@ impl Exchanges {
             tokio::select! {
                 _ = connection.as_mut() => return,
                 () = poll_fn(|task| open.shared().poll_woken(task)) => {
-                    if !self.listener.is_closed() {
+                    if !self.listener.is_closed() && !self.shared.is_evicted() {
                         continue;
                     }
                 }
@@ -215,6 +220,7 @@ impl Exchanges {
         self.running.set(self.running.get() + 1);
         self.spoken.set(true);
         self.active.set(Instant::now());
+        self.shared.waits();
         let _running = Running(&self);
         let response = match self.query_of(request).await {
             Err(refused) => refused,

@@ -58,7 +58,7 @@ pub(super) fn open(socket: UdpSocket, listener: &Listener) -> io::Result<Endpoin
 pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: Endpoint) {
     let mut configs = Configs::default();
     while let Some(incoming) = endpoint.accept().await {
-        let open = worker.connections.get();
+        let open = worker.open.borrow().len();
         if open >= CONNECTIONS_PER_WORKER_MOST {
             worker.counters.refused.increment();
             incoming.refuse();
@@ -143,6 +143,8 @@ async fn connection(
     local: SocketAddr,
 ) {
     let open = Open::new(&worker, &listener);
+    // Its own idle time ends it: it makes no room for others.
+    open.shared().waits();
     let Ok(connecting) = incoming.accept_with(config) else {
         worker.counters.accept_errors.increment();
         return;

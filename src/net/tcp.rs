@@ -29,7 +29,8 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 /// Octets read by one system call, at most.
 pub(super) const READ_OCTETS: usize = 16 * 1024;
 
-/// The most connections of one worker; one beyond is closed at once.
+/// The most connections of one worker; one beyond takes the place of the one that has been idle for
+/// the longest, and is closed at once when none is idle.
 pub const CONNECTIONS_PER_WORKER_MOST: usize = 2_048;
 
 /// The most queries of one connection that wait; beyond, nothing is read until one is answered.
@@ -48,16 +49,55 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_secs(30);
 
 /// What a connection's task and those of its waiting queries share.
-#[derive(Default)]
 pub(super) struct Connection {
     unsent: RefCell<Vec<u8>>,
     waiting: Cell<usize>,
+    /// When the last message came or the last reply was sent.
+    active: Cell<Instant>,
+    /// Another one gets its place.
+    evicted: Cell<bool>,
     /// Something changed since the task looked.
     woken: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Connection {
+    fn new() -> Connection {
+        Connection {
+            unsent: RefCell::default(),
+            waiting: Cell::new(0),
+            active: Cell::new(Instant::now()),
+            evicted: Cell::new(false),
+            woken: Cell::new(false),
+            waker: RefCell::default(),
+        }
+    }
+
+    /// A query begins to wait. Paired with [`Connection::waits_no_more`].
+    pub(super) fn waits(&self) {
+        self.waiting.set(self.waiting.get() + 1);
+    }
+
+    /// A query waits no more.
+    pub(super) fn waits_no_more(&self) {
+        self.waiting.set(self.waiting.get() - 1);
+    }
+
+    /// Something came or went.
+    pub(super) fn is_active_at(&self, now: Instant) {
+        self.active.set(now);
+    }
+
+    /// True once it must end for another one's sake.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted.get()
+    }
+
+    /// Nothing waits and nothing is unsent.
+    fn is_idle(&self) -> bool {
+        self.waiting.get() == 0 && !self.evicted.get() && self.unsent.borrow().is_empty()
+    }
+
     /// Has the connection's task look again.
     pub(super) fn wake(&self) {
         self.woken.set(true);
@@ -97,19 +137,25 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {
-                if worker.connections.get() >= CONNECTIONS_PER_WORKER_MOST {
-                    worker.counters.refused.increment();
-                    continue;
+                if worker.open.borrow().len() >= CONNECTIONS_PER_WORKER_MOST {
+                    if !evict(&worker) {
+                        worker.counters.refused.increment();
+                        continue;
+                    }
+                    // Its task ends it.
+                    yield_now().await;
                 }
+                // Counted here and not by its task, which has not run when the next one is accepted.
+                let open = Open::new(&worker, &listener);
                 let (worker, listener) = (worker.clone(), listener.clone());
                 let transport = listener
                     .with_serving(|serving| serving.snapshot.servers[serving.server].transport);
                 match transport {
                     Some(KeyTransport::Https) => {
-                        spawn_local(https::connection(worker, listener, stream, peer));
+                        spawn_local(https::connection(worker, listener, open, stream, peer));
                     }
                     _ => {
-                        spawn_local(connection(worker, listener, stream, peer));
+                        spawn_local(connection(worker, listener, open, stream, peer));
                     }
                 }
             }
@@ -125,6 +171,20 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
     }
 }
 
+/// Ends the connection that has been idle for the longest. False when none is idle.
+fn evict(worker: &Worker) -> bool {
+    let mut open = worker.open.borrow_mut();
+    let idle = open.iter().filter(|(_, connection)| connection.is_idle());
+    let oldest = idle.min_by_key(|(_, connection)| connection.active.get());
+    let Some(place) = oldest.map(|(place, _)| *place) else { return false };
+    if let Some(oldest) = open.remove(&place) {
+        oldest.evicted.set(true);
+        oldest.wake();
+        worker.counters.evicted.increment();
+    }
+    true
+}
+
 /// A connection while it is open: counted, and known to its listener.
 pub(super) struct Open {
     worker: Rc<Worker>,
@@ -134,22 +194,22 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(worker: &Rc<Worker>, listener: &Rc<Listener>) -> Open {
-        let shared = Rc::new(Connection::default());
-        worker.connections.set(worker.connections.get() + 1);
+        let shared = Rc::new(Connection::new());
+        worker.open.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
         worker.node.connections.fetch_add(1, Ordering::Relaxed);
         listener.connections.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
         Open { worker: worker.clone(), listener: listener.clone(), shared }
     }
 
     /// What is woken when the listener changes.
-    pub(super) fn shared(&self) -> &Connection {
+    pub(super) fn shared(&self) -> &Rc<Connection> {
         &self.shared
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.worker.connections.set(self.worker.connections.get() - 1);
+        self.worker.open.borrow_mut().remove(&Rc::as_ptr(&self.shared));
         self.worker.node.connections.fetch_sub(1, Ordering::Relaxed);
         self.listener.connections.borrow_mut().remove(&Rc::as_ptr(&self.shared));
     }
@@ -170,10 +230,10 @@ pub(super) fn client_of(
 async fn connection(
     worker: Rc<Worker>,
     listener: Rc<Listener>,
+    open: Open,
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    let open = Open::new(&worker, &listener);
     let shared = &open.shared;
     // Replies are small and complete; without this they wait for acknowledgements.
     let _ = stream.set_nodelay(true);
@@ -200,7 +260,7 @@ async fn connection(
     let mut alarm = pin!(sleep_until(clock.deadline(shared, false)));
     let mut more_to_read = true;
     loop {
-        if !matches!(send(&mut stream, shared, &mut clock), Ok(())) {
+        if !matches!(send(&mut stream, shared), Ok(())) || shared.is_evicted() {
             return;
         }
         if !shared.is_full() && reader.has_frame() {
@@ -287,13 +347,11 @@ struct Patience {
     timeouts: Timeouts,
     /// Whether a whole message has come, a query or not.
     spoken: bool,
-    /// When the last message came or the last reply was sent.
-    active: Instant,
 }
 
 impl Patience {
     fn new(timeouts: Timeouts) -> Patience {
-        Patience { timeouts, spoken: false, active: Instant::now() }
+        Patience { timeouts, spoken: false }
     }
 
     /// While replies are unsent (by the stream: `sealed`), the time that the client has to take
@@ -308,12 +366,12 @@ impl Patience {
         } else {
             self.timeouts.read
         };
-        self.active + lasts
+        connection.active.get() + lasts
     }
 }
 
 /// Sends what the client takes now.
-fn send(stream: &mut Stream, connection: &Connection, clock: &mut Patience) -> io::Result<()> {
+fn send(stream: &mut Stream, connection: &Connection) -> io::Result<()> {
     stream.flush()?;
     let mut unsent = connection.unsent.borrow_mut();
     let mut sent = 0;
@@ -326,7 +384,7 @@ fn send(stream: &mut Stream, connection: &Connection, clock: &mut Patience) -> i
         }
     }
     if sent > 0 {
-        clock.active = Instant::now();
+        connection.is_active_at(Instant::now());
     }
     match sent == unsent.len() {
         true if unsent.capacity() > KEPT_OCTETS => *unsent = Vec::new(),
@@ -424,7 +482,7 @@ impl Reader<'_> {
         });
         if served > 0 {
             clock.spoken = true;
-            clock.active = Instant::now();
+            connection.is_active_at(Instant::now());
         }
         if response.wire.capacity() > KEPT_OCTETS {
             *response = Response::new();
@@ -435,7 +493,7 @@ impl Reader<'_> {
     fn park(&self, connection: &Rc<Connection>, parked: Box<Parked>, step: Step) {
         let permit = Permit::take(&self.worker.node.parked, PARKED_MOST);
         let (worker, connection) = (self.worker.clone(), connection.clone());
-        connection.waiting.set(connection.waiting.get() + 1);
+        connection.waits();
         spawn_local(async move {
             // Given back however the task ends: a connection must not wait for what is lost.
             let slot = Slot(connection);
@@ -457,7 +515,7 @@ struct Slot(Rc<Connection>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.waiting.set(self.0.waiting.get() - 1);
+        self.0.waits_no_more();
         self.0.wake();
     }
 }

@@ -17,7 +17,7 @@ use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
 use crate::plugin::Now;
 use crate::plugin::forward::Exchanged;
 use rand::rngs::StdRng;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -133,7 +133,7 @@ pub(super) struct Worker {
     /// Where a connection's replies are made.
     pub(super) response: RefCell<Response>,
     /// Open client connections of this worker.
-    pub(super) connections: Cell<usize>,
+    pub(super) open: RefCell<HashMap<*const Connection, Rc<Connection>>>,
     clock: FrequentClock,
     random: RefCell<StdRng>,
     refreshes: RefCell<Vec<Refresh>>,
@@ -152,7 +152,7 @@ impl Worker {
             batch: udp::Batch::new(),
             scratch: RefCell::new(vec![0; tcp::READ_OCTETS].into_boxed_slice()),
             response: RefCell::default(),
-            connections: Cell::new(0),
+            open: RefCell::default(),
             clock: FrequentClock::new(equipment.clock),
             random: RefCell::new(rand::make_rng()),
             refreshes: RefCell::default(),

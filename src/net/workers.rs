@@ -178,6 +178,11 @@ impl Workers {
         self.node.parked.load(Ordering::Relaxed)
     }
 
+    /// Client connections that are open now.
+    pub fn connections(&self) -> usize {
+        self.node.connections.load(Ordering::Relaxed)
+    }
+
     /// The addresses being listened on, in the order they were bound.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.lock().iter().map(|(local, _)| *local).collect()

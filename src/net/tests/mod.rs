@@ -14,6 +14,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod bounds;
 mod h3;
 mod handing;
 mod https;

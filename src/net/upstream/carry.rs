@@ -11,6 +11,7 @@ use super::pool::Pool;
 use crate::dns::Transport;
 use socket2::SockRef;
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,14 +44,22 @@ pub(super) fn carry(
                 ending.connection.established(socket.local_addr().ok());
                 // The connection is new: it has no socket yet.
                 let _ = ending.connection.socket.set(socket);
-                tokio::spawn(datagrams(ending));
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = datagrams(&ending) => {}
+                        never = expire(&ending.connection) => match never {},
+                    }
+                });
             }
             Err(error) => ending.connection.close(&error),
         }
         return;
     }
     tokio::spawn(async move {
-        let error = stream(&ending, &dialer, &roots).await;
+        let error = tokio::select! {
+            error = stream(&ending, &dialer, &roots) => error,
+            never = expire(&ending.connection) => match never {},
+        };
         ending.connection.close(&error);
     });
 }
@@ -68,8 +77,19 @@ impl Drop for Ending {
     }
 }
 
+/// Ends the queries in flight whose time is over: one timer for all of a connection.
+async fn expire(connection: &Connection) -> Infallible {
+    loop {
+        let next = connection.expire(Instant::now());
+        tokio::select! {
+            () = tokio::time::sleep_until(next.into()) => {}
+            () = connection.hurried() => {}
+        }
+    }
+}
+
 /// Reads a UDP socket until it is over.
-async fn datagrams(ending: Ending) {
+async fn datagrams(ending: &Ending) {
     let connection = &ending.connection;
     let Some(socket) = connection.socket.get() else { return };
     loop {
@@ -77,10 +97,10 @@ async fn datagrams(ending: Ending) {
         tokio::select! {
             ready = socket.ready(Interest::READABLE | Interest::ERROR) => match ready {
                 Ok(ready) => {
-                    receive(&ending, socket, Interest::READABLE);
+                    receive(ending, socket, Interest::READABLE);
                     // An ICMP error alone does not make a socket readable.
                     if ready.is_error() {
-                        receive(&ending, socket, Interest::ERROR);
+                        receive(ending, socket, Interest::ERROR);
                     }
                 }
                 Err(error) => return connection.close(&connection.words(&words(&error))),
@@ -211,8 +231,9 @@ async fn read(ending: &Ending, mut reader: impl AsyncRead + Unpin) -> String {
             Err(error) => return connection.words(&failed("read", &error)),
         }
         let mut done = 0;
+        let now = Instant::now();
         while let Some(message) = frame(&buffer[done..]) {
-            if !connection.deliver(message, Instant::now()) {
+            if !connection.deliver(message, now) {
                 ending.pool.ignored.increment();
             }
             done += 2 + message.len();

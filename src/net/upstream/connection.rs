@@ -5,6 +5,7 @@
 //! message is worth is [`judge`]'s to say.
 
 use super::limits::{Fitness, Limits};
+use super::pace::{Effect, Pace};
 use crate::dns::{Rcode, Transport, flags};
 use crate::plugin::forward::{Meaning, Verdict, judge};
 use rand::RngExt;
@@ -19,6 +20,9 @@ use tokio::sync::{Notify, oneshot};
 
 /// While queries are in flight, its task looks after a connection no more often than this.
 const LEAST_EXPIRE: Duration = Duration::from_secs(1);
+
+/// The longest between two looks for queries whose time is over.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A response as it goes to whoever asked.
 pub(super) type Reply = (Arc<[u8]>, Meaning);
@@ -40,6 +44,9 @@ pub(super) enum Failure {
 struct Parked {
     /// The query's number on this connection.
     number: u64,
+    asked: Instant,
+    /// When its time is over.
+    deadline: Instant,
     /// QNAME, QTYPE, QCLASS as sent.
     question: Box<[u8]>,
     udp_limit: Option<u16>,
@@ -55,6 +62,8 @@ struct State {
     outgoing: Vec<u8>,
     /// Queries so far.
     uses: u64,
+    /// The latest query that was answered.
+    newest_answered: u64,
     is_established: bool,
     /// Something came.
     has_spoken: bool,
@@ -65,6 +74,22 @@ struct State {
     local: Option<SocketAddr>,
     last_heard: Instant,
     last_used: Instant,
+    /// When its task looks for queries whose time is over.
+    next_look: Instant,
+}
+
+impl State {
+    /// What the slow answer to the query with this number did to those behind it.
+    fn effect(&self, number: u64, now: Instant, slow: Duration) -> Effect {
+        if self.newest_answered > number {
+            return Effect::Overtaken;
+        }
+        let mut behind = self.parked.values().filter(|other| other.number > number);
+        match behind.any(|other| now.saturating_duration_since(other.asked) > slow) {
+            true => Effect::HeldUp,
+            false => Effect::Alone,
+        }
+    }
 }
 
 /// One connection to an upstream.
@@ -80,8 +105,10 @@ pub(super) struct Connection {
     most_uses: u64,
     expire: Duration,
     dies_at: Instant,
+    pace: Arc<Pace>,
     state: Mutex<State>,
     wake: Notify,
+    hurry: Notify,
     end: Notify,
 }
 
@@ -104,11 +131,13 @@ pub(super) enum Upkeep {
 impl Connection {
     /// A connection that is being established. It takes queries at once. `expire` is how long it
     /// is kept idle, `age` how long it takes queries at all.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         serial: u64,
         transport: Transport,
         remote: &str,
         limits: &Limits,
+        pace: Arc<Pace>,
         expire: Duration,
         age: Duration,
         now: Instant,
@@ -122,10 +151,12 @@ impl Connection {
             most_uses: limits.uses,
             expire,
             dies_at: now + age,
+            pace,
             state: Mutex::new(State {
                 parked: HashMap::default(),
                 outgoing: Vec::new(),
                 uses: 0,
+                newest_answered: 0,
                 is_established: false,
                 has_spoken: false,
                 is_retiring: false,
@@ -133,8 +164,10 @@ impl Connection {
                 local: None,
                 last_heard: now,
                 last_used: now,
+                next_look: now,
             }),
             wake: Notify::new(),
+            hurry: Notify::new(),
             end: Notify::new(),
         }
     }
@@ -163,7 +196,7 @@ impl Connection {
     }
 
     /// Puts a query in flight under a new random id. On a stream it is written; on UDP the caller
-    /// sends it ([`Ticket::id`]).
+    /// sends it ([`Ticket::id`]). It fails at `deadline`.
     pub(super) fn park(
         self: &Arc<Self>,
         wire: &[u8],
@@ -171,6 +204,7 @@ impl Connection {
         udp_limit: Option<u16>,
         random: &mut StdRng,
         now: Instant,
+        deadline: Instant,
     ) -> Result<Ticket, Ended> {
         let mut state = self.state();
         if let Some(text) = &state.closed {
@@ -187,7 +221,15 @@ impl Connection {
         let number = state.uses;
         state.parked.insert(
             id,
-            Parked { number, question: question.into(), udp_limit, misleading: None, answer },
+            Parked {
+                number,
+                asked: now,
+                deadline,
+                question: question.into(),
+                udp_limit,
+                misleading: None,
+                answer,
+            },
         );
         self.load.fetch_add(1, Ordering::Relaxed);
         state.last_used = now;
@@ -199,11 +241,15 @@ impl Connection {
             state.outgoing.extend_from_slice(&wire[2..usize::from(length)]);
         }
         let is_reused = state.is_established;
+        let is_hurried = deadline < state.next_look;
         drop(state);
+        if is_hurried {
+            self.hurry.notify_one();
+        }
         if self.transport != Transport::Udp {
             self.wake.notify_one();
         }
-        Ok(Ticket { connection: self.clone(), id, number, is_reused, asked: now, receiver })
+        Ok(Ticket { connection: self.clone(), id, number, is_reused, receiver })
     }
 
     /// The octets to be written, or `None` when the connection has ended.
@@ -215,6 +261,11 @@ impl Connection {
     /// Waits until there is something to write, or to look at.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// Waits until a query's time ends before the next look. For its task alone.
+    pub(super) async fn hurried(&self) {
+        self.hurry.notified().await;
     }
 
     /// Waits until it is closed. For its task alone.
@@ -261,19 +312,13 @@ impl Connection {
         };
         if let Some(parked) = state.parked.remove(&id) {
             self.less(&mut state, now);
+            self.pace.answered(parked.asked, now, |slow| state.effect(parked.number, now, slow));
+            state.newest_answered = state.newest_answered.max(parked.number);
             drop(state);
             // Nobody waits any more: nothing to tell.
             let _ = parked.answer.send(result);
         }
         true
-    }
-
-    /// What a query that only got messages to other questions ends with, when nothing else comes
-    /// of it: FORMERR, as CoreDNS answers at the first such message.
-    fn misled(&self, id: u16, number: u64) -> Option<Reply> {
-        let state = self.state();
-        let parked = state.parked.get(&id).filter(|parked| parked.number == number)?;
-        parked.misleading.map(|header| misunderstood(&header, &parked.question))
     }
 
     /// One query less in flight.
@@ -334,18 +379,52 @@ impl Connection {
         self.end.notify_one();
     }
 
-    /// A query got no response in its time: when nothing at all has come since it was asked, the
-    /// connection is silent, and no further query shall wait for it.
-    pub(super) fn timed_out(&self, asked: Instant) {
-        let is_silent = {
-            let state = self.state();
-            state.is_established && state.last_heard <= asked
-        };
+    /// Fails the queries whose time is over at `now`; gives the time of the next look. When nothing
+    /// at all has come since one of them was asked, the connection is silent, and no further query
+    /// shall wait for it. One that only got messages to other questions may end with FORMERR, as
+    /// CoreDNS answers at the first such message.
+    pub(super) fn expire(&self, now: Instant) -> Instant {
+        let mut state = self.state();
+        let mut next = now + LOOK;
+        let mut over = Vec::new();
+        for (id, parked) in &state.parked {
+            match parked.deadline <= now {
+                true => over.push(*id),
+                false => next = next.min(parked.deadline),
+            }
+        }
+        state.next_look = next;
+        if over.is_empty() {
+            return next;
+        }
+        let mut is_silent = false;
+        let last_used = state.last_used;
+        let mut ended = Vec::with_capacity(over.len());
+        for id in over {
+            if let Some(parked) = state.parked.remove(&id) {
+                self.less(&mut state, last_used);
+                is_silent |= state.is_established && state.last_heard <= parked.asked;
+                ended.push(parked);
+            }
+        }
+        drop(state);
+        let words: Box<str> = self.words("i/o timeout").into();
+        for parked in ended {
+            let failure = match parked.misleading {
+                None => Failure::Response(words.clone()),
+                Some(header) => {
+                    Failure::Misled(words.clone(), misunderstood(&header, &parked.question))
+                }
+            };
+            // Nobody waits any more: nothing to tell.
+            let _ = parked.answer.send(Err(failure));
+        }
         match self.transport {
             _ if !is_silent => {}
             Transport::Udp => self.retire(),
-            _ => self.close(&self.words("i/o timeout")),
+            _ => self.close(&words),
         }
+        next
     }
 
     /// Whether it is over at `now`: closed, idle for too long, or retiring and done.
@@ -404,31 +483,18 @@ pub(super) struct Ticket {
     number: u64,
     /// The connection was there before.
     pub(super) is_reused: bool,
-    asked: Instant,
     receiver: oneshot::Receiver<Result<Reply, Failure>>,
 }
 
 impl Ticket {
-    /// The response, or why there is none. `deadline` passing is a failure of its own.
-    pub(super) async fn wait(&mut self, deadline: tokio::time::Instant) -> Result<Reply, Failure> {
-        match tokio::time::timeout_at(deadline, &mut self.receiver).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => {
-                Err(Failure::Closed(self.connection.words("operation was canceled").into()))
-            }
-            Err(_) => {
-                let words = self.connection.words("i/o timeout");
-                self.connection.timed_out(self.asked);
-                Err(match self.connection.misled(self.id, self.number) {
-                    Some(reply) => Failure::Misled(words.into(), reply),
-                    None => Failure::Response(words.into()),
-                })
-            }
+    /// The response, or why there is none.
+    pub(super) async fn wait(&mut self) -> Result<Reply, Failure> {
+        match (&mut self.receiver).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::Closed(self.connection.words("operation was canceled").into())),
         }
     }
-}
 
-impl Ticket {
     /// Gives the query up, if it is not answered yet.
     pub(super) fn leave(&self) {
         let mut state = self.connection.state();

@@ -2,8 +2,8 @@
 //! them.
 //!
 //! Owns the numbers and the pure choice. CoreDNS and its kin serve a TCP connection one query
-//! after the other, so depth has a price: a second connection is opened before a second query is
-//! put on the first, until there are many.
+//! after the other, so depth has a price: how many queries share a connection before another is
+//! opened is learned ([`super::pace`]).
 
 use std::time::Duration;
 
@@ -13,8 +13,10 @@ pub(super) struct Limits {
     /// The most connections that take queries; twice as many with those that end with their last
     /// query.
     pub(super) connections: usize,
-    /// Queries in flight on each before another connection is opened.
-    pub(super) soft_depth: u32,
+    /// Queries in flight on each before another connection is opened, to begin with.
+    pub(super) least_depth: u32,
+    /// The same for an upstream whose answers never keep others waiting.
+    pub(super) most_depth: u32,
     /// The most queries in flight on each.
     pub(super) hard_depth: u32,
     /// The most queries that wait for a place.
@@ -25,12 +27,14 @@ pub(super) struct Limits {
     pub(super) age: Duration,
 }
 
-/// TCP and TLS: one pool for the node. 64 connections of depth 1 when hot, deeper when hotter. A
-/// connection to a Service's address is bound to one pod behind it, so none gets old.
+/// TCP and TLS: one pool for the node. 64 connections of depth 1 when hot, or fewer and deeper ones
+/// where that is no slower. A connection to a Service's address is bound to one pod behind it, so
+/// none gets old.
 pub(super) const STREAMS: Limits = Limits {
     connections: 64,
-    soft_depth: 1,
-    hard_depth: 32,
+    least_depth: 1,
+    most_depth: 64,
+    hard_depth: 64,
     queued: 8192,
     uses: u64::MAX,
     age: Duration::from_secs(60),
@@ -40,7 +44,8 @@ pub(super) const STREAMS: Limits = Limits {
 /// in flight is what servers allow at least (RFC 9113 §6.5.2).
 pub(super) const MESSENGERS: Limits = Limits {
     connections: 8,
-    soft_depth: 32,
+    least_depth: 32,
+    most_depth: 32,
     hard_depth: 100,
     queued: 8192,
     uses: u64::MAX,
@@ -51,7 +56,8 @@ pub(super) const MESSENGERS: Limits = Limits {
 /// given up after a number of queries because its port is half of what an attacker must guess.
 pub(super) const DATAGRAMS: Limits = Limits {
     connections: 16,
-    soft_depth: 64,
+    least_depth: 64,
+    most_depth: 64,
     hard_depth: 512,
     queued: 4096,
     uses: 256,
@@ -104,11 +110,17 @@ pub(super) enum Choice {
     Full,
 }
 
-/// Chooses the least loaded connection, the oldest among equals, so that the others can idle out.
-/// Only those with a serial above `newer_than` count: a query whose connection turned out dead does
-/// not trust the others of that time. A worn one is better than none: when an upstream loses a few
-/// datagrams, worn sockets wait for them, and must not use up all places.
-pub(super) fn choose(seen: impl Iterator<Item = Seen>, newer_than: u64, limits: &Limits) -> Choice {
+/// Chooses the oldest connection with fewer than `depth` queries, so that the others can idle out;
+/// when no more may be opened, the least loaded. Only those with a serial above `newer_than` count:
+/// a query whose connection turned out dead does not trust the others of that time. A worn one is
+/// better than none: when an upstream loses a few datagrams, worn sockets wait for them, and must
+/// not use up all places.
+pub(super) fn choose(
+    seen: impl Iterator<Item = Seen>,
+    newer_than: u64,
+    depth: u32,
+    limits: &Limits,
+) -> Choice {
     let (mut all, mut usable) = (0, 0);
     let mut best: Option<(u32, usize)> = None;
     let mut worn: Option<(u32, usize)> = None;
@@ -119,13 +131,19 @@ pub(super) fn choose(seen: impl Iterator<Item = Seen>, newer_than: u64, limits: 
             Fitness::Worn => &mut worn,
             Fitness::Unfit => continue,
         };
-        usable += usize::from(one.fitness == Fitness::Fit);
-        if one.serial > newer_than && least.is_none_or(|(load, _)| one.load < load) {
+        let is_fit = one.fitness == Fitness::Fit;
+        usable += usize::from(is_fit);
+        if one.serial <= newer_than {
+            continue;
+        }
+        if is_fit && one.load < depth {
+            return Choice::Take(place);
+        }
+        if least.is_none_or(|(load, _)| one.load < load) {
             *least = Some((one.load, place));
         }
     }
     match best {
-        Some((load, place)) if load < limits.soft_depth => Choice::Take(place),
         _ if usable < limits.connections && all < 2 * limits.connections => Choice::Open,
         Some((load, place)) if load < limits.hard_depth => Choice::Take(place),
         _ => match worn {
@@ -141,7 +159,8 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         connections: 3,
-        soft_depth: 1,
+        least_depth: 1,
+        most_depth: 1,
         hard_depth: 4,
         queued: 0,
         uses: u64::MAX,
@@ -149,6 +168,10 @@ mod tests {
     };
 
     fn chosen(loads: &[u32], newer_than: u64) -> Choice {
+        chosen_at(LIMITS.least_depth, loads, newer_than)
+    }
+
+    fn chosen_at(depth: u32, loads: &[u32], newer_than: u64) -> Choice {
         let seen = loads.iter().enumerate().map(|(place, &load)| Seen {
             load: if load > 100 { load - 101 } else { load },
             // 100: takes nothing; above: worn, with so much less load.
@@ -159,7 +182,7 @@ mod tests {
                 _ => Fitness::Worn,
             },
         });
-        choose(seen, newer_than, &LIMITS)
+        choose(seen, newer_than, depth, &LIMITS)
     }
 
     #[test]
@@ -167,6 +190,13 @@ mod tests {
         assert_eq!(chosen(&[], 0), Choice::Open);
         assert_eq!(chosen(&[1, 0, 0], 0), Choice::Take(1));
         assert_eq!(chosen(&[1, 1], 0), Choice::Open);
+    }
+
+    #[test]
+    fn the_oldest_connection_is_filled_before_the_next_is_used() {
+        assert_eq!(chosen_at(3, &[2, 0], 0), Choice::Take(0));
+        assert_eq!(chosen_at(3, &[3, 1], 0), Choice::Take(1));
+        assert_eq!(chosen_at(3, &[3, 3], 0), Choice::Open);
     }
 
     #[test]

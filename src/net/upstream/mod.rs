@@ -10,6 +10,7 @@ mod doh_get;
 mod health;
 mod limits;
 mod messenger;
+mod pace;
 mod peer;
 mod pool;
 mod trail;
@@ -21,7 +22,7 @@ use self::peer::{Failed, Peer, PeerKey, Try};
 use self::trail::Trail;
 use crate::dns::Transport;
 use crate::metrics::{Counter, Registry, names};
-use crate::plugin::forward::{BUDGET, Exchange, Exchanged, Move, Options, Tries, Upstreams};
+use crate::plugin::forward::{Exchange, Exchanged, Move, Options, Tries, Upstreams};
 use rand::rngs::StdRng;
 use std::any::Any;
 use std::collections::HashMap;
@@ -121,12 +122,13 @@ impl Dispatcher {
         let mut trail = Trail::new(exchange.keeps_tries);
         let mut last = None;
         // The upstream that is waited for alone, and until when.
-        let mut waited: Option<(usize, Instant)> = None;
+        let mut waited: Option<(usize, Option<Instant>)> = None;
         let response = loop {
             let until = if let Some((_, until)) = waited {
                 until
             } else {
-                let now = began.elapsed();
+                let reading = Instant::now();
+                let now = reading - began;
                 match self.next(&mut tries, now, attached, options, in_use) {
                     Move::Ask { upstream, patience } => {
                         let Some(peer) = attached.peers.get(upstream) else { break None };
@@ -140,25 +142,31 @@ impl Dispatcher {
                             question,
                             transport,
                             udp_limit,
-                            deadline: Instant::now() + limit,
+                            deadline: reading + limit,
                             random: &self.random,
                         };
                         running.push(Box::pin(async move {
                             (upstream, once(peer, this, options.prefer_udp).await)
                         }));
                         // A try that is waited for to its end ends by itself.
-                        let patience = if patience < limit { patience } else { BUDGET };
-                        let until = Instant::now() + patience;
+                        let until = (patience < limit).then(|| reading + patience);
                         waited = Some((upstream, until));
                         until
                     }
-                    Move::Pause(pause) => Instant::now() + pause,
+                    Move::Pause(pause) => Some(reading + pause),
                     Move::End if running.is_empty() => break None,
-                    Move::End => began + BUDGET + BUDGET,
+                    Move::End => None,
                 }
             };
-            let Ok((upstream, result)) = tokio::time::timeout_at(until, first(&mut running)).await
-            else {
+            let ended = match until {
+                None => Some(first(&mut running).await),
+                // Boxed, as is all that few queries do: each that waits pays for its size.
+                Some(until) => {
+                    let ended = tokio::time::timeout_at(until, first(&mut running));
+                    Box::pin(ended).await.ok()
+                }
+            };
+            let Some((upstream, result)) = ended else {
                 // Its try may be given up for another's response, and never fail: ask its health.
                 let impatient = waited.take().and_then(|(place, _)| attached.peers.get(place));
                 if let Some(peer) = impatient

@@ -202,7 +202,14 @@ impl Peer {
             };
             let parked = {
                 let mut random = this.random.lock().unwrap_or_else(PoisonError::into_inner);
-                connection.park(this.wire, this.question, udp_limit, &mut random, Instant::now())
+                connection.park(
+                    this.wire,
+                    this.question,
+                    udp_limit,
+                    &mut random,
+                    Instant::now(),
+                    this.deadline.into_std(),
+                )
             };
             let mut held = match parked {
                 Ok(ticket) => Held { ticket, pool },
@@ -219,21 +226,21 @@ impl Peer {
             if let Some(socket) = connection.socket.get() {
                 let mut wire = this.wire.to_vec();
                 wire[..2].copy_from_slice(&held.ticket.id.to_be_bytes());
-                let mut sent = send(socket, &wire).await;
+                let mut sent = send(socket, &wire, this.deadline).await;
                 if let Err(error) = &sent
                     && error.kind() == io::ErrorKind::ConnectionRefused
                 {
                     // What an earlier datagram met; it hides behind the next call.
                     let text = connection.words(&format!("read: {}", words(error)));
                     connection.fail(&text, Some(held.ticket.id));
-                    sent = send(socket, &wire).await;
+                    sent = send(socket, &wire, this.deadline).await;
                 }
                 if let Err(error) = sent {
                     let text = connection.words(&format!("write: {}", words(&error)));
                     return Err(Failed::theirs(text.replacen("read", "write", 1).into()));
                 }
             }
-            let result = held.ticket.wait(this.deadline).await;
+            let result = held.ticket.wait().await;
             // Served others: that it ended says nothing about this query.
             let is_reused = held.ticket.is_reused || connection.has_spoken();
             drop(held);
@@ -255,10 +262,15 @@ impl Peer {
 }
 
 /// Sends a datagram; nearly always at once.
-async fn send(socket: &UdpSocket, wire: &[u8]) -> io::Result<usize> {
+async fn send(
+    socket: &UdpSocket,
+    wire: &[u8],
+    deadline: tokio::time::Instant,
+) -> io::Result<usize> {
     match socket.try_send(wire) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Box::pin(socket.send(wire)).await
+            let sent = tokio::time::timeout_at(deadline, socket.send(wire));
+            Box::pin(sent).await.unwrap_or(Err(error))
         }
         sent => sent,
     }
@@ -297,13 +309,14 @@ mod tests {
         let pool = Pool::new("192.0.2.1:53", Transport::Tcp, limits, keeping, &metrics);
         let random = Mutex::new(StdRng::seed_from_u64(1));
         let Some(Place::New(connection)) = pool.try_place(0, &random) else { panic!("no place") };
-        let mut chance = StdRng::seed_from_u64(2);
-        let ticket = connection.park(&[0; 17], &[0; 5], None, &mut chance, Instant::now());
+        let (mut chance, now) = (StdRng::seed_from_u64(2), Instant::now());
+        let ticket = connection.park(&[0; 17], &[0; 5], None, &mut chance, now, now);
         let held = Held { ticket: ticket.unwrap(), pool: &pool };
         let next = pool.place(0, &random);
         tokio::pin!(next);
         let soon = Duration::from_millis(10);
         assert!(tokio::time::timeout(soon, &mut next).await.is_err());
+        assert!(pool.place(0, &random).await.is_err(), "one waits at most");
         drop(held);
         assert!(matches!(tokio::time::timeout(soon, next).await, Ok(Ok(Place::There(_)))));
     }

@@ -5,6 +5,7 @@
 
 use super::connection::Connection;
 use super::limits::{Choice, Fitness, Limits, Seen, choose};
+use super::pace::Pace;
 use crate::dns::Transport;
 use crate::metrics::{Counter, LazyCounter, Registry, names};
 use crate::plugin::forward::Keeping;
@@ -25,6 +26,7 @@ pub(super) struct Pool {
     /// Messages that nobody asked for, or that answer another question.
     pub(super) ignored: Counter,
     limits: Limits,
+    pace: Arc<Pace>,
     keeping: Keeping,
     inner: Mutex<Inner>,
     queued: AtomicUsize,
@@ -75,6 +77,7 @@ impl Pool {
             transport,
             ignored: metrics.counter(&names::UPSTREAM_IGNORED, &[remote, word]),
             limits,
+            pace: Arc::new(Pace::new(limits.least_depth, limits.most_depth)),
             keeping,
             inner: Mutex::default(),
             queued: AtomicUsize::new(0),
@@ -125,7 +128,7 @@ impl Pool {
             serial: connection.serial,
             fitness: connection.fitness(now),
         });
-        match choose(seen, newer_than, &self.limits) {
+        match choose(seen, newer_than, self.pace.depth(), &self.limits) {
             Choice::Take(place) => {
                 self.hits.increment();
                 inner.connections.get(place).cloned().map(Place::There)
@@ -144,6 +147,7 @@ impl Pool {
                     self.transport,
                     &self.remote,
                     &self.limits,
+                    self.pace.clone(),
                     self.keeping.expire,
                     age,
                     now,

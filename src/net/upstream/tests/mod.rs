@@ -7,7 +7,7 @@ mod streams;
 use super::*;
 use crate::dns::{Class, Name, Query, Rcode, RecordType};
 use crate::plugin::forward::{
-    DohMethod, ExchangeFailure, Keeping, Order, Policy, TlsFiles, TlsSettings, Upstream,
+    BUDGET, DohMethod, ExchangeFailure, Keeping, Order, Policy, TlsFiles, TlsSettings, Upstream,
 };
 use rand::SeedableRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

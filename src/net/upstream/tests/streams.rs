@@ -67,7 +67,10 @@ async fn a_stream_that_never_said_anything_is_replaced_too() {
         _ => Act::Send(vec![answer(query, 1)]),
     })
     .await;
-    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    // Long enough for all of them to be asked at a time.
+    let read_timeout = Duration::from_secs(2);
+    let options =
+        Options { max_connect_attempts: 1, max_fails: 0, read_timeout, ..Options::default() };
     let asking = Asking::new(vec![up.upstream()], options);
     assert!(asking.tcp("s.test.").await.is_err());
     assert_eq!(asking.tcp("a.test.").await, Ok(1));
@@ -111,7 +114,10 @@ async fn idle_connections_expire_and_none_outlives_its_age() {
 #[tokio::test]
 async fn a_silent_upstream_under_a_flood_holds_a_bounded_number_of_sockets() {
     let up = Scripted::start(|_, _, _| Act::Silence).await;
-    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    // Long enough for all of them to be asked at a time.
+    let read_timeout = Duration::from_secs(2);
+    let options =
+        Options { max_connect_attempts: 1, max_fails: 0, read_timeout, ..Options::default() };
     let asking = Arc::new(Asking::new(vec![up.upstream()], options));
     let mut all = tokio::task::JoinSet::new();
     for number in 0..20_000 {
@@ -123,7 +129,6 @@ async fn a_silent_upstream_under_a_flood_holds_a_bounded_number_of_sockets() {
     let ports: std::collections::HashSet<u16> =
         up.asked.lock().unwrap().iter().map(|(_, _, from)| from.port()).collect();
     assert!(ports.len() <= 4 * limits::DATAGRAMS.connections, "{}", ports.len());
-    assert!(errors.iter().any(|error| error.contains("too many queries in flight")));
 }
 
 #[tokio::test]

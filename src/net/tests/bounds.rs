@@ -1,0 +1,86 @@
+//! What clients may do to us: limits that hold under bad input.
+
+use super::*;
+use rand::RngExt;
+
+fn asked_over(stream: &mut TcpStream) -> Vec<u8> {
+    stream.write_all(&framed(&query("a.test.", 1))).unwrap();
+    read_frame(stream).unwrap()
+}
+
+#[test]
+fn a_client_that_sends_an_octet_now_and_then_is_closed_in_its_time() {
+    let server = Running::start(&answering(".:0", 9, "timeouts {\nread 1s\n}"), 1);
+    let mut stream = server.tcp();
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let start = Instant::now();
+    // A message of 48 octets would take five seconds.
+    let mut octets = [0, 48].into_iter().chain([7; 48]);
+    let mut answer = [0; 1];
+    let ended = loop {
+        let sent = stream.write_all(&[octets.next().unwrap()]);
+        match (sent, stream.read(&mut answer)) {
+            (Ok(()), Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            (_, ended) => break ended,
+        }
+    };
+    assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+    assert!((900..2000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    server.stop();
+}
+
+#[test]
+fn idle_connections_are_bounded_and_the_one_idle_for_longest_makes_room() {
+    const BEYOND: usize = 50;
+    crate::sys::descriptors::raise_limit();
+    let server = Running::start(&answering(".:0", 9, "timeouts {\nread 60s\nidle 60s\n}"), 1);
+    let mut streams = Vec::new();
+    for number in 0..CONNECTIONS_PER_WORKER_MOST + BEYOND {
+        let mut stream = server.tcp();
+        if number < 2 * BEYOND {
+            // The first ones were idle before the others were there.
+            stream.write_all(&framed(&query("a.test.", 1))).unwrap();
+            read_frame(&mut stream).unwrap();
+        }
+        streams.push(stream);
+    }
+    // A connection that speaks is idle for the shortest time.
+    assert_eq!(last_octet(&asked_over(&mut streams[2 * BEYOND])), Some(9));
+    for (number, stream) in streams[..BEYOND].iter_mut().enumerate() {
+        assert!(matches!(stream.read(&mut [0; 1]), Ok(0)), "{number} was idle for longest");
+    }
+    for stream in &mut streams[BEYOND..] {
+        assert_eq!(last_octet(&asked_over(stream)), Some(9));
+    }
+    assert_eq!(server.workers.connections(), CONNECTIONS_PER_WORKER_MOST);
+    drop(streams);
+    server.stop();
+}
+
+#[test]
+fn garbage_is_answered_or_counted_and_leaves_nothing_behind() {
+    let server = Running::start(&answering(".:0", 9, ""), 1);
+    let mut random = StdRng::seed_from_u64(4);
+    let socket = server.udp();
+    for _ in 0..20_000 {
+        let mut octets = [0; 600];
+        random.fill(&mut octets);
+        let length = random.random_range(0..octets.len());
+        if random.random() {
+            // Half of them look like queries: one question, nothing else.
+            octets[2..12].copy_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        }
+        socket.send(&octets[..length]).unwrap();
+    }
+    assert_eq!(server.ask("a.test."), Some(9));
+    for _ in 0..200 {
+        let mut octets = vec![0; 5_000];
+        random.fill(octets.as_mut_slice());
+        let mut stream = server.tcp();
+        // It may be closed before all is written.
+        let _ = stream.write_all(&octets);
+    }
+    assert_eq!(last_octet(&asked_over(&mut server.tcp())), Some(9));
+    assert_eq!(server.workers.parked(), 0);
+    server.stop();
+}

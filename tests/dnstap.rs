@@ -3,7 +3,7 @@
 //! `NODENS_TEST_ALL=1`.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,11 +71,20 @@ fn upstream() -> u16 {
     port
 }
 
+/// A port that is free for UDP and TCP.
+fn free_port() -> u16 {
+    loop {
+        let stream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = stream.local_addr().unwrap().port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// Starts nodens with a `dnstap` to `endpoint`, asks it once and stops it with SIGTERM.
 fn serve_one_query(folder: &Path, endpoint: &str) {
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = free_port();
     let corefile = format!(
         ".:{port} {{\n bind 127.0.0.1\n dnstap {endpoint} full {{\n  identity node-7\n  version v9\n  \
          extra \"{{name}} {{proto}}\"\n }}\n forward . 127.0.0.1:{}\n}}\n",
@@ -137,7 +146,7 @@ fn a_real_collector_reads_the_records_from_a_unix_socket() {
 #[test]
 fn a_real_collector_reads_the_records_over_tcp() {
     let folder = tempfile::tempdir().unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
     let output = folder.path().join("records");

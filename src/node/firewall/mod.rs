@@ -71,7 +71,7 @@ impl Report {
 /// The rules and who keeps them.
 #[derive(Debug)]
 pub enum Firewall {
-    /// Nobody: `-setupiptables=false`, `-firewall=none`.
+    /// Nobody: `-setupiptables=false`, `-setupiptables=false`.
     None,
     /// The iptables programs.
     Iptables(Iptables),

@@ -1,11 +1,9 @@
 //! Instructions on the way of a query: hits, a miss down to upstream, an answer up into the cache.
 //! Counted under callgrind, so a change of one percent is visible on a noisy machine:
 //! `cargo bench --bench hit_path` (needs valgrind and gungraun-runner of the same version).
-//! `benches/instructions.py` compares the counts with `benches/baseline.toml`.
 //!
-//! What a machine could change is held still: addresses (valgrind's own layout, no randomization by
-//! the kernel), the environment (emptied), glibc's copies of memcpy and its like (those of every
-//! x86-64), seeds (the rig's). What remains is the compiler: its version stands in the baseline.
+//! The environment is emptied, the rig's random source has a fixed seed, and glibc is asked for the
+//! copies of memcpy and its like that every x86-64 has. The compiler's version changes the counts.
 #![allow(missing_docs)] // The harness's macros make items that have none.
 
 use gungraun::{LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};

@@ -24,7 +24,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
-NODENS = sys.argv.pop(1) if len(sys.argv) > 1 else str(ROOT / "target/debug/nodens")
+NODENS = str(pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ROOT / "target/debug/nodens").resolve())
 LOOPBACK = "127.0.0.1"
 
 

@@ -82,8 +82,8 @@ fn free_port() -> u16 {
     }
 }
 
-/// Starts nodens with a `dnstap` to `endpoint`, asks it once and stops it with SIGTERM.
-fn serve_one_query(folder: &Path, endpoint: &str) {
+/// Starts nodens with a `dnstap` to `endpoint`, asks it once and stops it with `signal`.
+fn serve_one_query(folder: &Path, endpoint: &str, signal: &str) {
     let port = free_port();
     let corefile = format!(
         ".:{port} {{\n bind 127.0.0.1\n dnstap {endpoint} full {{\n  identity node-7\n  version v9\n  \
@@ -108,7 +108,7 @@ fn serve_one_query(folder: &Path, endpoint: &str) {
     until("it answers", || client.send(QUERY).is_ok() && client.recv(&mut response).is_ok());
     // At once: what waits is sent before the end.
     let pid = nodens.0.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     until("it ends", || nodens.0.try_wait().unwrap().is_some());
 }
 
@@ -131,16 +131,26 @@ fn check(text: &str) {
     }
 }
 
-#[test]
-fn a_real_collector_reads_the_records_from_a_unix_socket() {
+/// Whether the records of a query just before the end reach a collector on a Unix socket.
+fn the_last_records_arrive(signal: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (socket, output) = (folder.path().join("tap.sock"), folder.path().join("records"));
     let Some(_collector) = collector(&["-u", socket.to_str().unwrap()], &output) else { return };
     until("the collector listens", || socket.exists());
-    serve_one_query(folder.path(), socket.to_str().unwrap());
+    serve_one_query(folder.path(), socket.to_str().unwrap(), signal);
     let text = || std::fs::read_to_string(&output).unwrap_or_default();
     until("the last record", || text().contains("type: CLIENT_RESPONSE"));
     check(&text());
+}
+
+#[test]
+fn a_real_collector_reads_the_records_from_a_unix_socket() {
+    the_last_records_arrive("-TERM");
+}
+
+#[test]
+fn the_last_records_are_sent_when_sigint_ends_it() {
+    the_last_records_arrive("-INT");
 }
 
 #[test]
@@ -152,7 +162,7 @@ fn a_real_collector_reads_the_records_over_tcp() {
     let output = folder.path().join("records");
     let Some(_collector) = collector(&["-l", &address], &output) else { return };
     until("the collector listens", || std::net::TcpStream::connect(&address).is_ok());
-    serve_one_query(folder.path(), &format!("tcp://{address}"));
+    serve_one_query(folder.path(), &format!("tcp://{address}"), "-TERM");
     let text = || std::fs::read_to_string(&output).unwrap_or_default();
     until("the last record", || text().contains("type: CLIENT_RESPONSE"));
     check(&text());

@@ -55,11 +55,14 @@ fn lab() -> Option<Lab> {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"));
     openssl(&format!("req {key} -keyout own.key -out own.csr -subj /CN=dns.test"));
+    openssl(&format!("req -x509 {key} -keyout x.key -out stranger.pem -days 2 -subj /CN=stranger"));
     lab.write("names", "subjectAltName=DNS:dns.test,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n");
-    openssl(
-        "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out own.pem -days 2 \
-         -extfile names",
-    );
+    for (certificate, days) in [("own", 2), ("expired", -1)] {
+        openssl(&format!(
+            "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {certificate}.pem \
+             -days {days} -extfile names"
+        ));
+    }
     Some(lab)
 }
 
@@ -89,14 +92,15 @@ impl Lab {
         self.children.push(child);
     }
 
-    /// Unbound with DNS over TLS and HTTPS on two ports; it knows one name.
-    fn unbound(&mut self) -> (u16, u16) {
+    /// Unbound with DNS over TLS and HTTPS on two ports, which shows `certificate`; it knows one
+    /// name.
+    fn unbound(&mut self, certificate: &str) -> (u16, u16) {
         let (tls, https) = (free_port(), free_port());
         let folder = self.folder.path().display();
         let config = format!(
             "server:\n  interface: 127.0.0.1@{tls}\n  interface: 127.0.0.1@{https}\n  \
              tls-port: {tls}\n  https-port: {https}\n  tls-service-key: {folder}/own.key\n  \
-             tls-service-pem: {folder}/own.pem\n  username: \"\"\n  chroot: \"\"\n  \
+             tls-service-pem: {folder}/{certificate}.pem\n  username: \"\"\n  chroot: \"\"\n  \
              pidfile: \"\"\n  directory: {folder}\n  use-syslog: no\n  do-daemonize: no\n  \
              module-config: \"iterator\"\n  local-zone: test. static\n  \
              local-data: \"www.test. 60 A 192.0.2.80\"\n  local-data: \"dns.test. 60 A 127.0.0.1\"\n"
@@ -150,7 +154,7 @@ const VERIFY: [&str; 2] = ["+tls-ca=ca.pem", "+tls-hostname=dns.test"];
 #[test]
 fn kdig_is_answered_over_tls_and_https_from_unbound_over_tls_and_https() {
     let Some(mut lab) = lab() else { return };
-    let (tls_up, https_up) = lab.unbound();
+    let (tls_up, https_up) = lab.unbound("own");
     let (tls, https, https_too) = (free_port(), free_port(), free_port());
     let block = |keys: &str, upstream: &str| {
         format!(
@@ -180,33 +184,54 @@ fn kdig_is_answered_over_tls_and_https_from_unbound_over_tls_and_https() {
     }
 }
 
-#[test]
-fn an_upstream_with_the_wrong_name_is_not_believed_and_the_line_says_which() {
+/// What nodens says of an upstream with `certificate` when it must be called `name` and be signed by
+/// `authority`: over TLS and HTTPS the client gets SERVFAIL, and the line names the upstream's address
+/// and `name` before `why`.
+fn is_not_believed(certificate: &str, authority: &str, name: &str, why: &str) {
     let Some(mut lab) = lab() else { return };
-    let (tls_up, https_up) = lab.unbound();
+    let (tls_up, https_up) = lab.unbound(certificate);
     let folder = lab.folder.path().display().to_string();
     for (scheme, upstream) in [("tls", tls_up), ("https", https_up)] {
         let port = free_port();
         let corefile = format!(
             ".:{port} {{\n    bind 127.0.0.1\n    errors\n    forward . \
-             {scheme}://127.0.0.1:{upstream} {{\n        tls {folder}/ca.pem\n        \
-             tls_servername wrong.test\n    }}\n}}\n"
+             {scheme}://127.0.0.1:{upstream} {{\n        tls {folder}/{authority}.pem\n        \
+             tls_servername {name}\n    }}\n}}\n"
         );
         lab.nodens(&corefile, port);
         let answer = lab.kdig(port, &["www.test", "A"]);
         assert!(answer.contains("status: SERVFAIL"), "{answer}");
+        let line = format!(
+            "[ERROR] plugin/errors: 2 www.test. A: 127.0.0.1:{upstream} ({name}): tls: failed to \
+             verify certificate: x509: {why}"
+        );
         let began = Instant::now();
-        while !lab.text("nodens.log").contains("wrong.test") {
-            assert!(began.elapsed() < PATIENCE, "{}", lab.text("nodens.log"));
+        while !lab.text("nodens.log").contains(&line) {
+            assert!(began.elapsed() < PATIENCE, "no {line} in\n{}", lab.text("nodens.log"));
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
 #[test]
+fn an_upstream_with_the_wrong_name_is_not_believed_and_the_line_says_which() {
+    is_not_believed("own", "ca", "wrong.test", "certificate is valid for dns.test");
+}
+
+#[test]
+fn an_upstream_of_an_unknown_authority_is_not_believed_and_the_line_says_which() {
+    is_not_believed("own", "stranger", "dns.test", "certificate signed by unknown authority\n");
+}
+
+#[test]
+fn an_upstream_with_an_expired_certificate_is_not_believed_and_the_line_says_which() {
+    is_not_believed("expired", "ca", "dns.test", "certificate has expired or is not yet valid\n");
+}
+
+#[test]
 fn an_upstream_is_found_by_its_name_and_must_have_it() {
     let Some(mut lab) = lab() else { return };
-    let (tls_up, _) = lab.unbound();
+    let (tls_up, _) = lab.unbound("own");
     let resolver = free_port();
     let port = free_port();
     let folder = lab.folder.path().display().to_string();

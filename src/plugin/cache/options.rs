@@ -187,6 +187,11 @@ impl Options {
                 }
                 _ => Err(dispenser.arg_err()),
             },
+            // CoreDNS 1.14.7's.
+            "serve_stale_policy" => Err(dispenser.err(
+                "serve_stale_policy is not there: leave the line out, a SERVFAIL never hides an answer \
+                 that may still be served",
+            )),
             _ => Err(dispenser.arg_err()),
         }
     }

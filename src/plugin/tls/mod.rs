@@ -41,6 +41,13 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         while dispenser.next_block() {
             match dispenser.val() {
                 "client_auth" => clients = client_auth(dispenser)?,
+                // CoreDNS 1.14's.
+                "keylog" => {
+                    return Err(dispenser.err(
+                        "keylog is not there, it would give the keys of all connections away: leave the \
+                         line out, and look at the messages with `dnstap`",
+                    ));
+                }
                 unknown => return Err(dispenser.err(format!("unknown option '{unknown}'"))),
             }
         }
@@ -221,6 +228,11 @@ mod tests {
         for (option, error) in [
             ("client_auth maybe", "unknown authentication type 'maybe'"),
             ("clients all", "unknown option 'clients'"),
+            (
+                "keylog /tmp/keys",
+                "keylog is not there, it would give the keys of all connections away: leave the line \
+                 out, and look at the messages with `dnstap`",
+            ),
             ("client_auth", "Wrong argument count or unexpected line ending after 'client_auth'"),
         ] {
             let directive = format!("tls /c /k {{\n {option}\n}}");

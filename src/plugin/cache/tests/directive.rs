@@ -107,6 +107,11 @@ fn mistakes_are_named_in_coredns_words_with_their_place() {
         assert_eq!(error_of(&format!("cache {{\n {option}\n}}")), expected, "{option}");
     }
     assert_eq!(
+        error_of("cache {\n serve_stale_policy prefer_positive\n}"),
+        "plugin/cache: Corefile:3 - Error during parsing: serve_stale_policy is not there: leave the line \
+         out, a SERVFAIL never hides an answer that may still be served"
+    );
+    assert_eq!(
         error_of("cache 0"),
         "Corefile:2 - plugin/cache: cache TTL can not be zero or negative: 0"
     );

@@ -6,6 +6,7 @@
 
 mod dev;
 mod dropin;
+mod ebb;
 mod flags;
 mod load;
 mod log;

@@ -1,11 +1,13 @@
 //! The thread for work that belongs to no query: sweeping caches, re-reading hosts files, printing
-//! consolidated errors ([`crate::plugin::Handler::upkeep`]).
+//! consolidated errors ([`crate::plugin::Handler::upkeep`]), giving free memory back.
 
+use super::ebb::{Ebb, LOOK_EVERY};
 use super::log::Log;
 use super::surroundings::Machine;
 use crate::engine::Snapshot;
 use crate::net::Clock;
 use crate::plugin::{Handler, Journal, Level};
+use crate::sys::memory;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,9 +15,6 @@ use std::time::Duration;
 
 /// The shortest time between two calls of one handler, whatever it asks for.
 const SHORTEST: Duration = Duration::from_millis(10);
-
-/// How long to sleep when no handler wants anything.
-const IDLE: Duration = Duration::from_secs(3600);
 
 /// The thread's other end. The thread ends when this is dropped.
 pub(super) struct Upkeep {
@@ -39,11 +38,16 @@ impl Upkeep {
         let given = next.clone();
         let run = move || {
             let mut duties: Vec<Duty> = Vec::new();
+            let mut now = clock.now().monotonic;
+            let (mut ebb, mut next_look) = (Ebb::new(now), now + LOOK_EVERY);
             loop {
-                let now = clock.now().monotonic;
-                let due = duties.iter().map(|duty| duty.due).min();
-                let pause = due.map_or(IDLE, |due| due.saturating_sub(now));
-                match receiver.recv_timeout(pause) {
+                now = clock.now().monotonic;
+                if now >= next_look {
+                    give_back(&mut ebb, now);
+                    next_look = now + LOOK_EVERY;
+                }
+                let due = duties.iter().map(|duty| duty.due).fold(next_look, Duration::min);
+                match receiver.recv_timeout(due.saturating_sub(now)) {
                     Ok(()) => {
                         if let Some(snapshot) = take(&given) {
                             duties = duties_of(&snapshot, clock.now().monotonic);
@@ -66,6 +70,15 @@ impl Upkeep {
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.clone());
         // Full means that the thread is about to look anyway: never wait for slow upkeep here.
         let _ = self.sender.try_send(());
+    }
+}
+
+/// Gives free memory back when it is time.
+fn give_back(ebb: &mut Ebb, now: Duration) {
+    let Some(before) = memory::resident() else { return };
+    if ebb.is_due(before, now) {
+        memory::give_back();
+        ebb.given_back(before, memory::resident().unwrap_or(before), now);
     }
 }
 

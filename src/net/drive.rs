@@ -55,12 +55,16 @@ impl Drop for Leading {
 
 impl Worker {
     /// Waits for a client's query and makes its reply; `None` when there is none.
-    pub(super) async fn answer(
+    ///
+    /// Not an `async fn`, whose future would hold each argument twice.
+    #[allow(clippy::manual_async_fn)]
+    pub(super) fn answer(
         self: &Rc<Worker>,
         parked: Box<Parked>,
         step: Step,
-    ) -> Option<Response> {
-        self.drive(parked, step, 0).await.map(|parked| self.finished(parked))
+    ) -> impl Future<Output = Option<Response>> {
+        let driving = self.drive(parked, step, 0);
+        async move { driving.await.map(|parked| self.finished(parked)) }
     }
 
     /// One message that came whole, to its reply; `None` when there is none.

@@ -4,6 +4,7 @@ pub mod descriptors;
 pub mod errors;
 pub mod fds;
 pub mod interfaces;
+pub mod memory;
 pub mod netlink;
 pub mod readiness;
 pub mod signals;

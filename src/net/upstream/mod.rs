@@ -145,9 +145,7 @@ impl Dispatcher {
                             deadline: reading + limit,
                             random: &self.random,
                         };
-                        running.push(Box::pin(async move {
-                            (upstream, once(peer, this, options.prefer_udp).await)
-                        }));
+                        running.push(trying(upstream, peer, this, options.prefer_udp));
                         // A try that is waited for to its end ends by itself.
                         let until = (patience < limit).then(|| reading + patience);
                         waited = Some((upstream, until));
@@ -229,17 +227,21 @@ impl Dispatcher {
     }
 }
 
-/// One try of one upstream, with `prefer_udp`'s second go over TCP when the response is truncated.
-async fn once(peer: &Peer, mut this: Try<'_>, prefer_udp: bool) -> Result<Reply, Failed> {
-    let result = observed(peer, &this).await;
-    match &result {
-        Ok((_, meaning)) if prefer_udp && this.transport == Transport::Udp && meaning.truncated => {
-            this.transport = Transport::Tcp;
-            // What came over UDP is better than nothing.
-            Box::pin(observed(peer, &this)).await.or(result)
+/// One try of the upstream at `place`, with `prefer_udp`'s second go over TCP when the response is
+/// truncated. One future without others in it that hold the same again: thousands may wait.
+fn trying<'t>(place: usize, peer: &'t Peer, mut this: Try<'t>, prefer_udp: bool) -> Running<'t> {
+    Box::pin(async move {
+        let began = Instant::now();
+        let result = peer.ask(&this).await;
+        let Ok((_, meaning)) = &result else { return (place, result) };
+        peer.observe(meaning.rcode, began.elapsed());
+        if !prefer_udp || this.transport != Transport::Udp || !meaning.truncated {
+            return (place, result);
         }
-        _ => result,
-    }
+        this.transport = Transport::Tcp;
+        // What came over UDP is better than nothing.
+        (place, Box::pin(observed(peer, &this)).await.or(result))
+    })
 }
 
 async fn observed(peer: &Peer, this: &Try<'_>) -> Result<Reply, Failed> {

@@ -4,7 +4,7 @@
 //! the question, is the exchange's matter.
 
 use super::carry::carry;
-use super::connection::{Failure, Reply, Ticket};
+use super::connection::{Connection, Failure, Reply, Ticket};
 use super::dial::{Dialer, SystemRoots, words};
 use super::health::Health;
 use super::limits::{DATAGRAMS, MESSENGERS, MOST_STALE, STREAMS};
@@ -14,6 +14,7 @@ use crate::metrics::{Histogram, Registry, names};
 use crate::plugin::forward::{Keeping, Options, Probe, Upstream};
 use rand::rngs::StdRng;
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -223,18 +224,16 @@ impl Peer {
                     }
                 },
             };
-            if let Some(socket) = connection.socket.get() {
-                let mut wire = this.wire.to_vec();
-                wire[..2].copy_from_slice(&held.ticket.id.to_be_bytes());
-                let mut sent = send(socket, &wire, this.deadline).await;
-                if let Err(error) = &sent
-                    && error.kind() == io::ErrorKind::ConnectionRefused
-                {
-                    // What an earlier datagram met; it hides behind the next call.
-                    let text = connection.words(&format!("read: {}", words(error)));
-                    connection.fail(&text, Some(held.ticket.id));
-                    sent = send(socket, &wire, this.deadline).await;
-                }
+            if let Some(socket) = connection.socket.get()
+                && let Err(error) = send_now(socket, &connection, this.wire, held.ticket.id)
+            {
+                // Boxed: hardly any socket is full.
+                let sent = match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        Box::pin(send(socket, this, held.ticket.id)).await.map_err(|_| error)
+                    }
+                    _ => Err(error),
+                };
                 if let Err(error) = sent {
                     let text = connection.words(&format!("write: {}", words(&error)));
                     return Err(Failed::theirs(text.replacen("read", "write", 1).into()));
@@ -261,19 +260,46 @@ impl Peer {
     }
 }
 
-/// Sends a datagram; nearly always at once.
-async fn send(
-    socket: &UdpSocket,
-    wire: &[u8],
-    deadline: tokio::time::Instant,
-) -> io::Result<usize> {
-    match socket.try_send(wire) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let sent = tokio::time::timeout_at(deadline, socket.send(wire));
-            Box::pin(sent).await.unwrap_or(Err(error))
+thread_local! {
+    /// A query with its id: sent without waiting.
+    static DATAGRAM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `wire` under `id`, as the socket takes it.
+fn with_id<T>(wire: &[u8], id: u16, send: impl FnOnce(&[u8]) -> T) -> T {
+    DATAGRAM.with_borrow_mut(|datagram| {
+        datagram.clear();
+        datagram.extend_from_slice(&id.to_be_bytes());
+        datagram.extend_from_slice(wire.get(2..).unwrap_or_default());
+        send(datagram)
+    })
+}
+
+/// Sends a datagram without waiting.
+fn send_now(socket: &UdpSocket, connection: &Connection, wire: &[u8], id: u16) -> io::Result<()> {
+    with_id(wire, id, |datagram| match socket.try_send(datagram) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            // What an earlier datagram met; it hides behind the next call.
+            let text = connection.words(&format!("read: {}", words(&error)));
+            connection.fail(&text, Some(id));
+            socket.try_send(datagram).map(drop)
         }
-        sent => sent,
-    }
+        sent => sent.map(drop),
+    })
+}
+
+/// Sends a datagram once the socket takes it, or fails when the try is over.
+async fn send(socket: &UdpSocket, this: &Try<'_>, id: u16) -> io::Result<()> {
+    let sending = async {
+        loop {
+            socket.writable().await?;
+            match with_id(this.wire, id, |datagram| socket.try_send(datagram)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return sent.map(drop),
+            }
+        }
+    };
+    tokio::time::timeout_at(this.deadline, sending).await?
 }
 
 /// A query's place on a connection of a pool, which hears when it is given up: also by a query that

@@ -1,0 +1,59 @@
+//! The scripts of benches/ that judge or draw: on small inputs, without measuring anything. They
+//! need python3; where it is missing the tests say so, and fail with `NODENS_TEST_ALL=1`.
+#![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs a script of benches/; `None` where there is no python3.
+fn script(name: &str, arguments: &[&str]) -> Option<Output> {
+    let done =
+        Command::new("python3").arg(root().join("benches").join(name)).args(arguments).output();
+    match done {
+        Ok(done) => Some(done),
+        Err(_) => {
+            assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: python3");
+            println!("not run, missing: python3");
+            None
+        }
+    }
+}
+
+/// What the gate says of three counted cases beside `baseline`: whether it passes, and its words.
+fn gate(baseline: &str) -> Option<(bool, String)> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("baseline");
+    fs::write(&file, baseline).unwrap();
+    let counted = root().join("tests/benches/counted.json");
+    let arguments = ["--counted", counted.to_str().unwrap(), "--baseline", file.to_str().unwrap()];
+    let done = script("instructions.py", &arguments)?;
+    Some((done.status.success(), String::from_utf8(done.stdout).unwrap()))
+}
+
+#[test]
+fn instruction_counts_up_to_five_percent_above_their_baseline_pass() {
+    let baseline = "# why\nhit.udp 3661\nhit.edns 3935\nhit.tcp 9999\n";
+    let Some((passes, said)) = gate(baseline) else { return };
+    assert!(passes, "{said}");
+    assert!(said.contains("hit.edns") && said.contains("+4.98 %"), "{said}");
+}
+
+#[test]
+fn instruction_counts_more_than_five_percent_above_their_baseline_fail() {
+    let Some((passes, said)) = gate("hit.udp 3480\nhit.edns 4131\nhit.tcp 3658\n") else { return };
+    assert!(!passes, "{said}");
+    assert!(said.contains("hit.udp needs 5.2 % more"), "{said}");
+}
+
+#[test]
+fn a_case_without_a_baseline_or_a_count_fails() {
+    let Some((passes, said)) = gate("hit.udp 3661\nhit.tcp 3658\nhit.gone 1\n") else { return };
+    assert!(!passes, "{said}");
+    assert!(said.contains("hit.edns has no baseline"), "{said}");
+    assert!(said.contains("hit.gone is in the baseline and was not counted"), "{said}");
+}

@@ -14,8 +14,12 @@ pub const DATA: u8 = 65;
 pub const NO_INPUT: u8 = 66;
 /// Something in here went wrong (`EX_SOFTWARE`).
 pub const INTERNAL: u8 = 70;
+/// The system refused something (`EX_OSERR`).
+pub const SYSTEM: u8 = 71;
 /// Output could not be written (`EX_IOERR`).
 pub const IO: u8 = 74;
+/// Not now: somebody is in the way (`EX_TEMPFAIL`).
+pub const NOT_NOW: u8 = 75;
 /// Not permitted (`EX_NOPERM`).
 pub const NO_PERMISSION: u8 = 77;
 

@@ -84,8 +84,14 @@ an input file is missing
 .B 70
 an internal error
 .TP
+.B 71
+the system refused something
+.TP
 .B 74
 output could not be written
+.TP
+.B 75
+not now: somebody is in the way
 .TP
 .B 77
 not permitted

@@ -3,6 +3,7 @@
 //! Decides whose command line it is: node-cache's, or a command's. Commands end with the codes of
 //! sysexits.h and say what is wrong in one line; they change nothing unless that is their purpose.
 
+mod cleanup;
 mod completions;
 pub mod failure;
 mod manual;
@@ -34,6 +35,7 @@ const fn entry(
 
 /// The commands, in the order of the help text.
 static COMMANDS: &[Entry] = &[
+    entry("cleanup", cleanup::command, cleanup::run),
     entry("completions", completions::command, completions::run),
     entry("man", manual::command, manual::run),
     entry("version", version::command, version::run),

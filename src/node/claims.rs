@@ -72,6 +72,12 @@ pub fn is_claimed(claim: &Claim) -> bool {
     names().iter().any(|name| name.starts_with(&wanted) && is_ours(name))
 }
 
+/// Whether a living process of any user claims something: for what asks before it takes away.
+pub(super) fn is_claimed_by_anybody(claim: &Claim) -> bool {
+    let wanted = format!("{}/", claim.name());
+    names().iter().any(|name| name.starts_with(&wanted))
+}
+
 /// The abstract names that begin as ours do.
 fn names() -> Vec<String> {
     let mut list = String::new();
@@ -125,7 +131,7 @@ mod tests {
         let mut other = Claims::default();
         other.take(&claim).unwrap();
         for _ in 0..300 {
-            assert!(is_claimed(&claim));
+            assert!(is_claimed(&claim) && is_claimed_by_anybody(&claim));
         }
         claims.release();
         assert!(is_claimed(&claim));

@@ -8,12 +8,14 @@ mod files;
 pub mod firewall;
 mod interface;
 mod kubedns;
+mod leftovers;
 mod sources;
 mod template;
 
 pub use claims::{Claim, Claims, is_claimed};
 pub use files::{Listing, Look, look, write_if_changed};
-pub use interface::{Interface, Report as InterfaceReport, Trouble, Watch, Wish, read_news};
+pub use interface::{Interface, Left, Report as InterfaceReport, Trouble, Watch, Wish, read_news};
 pub use kubedns::KubeDns;
+pub use leftovers::{Leftovers, Lookup, Problem, Thing};
 pub use sources::{LOOK_EVERY, NewCorefile, News, SourcePaths, Sources};
 pub use template::{NodeValues, Rendered, UnknownService, cluster_dns, render, service_variable};

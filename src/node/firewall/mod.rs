@@ -7,10 +7,12 @@
 mod command;
 mod iptables;
 mod rules;
+mod sweep;
 
 pub use command::Failure;
 pub use iptables::{Iptables, Variant};
 pub use rules::{Family, Place, Plan, Protocol, Rule, Side};
+pub use sweep::{LeftRules, Whose};
 
 use crate::metrics::{Registry, names};
 use crate::plugin::{Journal, Level};

@@ -99,6 +99,15 @@ pub struct Wish {
     pub addresses: Vec<IpAddr>,
 }
 
+/// What was left behind of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Left {
+    /// Whether the link goes, and its addresses with it.
+    pub link: bool,
+    /// The addresses that go.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// What is to go: the link, or else addresses of a link that stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Removal {
@@ -255,8 +264,7 @@ impl Interface {
         }
         let own = here.iter().filter(|(index, _)| *index == link.index);
         let mut others = own.filter(|(_, address)| {
-            let is_automatic = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-            !is_automatic && !self.wish.addresses.contains(address)
+            !is_automatic(address) && !self.wish.addresses.contains(address)
         });
         let is_kind = link.kind.as_deref() == Some(self.kind);
         let is_marked = is_same || link.alias.as_deref() == Some(ALIAS);
@@ -323,17 +331,17 @@ impl Interface {
         self.end(removal, report)
     }
 
-    /// What [`Interface::remove_left_behind`] would take away, a line each.
-    pub fn left_behind(&mut self) -> Result<Vec<String>, String> {
-        let name = self.wish.name.clone();
-        match self.of_any_age() {
-            Ok(Removal { link: Some(_), .. }) => Ok(vec![format!("interface {name}")]),
-            Ok(Removal { addresses, .. }) => Ok(addresses
-                .iter()
-                .map(|(_, address)| format!("address {address} of the interface {name}"))
-                .collect()),
-            Err(refusal) => Err(format!("the interface {name} cannot be read: {refusal}")),
-        }
+    /// What [`Interface::remove_left_behind`] would take away.
+    pub fn left_behind(&mut self) -> Result<Left, Refusal> {
+        let removal = self.of_any_age()?;
+        let Some(link) = removal.link else {
+            let addresses = removal.addresses.iter().map(|(_, address)| *address).collect();
+            return Ok(Left { link: false, addresses });
+        };
+        let here = self.open_links()?.addresses()?;
+        let own = here.iter().filter(|(index, _)| *index == link).map(|(_, address)| *address);
+        let addresses = own.filter(|address| !is_automatic(address)).collect();
+        Ok(Left { link: true, addresses })
     }
 
     /// Takes away what nodens or node-cache, of any age, left behind, in spite of claims: a link of
@@ -501,6 +509,11 @@ fn is_name(name: &str) -> bool {
         && name.len() <= LONGEST_NAME
         && name.chars().all(is_fine)
         && !matches!(name, "." | "..")
+}
+
+/// Whether the kernel gives such an address to links by itself.
+fn is_automatic(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 fn trouble(refusal: &Refusal) -> Trouble {

@@ -292,14 +292,18 @@ fn what_was_left_behind_is_told_and_removed() {
     ip("link set lo up");
     interface("lo", &["10.0.0.10"], folder.path()).ensure();
     let mut cleaner = interface("nodelocaldns", &[], elsewhere.path());
-    assert_eq!(cleaner.left_behind().unwrap(), ["interface nodelocaldns"]);
+    let both = BOTH.map(|address| address.parse().unwrap()).to_vec();
+    let mut left = cleaner.left_behind().unwrap();
+    left.addresses.sort_by_key(|address| both.iter().position(|one| one == address));
+    assert_eq!(left, Left { link: true, addresses: both });
     assert!(has("nodelocaldns"));
     cleaner.remove_left_behind();
     assert!(!has("nodelocaldns"));
-    assert_eq!(cleaner.left_behind().unwrap(), Vec::<String>::new());
+    assert_eq!(cleaner.left_behind().unwrap(), Left::default());
     assert_eq!(cleaner.remove_left_behind(), Report::default());
     let mut cleaner = interface("lo", &[], folder.path());
-    assert_eq!(cleaner.left_behind().unwrap(), ["address 10.0.0.10 of the interface lo"]);
+    let addresses_alone = Left { link: false, addresses: vec!["10.0.0.10".parse().unwrap()] };
+    assert_eq!(cleaner.left_behind().unwrap(), addresses_alone);
     cleaner.remove_left_behind();
     assert_eq!(addresses("lo"), ["127.0.0.1/8", "::1/128"]);
 }

@@ -1,0 +1,244 @@
+//! What a nodens or a node-cache, of any version, left on the node when it ended without removing
+//! it: rules, the interface, addresses. Found, and removed when the caller says so.
+//!
+//! Owns the order of removal (rules before the interface) and who would miss it. Finding changes
+//! nothing.
+
+use super::claims::{Claim, is_claimed_by_anybody};
+use super::firewall::{Failure, LeftRules, Plan, Whose, Within};
+use super::interface::{Interface, Left, Wish};
+use crate::plugin::Level;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// The most octets that are read of the kernel's list of UDP sockets.
+const LONGEST_LIST: u64 = 8 << 20;
+
+/// What is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// The interface's name (`-interfacename`).
+    pub interface: String,
+    /// The local addresses; when empty those of the interface, and those of all rules that have
+    /// node-cache's comments.
+    pub addresses: Vec<IpAddr>,
+    /// The port of DNS in the rules.
+    pub dns_port: u16,
+    /// The port of health checks in the rules.
+    pub health_port: u16,
+    /// Where nodens remembers what it made (`-runtime-dir`).
+    pub runtime_directory: PathBuf,
+}
+
+/// One thing that is left.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Thing {
+    /// A firewall rule.
+    Rule {
+        /// The program that tells of it: `iptables-nft`.
+        program: String,
+        /// As the program tells it, with the table: `raw -A PREROUTING …`.
+        text: String,
+    },
+    /// A link, with its addresses.
+    Interface(String),
+    /// An address of a link that stays.
+    Address {
+        /// The address.
+        address: IpAddr,
+        /// The link's name.
+        interface: String,
+    },
+}
+
+/// What could not be read or removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// One line for the operator.
+    pub text: String,
+    /// Whether a privilege is missing.
+    pub is_permission: bool,
+}
+
+/// What is left, as it was found.
+#[derive(Debug)]
+pub struct Leftovers {
+    interface: Interface,
+    rules: LeftRules,
+    /// The things, in the order of their removal.
+    pub things: Vec<Thing>,
+    /// What could not be read.
+    pub problems: Vec<Problem>,
+    /// Who serves with some of it, a line each.
+    pub users: Vec<String>,
+    /// Whether rules of the iptables programs could not be looked for: there are no such programs.
+    pub is_without_programs: bool,
+}
+
+impl Leftovers {
+    /// Looks. Waits at most as long as setting rules may take.
+    pub fn find(lookup: &Lookup) -> Leftovers {
+        let mut problems = Vec::new();
+        let wish = Wish { name: lookup.interface.clone(), addresses: lookup.addresses.clone() };
+        let mut interface = Interface::new(wish, &lookup.runtime_directory);
+        let left = interface.left_behind().unwrap_or_else(|refusal| {
+            let text = format!("the interface {} cannot be read: {refusal}", lookup.interface);
+            problems.push(Problem { text, is_permission: is_permission(refusal.number()) });
+            Left::default()
+        });
+        let rules = LeftRules::find(&whose(lookup, &left), Within::SETTING);
+        problems.extend(rules.failures().iter().map(of_failure));
+        let things = things(&lookup.interface, &left, &rules);
+        let users = match things.is_empty() {
+            true => Vec::new(),
+            false => users(lookup, &left, &rules),
+        };
+        let is_without_programs = !rules.has_programs();
+        Leftovers { interface, rules, things, problems, users, is_without_programs }
+    }
+
+    /// Removes all of it, whoever serves with it. Gives what could not be removed.
+    pub fn remove(&mut self) -> Vec<Problem> {
+        let failures = self.rules.remove(Within::SETTING);
+        let mut problems: Vec<Problem> = failures.iter().map(of_failure).collect();
+        let report = self.interface.remove_left_behind();
+        let lines = report.lines.into_iter().filter(|(level, _)| *level == Level::Error);
+        let is_permission = report.troubles.contains(&super::Trouble::NoPermission);
+        problems.extend(lines.map(|(_, text)| Problem { text, is_permission }));
+        problems
+    }
+}
+
+fn whose(lookup: &Lookup, left: &Left) -> Whose {
+    let given = !lookup.addresses.is_empty();
+    let addresses = if given { &lookup.addresses } else { &left.addresses };
+    let plan = Plan {
+        addresses: addresses.clone(),
+        dns_port: lookup.dns_port,
+        health_port: lookup.health_port,
+    };
+    if given { Whose::Of(plan) } else { Whose::Everybodys(plan) }
+}
+
+fn things(name: &str, left: &Left, rules: &LeftRules) -> Vec<Thing> {
+    let rules = rules.rules().map(|(program, text)| Thing::Rule { program, text });
+    let mut things: Vec<Thing> = rules.collect();
+    if left.link {
+        things.push(Thing::Interface(name.to_owned()));
+    } else {
+        let of_link =
+            |address: &IpAddr| Thing::Address { address: *address, interface: name.to_owned() };
+        things.extend(left.addresses.iter().map(of_link));
+    }
+    things
+}
+
+/// Living processes: those of nodens by their claims, others by a socket on a local address.
+fn users(lookup: &Lookup, left: &Left, rules: &LeftRules) -> Vec<String> {
+    let mut users = Vec::new();
+    let name = &lookup.interface;
+    if (left.link || !left.addresses.is_empty())
+        && is_claimed_by_anybody(&Claim::Link(name.clone()))
+    {
+        users.push(format!("a living nodens serves with the interface {name}"));
+    }
+    let mut addresses: BTreeSet<IpAddr> = rules.addresses();
+    addresses.extend(left.addresses.iter().map(IpAddr::to_canonical));
+    let sockets = udp_sockets();
+    for address in addresses {
+        let claims = [Claim::Address(address), Claim::Rules(address, lookup.dns_port)];
+        let is_served = sockets.contains(&SocketAddr::new(address, lookup.dns_port));
+        if claims.iter().any(is_claimed_by_anybody) {
+            users.push(format!("a living nodens serves on {address}"));
+        } else if is_served {
+            let port = lookup.dns_port;
+            users.push(format!("somebody serves on {address} port {port}"));
+        }
+    }
+    users
+}
+
+/// What UDP sockets of this network namespace are bound to.
+fn udp_sockets() -> BTreeSet<SocketAddr> {
+    let mut sockets = BTreeSet::new();
+    for path in ["/proc/self/net/udp", "/proc/self/net/udp6"] {
+        let mut list = String::new();
+        let read =
+            File::open(path).and_then(|file| file.take(LONGEST_LIST).read_to_string(&mut list));
+        // Without the list nobody is seen but nodens, by its claims.
+        if read.is_ok() {
+            sockets.extend(list.lines().skip(1).filter_map(bound_to));
+        }
+    }
+    sockets
+}
+
+/// The local address of a line of `/proc/net/udp`: words of 32 bits in the machine's order, as hex,
+/// and the port.
+fn bound_to(line: &str) -> Option<SocketAddr> {
+    let (address, port) = line.split_whitespace().nth(1)?.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let word = |at: usize| u32::from_str_radix(address.get(at..at + 8)?, 16).ok();
+    let address = match address.len() {
+        8 => IpAddr::from(Ipv4Addr::from(word(0)?.to_ne_bytes())),
+        32 => {
+            let mut octets = [0; 16];
+            for (at, part) in octets.chunks_exact_mut(4).enumerate() {
+                part.copy_from_slice(&word(at * 8)?.to_ne_bytes());
+            }
+            IpAddr::from(Ipv6Addr::from(octets)).to_canonical()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, port))
+}
+
+fn of_failure(failure: &Failure) -> Problem {
+    let text = failure.to_string();
+    let is_permission = ["ermission denied", "you must be root", "not permitted"]
+        .iter()
+        .any(|words| text.contains(words));
+    Problem { text, is_permission }
+}
+
+fn is_permission(number: Option<i32>) -> bool {
+    matches!(number, Some(libc::EPERM | libc::EACCES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn the_kernels_list_of_sockets_is_read() {
+        let bound = |address: &str| {
+            let line = format!(" 12: {address} 00000000:0000 07 00000000:00000000 00:00000000 0");
+            bound_to(&line).map(|socket| socket.to_string())
+        };
+        assert_eq!(bound("0A14FEA9:0035").unwrap(), "169.254.20.10:53");
+        assert_eq!(bound("000000FD000000000000000001000000:1F90").unwrap(), "[fd00::1]:8080");
+        assert_eq!(bound("0000000000000000FFFF00000A14FEA9:0035").unwrap(), "169.254.20.10:53");
+        for torn in ["0A14FEA9", "0A14FE:0035", "0A14FEAX:0035", "0A14FEA9:x", ""] {
+            assert_eq!(bound(torn), None, "{torn}");
+        }
+    }
+
+    #[test]
+    fn a_missing_privilege_is_told_from_other_failures() {
+        let failure = |words: &str| Failure::Exit {
+            program: "iptables-nft-save".to_owned(),
+            code: Some(4),
+            status: "exit status 4".to_owned(),
+            words: words.to_owned(),
+        };
+        let problem = of_failure(&failure("Permission denied (you must be root)"));
+        assert!(
+            problem.is_permission && problem.text.starts_with("iptables-nft-save: exit status")
+        );
+        assert!(!of_failure(&failure("Another app is holding the xtables lock")).is_permission);
+    }
+}

@@ -2,6 +2,7 @@
 //! §2.1), then the server.
 
 use super::flags::{self, Outcome, Stream};
+use super::limit;
 use super::load::{Loader, Source};
 use super::log::Log;
 use super::node::NodeNetwork;
@@ -16,7 +17,7 @@ use crate::corefile::{Surroundings, system_error_text};
 use crate::metrics::{Registry, names};
 use crate::node::{NodeValues, SourcePaths, Sources, cluster_dns, look, write_if_changed};
 use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
-use crate::plugin::{Journal, Level};
+use crate::plugin::{Budget, Journal, Level};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,11 @@ async fn run(
         default_port: options.dns_port,
         metrics,
         log: log.clone(),
+        budget: Arc::new(Budget::new(
+            options
+                .memory_limit
+                .unwrap_or_else(|| limit::of_cgroup(|path| fs::read_to_string(path).ok())),
+        )),
     };
     let (serving, verdict) = match Serving::start(Parts { loader, workers }).await {
         Ok(started) => started,

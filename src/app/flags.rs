@@ -101,6 +101,11 @@ static FLAGS: &[Flag] = &[
         "the `format` of log lines: text, or json for one object a line (ts, level, plugin, msg)",
     ),
     flag(
+        "memory-limit",
+        Text(""),
+        "the `octets` that caches, queries and connections share (64Mi); 0 for no limit; 80% of the cgroup's when empty",
+    ),
+    flag(
         "metrics-listen-address",
         Text("0.0.0.0:9353"),
         "the `address` of the metrics of the set-up, host:port",

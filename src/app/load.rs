@@ -5,7 +5,7 @@ use super::surroundings::Machine;
 use crate::corefile::{Surroundings, Tree, fingerprint, parse, system_error_text};
 use crate::engine::{Snapshot, World, build};
 use crate::metrics::Registry;
-use crate::plugin::{Carried, Journal, Level, is_known};
+use crate::plugin::{Budget, Carried, Journal, Level, is_known};
 use rand::rngs::StdRng;
 use sha2::{Digest, Sha512};
 use std::path::PathBuf;
@@ -31,6 +31,8 @@ pub(super) struct Loader {
     pub(super) metrics: Registry,
     /// Lines for the operator.
     pub(super) log: Log,
+    /// The memory that all snapshots share.
+    pub(super) budget: Arc<Budget>,
 }
 
 /// A Corefile that was read and set up.

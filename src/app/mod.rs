@@ -8,6 +8,7 @@ mod dev;
 mod dropin;
 mod ebb;
 mod flags;
+mod limit;
 mod load;
 mod log;
 mod node;
@@ -31,6 +32,7 @@ use run::Run;
 use serving::{Parts, Serving};
 use signals::Signals;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use flags::{FlagText, flag_texts};
 pub use surroundings::Machine;
@@ -81,7 +83,13 @@ async fn develop(common: Common) -> u8 {
         log.line(Level::Warning, format_args!("{line}"));
     }
     let source = Source::Made(Box::new(plan.tree));
-    let loader = Loader { source, default_port: dev::PORT, metrics, log: log.clone() };
+    let loader = Loader {
+        source,
+        default_port: dev::PORT,
+        metrics,
+        log: log.clone(),
+        budget: Arc::default(),
+    };
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),

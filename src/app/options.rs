@@ -3,6 +3,7 @@
 //! Owns the meaning of flag values. Immutable from start to exit; reads nothing but the flags.
 
 use super::flags::Values;
+use super::limit;
 use super::log::Format;
 use crate::corefile::{parse_integer, quote};
 use std::net::IpAddr;
@@ -28,6 +29,8 @@ pub(super) struct Options {
     pub(super) reload_after_write: bool,
     /// `-quiet`: no list of zones, no version at start.
     pub(super) quiet: bool,
+    /// `-memory-limit` in octets, or none; `None` leaves it to the cgroup.
+    pub(super) memory_limit: Option<Option<u64>>,
     /// `-log-format`.
     pub(super) log_format: Format,
     /// What to log at WARNING: values that were taken otherwise than they stand there.
@@ -147,6 +150,9 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         "json" => Format::Json,
         other => return Err(format!("invalid log-format specified - {}", quote(other))),
     };
+    let memory_limit = limit::parse(values.text("memory-limit")).map_err(|()| {
+        format!("invalid memory-limit specified - {}", quote(values.text("memory-limit")))
+    })?;
     let path =
         |name: &str| Some(values.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from);
     let files = Files {
@@ -172,6 +178,7 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         upstream_service: values.text("upstreamsvc").to_owned(),
         reload_after_write: values.switch("reloadwithsignal"),
         quiet: values.switch("quiet"),
+        memory_limit,
         log_format,
         warnings,
     })

@@ -63,14 +63,19 @@ impl Serving {
             ready: ready.clone(),
             verdicts,
         });
-        let Loaded { snapshot, hash } = loader.load(Carried::default())?;
+        let Loaded { snapshot, hash } = loader.load(Carried::within(loader.budget.clone()))?;
         let prepared = services.prepare(&snapshot.services)?;
-        let equipment =
-            Equipment { workers, clock, metrics: metrics.clone(), journal: Arc::new(log.clone()) };
+        let equipment = Equipment {
+            workers,
+            clock,
+            metrics: metrics.clone(),
+            journal: Arc::new(log.clone()),
+            budget: loader.budget.clone(),
+        };
         let first = snapshot.clone();
         let workers = blocking(move || Workers::start(&equipment, &first)).await?;
         ready.store(true, Ordering::Release);
-        let upkeep = Upkeep::start(clock, log.clone());
+        let upkeep = Upkeep::start(clock, log.clone(), &metrics, loader.budget.clone());
         upkeep.replace(&snapshot);
         let mut senders = Senders::new(Arc::new(log.clone()));
         senders.replace(taps(&snapshot));

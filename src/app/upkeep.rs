@@ -5,8 +5,9 @@ use super::ebb::{Ebb, LOOK_EVERY};
 use super::log::Log;
 use super::surroundings::Machine;
 use crate::engine::Snapshot;
+use crate::metrics::{Gauge, Registry, names};
 use crate::net::Clock;
-use crate::plugin::{Handler, Journal, Level};
+use crate::plugin::{Budget, Handler, Journal, Level};
 use crate::sys::memory;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -32,7 +33,8 @@ struct Duty {
 
 impl Upkeep {
     /// A thread without duties yet.
-    pub(super) fn start(clock: Clock, log: Log) -> Upkeep {
+    pub(super) fn start(clock: Clock, log: Log, metrics: &Registry, budget: Arc<Budget>) -> Upkeep {
+        let used = gauges(metrics, &budget);
         let (sender, receiver) = sync_channel(1);
         let next = Arc::new(Mutex::new(None));
         let given = next.clone();
@@ -44,6 +46,9 @@ impl Upkeep {
                 now = clock.now().monotonic;
                 if now >= next_look {
                     give_back(&mut ebb, now);
+                    for ((_, share), gauge) in budget.shares().iter().zip(&used) {
+                        gauge.set(share.used() as f64);
+                    }
                     next_look = now + LOOK_EVERY;
                 }
                 let due = duties.iter().map(|duty| duty.due).fold(next_look, Duration::min);
@@ -71,6 +76,18 @@ impl Upkeep {
         // Full means that the thread is about to look anyway: never wait for slow upkeep here.
         let _ = self.sender.try_send(());
     }
+}
+
+/// Shows limit and shares, if there are any; the gauges for what is used of each.
+fn gauges(metrics: &Registry, budget: &Budget) -> Vec<Gauge> {
+    if let Some(limit) = budget.limit() {
+        metrics.gauge(&names::MEMORY_LIMIT, &[]).set(limit as f64);
+        for (part, share) in budget.shares() {
+            metrics.gauge(&names::MEMORY_SHARE, &[part]).set(share.most() as f64);
+        }
+    }
+    let gauge = |(part, _)| metrics.gauge(&names::MEMORY_USED, &[part]);
+    budget.shares().map(gauge).into()
 }
 
 /// Gives free memory back when it is time.

@@ -485,7 +485,7 @@ pub static HTTPS_RESPONSES: Desc = desc(
 // Bounds and losses of the servers.
 
 /// Queries answered at once because a bound was reached, by what piled up: `parked` (queries that
-/// wait), `refresh` (refreshes under way).
+/// wait), `memory` (what they hold), `refresh` (refreshes under way).
 pub static QUERIES_SHED: Desc = desc(
     "nodens_queries_shed_total",
     &["reason"],
@@ -523,6 +523,34 @@ pub static CONNECTIONS_EVICTED: Desc = desc(
     &[],
     Kind::Counter,
     "Counter of idle TCP connections closed to make room for others.",
+);
+
+/// TCP connections closed because what all of them held back was over its share of the memory.
+pub static CONNECTIONS_STARVED: Desc = desc(
+    "nodens_tcp_connections_starved_total",
+    &[],
+    Kind::Counter,
+    "Counter of TCP connections closed because the memory of client connections was used up.",
+);
+
+/// The memory that the process may use; there when there is a limit.
+pub static MEMORY_LIMIT: Desc =
+    desc("nodens_memory_limit_bytes", &[], Kind::Gauge, "Memory that the process may use.");
+
+/// The most of each share of the memory; there when there is a limit.
+pub static MEMORY_SHARE: Desc = desc(
+    "nodens_memory_share_bytes",
+    &["part"],
+    Kind::Gauge,
+    "The most memory that a part of the process may use.",
+);
+
+/// What is used of each share, looked at every two seconds.
+pub static MEMORY_USED: Desc = desc(
+    "nodens_memory_used_bytes",
+    &["part"],
+    Kind::Gauge,
+    "Memory that a part of the process uses, as it counts itself.",
 );
 
 /// TCP connections closed at once because there were too many.

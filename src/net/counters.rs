@@ -7,6 +7,10 @@ use crate::metrics::{Counter, Registry, names};
 pub(super) struct Counters {
     /// Queries failed at once because too many waited.
     pub(super) shed_parked: Counter,
+    /// Queries failed at once because their share of the memory was used up.
+    pub(super) shed_memory: Counter,
+    /// Connections closed because their share of the memory was used up.
+    pub(super) starved: Counter,
     /// Refreshes given up because too many were under way.
     pub(super) shed_refresh: Counter,
     /// Queries that joined a question in flight.
@@ -29,6 +33,8 @@ impl Counters {
     pub(super) fn new(metrics: &Registry) -> Counters {
         Counters {
             shed_parked: metrics.counter(&names::QUERIES_SHED, &["parked"]),
+            shed_memory: metrics.counter(&names::QUERIES_SHED, &["memory"]),
+            starved: metrics.counter(&names::CONNECTIONS_STARVED, &[]),
             shed_refresh: metrics.counter(&names::QUERIES_SHED, &["refresh"]),
             joined: metrics.counter(&names::QUERIES_JOINED, &[]),
             ignored: metrics.counter(&names::MESSAGES_IGNORED, &[]),

@@ -3,7 +3,7 @@
 //! Owns who asks upstream for whom: a question in flight is asked once, its followers wait for the
 //! leader's result. Never decides what a result means.
 
-use super::worker::{Listener, Node, PARKED_MOST, Permit, REFRESHES_MOST, Serving, Worker};
+use super::worker::{Listener, Node, Permit, REFRESHES_MOST, Serving, Worker};
 use crate::dns::{Query, Rcode, Response};
 use crate::engine::{Arrival, Event, FlightKey, Further, Parked, Role, Silence, Step, arrive};
 use crate::plugin::Client;
@@ -87,12 +87,9 @@ impl Worker {
             }
             Arrival::Silence(Silence::Dropped(_)) => None,
             Arrival::Wait(parked, step) => {
-                let reply = match Permit::take(&self.node.parked, PARKED_MOST) {
+                let reply = match self.hold(&parked) {
                     Some(_held) => self.answer(parked, step).await,
-                    None => {
-                        self.counters.shed_parked.increment();
-                        self.shed(parked, step)
-                    }
+                    None => self.shed(parked, step),
                 };
                 reply.map(|reply| reply.wire)
             }

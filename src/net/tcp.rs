@@ -7,11 +7,12 @@
 
 use super::https;
 use super::stream::Stream;
-use super::worker::{Listener, PARKED_MOST, Permit, Worker};
+use super::worker::{Listener, Worker};
 use crate::corefile::KeyTransport;
 use crate::dns::{Response, Transport};
 use crate::engine::{Arrival, Parked, Silence, Step, arrive};
-use crate::plugin::{Client, Now, Timeouts};
+use crate::metrics::Counter;
+use crate::plugin::{Budget, Client, Now, Timeouts};
 use crate::sys::errors::is_exhausted;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -19,6 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
@@ -58,12 +60,20 @@ pub(super) struct Connection {
     evicted: Cell<bool>,
     /// Something changed since the task looked.
     woken: Cell<bool>,
+    budget: Arc<Budget>,
+    /// Counts connections that are closed for want of memory.
+    starved: Counter,
+    /// Octets taken of the budget.
+    counted: Cell<u64>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Connection {
-    fn new() -> Connection {
+    fn new(worker: &Worker) -> Connection {
         Connection {
+            budget: worker.equipment.budget.clone(),
+            starved: worker.counters.starved.clone(),
+            counted: Cell::new(0),
             unsent: RefCell::default(),
             waiting: Cell::new(0),
             active: Cell::new(Instant::now()),
@@ -124,11 +134,38 @@ impl Connection {
         let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
         unsent.extend_from_slice(&length.to_be_bytes());
         unsent.extend_from_slice(&reply[..usize::from(length)]);
+        drop(unsent);
+        self.count(0);
+    }
+
+    /// Takes of the budget what the connection holds back by now, `partial` octets of queries that
+    /// are not whole among it. When there is not so much it ends.
+    fn count(&self, partial: usize) {
+        let held = (self.unsent.borrow().capacity() + partial) as u64;
+        let before = self.counted.get();
+        // Every other reply grows nothing: the counters of all workers stay untouched.
+        if held < before + KEPT_OCTETS as u64 && held + KEPT_OCTETS as u64 > before {
+            return;
+        }
+        self.counted.set(held);
+        let buffers = &self.budget.buffers;
+        buffers.add(held);
+        buffers.give(before);
+        if held > before && buffers.is_over() && !self.evicted.replace(true) {
+            self.starved.increment();
+            self.wake();
+        }
     }
 
     fn is_full(&self) -> bool {
         self.waiting.get() >= WAITING_PER_CONNECTION_MOST
             || self.unsent.borrow().len() >= UNSENT_MOST
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.budget.buffers.give(self.counted.get());
     }
 }
 
@@ -194,7 +231,7 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(worker: &Rc<Worker>, listener: &Rc<Listener>) -> Open {
-        let shared = Rc::new(Connection::new());
+        let shared = Rc::new(Connection::new(worker));
         worker.open.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
         worker.node.connections.fetch_add(1, Ordering::Relaxed);
         listener.connections.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
@@ -429,6 +466,7 @@ impl Reader<'_> {
             drop(scratch);
             self.serve_partial(received, connection, clock);
         }
+        connection.count(self.partial.capacity());
         Ok(true)
     }
 
@@ -491,18 +529,15 @@ impl Reader<'_> {
     }
 
     fn park(&self, connection: &Rc<Connection>, parked: Box<Parked>, step: Step) {
-        let permit = Permit::take(&self.worker.node.parked, PARKED_MOST);
+        let held = self.worker.hold(&parked);
         let (worker, connection) = (self.worker.clone(), connection.clone());
         connection.waits();
         spawn_local(async move {
             // Given back however the task ends: a connection must not wait for what is lost.
             let slot = Slot(connection);
-            let reply = match permit {
+            let reply = match held {
                 Some(_held) => worker.answer(parked, step).await,
-                None => {
-                    worker.counters.shed_parked.increment();
-                    worker.shed(parked, step)
-                }
+                None => worker.shed(parked, step),
             };
             if let Some(reply) = reply {
                 slot.0.push(&reply.wire);

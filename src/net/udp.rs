@@ -3,7 +3,7 @@
 //! A query that hits is answered in place: no allocation, no task, no await. One that must wait
 //! leaves as a task; its reply goes out with those that are ready at the same moment.
 
-use super::worker::{Listener, PARKED_MOST, Permit, Worker};
+use super::worker::{Listener, Worker};
 use crate::dns::{Response, Transport};
 use crate::engine::{Arrival, Parked, Silence, Step, arrive};
 use crate::plugin::Client;
@@ -188,15 +188,12 @@ fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Res
 }
 
 fn park(worker: &Rc<Worker>, port: &Rc<Port>, route: Route, parked: Box<Parked>, step: Step) {
-    let permit = Permit::take(&worker.node.parked, PARKED_MOST);
+    let held = worker.hold(&parked);
     let (worker, port) = (worker.clone(), port.clone());
     spawn_local(async move {
-        let reply = match permit {
+        let reply = match held {
             Some(_held) => worker.answer(parked, step).await,
-            None => {
-                worker.counters.shed_parked.increment();
-                worker.shed(parked, step)
-            }
+            None => worker.shed(parked, step),
         };
         if let Some(reply) = reply {
             port.reply(&worker, reply.wire, route);

@@ -14,8 +14,8 @@ use super::{h3, quic};
 use crate::corefile::KeyTransport;
 use crate::dns::Response;
 use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
-use crate::plugin::Now;
 use crate::plugin::forward::Exchanged;
+use crate::plugin::{Budget, Now};
 use rand::rngs::StdRng;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -29,6 +29,10 @@ use tokio::task::{AbortHandle, spawn_local, yield_now};
 /// The most queries that wait at once on the whole node; beyond, a query that would have to wait
 /// fails at once.
 pub const PARKED_MOST: usize = 10_000;
+
+/// What a query that waits takes, in octets, beside copies of its message: its task, its way to the
+/// upstream and its place there (`benches/storm.py`).
+const WAITING_OCTETS: u64 = 2_560;
 
 /// The most refreshes under way at once on the whole node.
 pub const REFRESHES_MOST: usize = 1_000;
@@ -73,6 +77,19 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A query's place among those that wait, and the memory it takes; given back when dropped.
+pub(super) struct Held {
+    _permit: Permit,
+    budget: Arc<Budget>,
+    octets: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.waiting.give(self.octets);
     }
 }
 
@@ -164,6 +181,21 @@ impl Worker {
     /// A clock reading.
     pub(super) fn now(&self) -> Now {
         self.clock.now()
+    }
+
+    /// A place for a query that must wait; `None`, counted, when there is none.
+    pub(super) fn hold(&self, parked: &Parked) -> Option<Held> {
+        let Some(permit) = Permit::take(&self.node.parked, PARKED_MOST) else {
+            self.counters.shed_parked.increment();
+            return None;
+        };
+        let budget = &self.equipment.budget;
+        let octets = WAITING_OCTETS + 4 * parked.query().wire().len() as u64;
+        if !budget.waiting.take(octets) {
+            self.counters.shed_memory.increment();
+            return None;
+        }
+        Some(Held { _permit: permit, budget: budget.clone(), octets })
     }
 
     /// Runs passes with this moment's means, then starts the refreshes that they wished for.

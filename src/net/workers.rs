@@ -10,7 +10,7 @@ use super::worker::{Command, Node, Worker, run};
 use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
 use crate::metrics::{self, Registry};
-use crate::plugin::Journal;
+use crate::plugin::{Budget, Journal};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -41,6 +41,8 @@ pub struct Equipment {
     pub metrics: Registry,
     /// Lines for the operator.
     pub journal: Arc<dyn Journal>,
+    /// The memory that queries and connections share with the caches.
+    pub budget: Arc<Budget>,
 }
 
 /// The threads that serve queries.

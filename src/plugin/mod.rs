@@ -6,6 +6,7 @@
 //! thread or read the time: all comes in through [`Context`] and [`Setup`].
 
 mod address;
+mod budget;
 mod context;
 mod journal;
 mod kind;
@@ -52,6 +53,7 @@ pub mod trace;
 pub mod whoami;
 
 pub use address::split_host_port;
+pub use budget::{Budget, Share};
 pub use context::{Client, Context, Labels, Note, Now, ServerIdentity};
 pub use journal::{Journal, Level};
 pub use service::{LoopProbe, Service};

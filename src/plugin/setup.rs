@@ -1,7 +1,7 @@
 //! What a directive's setup sees and changes.
 
 use super::dnstap::Point;
-use super::{Chain, Handler, Journal, ServerIdentity, Service};
+use super::{Budget, Chain, Handler, Journal, ServerIdentity, Service};
 use crate::corefile::{Directive, Dispenser, ServerKey, Surroundings};
 use crate::dns::Name;
 use crate::metrics::Registry;
@@ -103,12 +103,23 @@ impl BlockDraft {
 pub struct Carried {
     kept: HashMap<String, Arc<dyn Any + Send + Sync>>,
     previous: HashMap<String, Arc<dyn Any + Send + Sync>>,
+    budget: Arc<Budget>,
 }
 
 impl Carried {
+    /// Nothing yet, and the memory that all snapshots share.
+    pub fn within(budget: Arc<Budget>) -> Carried {
+        Carried { budget, ..Carried::default() }
+    }
+
+    /// The memory that all snapshots share.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     /// For the next snapshot: what this one kept is what the next one may take over.
     pub fn next(&self) -> Carried {
-        Carried { kept: HashMap::new(), previous: self.kept.clone() }
+        Carried { kept: HashMap::new(), previous: self.kept.clone(), budget: self.budget.clone() }
     }
 
     /// Every state of one type that this snapshot keeps, with its key, in the order of keys.

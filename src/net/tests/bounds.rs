@@ -84,3 +84,36 @@ fn garbage_is_answered_or_counted_and_leaves_nothing_behind() {
     assert_eq!(server.workers.parked(), 0);
     server.stop();
 }
+
+#[test]
+fn a_query_that_finds_no_memory_to_wait_in_fails_at_once() {
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let upstream = nobody.local_addr().unwrap();
+    let corefile = format!(".:0 {{\nbind 127.0.0.1\nforward . {upstream}\n}}\n");
+    let budget = Arc::new(Budget::new(Some(0)));
+    let server = Running::start_within(&corefile, 1, budget.clone());
+    let start = Instant::now();
+    let socket = server.udp();
+    socket.send(&query("a.test.", 1)).unwrap();
+    let mut reply = [0; 512];
+    let length = socket.recv(&mut reply).unwrap();
+    assert_eq!((length > 12, reply[3] & 15), (true, 2));
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_eq!(budget.waiting.used(), 0);
+    server.stop();
+}
+
+#[test]
+fn a_connection_that_holds_back_more_than_there_is_memory_is_closed() {
+    let budget = Arc::new(Budget::new(Some(0)));
+    let server = Running::start_within(&answering(".:0", 9, ""), 1, budget.clone());
+    let mut small = server.tcp();
+    assert_eq!(last_octet(&asked_over(&mut small)), Some(9));
+    let mut stream = server.tcp();
+    // A message that never becomes whole.
+    stream.write_all(&[0xff; 30_000]).unwrap();
+    assert!(!matches!(stream.read(&mut [0; 1]), Ok(1..)));
+    drop((small, stream));
+    server.stop();
+    assert_eq!(budget.buffers.used(), 0);
+}

@@ -11,6 +11,7 @@ fn successor(corefile: &str, workers: usize, handed: Vec<HandedSockets>) -> Runn
         clock: Clock::start(),
         metrics: Registry::new(workers),
         journal: Arc::new(FakeJournal::default()),
+        budget: Arc::default(),
     };
     let snapshot = snapshot(corefile, &equipment.metrics);
     let workers = Workers::start_with(&equipment, &snapshot, handed).unwrap();

@@ -6,7 +6,7 @@ use crate::dns::{Class, Message, Query, RecordType, Section, flags};
 use crate::engine::{Snapshot, World, build};
 use crate::metrics::Registry;
 use crate::plugin::testing::FakeJournal;
-use crate::plugin::{Carried, is_known};
+use crate::plugin::{Budget, Carried, is_known};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::io::{Read, Write};
@@ -50,11 +50,16 @@ fn answering(key: &str, last: u8, more: &str) -> String {
 
 impl Running {
     fn start(corefile: &str, workers: usize) -> Running {
+        Running::start_within(corefile, workers, Arc::default())
+    }
+
+    fn start_within(corefile: &str, workers: usize, budget: Arc<Budget>) -> Running {
         let equipment = Equipment {
             workers,
             clock: Clock::start(),
             metrics: Registry::new(workers),
             journal: Arc::new(FakeJournal::default()),
+            budget,
         };
         let snapshot = snapshot(corefile, &equipment.metrics);
         let workers = Workers::start(&equipment, &snapshot).unwrap();

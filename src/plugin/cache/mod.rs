@@ -42,14 +42,17 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let zones: Vec<Name> = setup.block.zones().cloned().collect();
     let options = Options::parse(&mut setup.dispenser, &zones)?;
     let seed = setup.random.random();
+    let budget = setup.carried.budget().clone();
     let store = setup.carried.take_or_make(carried, || {
         Store::new(
             effective_capacity(options.success.capacity),
             effective_capacity(options.denial.capacity),
             options.stale_window,
             seed,
+            budget.clone(),
         )
     });
+    budget.enrol(&store);
     setup.block.add(CacheHandler {
         zones_label: options.zones_label(),
         options,

@@ -8,11 +8,12 @@
 use super::entry::{Entry, QueryBits};
 use super::shard::{Pair, Shard};
 use crate::dns::{Class, Query, RecordType};
+use crate::plugin::Budget;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The bound on octets is the capacity times this. Hardly any response is so large, so the capacity
@@ -92,27 +93,31 @@ struct Total {
     entries: AtomicU64,
     octets: AtomicU64,
     evicted: AtomicU64,
+    budget: Arc<Budget>,
 }
 
 impl Total {
-    fn new(capacity: u64) -> Total {
+    fn new(capacity: u64, budget: Arc<Budget>) -> Total {
         Total {
             entries_most: capacity,
             octets_most: capacity.saturating_mul(OCTETS_PER_ENTRY),
             entries: AtomicU64::new(0),
             octets: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            budget,
         }
     }
 
     fn add(&self, entry: &Entry) {
         self.entries.fetch_add(1, Ordering::Relaxed);
         self.octets.fetch_add(entry.octets() as u64, Ordering::Relaxed);
+        self.budget.cache.add(entry.octets() as u64);
     }
 
     fn subtract(&self, entry: &Entry) {
         self.entries.fetch_sub(1, Ordering::Relaxed);
         self.octets.fetch_sub(entry.octets() as u64, Ordering::Relaxed);
+        self.budget.cache.give(entry.octets() as u64);
     }
 
     fn is_over(&self) -> bool {
@@ -130,6 +135,9 @@ pub struct Store {
     shards: Box<[Mutex<Shard>]>,
     /// Success, denial.
     totals: [Total; 2],
+    /// Where [`Store::give_way`] goes on.
+    gives_way: AtomicUsize,
+    budget: Arc<Budget>,
 }
 
 impl std::fmt::Debug for Store {
@@ -141,8 +149,15 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     /// Empty stores for this many entries each, which may be served `window` seconds after their
-    /// TTL; `seed` is random, so that no pod can choose names that collide.
-    pub(super) fn new(success: u64, denial: u64, window: u32, seed: u64) -> Store {
+    /// TTL; `seed` is random, so that no pod can choose names that collide. All stores together stay
+    /// within the `budget`'s share.
+    pub(super) fn new(
+        success: u64,
+        denial: u64,
+        window: u32,
+        seed: u64,
+        budget: Arc<Budget>,
+    ) -> Store {
         let count = (success.max(denial) / ENTRIES_PER_SHARD).clamp(SHARDS_LEAST, SHARDS_MOST);
         let count = count.next_power_of_two();
         let [of_success, of_denial] = [success, denial].map(|most| (most / count) as usize);
@@ -151,7 +166,9 @@ impl Store {
             seed: SeedableRandomState::with_seed(seed, SharedSeed::global_random()),
             window,
             shards,
-            totals: [Total::new(success), Total::new(denial)],
+            totals: [success, denial].map(|most| Total::new(most, budget.clone())),
+            gives_way: AtomicUsize::new(0),
+            budget,
         }
     }
 
@@ -274,6 +291,36 @@ impl Store {
         if total.is_over() {
             self.make_room_elsewhere(key, side, now);
         }
+        self.budget.make_room(now);
+    }
+
+    /// Evicts an entry of each shard in turn until all caches are within their share of the memory.
+    /// False when it has none.
+    pub(in super::super) fn give_way(&self, now: Duration) -> bool {
+        let mut gone = 0;
+        for _ in 0..self.shards.len() {
+            let place = self.gives_way.fetch_add(1, Ordering::Relaxed);
+            let octets = |side: Side| self.totals[side as usize].octets.load(Ordering::Relaxed);
+            let larger = match octets(Side::Success) >= octets(Side::Denial) {
+                true => Side::Success,
+                false => Side::Denial,
+            };
+            let mut shard = lock(&self.shards[place % self.shards.len()]);
+            let evicted = shard
+                .evict(larger, now, self.window)
+                .or_else(|| shard.evict(larger.other(), now, self.window));
+            drop(shard);
+            if let Some(entry) = evicted {
+                let total = &self.totals[entry.side() as usize];
+                total.subtract(&entry);
+                total.evicted.fetch_add(1, Ordering::Relaxed);
+                gone += 1;
+            }
+            if !self.budget.cache.is_over() {
+                return true;
+            }
+        }
+        gone > 0
     }
 
     /// Evicts from this shard until the side is within its bounds, or the shard has none of it.
@@ -348,6 +395,12 @@ impl Store {
 
     fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
         lock(&self.shards[self.place(key)])
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.budget.cache.give(self.octets());
     }
 }
 

@@ -5,16 +5,18 @@ use super::super::store::{Origin, SLICE, Side, Store};
 use super::super::{Cursor, Kept, KeptAs};
 use super::A;
 use crate::dns::{Query, Rcode, Response, flags};
+use crate::plugin::Budget;
 use crate::plugin::testing::{query, respond};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 const NOW: Duration = Duration::from_secs(1000);
 
 fn store(capacity: u64, window: u32) -> Store {
-    Store::new(capacity, capacity, window, 7)
+    Store::new(capacity, capacity, window, 7, Arc::default())
 }
 
 /// An entry for an A query with one address, 300 s to live from `stored` on.
@@ -172,6 +174,31 @@ fn what_is_no_entry_is_not_imported() {
     let denial = Kept { kind: KeptAs::Denial, ..good };
     assert!(empty.import(&denial, NOW));
     assert_eq!((empty.count(Side::Success), empty.count(Side::Denial)), (0, 1));
+}
+
+#[test]
+fn stores_share_a_budget_and_the_largest_makes_room() {
+    let budget = Arc::new(Budget::new(Some(16 << 20)));
+    let made = || {
+        let store = Arc::new(Store::new(100_000, 100_000, 0, 7, budget.clone()));
+        budget.enrol(&store);
+        store
+    };
+    let (old, new) = (made(), made());
+    for number in 0..60_000 {
+        put(&old, &query(&format!("n{number}.test."), A), Side::Success, NOW);
+    }
+    assert!(!budget.cache.is_over());
+    assert_eq!(old.octets(), budget.cache.used());
+    assert!(old.count(Side::Success) < 60_000 && old.take_evicted(Side::Success) > 0);
+    // The one that comes later gets as much as the other.
+    for number in 0..60_000 {
+        put(&new, &query(&format!("m{number}.test."), A), Side::Success, NOW);
+    }
+    assert!(!budget.cache.is_over());
+    assert!(old.octets().abs_diff(new.octets()) < 100_000, "{old:?} {new:?}");
+    drop(old);
+    assert_eq!(new.octets(), budget.cache.used());
 }
 
 #[test]

@@ -1,0 +1,123 @@
+//! The memory that the process may use: `-memory-limit`, else a share of its cgroup's limit.
+//!
+//! Owns what the flag's text means and where the kernel tells the limit. Reads through a function,
+//! so that tests need no cgroup.
+
+/// Hundredths of the cgroup's limit that are the process's own when no flag says: sockets' buffers
+/// and files that were read count there, too.
+const OF_CGROUP: u64 = 80;
+
+/// The least limit in octets: the program itself needs half of it.
+pub(super) const LEAST: u64 = 16 << 20;
+
+/// What the flag means: `None` for "", which leaves it to the cgroup; `Some(None)` for 0, no limit.
+/// Octets, or a Kubernetes quantity (`64Mi`, `100M`); the error is the text of the flag's value.
+pub(super) fn parse(text: &str) -> Result<Option<Option<u64>>, ()> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return Err(()),
+    };
+    let octets = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    match octets.ok_or(())? {
+        0 => Ok(Some(None)),
+        octets if octets < LEAST => Err(()),
+        octets => Ok(Some(Some(octets))),
+    }
+}
+
+/// The limit by the cgroup, version 2 or 1: the least of the group's own and those above it. `None`
+/// when there is none. `read` gives a file's text.
+pub(super) fn of_cgroup(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    let groups = read("/proc/self/cgroup")?;
+    let mut least: Option<u64> = None;
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|word| word == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let mut path = path.trim_end_matches('/');
+        loop {
+            // `max`, or in version 1 a number near 2^63, is no limit.
+            let text = read(&format!("{root}{path}/{file}"));
+            let limit = text.and_then(|text| text.trim().parse::<u64>().ok());
+            if let Some(limit) = limit.filter(|limit| *limit < 1 << 60) {
+                least = Some(least.map_or(limit, |least| least.min(limit)));
+            }
+            match path.rsplit_once('/') {
+                Some((above, _)) => path = above,
+                None => break,
+            }
+        }
+    }
+    Some((least? / 100 * OF_CGROUP).max(LEAST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(files: &[(&str, &str)]) -> Option<u64> {
+        of_cgroup(|path| {
+            let file = files.iter().find(|(known, _)| *known == path);
+            file.map(|(_, text)| (*text).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_flag_takes_octets_and_quantities() {
+        assert_eq!(parse(""), Ok(None));
+        assert_eq!(parse("0"), Ok(Some(None)));
+        assert_eq!(parse("64Mi"), Ok(Some(Some(64 << 20))));
+        assert_eq!(parse("100M"), Ok(Some(Some(100_000_000))));
+        assert_eq!(parse("20000000"), Ok(Some(Some(20_000_000))));
+        for wrong in ["1", "Mi", "-5", "64MB", "1.5Gi", "99999999999999999999", "15Mi"] {
+            assert_eq!(parse(wrong), Err(()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_least_limit_above_the_process_counts_in_version_2() {
+        let files = [
+            ("/proc/self/cgroup", "0::/pods/one\n"),
+            ("/sys/fs/cgroup/pods/one/memory.max", "max\n"),
+            ("/sys/fs/cgroup/pods/memory.max", "104857600\n"),
+        ];
+        assert_eq!(limit(&files), Some(104_857_600 / 100 * 80));
+    }
+
+    #[test]
+    fn version_1_has_a_hierarchy_of_its_own() {
+        let files = [
+            ("/proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/kube/pod\n"),
+            ("/sys/fs/cgroup/memory/kube/pod/memory.limit_in_bytes", "104857600\n"),
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ];
+        assert_eq!(limit(&files), Some(104_857_600 / 100 * 80));
+    }
+
+    #[test]
+    fn a_container_sees_its_own_group_at_the_root() {
+        let files = [
+            ("/proc/self/cgroup", "4:memory:/kubepods/pod1\n"),
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "104857600\n"),
+        ];
+        assert_eq!(limit(&files), Some(104_857_600 / 100 * 80));
+        assert_eq!(limit(&[("/proc/self/cgroup", "0::/\n")]), None);
+    }
+}

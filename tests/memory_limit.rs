@@ -11,11 +11,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const LIMIT: u64 = 64 << 20;
 
-/// Twice the limit, if all answers were kept.
-const NAMES: usize = 32_000;
+/// Half as much again as the limit, if all answers were kept.
+const NAMES: usize = 24_000;
 
 /// Queries at a time.
-const WINDOW: usize = 32;
+const WINDOW: usize = 8;
 
 struct Running(Child);
 

@@ -57,3 +57,30 @@ fn a_case_without_a_baseline_or_a_count_fails() {
     assert!(said.contains("hit.edns has no baseline"), "{said}");
     assert!(said.contains("hit.gone is in the baseline and was not counted"), "{said}");
 }
+
+#[test]
+fn tables_and_picture_come_from_a_file_of_results() {
+    let directory = tempfile::tempdir().unwrap();
+    let svg = directory.path().join("picture.svg");
+    let page = directory.path().join("page.md");
+    let marks = "<!-- figures: made by benches/picture.py -->\nold\n<!-- end of figures -->\n";
+    fs::write(&page, format!("before\n{marks}after\n")).unwrap();
+    let results = root().join("tests/benches/results.jsonl");
+    let arguments = [
+        results.to_str().unwrap(),
+        "--svg",
+        svg.to_str().unwrap(),
+        "--into",
+        page.to_str().unwrap(),
+    ];
+    let Some(done) = script("picture.py", &arguments) else { return };
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let page = fs::read_to_string(page).unwrap();
+    // The median of three repetitions.
+    assert!(page.contains("| nodens | 268 |") && page.contains("| nodens | 3.66 |"), "{page}");
+    assert!(page.starts_with("before") && page.ends_with("after\n"), "{page}");
+    assert!(!page.contains("old"), "{page}");
+    let svg = fs::read_to_string(svg).unwrap();
+    assert!(svg.contains("class=\"own\"") && svg.contains("class=\"limit\""), "{svg}");
+    assert!(svg.contains("prefers-color-scheme:dark") && svg.ends_with("</svg>\n"), "{svg}");
+}

@@ -1,6 +1,6 @@
 //! The scripts of benches/ that judge or draw: on small inputs, without measuring anything. They
 //! need python3; where it is missing the tests say so, and fail with `NODENS_TEST_ALL=1`.
-#![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 use std::fs;
 use std::path::Path;

@@ -47,17 +47,23 @@ impl ReplyLimits {
 }
 
 /// Makes the reply of `response` ready to send in `response.wire`: an error reply when nothing was
-/// written; the query's id; the OPT rules; the extended rcode; truncation with TC when it does not
-/// fit. Allocates nothing when the message fits and needs no rebuilding.
-pub fn finish_reply(query: &Query<'_>, response: &mut Response, limits: ReplyLimits) {
+/// written; the query's id; the OPT rules; the extended rcode; and when it is longer than the limit
+/// what `fit` makes of it: [`fit_reply`], or the same from where it was kept. Allocates nothing
+/// when the message fits.
+pub fn finish_reply(
+    query: &Query<'_>,
+    response: &mut Response,
+    limits: ReplyLimits,
+    fit: impl Fn(&mut Vec<u8>, usize) -> Result<(), Malformed>,
+) {
     if response.written == Written::Nothing || response.wire.len() < 12 {
         write_error(query, response, response.rcode);
     }
-    if finish(query, response, limits.octets).is_err() {
+    if finish(query, response, limits.octets, &fit).is_err() {
         // Only a plugin's own mistake comes here: what upstreams send was checked when taken.
         debug_assert!(false, "a plugin wrote a message that does not parse");
         write_error(query, response, Rcode::SERVFAIL);
-        let finished = finish(query, response, limits.octets);
+        let finished = finish(query, response, limits.octets, &fit);
         debug_assert!(finished.is_ok(), "an error reply parses");
     }
 }
@@ -81,7 +87,12 @@ fn begin(out: &mut Vec<u8>, id: u16, flags: u16, question: &[u8]) {
     out.extend_from_slice(question);
 }
 
-fn finish(query: &Query<'_>, response: &mut Response, limit: usize) -> Result<(), Malformed> {
+fn finish(
+    query: &Query<'_>,
+    response: &mut Response,
+    limit: usize,
+    fit: &impl Fn(&mut Vec<u8>, usize) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
     let theirs = match response.wire[10..12] {
         [0, 0] => None,
         _ => response.message()?.edns(),
@@ -97,7 +108,7 @@ fn finish(query: &Query<'_>, response: &mut Response, limit: usize) -> Result<()
     let flags = (response.flags() & !flags::RCODE) | (rcode.0 & flags::RCODE);
     response.set_flags(flags);
     let extended = (rcode.0 >> 4) as u8;
-    let mut opt = match (theirs, query.edns()) {
+    match (theirs, query.edns()) {
         (Some(theirs), client) => {
             let mut opt = theirs;
             opt.extended_rcode = extended;
@@ -107,15 +118,11 @@ fn finish(query: &Query<'_>, response: &mut Response, limit: usize) -> Result<()
                 opt.flags = (opt.flags & KEPT_EDNS_FLAGS) | (client.flags & Edns::DO);
             }
             patch_opt(&mut response.wire, &opt)?;
-            Some(opt)
         }
-        (None, Some(client)) => Some(append_opt(query, client, extended, &mut response.wire)),
-        (None, None) => None,
-    };
-    if response.wire.len() > limit {
-        response.wire = fitted(&response.message()?, opt.take(), limit);
+        (None, Some(client)) => append_opt(query, client, extended, &mut response.wire),
+        (None, None) => {}
     }
-    Ok(())
+    if response.wire.len() > limit { fit(&mut response.wire, limit) } else { Ok(()) }
 }
 
 /// The TTL field of an OPT record.
@@ -135,7 +142,7 @@ fn patch_opt(wire: &mut [u8], opt: &Edns) -> Result<(), Malformed> {
 }
 
 /// Appends the client's own OPT, with the options that are reflected.
-fn append_opt(query: &Query<'_>, client: &Edns, extended_rcode: u8, wire: &mut Vec<u8>) -> Edns {
+fn append_opt(query: &Query<'_>, client: &Edns, extended_rcode: u8, wire: &mut Vec<u8>) {
     let at = wire.len();
     let mut opt = Edns {
         at,
@@ -163,12 +170,18 @@ fn append_opt(query: &Query<'_>, client: &Edns, extended_rcode: u8, wire: &mut V
     wire[at + 9..at + BARE_OPT].copy_from_slice(&length.to_be_bytes());
     let count = u16::from_be_bytes([wire[10], wire[11]]).saturating_add(1);
     wire[10..12].copy_from_slice(&count.to_be_bytes());
-    opt
 }
 
 /// The message within `limit` octets: compressed, and where that is not enough without its last
-/// records and with TC. The OPT stays, if need be without its options.
-fn fitted(message: &Message<'_>, opt: Option<Edns>, limit: usize) -> Vec<u8> {
+/// records and with TC (RFC 2181 §9). The OPT stays, if need be without its options. What it
+/// becomes follows from the octets and the limit alone.
+///
+/// # Errors
+///
+/// [`Malformed`] when it is no message.
+pub fn fit_reply(reply: &mut Vec<u8>, limit: usize) -> Result<(), Malformed> {
+    let message = Message::parse(reply)?;
+    let opt = message.edns();
     let mut wire = Vec::with_capacity(limit.min(message.wire().len()));
     let mut options =
         opt.as_ref().and_then(|opt| message.wire().get(opt.options.clone())).unwrap_or_default();
@@ -177,9 +190,10 @@ fn fitted(message: &Message<'_>, opt: Option<Edns>, limit: usize) -> Vec<u8> {
         options = &[];
     }
     let reserved = if opt.is_some() { BARE_OPT + options.len() } else { 0 };
-    let mut writer = Writer::copying(&mut wire, message).limited_to(limit.saturating_sub(reserved));
+    let mut writer =
+        Writer::copying(&mut wire, &message).limited_to(limit.saturating_sub(reserved));
     for record in message.records().filter(|record| !record.is_opt()) {
-        writer.record(record.section, message, &record, None);
+        writer.record(record.section, &message, &record, None);
         if writer.is_cut() {
             break;
         }
@@ -187,7 +201,8 @@ fn fitted(message: &Message<'_>, opt: Option<Edns>, limit: usize) -> Vec<u8> {
     if let Some(opt) = opt {
         writer.opt(Class(opt.udp_size), opt_ttl(&opt), options);
     }
-    wire
+    *reply = wire;
+    Ok(())
 }
 
 /// Writes the reply to a rejected message into `out` (cleared first).
@@ -272,7 +287,7 @@ mod tests {
         let query = query(Some((1232, 0x8000, b"\0\x03\0\0")));
         let mut response = Response::new();
         response.fail(Rcode::REFUSED, Some("why".into()));
-        finish_reply(&query, &mut response, ReplyLimits::udp(&query));
+        finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
         let message = response.message().unwrap();
         assert_eq!(message.flags(), 0x8115);
         assert_eq!(response.wire[12..24], *query.question());
@@ -307,7 +322,7 @@ mod tests {
             if let Some((size, ttl, options)) = *upstream {
                 add_opt(&mut response, size, ttl, options);
             }
-            finish_reply(&query, &mut response, ReplyLimits::stream());
+            finish_reply(&query, &mut response, ReplyLimits::stream(), fit_reply);
             let message = response.message().unwrap();
             let got = message.edns().map(|edns| {
                 let options = response.wire[edns.options.clone()].to_vec();
@@ -324,7 +339,7 @@ mod tests {
         let mut query = query(Some((1232, 0, b"\xff\xee\0\x01x\xff\xef\0\0")));
         query.reflect_options(&[0xffee].into());
         let mut response = response(&query, 1, POINTER);
-        finish_reply(&query, &mut response, ReplyLimits::udp(&query));
+        finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
         let edns = response.message().unwrap().edns().unwrap();
         assert_eq!(response.wire[edns.options], *b"\xff\xee\0\x01x");
     }
@@ -337,7 +352,7 @@ mod tests {
             let query = query(opt);
             let mut response = response(&query, 0, POINTER);
             response.rcode = Rcode::BADCOOKIE;
-            finish_reply(&query, &mut response, ReplyLimits::udp(&query));
+            finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
             let message = response.message().unwrap();
             assert_eq!(message.flags() & flags::RCODE, rcode.0);
             assert_eq!(message.edns().map(|edns| edns.extended_rcode), edns);
@@ -350,7 +365,7 @@ mod tests {
         let mut response = response(&query, 0, POINTER);
         add_opt(&mut response, 1232, 0x0100_0000, b"");
         response.rcode = Rcode::NXDOMAIN;
-        finish_reply(&query, &mut response, ReplyLimits::udp(&query));
+        finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
         let message = response.message().unwrap();
         assert_eq!(message.flags() & flags::RCODE, 3);
         assert_eq!(message.edns().unwrap().extended_rcode, 0);
@@ -363,7 +378,7 @@ mod tests {
         let before = response.wire.clone();
         let place = response.wire.as_ptr();
         assert_eq!(before.len(), 24 + 21 * 22);
-        finish_reply(&query, &mut response, ReplyLimits::udp(&query));
+        finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
         assert_eq!(response.wire, before);
         assert_eq!(response.wire.as_ptr(), place);
     }
@@ -372,7 +387,7 @@ mod tests {
     fn what_fits_only_compressed_is_compressed() {
         let query = query(None);
         let mut response = response(&query, 28, SPELLED);
-        finish_reply(&query, &mut response, ReplyLimits::udp(&query));
+        finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
         assert_eq!(response.message().unwrap().count(Section::Answer), 28);
         assert_eq!(response.flags() & flags::TC, 0);
         // The first owner is spelled unlike the question: only its labels are shared.
@@ -387,7 +402,7 @@ mod tests {
             let mut response = response(&query, 240, POINTER);
             response.wire[9] = 1;
             response.wire.extend_from_slice(b"\xc0\x0e\0\x02\0\x01\0\0\0\x14\0\x02\xc0\x0e");
-            finish_reply(&query, &mut response, limits);
+            finish_reply(&query, &mut response, limits, fit_reply);
             assert!(response.wire.len() <= limits.octets, "{size}");
             let message = response.message().unwrap();
             let cut = size < 4096;
@@ -405,7 +420,7 @@ mod tests {
         padding.resize(4 + 1024, 0);
         let query = query(Some((512, 0, &padding)));
         let mut response = response(&query, 1, POINTER);
-        finish_reply(&query, &mut response, ReplyLimits::udp(&query));
+        finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
         assert!(response.wire.len() <= 512);
         let message = response.message().unwrap();
         assert!(message.edns().unwrap().options.is_empty());

@@ -338,7 +338,7 @@ fn stands_at(out: &[u8], offset: usize, name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::{Malformed, Query, Received, ReplyLimits, Response, finish_reply};
+    use crate::dns::{Malformed, Query, Received, ReplyLimits, Response, finish_reply, fit_reply};
     use hickory_proto::op;
     use hickory_proto::rr::{self, Name, RData, rdata};
     use hickory_proto::serialize::binary::{BinDecodable, BinEncodable, BinEncoder, NameEncoding};
@@ -580,7 +580,7 @@ mod tests {
             let limits = ReplyLimits::udp(&query);
             let mut response = Response::new();
             response.take(&wire, "forward").unwrap();
-            finish_reply(&query, &mut response, limits);
+            finish_reply(&query, &mut response, limits, fit_reply);
             prop_assert!(response.wire.len() <= limits.octets);
             let got = op::Message::from_bytes(&response.wire).unwrap();
             let all = [&message.answers, &message.authorities, &message.additionals];
@@ -624,7 +624,7 @@ mod tests {
             assert_eq!(message.end(), response.wire.len());
             let _ = (message.uncompressed_size(), message.question());
             let question = Query::new(&"a.".parse().unwrap(), RecordType::A, Class::IN, true);
-            finish_reply(&question, &mut response, ReplyLimits { octets: 512 });
+            finish_reply(&question, &mut response, ReplyLimits { octets: 512 }, fit_reply);
             assert!(response.wire.len() <= 512);
             assert!(Message::parse(&response.wire).is_ok());
             response.strip_opt();

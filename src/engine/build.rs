@@ -3,6 +3,7 @@
 //! Owns the order in which a Corefile's mistakes are found, which is CoreDNS's (spec/coredns.md
 //! §0.3, §1.8): keys, then all setups directive by directive, then addresses, then overlaps.
 
+use super::fitted::FittedReplies;
 use super::snapshot::{Block, BuildError, Server, Snapshot};
 use super::zones::Zones;
 use crate::corefile::{
@@ -111,7 +112,8 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
     reflected.dedup();
     let reflected = (!reflected.is_empty()).then(|| reflected.into());
     let blocks = plans.into_iter().map(|plan| Arc::new(finished(plan.draft))).collect();
-    Ok(Snapshot { blocks, servers: servers.servers, reflected, services, carried })
+    let fitted = FittedReplies::new(metrics);
+    Ok(Snapshot { blocks, servers: servers.servers, reflected, fitted, services, carried })
 }
 
 /// The blocks with their keys read.

@@ -2,6 +2,7 @@
 //! questions in flight. Names no socket, no clock, no thread.
 
 mod build;
+mod fitted;
 mod flight;
 mod life;
 mod serve;
@@ -9,6 +10,7 @@ mod snapshot;
 mod zones;
 
 pub use build::{World, build};
+pub use fitted::{FITTED_OCTETS_MOST, FittedReplies};
 pub use flight::{FlightKey, Flights, QUESTIONS_MOST, Role, WAITERS_PER_QUESTION_MOST};
 pub use life::{Life, Means, Place, Refresh, Step};
 pub use serve::{Arrival, Event, Further, Parked, Silence, arrive};

@@ -6,10 +6,7 @@
 
 use super::life::{Life, Means, Place, Refresh, Step};
 use super::snapshot::{Block, Server, Snapshot};
-use crate::dns::{
-    Class, Query, Rcode, Received, ReplyLimits, Response, Transport, badvers_reply, finish_reply,
-    reject_reply,
-};
+use crate::dns::{Class, Query, Rcode, Received, Response, badvers_reply, reject_reply};
 use crate::plugin::forward::Exchanged;
 use crate::plugin::prometheus::Observation;
 use crate::plugin::{Client, DropReason, Level, Now};
@@ -127,7 +124,7 @@ fn read(
         Admission::Serve(block) => block,
         Admission::Refuse => {
             response.fail(Rcode::REFUSED, None);
-            finish_reply(&query, response, limits(&query, client.transport));
+            snapshot.finish(&query, response, client.transport);
             let sizes = (query.received_size(), response.wire.len());
             count_dropped(listener, &client, Some(&query), sizes, Rcode::REFUSED);
             return Arrival::Reply;
@@ -142,7 +139,7 @@ fn read(
     let step = guarded(listener, response, means, |response, means| {
         let step = life.start(place, response, means);
         if matches!(step, Step::Done) {
-            finish(&life, response);
+            finish(snapshot, &life, response);
         }
         step
     });
@@ -161,7 +158,7 @@ fn read(
         ),
         Err(Panicked) => {
             response.fail(Rcode::SERVFAIL, None);
-            finish(&life, response);
+            finish(snapshot, &life, response);
             Arrival::Reply
         }
     }
@@ -259,13 +256,13 @@ impl Parked {
     /// Makes the reply for the client out of the response.
     pub fn finish(&mut self, means: &mut Means<'_>) {
         let listener = &self.snapshot.servers[self.server];
-        let life = &self.life;
+        let (snapshot, life) = (&self.snapshot, &self.life);
         let done = guarded(listener, &mut self.response, means, |response, _| {
-            finish(life, response);
+            finish(snapshot, life, response);
         });
         if done.is_err() {
             self.response.fail(Rcode::SERVFAIL, None);
-            finish(life, &mut self.response);
+            finish(snapshot, life, &mut self.response);
         }
     }
 
@@ -314,18 +311,8 @@ fn admit<'s>(snapshot: &'s Snapshot, server: &Server, query: &Query<'_>) -> Admi
     }
 }
 
-fn limits(query: &Query<'_>, transport: Transport) -> ReplyLimits {
-    match transport {
-        Transport::Udp => ReplyLimits::udp(query),
-        Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => {
-            ReplyLimits::stream()
-        }
-    }
-}
-
-fn finish(life: &Life<'_>, response: &mut Response) {
-    let query = life.query();
-    finish_reply(query, response, limits(query, life.client().transport));
+fn finish(snapshot: &Snapshot, life: &Life<'_>, response: &mut Response) {
+    snapshot.finish(life.query(), response, life.client().transport);
 }
 
 /// Counts a query that no chain sees, under the zone `dropped` (spec/coredns.md §4.7). The sizes

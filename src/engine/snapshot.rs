@@ -1,7 +1,9 @@
 //! One loaded Corefile: servers, blocks, chains, services. Never changes once built.
 
+use super::fitted::FittedReplies;
 use super::zones::Zones;
 use crate::corefile::{CorefileError, KeyTransport, ServerKey};
+use crate::dns::{Query, ReplyLimits, Response, Transport, finish_reply};
 use crate::metrics::Counter;
 use crate::plugin::prometheus::Tally;
 use crate::plugin::{Carried, Chain, ServerIdentity, Service, Timeouts};
@@ -57,10 +59,25 @@ pub struct Snapshot {
     /// EDNS options, by their codes, that every reply may carry back to its client, where there are
     /// some.
     pub reflected: Option<Arc<[u16]>>,
+    /// Replies as they were cut to a datagram's size.
+    pub fitted: FittedReplies,
     /// What the app shall run beside them, in directive order.
     pub services: Vec<Service>,
     /// State that the next snapshot may take over.
     pub carried: Carried,
+}
+
+impl Snapshot {
+    /// Makes the reply for the client out of the response, within what its transport takes.
+    pub fn finish(&self, query: &Query<'_>, response: &mut Response, transport: Transport) {
+        let limits = match transport {
+            Transport::Udp => ReplyLimits::udp(query),
+            Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => {
+                ReplyLimits::stream()
+            }
+        };
+        finish_reply(query, response, limits, |reply, limit| self.fitted.fit(reply, limit));
+    }
 }
 
 /// Why a Corefile gives no snapshot: CoreDNS's text.

@@ -65,7 +65,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
 mod tests {
     use super::*;
     use crate::corefile::MemorySurroundings;
-    use crate::dns::{Rcode, Received, ReplyLimits, finish_reply};
+    use crate::dns::{Rcode, Received, ReplyLimits, finish_reply, fit_reply};
     use crate::plugin::testing::{Bench, Outcome};
 
     /// A query for `a. A` whose OPT has these options.
@@ -83,7 +83,7 @@ mod tests {
     /// The options of the reply that the client gets.
     fn options(mut outcome: Outcome) -> Vec<u8> {
         let limits = ReplyLimits::udp(&outcome.query);
-        finish_reply(&outcome.query, &mut outcome.response, limits);
+        finish_reply(&outcome.query, &mut outcome.response, limits, fit_reply);
         let edns = outcome.response.message().unwrap().edns().unwrap();
         outcome.response.wire[edns.options].to_vec()
     }

@@ -155,6 +155,7 @@ impl Scene {
             blocks: std::mem::take(&mut self.blocks),
             servers: vec![server],
             reflected: None,
+            fitted: FittedReplies::new(&Registry::new(1)),
             services: Vec::new(),
             carried: Carried::default(),
         })

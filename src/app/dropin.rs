@@ -89,7 +89,8 @@ async fn run(
                 .unwrap_or_else(|| limit::of_cgroup(|path| fs::read_to_string(path).ok())),
         )),
     };
-    let (serving, verdict) = match Serving::start(Parts { loader, workers }).await {
+    let kept_cache = options.files.cache_snapshot.clone();
+    let (serving, verdict) = match Serving::start(Parts { loader, workers, kept_cache }).await {
         Ok(started) => started,
         Err(why) => {
             // Nobody answers on the interface's addresses: they must not take queries.

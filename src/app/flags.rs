@@ -68,6 +68,11 @@ static FLAGS: &[Flag] = &[
         "the `path` of the template that the Corefile is made of",
     ),
     flag(
+        "cache-snapshot",
+        Text(""),
+        "the `path` of a file that keeps the cache over a restart; none when empty",
+    ),
+    flag(
         "conf",
         Text(""),
         "the `path` that the Corefile is written to and loaded from; -corefile when empty",

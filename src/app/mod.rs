@@ -19,6 +19,7 @@ mod run;
 mod services;
 mod serving;
 mod signals;
+mod snapshot_file;
 mod surroundings;
 mod upkeep;
 mod version;
@@ -94,7 +95,7 @@ async fn develop(common: Common) -> u8 {
         Ok(signals) => signals,
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
     };
-    match Serving::start(Parts { loader, workers }).await {
+    match Serving::start(Parts { loader, workers, kept_cache: None }).await {
         Err(why) => fatal(&log, &why),
         Ok((serving, verdict)) => {
             for line in &plan.lines {

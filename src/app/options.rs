@@ -75,6 +75,8 @@ pub(super) struct Files {
     pub(super) kube_dns: Option<PathBuf>,
     /// `-pidfile`.
     pub(super) pid_file: Option<PathBuf>,
+    /// `-cache-snapshot`: where the cache is kept over a restart.
+    pub(super) cache_snapshot: Option<PathBuf>,
 }
 
 impl Files {
@@ -160,6 +162,7 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         corefile: path("conf").unwrap_or_else(|| values.text("corefile").into()),
         kube_dns: path("kubednscm"),
         pid_file: path("pidfile"),
+        cache_snapshot: path("cache-snapshot"),
     };
     let endpoints = Endpoints {
         metrics: values.text("metrics-listen-address").to_owned(),

@@ -127,7 +127,7 @@ impl Run {
         self.serving.flush_handlers();
         self.network.remove_rules().await;
         let code = self.lameduck(1).await;
-        self.serving.send_records().await;
+        self.serving.save().await;
         self.network.remove_interface();
         code.unwrap_or(0)
     }

@@ -6,6 +6,7 @@
 use super::load::{Loaded, Loader};
 use super::log::Log;
 use super::services::{Prepared, ServiceWorld, Services};
+use super::snapshot_file::{KeptCache, Reports};
 use super::upkeep::Upkeep;
 use super::version;
 use crate::corefile::{has_preferred_syntax, quote};
@@ -14,8 +15,10 @@ use crate::engine::Snapshot;
 use crate::metrics::{Registry, names};
 use crate::net::dnstap::Senders;
 use crate::net::{Clock, Equipment, Workers};
+use crate::plugin::cache::stores;
 use crate::plugin::dnstap::Tap;
 use crate::plugin::{Carried, Journal, Level, Service};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,6 +41,7 @@ pub(super) struct Serving {
     services: Services,
     upkeep: Upkeep,
     senders: Senders,
+    kept_cache: Option<KeptCache>,
 }
 
 /// What a server is made of.
@@ -46,13 +50,15 @@ pub(super) struct Parts {
     pub(super) loader: Loader,
     /// How many worker threads: the number that the registry was made for.
     pub(super) workers: usize,
+    /// The file that keeps the cache over a restart.
+    pub(super) kept_cache: Option<PathBuf>,
 }
 
 impl Serving {
     /// Loads, opens the sockets and serves. The receiver gives the verdict of a `loop`. The error
     /// is CoreDNS's text.
     pub(super) async fn start(parts: Parts) -> Result<(Serving, Receiver<String>), String> {
-        let Parts { loader, workers } = parts;
+        let Parts { loader, workers, kept_cache } = parts;
         let (log, metrics) = (loader.log.clone(), loader.metrics.clone());
         let clock = Clock::start();
         let ready = Arc::new(AtomicBool::new(false));
@@ -65,6 +71,14 @@ impl Serving {
         });
         let Loaded { snapshot, hash } = loader.load(Carried::within(loader.budget.clone()))?;
         let prepared = services.prepare(&snapshot.services)?;
+        let kept_cache = match kept_cache {
+            Some(path) => {
+                let reports = Reports { clock, log: log.clone(), metrics: metrics.clone() };
+                let stores = stores(&snapshot.carried);
+                spawn_blocking(move || KeptCache::start(path, stores, reports)).await.ok()
+            }
+            None => None,
+        };
         let equipment = Equipment {
             workers,
             clock,
@@ -92,6 +106,7 @@ impl Serving {
             services,
             upkeep,
             senders,
+            kept_cache,
         };
         serving.show_snapshot();
         Ok((serving, verdict))
@@ -202,6 +217,9 @@ impl Serving {
         self.services.replace(prepared, &self.snapshot.services);
         self.upkeep.replace(&self.snapshot);
         self.senders.replace(taps(&self.snapshot));
+        if let Some(kept) = &self.kept_cache {
+            kept.replace(stores(&self.snapshot.carried));
+        }
         self.flush(&old);
         self.show_snapshot();
         Ok(())
@@ -223,23 +241,34 @@ impl Serving {
         self.flush(&self.snapshot);
     }
 
-    /// Sends the dnstap records that wait, for an end without [`Serving::stop`].
-    pub(super) async fn send_records(&mut self) {
+    /// Writes the kept cache and sends the dnstap records that wait, for an end without
+    /// [`Serving::stop`].
+    pub(super) async fn save(&mut self) {
         let none = Senders::new(Arc::new(self.log.clone()));
         let senders = std::mem::replace(&mut self.senders, none);
+        let kept_cache = self.kept_cache.take();
         // What could not be sent in its time is lost, and counted.
-        let _ = spawn_blocking(move || senders.stop()).await;
+        let _ = spawn_blocking(move || {
+            if let Some(kept) = kept_cache {
+                kept.finish();
+            }
+            senders.stop();
+        })
+        .await;
     }
 
     /// Stops reading, answers what was received, closes everything. False when queries were still
     /// in flight after 5 s.
     pub(super) async fn stop(self) -> bool {
         self.ready.store(false, Ordering::Release);
-        let (workers, senders) = (self.workers, self.senders);
+        let (workers, senders, kept_cache) = (self.workers, self.senders, self.kept_cache);
         drop(self.services);
         spawn_blocking(move || {
             workers.stop_reading();
             let is_drained = workers.drain(DRAIN_TIME);
+            if let Some(kept) = kept_cache {
+                kept.finish();
+            }
             if let Some(workers) = Arc::into_inner(workers) {
                 workers.join();
             }

@@ -182,3 +182,45 @@ pub static SLOW_READERS: Desc = desc(
     Kind::Counter,
     "Counter of TCP connections closed because the client did not take its replies.",
 );
+
+// The cache that outlives a process.
+
+/// Entries that a start took from the file of the kept cache.
+pub static SNAPSHOT_LOADED: Desc = desc(
+    "nodens_cache_snapshot_entries_loaded_total",
+    &[],
+    Kind::Counter,
+    "Counter of cache entries taken from the file of the kept cache at the start.",
+);
+
+/// How long that took.
+pub static SNAPSHOT_LOAD_SECONDS: Desc = desc(
+    "nodens_cache_snapshot_load_seconds",
+    &[],
+    Kind::Gauge,
+    "Time taken to read the file of the kept cache at the start.",
+);
+
+/// Files that were not taken, by `plugin::cache::codec::Refusal`.
+pub static SNAPSHOT_IGNORED: Desc = desc(
+    "nodens_cache_snapshot_ignored_total",
+    &["reason"],
+    Kind::Counter,
+    "Counter of files of a kept cache that were ignored, by reason.",
+);
+
+/// Writes of the file, by result: `written`, `failed`, `busy` (another process is writing it).
+pub static SNAPSHOT_WRITES: Desc = desc(
+    "nodens_cache_snapshot_writes_total",
+    &["result"],
+    Kind::Counter,
+    "Counter of writes of the kept cache, by result.",
+);
+
+/// Entries for which the file had no room.
+pub static SNAPSHOT_LEFT_OUT: Desc = desc(
+    "nodens_cache_snapshot_entries_left_out_total",
+    &[],
+    Kind::Counter,
+    "Counter of cache entries for which the file of the kept cache had no room.",
+);

@@ -4,6 +4,7 @@
 //! to the engine, and identical questions in flight are the engine's matter too.
 
 mod classify;
+pub mod codec;
 mod entry;
 mod export;
 mod ghost;

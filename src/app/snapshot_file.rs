@@ -343,8 +343,8 @@ mod tests {
     fn a_start_takes_what_may_still_be_served_by_the_same_block() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache");
-        written(&path, (0..900).map(|number| entry(number, u64::from(number % 50) * 1000)));
-        assert_eq!(taken(&path, ONE).0, 900);
+        written(&path, (0..9000).map(|number| entry(number, u64::from(number % 50) * 1000)));
+        assert_eq!(taken(&path, ONE).0, 9000);
         for other in [
             ONE.replace("192.0.2.1", "192.0.2.2"),
             ONE.replace("cache 60", "cache 61"),
@@ -380,7 +380,7 @@ mod tests {
         ignored(Some(&changed), "torn");
         ignored(Some(b""), "foreign");
         ignored(Some(b"root:x:0:0:root:/root:/bin/bash\n"), "foreign");
-        let mut later = whole.clone();
+        let mut later = whole;
         later[15] += 1;
         ignored(Some(&later), "version");
         fs::remove_file(&path).unwrap();

@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use nodens::dns::{
     Class, Message, Query, Received, RecordType, ReplyLimits, Response, Writer, badvers_reply,
-    finish_reply, reject_reply,
+    finish_reply, fit_reply, reject_reply,
 };
 
 fuzz_target!(|octets: &[u8]| {
@@ -31,11 +31,11 @@ fuzz_target!(|octets: &[u8]| {
 
     let limits = ReplyLimits::udp(&query);
     let mut response = Response::new();
-    finish_reply(&query, &mut response, limits);
+    finish_reply(&query, &mut response, limits, fit_reply);
     holds(&response, limits);
     if response.take(octets, "forward").is_ok() {
         let before = response.uncompressed_size();
-        finish_reply(&query, &mut response, limits);
+        finish_reply(&query, &mut response, limits, fit_reply);
         holds(&response, limits);
         assert!(before >= 12);
     }
@@ -43,7 +43,7 @@ fuzz_target!(|octets: &[u8]| {
         response.strip_opt();
         let message = response.message().expect("a stripped response parses");
         assert!(message.edns().is_none());
-        finish_reply(&query, &mut response, ReplyLimits::stream());
+        finish_reply(&query, &mut response, ReplyLimits::stream(), fit_reply);
         holds(&response, ReplyLimits::stream());
     }
 });

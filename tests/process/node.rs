@@ -78,7 +78,7 @@ impl Node {
 
     fn exchange(&self, name: &str) -> Option<Vec<u8>> {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         client.connect(("127.0.0.1", self.dns)).unwrap();
         let mut query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec();
         for label in name.split('.') {

@@ -96,7 +96,7 @@ impl<'o> Tries<'o> {
         let count = self.order.count();
         loop {
             let Some(upstream) = self.order.get(self.step) else {
-                if self.kept.is_some() || !self.asked {
+                if self.kept.is_some() || !self.asked || self.all_spent() {
                     self.ended = true;
                     return Move::End;
                 }
@@ -134,6 +134,12 @@ impl<'o> Tries<'o> {
             let patience = share.max(LEAST_PATIENCE).min(self.options.read_timeout);
             return Move::Ask { upstream: chosen, patience };
         }
+    }
+
+    /// Whether another pass could ask nobody, whoever is up by then.
+    fn all_spent(&self) -> bool {
+        self.options.max_connect_attempts == 0
+            && self.each[..self.order.count()].iter().all(|&tries| tries >= TRIES_EACH)
     }
 
     /// A try failed, in Go's words.
@@ -194,6 +200,17 @@ mod tests {
         takes: Duration,
         is_down: impl Fn(usize) -> bool,
     ) -> (Vec<(usize, u128)>, String) {
+        let (asked, text, _) = play_out(options, count, takes, is_down);
+        (asked, text)
+    }
+
+    /// The same, and when it was over.
+    fn play_out(
+        options: &Options,
+        count: usize,
+        takes: Duration,
+        is_down: impl Fn(usize) -> bool,
+    ) -> (Vec<(usize, u128)>, String, Duration) {
         let mut random = StdRng::seed_from_u64(1);
         let mut tries = Tries::new(options, order(count), BUDGET);
         let mut now = Duration::ZERO;
@@ -211,7 +228,7 @@ mod tests {
             assert!(asked.len() < 100);
         }
         let text = tries.outcome().unwrap_err().text.into_string();
-        (asked, text)
+        (asked, text, now)
     }
 
     #[test]
@@ -227,6 +244,17 @@ mod tests {
         assert_eq!(asked, [(0, 0), (0, 100)]);
         let (asked, _) = play(&Options::default(), 2, Duration::ZERO, |_| false);
         assert_eq!(asked, [(0, 0), (1, 0), (0, 100), (1, 100)]);
+    }
+
+    #[test]
+    fn when_all_tries_are_spent_nothing_is_waited_for() {
+        for count in [1, 2] {
+            let (.., over) = play_out(&Options::default(), count, Duration::ZERO, |_| false);
+            assert_eq!(over, BETWEEN_PASSES);
+        }
+        let (asked, _, over) = play_out(&Options::default(), 2, Duration::ZERO, |one| one == 1);
+        assert_eq!(asked, [(0, 0), (0, 100)]);
+        assert_eq!(over, 2 * BETWEEN_PASSES, "the other one may be up again by then");
     }
 
     #[test]

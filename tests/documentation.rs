@@ -128,3 +128,55 @@ fn corefiles_of_other_node_caches_load() {
     }
     assert_eq!(loaded, 1, "aks-localdns");
 }
+
+/// The arguments of every `desc(` of the sources: name, labels, kind, help.
+fn described_metrics() -> Vec<[String; 4]> {
+    let mut found = Vec::new();
+    let start = regex::Regex::new(r"static \w+: Desc =\s+desc\(").unwrap();
+    for file in ["names.rs", "names/own.rs", "process.rs"] {
+        let text = fs::read_to_string(root().join("src/metrics").join(file)).unwrap();
+        for call in start.split(&text).skip(1) {
+            let (arguments, _) = call.split_once(");\n").unwrap();
+            let quoted: Vec<&str> = arguments.split('"').skip(1).step_by(2).collect();
+            let (name, rest) = quoted.split_first().unwrap();
+            let (help, labels) = rest.split_last().unwrap();
+            let (_, kind) = arguments.split_once("Kind::").unwrap();
+            let kind: String = kind.chars().take_while(char::is_ascii_alphabetic).collect();
+            let labels = if labels.is_empty() {
+                "–".to_owned()
+            } else {
+                labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ")
+            };
+            found.push([
+                format!("`{name}`"),
+                kind.to_lowercase(),
+                labels,
+                help.replace('|', "\\|"),
+            ]);
+        }
+    }
+    found
+}
+
+/// With `NODENS_WRITE_DOCS=1` the table is written instead of compared.
+#[test]
+fn the_page_of_metrics_lists_every_metric_with_kind_labels_and_meaning() {
+    const BEGIN: &str = "<!-- table: made from src/metrics -->\n";
+    const END: &str = "<!-- end of table -->";
+    let path = root().join("docs/metrics.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (table, after) = rest.split_once(END).unwrap();
+    let mut wanted = "\n| metric | kind | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    let metrics = described_metrics();
+    assert!(metrics.len() > 70, "{}", metrics.len());
+    for line in &metrics {
+        wanted += &format!("| {} |\n", line.join(" | "));
+    }
+    wanted += "\n";
+    if std::env::var_os("NODENS_WRITE_DOCS").is_some() {
+        fs::write(path, [before, BEGIN, &wanted, END, after].concat()).unwrap();
+    } else {
+        assert_eq!(table, wanted, "NODENS_WRITE_DOCS=1 cargo test --test documentation writes it");
+    }
+}

@@ -151,6 +151,11 @@ impl Request {
         self.octets.len()
     }
 
+    /// The request as it is sent, but for its length, number and sender.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
     fn flags(&self) -> u16 {
         u16::from_ne_bytes([self.octets[6], self.octets[7]])
     }
@@ -256,6 +261,11 @@ impl Netlink {
         let _ = netlink.set(libc::SOL_NETLINK, CAP_ACK, &1_i32);
         let _ = netlink.set(libc::SOL_NETLINK, EXT_ACK, &1_i32);
         Ok(netlink)
+    }
+
+    /// The socket's number in its network namespace, by which the kernel names it as an owner.
+    pub fn port(&self) -> u32 {
+        self.port
     }
 
     /// From now on the news of a multicast group (`RTNLGRP_LINK`) come in.

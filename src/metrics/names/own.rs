@@ -55,7 +55,7 @@ pub static NODE_TROUBLE: Desc = desc(
     "nodens_node_trouble_total",
     &["reason"],
     Kind::Counter,
-    "Counter of troubles met while the interface was made or checked, by reason.",
+    "Counter of troubles met while interface and firewall rules were made or checked, by reason.",
 );
 
 /// Links and addresses that had gone.

@@ -6,14 +6,18 @@
 
 mod command;
 mod iptables;
+mod messages;
+mod nftables;
 mod rules;
 mod sweep;
 
 pub use command::Failure;
 pub use iptables::{Iptables, Variant};
+pub use nftables::{Life, Nftables, TABLE_NAMES};
 pub use rules::{Family, Place, Plan, Protocol, Rule, Side};
 pub use sweep::{LeftRules, Whose};
 
+use super::Trouble;
 use crate::metrics::{Registry, names};
 use crate::plugin::{Journal, Level};
 use std::time::Duration;
@@ -37,6 +41,8 @@ pub struct Report {
     pub lines: Vec<(Level, String)>,
     /// Errors by their label in `coredns_nodecache_setup_errors_total`.
     pub errors: Vec<(&'static str, u64)>,
+    /// What is wrong with the node, each time it is met.
+    pub troubles: Vec<Trouble>,
     /// How many rules were missing and are there now.
     pub added: u64,
     /// How many rules were removed.
@@ -57,6 +63,9 @@ impl Report {
         for (kind, count) in &self.errors {
             metrics.counter(&names::SETUP_ERRORS, &[kind]).add(*count);
         }
+        for trouble in &self.troubles {
+            metrics.counter(&names::NODE_TROUBLE, &[trouble.label()]).increment();
+        }
         metrics.counter(&names::FIREWALL_ADDED, &[]).add(self.added);
         metrics.counter(&names::FIREWALL_REMOVED, &[]).add(self.removed);
     }
@@ -73,10 +82,12 @@ impl Report {
 /// The rules and who keeps them.
 #[derive(Debug)]
 pub enum Firewall {
-    /// Nobody: `-setupiptables=false`, `-setupiptables=false`.
+    /// Nobody: `-firewall=none`, `-setupiptables=false`.
     None,
     /// The iptables programs.
     Iptables(Iptables),
+    /// The process itself, over netlink.
+    Nftables(Nftables),
 }
 
 impl Firewall {
@@ -85,6 +96,7 @@ impl Firewall {
         match self {
             Firewall::None => Report::default(),
             Firewall::Iptables(iptables) => iptables.ensure(Within::SETTING),
+            Firewall::Nftables(nftables) => nftables.ensure(),
         }
     }
 
@@ -93,12 +105,20 @@ impl Firewall {
         self.apply()
     }
 
-    /// Removes the rules, copies of any age included.
+    /// Removes the rules: with iptables copies of any age included, with nftables the table that was
+    /// set.
     pub fn remove(&mut self, within: Within) -> Report {
         match self {
             Firewall::None => Report::default(),
             Firewall::Iptables(iptables) => iptables.remove(within),
+            Firewall::Nftables(nftables) => nftables.remove(),
         }
+    }
+
+    /// Whether the rules are of this process alone: the kernel removes them when it ends, and a
+    /// successor has its own.
+    pub fn ends_with_process(&self) -> bool {
+        matches!(self, Firewall::Nftables(nftables) if nftables.ends_with_process())
     }
 
     /// What keeps the rules, for a line of the log or a report: `iptables programs (iptables-nft)`.
@@ -109,6 +129,10 @@ impl Firewall {
                 let program = iptables.variant().program(Family::V4);
                 format!("firewall rules are kept by {program}")
             }
+            Firewall::Nftables(nftables) => match nftables.table() {
+                Some(table) => format!("firewall rules are kept in the nftables table {table}"),
+                None => "firewall rules are kept in an nftables table".to_owned(),
+            },
         }
     }
 }

@@ -39,19 +39,28 @@ pub enum Trouble {
     LinkDown,
     /// The runtime directory cannot be written.
     RuntimeDirectory,
-    /// Links or addresses could not be read, made or removed.
+    /// The kernel has no nf_tables.
+    NoNfTables,
+    /// A table of our name is another's.
+    TableOfOthers,
+    /// A chain drops what comes in, and rules of our own cannot accept for it.
+    PolicyDrops,
+    /// Links, addresses or tables could not be read, made or removed.
     Kernel,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Trouble; 7] = [
+    pub const ALL: [Trouble; 10] = [
         Trouble::NoDriver,
         Trouble::NoPermission,
         Trouble::AddressElsewhere,
         Trouble::LinkOfOthers,
         Trouble::LinkDown,
         Trouble::RuntimeDirectory,
+        Trouble::NoNfTables,
+        Trouble::TableOfOthers,
+        Trouble::PolicyDrops,
         Trouble::Kernel,
     ];
 
@@ -64,6 +73,9 @@ impl Trouble {
             Trouble::LinkOfOthers => "link_of_others",
             Trouble::LinkDown => "link_down",
             Trouble::RuntimeDirectory => "runtime_directory",
+            Trouble::NoNfTables => "no_nf_tables",
+            Trouble::TableOfOthers => "table_of_others",
+            Trouble::PolicyDrops => "policy_drops",
             Trouble::Kernel => "kernel",
         }
     }
@@ -471,7 +483,12 @@ impl Interface {
                 "The interface {name} is down and was not made by nodens: its IPv6 addresses do not \
                  answer until it is set up"
             ),
-            Trouble::RuntimeDirectory | Trouble::Kernel => return,
+            // Told where they are met.
+            Trouble::RuntimeDirectory
+            | Trouble::NoNfTables
+            | Trouble::TableOfOthers
+            | Trouble::PolicyDrops
+            | Trouble::Kernel => return,
         };
         report.say(Level::Warning, line);
     }

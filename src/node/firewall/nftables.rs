@@ -1,0 +1,440 @@
+//! The rules in a table of one's own, over netlink: no program is run. Where the kernel can, the table
+//! is owned by the process: it goes with it, however it ends, and queries for the cluster DNS Service
+//! go to the Service again.
+//!
+//! Owns the choice of the table's name, so that two nodens each have theirs while one takes over from
+//! the other, and what happens to tables that are there. Touches no table but its own and those that
+//! a nodens left behind.
+
+use super::messages::{self, CHAINS, HEADER};
+use super::rules::Plan;
+use super::{Report, Trouble};
+use crate::corefile::system_error_text;
+use crate::plugin::Level;
+use crate::sys::netlink::{Message, Netlink, Refusal, Subsystem};
+use std::collections::BTreeSet;
+
+/// The names that the table may have; each living nodens has another.
+pub const TABLE_NAMES: [&str; 4] = ["nodens", "nodens-b", "nodens-c", "nodens-d"];
+
+/// Octets that the kernel may have waiting for us: a transaction that is refused is told of message by
+/// message.
+const ROOM: u32 = 1 << 20;
+
+/// How long the table is to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// As long as the process.
+    Process,
+    /// Until it is removed: `-skipteardown`.
+    Node,
+}
+
+/// The rules of a plan, kept over netlink.
+#[derive(Debug)]
+pub struct Nftables {
+    plan: Plan,
+    life: Life,
+    /// An owned table goes when this is closed.
+    netlink: Option<Netlink>,
+    held: Option<Held>,
+    /// What was said already, and is not said again.
+    said: BTreeSet<String>,
+}
+
+/// The table that we set.
+#[derive(Debug)]
+struct Held {
+    name: &'static str,
+    is_owned: bool,
+    /// What the kernel showed of it when it was set: when it shows something else, it was changed.
+    picture: Vec<Vec<u8>>,
+}
+
+/// Whose a table is that has one of our names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// There is none.
+    Nobody,
+    /// A nodens made it and left it.
+    LeftBehind,
+    /// Another nodens has it.
+    OtherNodens,
+    /// It is none of nodens.
+    Others,
+}
+
+impl Nftables {
+    /// Rules of `plan`. Nothing is touched yet.
+    pub fn new(plan: Plan, life: Life) -> Nftables {
+        Nftables { plan, life, netlink: None, held: None, said: BTreeSet::new() }
+    }
+
+    /// Whether the kernel removes the rules when this process ends.
+    pub fn ends_with_process(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.is_owned)
+    }
+
+    /// The table that is set, as `nft` names it: `inet nodens`.
+    pub fn table(&self) -> Option<String> {
+        self.held.as_ref().map(|held| format!("inet {}", held.name))
+    }
+
+    /// Sets the table unless it is there as it was set.
+    pub fn ensure(&mut self) -> Report {
+        let mut report = Report::default();
+        if let Err(refusal) = self.set(&mut report) {
+            self.refused("set", &refusal, &mut report);
+        }
+        report
+    }
+
+    fn set(&mut self, report: &mut Report) -> Result<(), Refusal> {
+        if let Some(held) = &self.held {
+            let (name, before) = (held.name, held.picture.clone());
+            if picture(self.open()?, name)? == before {
+                return Ok(());
+            }
+        }
+        let back = if self.held.is_some() { "Added back" } else { "Added" };
+        let Some((name, left_behind)) = self.choose(report)? else { return Ok(()) };
+        let is_owned = self.make(name, &left_behind, report)?;
+        let picture = picture(self.open()?, name)?;
+        self.held = Some(Held { name, is_owned, picture });
+        let rules = messages::rules(&self.plan).len();
+        report.added += rules as u64;
+        let end =
+            if is_owned { "it goes with this process" } else { "it stays until it is removed" };
+        report.line(
+            Level::Info,
+            format!("{back} firewall rules - nftables table inet {name}, {rules} rules: {end}"),
+        );
+        self.look_for_drops(report)
+    }
+
+    /// The name for the table, and which tables go when it is set.
+    fn choose(
+        &mut self,
+        report: &mut Report,
+    ) -> Result<Option<(&'static str, Vec<&'static str>)>, Refusal> {
+        let mut free = None;
+        let mut left_behind = Vec::new();
+        for name in TABLE_NAMES {
+            match self.holder(name)? {
+                Holder::OtherNodens => continue,
+                Holder::Others => {
+                    self.meet_others(name, report);
+                    continue;
+                }
+                Holder::LeftBehind => left_behind.push(name),
+                Holder::Nobody => {}
+            }
+            free = free.or(Some(name));
+        }
+        if free.is_none() {
+            report.fail("nftables", messages::rules(&self.plan).len() as u64);
+            report.line(
+                Level::Error,
+                format!(
+                    "Error adding firewall rules - the tables {} are all others'",
+                    TABLE_NAMES.join(", ")
+                ),
+            );
+        }
+        Ok(free.map(|name| (name, left_behind)))
+    }
+
+    fn holder(&mut self, name: &str) -> Result<Holder, Refusal> {
+        let netlink = self.open()?;
+        let own = netlink.port();
+        let Some(table) = get(netlink, &messages::get_table(name))? else {
+            return Ok(Holder::Nobody);
+        };
+        let owner = messages::read_table(&table).owner;
+        let is_ours = is_of_nodens(netlink, name)?;
+        Ok(match (owner, is_ours) {
+            // What we set ourselves, and somebody changed.
+            (Some(owner), _) if owner == own => Holder::LeftBehind,
+            (Some(_), true) => Holder::OtherNodens,
+            (None, true) => Holder::LeftBehind,
+            (_, false) => Holder::Others,
+        })
+    }
+
+    /// Sets the table, owned where that is wanted and the kernel can; gives whether it is.
+    fn make(
+        &mut self,
+        name: &'static str,
+        left_behind: &[&'static str],
+        report: &mut Report,
+    ) -> Result<bool, Refusal> {
+        let wants_owned = self.life == Life::Process;
+        match self.send(name, left_behind, wants_owned) {
+            Err(refusal)
+                if wants_owned
+                    && matches!(refusal.number(), Some(libc::EOPNOTSUPP | libc::EINVAL)) =>
+            {
+                self.send(name, left_behind, false)?;
+                self.say(
+                    Level::Warning,
+                    "This kernel has no tables that go with their process (Linux 5.12 has): after a \
+                     crash the rules stay until the next start",
+                    report,
+                );
+                Ok(false)
+            }
+            result => result.map(|()| wants_owned),
+        }
+    }
+
+    fn send(
+        &mut self,
+        name: &str,
+        left_behind: &[&'static str],
+        is_owned: bool,
+    ) -> Result<(), Refusal> {
+        let mut inner: Vec<_> = left_behind.iter().map(|old| messages::delete_table(old)).collect();
+        inner.push(messages::new_table(name, is_owned));
+        inner.extend(CHAINS.iter().map(|chain| messages::new_chain(name, *chain)));
+        let rules = messages::rules(&self.plan);
+        inner.extend(rules.iter().filter_map(|rule| messages::new_rule(name, rule)));
+        commit(self.open()?, inner)
+    }
+
+    /// Removes the table that was set. Of one that could not be owned, only when nobody else needs
+    /// it: that is for the caller to know.
+    pub fn remove(&mut self) -> Report {
+        let mut report = Report::default();
+        let Some(held) = self.held.take() else { return report };
+        let removed = self.open().and_then(|netlink| {
+            match commit(netlink, vec![messages::delete_table(held.name)]) {
+                // Somebody was quicker.
+                Err(refusal) if refusal.number() == Some(libc::ENOENT) => Ok(()),
+                result => result,
+            }
+        });
+        match removed {
+            Ok(()) => report.removed += messages::rules(&self.plan).len() as u64,
+            Err(refusal) => self.refused("removed", &refusal, &mut report),
+        }
+        // An owned table goes now at the latest.
+        self.netlink = None;
+        report
+    }
+
+    /// Lines on tables that [`Nftables::remove_left_behind`] would remove: what a crash on an old
+    /// kernel, or `-skipteardown`, left.
+    pub fn left_behind(&mut self) -> Result<Vec<String>, Refusal> {
+        Ok(self
+            .names_left_behind()?
+            .iter()
+            .map(|name| format!("nftables table inet {name}"))
+            .collect())
+    }
+
+    /// Removes the tables of nodens that no process owns.
+    pub fn remove_left_behind(&mut self) -> Report {
+        let mut report = Report::default();
+        let removed = self.names_left_behind().and_then(|names| {
+            let inner: Vec<_> = names.iter().map(|name| messages::delete_table(name)).collect();
+            if inner.is_empty() { Ok(()) } else { commit(self.open()?, inner) }?;
+            Ok(names)
+        });
+        match removed {
+            Ok(names) => report.lines.extend(names.iter().map(|name| {
+                (Level::Info, format!("Removed firewall rules - nftables table inet {name}"))
+            })),
+            Err(refusal) => self.refused("removed", &refusal, &mut report),
+        }
+        report
+    }
+
+    fn names_left_behind(&mut self) -> Result<Vec<&'static str>, Refusal> {
+        let mut names = Vec::new();
+        for name in TABLE_NAMES {
+            if self.holder(name)? == Holder::LeftBehind {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Chains that drop what comes in do so whatever another table accepts: the operator is to know.
+    fn look_for_drops(&mut self, report: &mut Report) -> Result<(), Refusal> {
+        let chains = self.open()?.dump(&messages::all_chains())?;
+        for chain in chains.iter().map(messages::read_chain).filter(|chain| chain.drops_input) {
+            let port = self.plan.dns_port;
+            let line = format!(
+                "The chain {} of the nftables table {} {} drops what it does not accept, and no other \
+                 table can accept for it: let it accept UDP and TCP to port {port} of the local \
+                 addresses",
+                chain.name, chain.family, chain.table
+            );
+            report.troubles.push(Trouble::PolicyDrops);
+            self.say(Level::Warning, &line, report);
+        }
+        Ok(())
+    }
+
+    fn meet_others(&mut self, name: &str, report: &mut Report) {
+        report.troubles.push(Trouble::TableOfOthers);
+        let line = format!(
+            "The nftables table inet {name} is not of nodens: it is left alone, and another name is \
+             used"
+        );
+        self.say(Level::Warning, &line, report);
+    }
+
+    /// Counts what the kernel refused, and says what to do about it the first time.
+    fn refused(&mut self, what: &str, refusal: &Refusal, report: &mut Report) {
+        // Half a conversation may wait there.
+        if self.held.is_none() {
+            self.netlink = None;
+        }
+        report.fail("nftables", messages::rules(&self.plan).len() as u64);
+        let why = system_error_text(&refusal.error);
+        let words = refusal.text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
+        report.line(
+            Level::Error,
+            format!("Error: firewall rules were not {what} over nftables - {why}{words}"),
+        );
+        let (trouble, line) = match trouble(refusal) {
+            Trouble::NoPermission => (
+                Trouble::NoPermission,
+                "The capability NET_ADMIN is missing: give it to nodens, or set the firewall rules \
+                 yourself and give -firewall=none",
+            ),
+            Trouble::NoNfTables => (
+                Trouble::NoNfTables,
+                "This kernel has no nf_tables: load the module `nf_tables`, or give \
+                 -firewall=iptables",
+            ),
+            other => return report.troubles.push(other),
+        };
+        report.troubles.push(trouble);
+        self.say(Level::Warning, line, report);
+    }
+
+    fn say(&mut self, level: Level, line: &str, report: &mut Report) {
+        if self.said.insert(line.to_owned()) {
+            report.line(level, line.to_owned());
+        }
+    }
+
+    fn open(&mut self) -> Result<&mut Netlink, Refusal> {
+        match &mut self.netlink {
+            Some(netlink) => Ok(netlink),
+            none => {
+                let netlink = Netlink::open(Subsystem::Netfilter)?;
+                // With less room a long refusal is told in part: it stays one.
+                let _ = netlink.make_room(ROOM);
+                Ok(none.insert(netlink))
+            }
+        }
+    }
+}
+
+/// Does all of it or nothing.
+fn commit(netlink: &mut Netlink, inner: Vec<crate::sys::netlink::Request>) -> Result<(), Refusal> {
+    let refused = netlink.ask_all(messages::transaction(inner))?;
+    refused.into_iter().next().map_or(Ok(()), |(_, refusal)| Err(refusal))
+}
+
+/// One object; `None` when it is not there.
+fn get(
+    netlink: &mut Netlink,
+    request: &crate::sys::netlink::Request,
+) -> Result<Option<Message>, Refusal> {
+    match netlink.get(request) {
+        Err(refusal) if refusal.number() == Some(libc::ENOENT) => Ok(None),
+        result => result,
+    }
+}
+
+/// The rules of a table of both families.
+fn rules(netlink: &mut Netlink, table: &str) -> Result<Vec<Message>, Refusal> {
+    match netlink.dump(&messages::rules_of(table)) {
+        Ok(found) => {
+            Ok(found.into_iter().filter(|rule| messages::is_of_table(rule, table)).collect())
+        }
+        Err(refusal) if refusal.number() == Some(libc::ENOENT) => Ok(Vec::new()),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// Whether all rules of a table have comments of ours. One without rules is nobody's loss, and may
+/// be what an interrupted one left.
+fn is_of_nodens(netlink: &mut Netlink, table: &str) -> Result<bool, Refusal> {
+    Ok(rules(netlink, table)?.iter().all(messages::is_marked))
+}
+
+/// All that the kernel shows of a table, its chains and its rules.
+fn picture(netlink: &mut Netlink, table: &str) -> Result<Vec<Vec<u8>>, Refusal> {
+    // The header has a number that changes with every change of any table.
+    let seen = |message: &Message| message.payload.get(HEADER..).unwrap_or_default().to_vec();
+    let mut all = Vec::new();
+    all.extend(get(netlink, &messages::get_table(table))?.iter().map(seen));
+    for chain in CHAINS {
+        all.extend(get(netlink, &messages::get_chain(table, chain.name))?.iter().map(seen));
+    }
+    all.extend(rules(netlink, table)?.iter().map(seen));
+    Ok(all)
+}
+
+/// What a refusal means.
+fn trouble(refusal: &Refusal) -> Trouble {
+    match refusal.number() {
+        Some(libc::EPERM | libc::EACCES) => Trouble::NoPermission,
+        Some(libc::EINVAL | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => {
+            Trouble::NoNfTables
+        }
+        _ => Trouble::Kernel,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    fn refusal(number: i32) -> Refusal {
+        Refusal::from(io::Error::from_raw_os_error(number))
+    }
+
+    fn nftables() -> Nftables {
+        let addresses = vec!["169.254.20.10".parse().unwrap()];
+        Nftables::new(Plan { addresses, dns_port: 53, health_port: 8080 }, Life::Process)
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_counted_each_time_and_explained_once() {
+        for (number, trouble, word) in [
+            (libc::EPERM, Trouble::NoPermission, "NET_ADMIN"),
+            (libc::EPROTONOSUPPORT, Trouble::NoNfTables, "load the module `nf_tables`"),
+            (libc::EINVAL, Trouble::NoNfTables, "-firewall=iptables"),
+        ] {
+            let mut nftables = nftables();
+            let mut report = Report::default();
+            nftables.refused("set", &refusal(number), &mut report);
+            assert_eq!(report.errors, [("nftables", 8)]);
+            assert_eq!(report.troubles, [trouble]);
+            assert_eq!(report.lines.len(), 2);
+            assert!(report.lines[1].1.contains(word), "{report:?}");
+            let mut again = Report::default();
+            nftables.refused("set", &refusal(number), &mut again);
+            assert_eq!((again.lines.len(), again.troubles.len()), (1, 1));
+        }
+        let mut report = Report::default();
+        nftables().refused("set", &refusal(libc::ENOMEM), &mut report);
+        assert_eq!(
+            report.lines[0].1,
+            "Error: firewall rules were not set over nftables - cannot allocate memory"
+        );
+        assert_eq!(report.troubles, [Trouble::Kernel]);
+    }
+
+    #[test]
+    fn nothing_is_removed_that_was_not_set() {
+        assert_eq!(nftables().remove(), Report::default());
+    }
+}

@@ -7,6 +7,7 @@
 mod namespace;
 
 use namespace::{in_namespaces, sh, try_sh};
+use nodens::node::firewall::{Life, Nftables, Plan};
 use nodens::node::{Claim, Claims};
 use serde_json::Value;
 use std::fs;
@@ -166,6 +167,43 @@ fn what_a_killed_nodens_leaves_goes_once_nobody_serves_with_it() {
         assert!(!has_rules());
         assert!(!sh("ip -o addr show dev lo").contains("169.254"));
         assert_eq!(cleanup("--interface lo --yes").2, Some(0));
+    });
+}
+
+#[test]
+fn tables_of_nftables_go_unless_they_are_anothers_or_somebody_serves_with_them() {
+    in_namespaces(&["nft", "iptables-nft"], || {
+        let plan = |addresses: &[&str]| Plan {
+            addresses: addresses.iter().map(|one| one.parse().unwrap()).collect(),
+            dns_port: 53,
+            health_port: 8080,
+        };
+        let tables = || sh("nft list tables").replace("table ", "").replace('\n', " ");
+        sh("nft add table inet nodens-c && nft add chain inet nodens-c mine \
+            && nft add rule inet nodens-c mine accept");
+        // Of a living one, and of one that ended with -skipteardown.
+        let mut living = Nftables::new(plan(&["10.0.0.10"]), Life::Process);
+        assert!(living.ensure().is_good());
+        assert_eq!(cleanup("").2, Some(0));
+        let mut left = Nftables::new(plan(&["169.254.20.10"]), Life::Node);
+        assert!(left.ensure().is_good());
+        drop(left);
+        let (out, err, code) = cleanup("-o json");
+        assert_eq!(code, Some(1), "{err}");
+        let told: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(told["left"][0]["kind"], "table");
+        assert_eq!(told["left"][0]["name"], "inet nodens-b");
+
+        let mut claims = Claims::default();
+        claims.take(&Claim::Rules("169.254.20.10".parse().unwrap(), 53)).unwrap();
+        let (_, err, code) = cleanup("--yes");
+        assert_eq!(code, Some(75), "{err}");
+        assert!(err.contains("a living nodens serves with firewall rules\n"), "{err}");
+        claims.release();
+        let (out, err, code) = cleanup("--yes");
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+        assert_eq!(out, "removed nftables table inet nodens-b\n");
+        assert_eq!(tables(), "inet nodens-c inet nodens ");
     });
 }
 

@@ -1,6 +1,6 @@
 //! The program on a node: interface and rules as it makes, keeps and removes them, with the real
-//! kernel and the iptables programs, in namespaces. Needs root, iproute2 and iptables; says so where
-//! they are missing.
+//! kernel, with the iptables programs and with nftables, in namespaces. Needs root, iproute2, iptables
+//! and nftables; says so where they are missing.
 
 // A namespace that cannot be made fails the test, and why a test did not run is for whoever runs it.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -178,5 +178,96 @@ fn skipteardown_leaves_all_and_a_start_that_fails_leaves_nothing() {
         assert_eq!(rules(), 36);
         assert!(addresses().contains("10.0.0.10/32"));
         assert!(try_sh("test -s /run/nodens/interface-lo").status.success());
+    });
+}
+
+/// The tables of nftables, but for the tests' own.
+fn tables() -> String {
+    let text = sh("nft list tables");
+    text.lines().filter(|line| !line.contains("tests")).collect::<Vec<_>>().join(", ")
+}
+
+/// Has the kernel track what comes in and goes out, as on a node with kube-proxy.
+fn track_connections() {
+    for hook in ["input", "output"] {
+        sh(&format!(
+            "nft add table inet tests && nft 'add chain inet tests {hook} \
+             {{ type filter hook {hook} priority 0; }}' && nft add rule inet tests {hook} ct state new"
+        ));
+    }
+}
+
+/// Whether the kernel has tracked a query.
+fn is_tracked() -> bool {
+    sh("cat /proc/net/nf_conntrack").contains("dport=53 ")
+}
+
+#[test]
+fn with_nftables_queries_are_not_tracked_and_the_rules_end_with_the_process() {
+    in_namespaces(&["nft"], || {
+        track_connections();
+        let folder = tempfile::tempdir().unwrap();
+        let flags = &[FLAGS, &["-firewall=nftables"]].concat();
+        let mut process = Process::start(&folder, 1, flags);
+        until("rules", &process, || tables() == "table inet nodens");
+        for address in ["169.254.20.10", "10.0.0.10", "fd00::a"] {
+            assert!(answers(address), "{address}: {}", process.log());
+        }
+        assert!(!is_tracked());
+        process.signal("TERM");
+        assert_eq!(process.exit_code(), Some(0), "{}", process.log());
+        assert_eq!(tables(), "", "{}", process.log());
+        assert_eq!(process.log().matches("nftables table inet nodens").count(), 1);
+
+        let mut killed = Process::start(&folder, 2, flags);
+        until("rules", &killed, || tables() == "table inet nodens");
+        killed.child.kill().unwrap();
+        let took = until("end", &killed, || tables().is_empty());
+        assert!(took < Duration::from_millis(100), "{took:?}");
+        // What follows is tracked, and so may go to the cluster DNS.
+        assert!(!is_tracked() && !answers("10.0.0.10") && is_tracked());
+        assert_eq!(killed.exit_code(), None);
+    });
+}
+
+#[test]
+fn a_successor_has_rules_in_nftables_before_the_first_ones_go() {
+    in_namespaces(&["nft"], || {
+        track_connections();
+        let folder = tempfile::tempdir().unwrap();
+        let flags = &[FLAGS, &["-firewall=nftables"]].concat();
+        let mut old = Process::start(&folder, 1, flags);
+        until("rules", &old, || tables() == "table inet nodens");
+        let mut new = Process::start(&folder, 2, flags);
+        until("rules", &new, || tables() == "table inet nodens, table inet nodens-b");
+        old.signal("TERM");
+        assert_eq!(old.exit_code(), Some(0), "{}", old.log());
+        assert_eq!(tables(), "table inet nodens-b", "{}", old.log());
+        assert!(answers("10.0.0.10") && !is_tracked());
+        new.signal("TERM");
+        assert_eq!((new.exit_code(), tables().as_str()), (Some(0), ""), "{}", new.log());
+    });
+}
+
+#[test]
+fn the_choice_of_the_backend_follows_the_node() {
+    in_namespaces(&["nft", "iptables"], || {
+        let folder = tempfile::tempdir().unwrap();
+        let chosen = |number: u32, flags: &[&str], line: &str| {
+            let process = Process::start(&folder, number, &[FLAGS, flags].concat());
+            until(line, &process, || process.log().contains(line));
+        };
+        chosen(1, &[], "by iptables: the program is here and kube-proxy does not use nftables");
+        sh("nft add table ip kube-proxy");
+        chosen(2, &[], "in nftables: kube-proxy uses nftables");
+        sh("nft add table ip nat && nft add chain ip nat KUBE-SERVICES");
+        chosen(
+            3,
+            &[],
+            "by iptables: kube-proxy's tables are in nftables, but iptables is in use too",
+        );
+        sh("nft delete table ip nat && nft add table ip filter && \
+            nft 'add chain ip filter INPUT { type filter hook input priority 0; policy drop; }'");
+        chosen(4, &[], "by iptables: a chain drops what comes in");
     });
 }

@@ -88,6 +88,11 @@ static FLAGS: &[Flag] = &[
         Switch(false),
         "let -localip hold addresses of both families, which node-cache refuses",
     ),
+    flag(
+        "firewall",
+        Text("auto"),
+        "the `backend` that keeps the firewall rules: auto, iptables, nftables or none",
+    ),
     flag("health-port", Text("8080"), "the `port` of health checks, for the firewall rules alone"),
     flag("interfacename", Text("nodelocaldns"), "the name of the dummy interface"),
     flag(
@@ -131,7 +136,11 @@ static FLAGS: &[Flag] = &[
         "the `directory` to remember in what was made on the node",
     ),
     flag("setupinterface", Switch(true), "make and maintain the dummy interface"),
-    flag("setupiptables", Switch(true), "make and maintain the firewall rules"),
+    flag(
+        "setupiptables",
+        Switch(true),
+        "make and maintain the firewall rules; when false the same as -firewall=none",
+    ),
     flag("skipteardown", Switch(false), "leave interface and rules in place on exit"),
     flag(
         "syncinterval",
@@ -403,6 +412,7 @@ fn usage(program: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::firewall::Wanted;
     use std::time::Duration;
 
     fn run(line: &str) -> Outcome {
@@ -435,7 +445,8 @@ mod tests {
         assert_eq!(options.local.text, "169.254.20.10,10.0.0.10");
         assert_eq!(options.local.addresses.len(), 2);
         assert_eq!(options.network.interface.as_deref(), Some("nodelocaldns"));
-        assert!(options.network.firewall && options.network.teardown);
+        assert_eq!(options.network.firewall, Wanted::Auto);
+        assert!(options.network.teardown);
         assert_eq!(options.network.sync_interval, Duration::from_secs(60));
         assert_eq!(options.endpoints.metrics, "0.0.0.0:9353");
         assert_eq!(options.endpoints.prometheus, ":9253");
@@ -475,6 +486,23 @@ mod tests {
         let options = options("-localip ::1 -dns.port=-5 -health-port=99999");
         assert_eq!((options.dns_port, options.network.health_port), (53, 8080));
         assert_eq!(options.warnings.len(), 2);
+    }
+
+    #[test]
+    fn setupiptables_false_means_no_rules_whatever_the_backend() {
+        let network = |line: &str| options(&format!("-localip ::1 {line}"));
+        for (line, wanted) in [
+            ("--firewall=nftables", Wanted::Nftables),
+            ("-firewall iptables -setupiptables", Wanted::Iptables),
+            ("-firewall=none", Wanted::None),
+            ("-setupiptables=false", Wanted::None),
+        ] {
+            let options = network(line);
+            assert_eq!(options.network.firewall, wanted, "{line}");
+            assert!(options.warnings.is_empty(), "{line}");
+        }
+        let options = network("-setupiptables=false -firewall=nftables");
+        assert_eq!((options.network.firewall, options.warnings.len()), (Wanted::None, 1));
     }
 
     #[test]
@@ -546,6 +574,7 @@ mod tests {
             ),
             ("-localip=::1 -dns.port=abc", "invalid port specified - \"abc\""),
             ("-localip=::1 --log-format=xml", "invalid log-format specified - \"xml\""),
+            ("-localip=::1 -firewall=nft", "invalid firewall specified - \"nft\""),
             ("-localip=::1 -health-port=x", "invalid healthcheck port specified - \"x\""),
             ("-version", "invalid localip specified - \"\""),
             (

@@ -7,7 +7,7 @@
 use super::log::Log;
 use super::options::Options;
 use crate::metrics::{Registry, names};
-use crate::node::firewall::{Firewall, Iptables, Plan, Report, Variant, Within};
+use crate::node::firewall::{Backend, Choice, Firewall, Life, Plan, Report, Wanted, Within};
 use crate::node::{Claim, Claims, Interface, InterfaceReport, Watch, Wish, is_claimed, read_news};
 use crate::plugin::{Journal, Level};
 use crate::sys::netlink::Netlink;
@@ -41,6 +41,7 @@ pub(super) struct NodeNetwork {
     /// No look for changes before.
     quiet_until: Option<Instant>,
     plan: Option<Plan>,
+    backend: Option<Backend>,
     /// The rules, while no program works on them.
     firewall: Option<Firewall>,
     job: Option<JoinHandle<(Firewall, Report)>>,
@@ -59,19 +60,25 @@ impl NodeNetwork {
             let wish = Wish { name: name.clone(), addresses: addresses.clone() };
             Interface::new(wish, &network.runtime_directory)
         });
-        let plan = network.firewall.then(|| Plan {
+        let choice = Choice::make(network.firewall);
+        if network.firewall == Wanted::Auto {
+            log.line(Level::Info, format_args!("{choice}"));
+        }
+        let keeps_rules = choice.backend != Backend::None;
+        let plan = keeps_rules.then(|| Plan {
             addresses: addresses.clone(),
             dns_port: options.dns_port,
             health_port: network.health_port,
         });
         let mut node = NodeNetwork {
-            firewall: plan.clone().map(keeper),
             plan,
+            backend: Some(choice.backend),
             every: Some(network.sync_interval),
             tears_down: network.teardown,
             world: Some((metrics.clone(), log.clone())),
             ..NodeNetwork::default()
         };
+        node.firewall = node.plan.clone().map(|plan| node.keeper(plan));
         if interface.is_some() {
             let watch = Watch::open().and_then(Watch::register);
             if let Err(why) = &watch {
@@ -128,22 +135,14 @@ impl NodeNetwork {
             self.claims.release();
             return;
         };
-        if let Some(job) = self.job.take()
-            && timeout(Within::SETTING.0 + SLACK, job).await.is_err()
-        {
-            self.line(Level::Error, "Setting firewall rules does not end");
+        if let Some(job) = self.job.take() {
+            match timeout(Within::SETTING.0 + SLACK, job).await {
+                Ok(done) => self.take_back(done.ok().map(Box::new)),
+                Err(_) => self.line(Level::Error, "Setting firewall rules does not end"),
+            }
         }
         self.claims.release();
-        let port = plan.dns_port;
-        let is_free = |address: &std::net::IpAddr| !is_claimed(&Claim::Rules(*address, port));
-        let addresses: Vec<_> = plan.addresses.iter().copied().filter(is_free).collect();
-        if addresses.len() < plan.addresses.len() {
-            self.line(Level::Info, "Another nodens serves with the rules: they stay");
-        }
-        if addresses.is_empty() {
-            return;
-        }
-        let mut firewall = keeper(Plan { addresses, ..plan });
+        let Some(mut firewall) = self.nobody_elses(&plan) else { return };
         let work = spawn_blocking(move || firewall.remove(Within::REMOVING));
         match timeout(Within::REMOVING.0 + SLACK, work).await {
             Ok(Ok(report)) => self.tell(&report),
@@ -151,6 +150,28 @@ impl NodeNetwork {
                 Level::Error,
                 "Firewall rules were not removed in time: they may still be there",
             ),
+        }
+    }
+
+    /// The rules that no other nodens needs. Call it when this process claims none any more.
+    fn nobody_elses(&mut self, plan: &Plan) -> Option<Firewall> {
+        let kept = self.firewall.take();
+        if kept.as_ref().is_some_and(Firewall::ends_with_process) {
+            // Nobody else's, whoever serves.
+            return kept;
+        }
+        let port = plan.dns_port;
+        let is_free = |address: &std::net::IpAddr| !is_claimed(&Claim::Rules(*address, port));
+        let addresses: Vec<_> = plan.addresses.iter().copied().filter(is_free).collect();
+        let is_whole = addresses.len() == plan.addresses.len();
+        if !is_whole {
+            self.line(Level::Info, "Another nodens serves with the rules: they stay");
+        }
+        match self.backend {
+            // A table goes whole or not at all.
+            Some(Backend::Nftables) => kept.filter(|_| is_whole),
+            _ if addresses.is_empty() => None,
+            _ => Some(self.keeper(Plan { addresses, ..*plan })),
         }
     }
 
@@ -222,7 +243,7 @@ impl NodeNetwork {
                 Some(done.0)
             }
             // It panicked: start anew at the next look.
-            None => self.plan.clone().map(keeper),
+            None => self.plan.clone().map(|plan| self.keeper(plan)),
         };
     }
 
@@ -231,6 +252,12 @@ impl NodeNetwork {
             self.tell_interface(&interface.ensure());
             self.interface = Some(interface);
         }
+    }
+
+    /// Who keeps the rules of a plan.
+    fn keeper(&self, plan: Plan) -> Firewall {
+        let life = if self.tears_down { Life::Process } else { Life::Node };
+        self.backend.unwrap_or(Backend::None).keeper(plan, life)
     }
 
     fn rule_claims(&self) -> Vec<Claim> {
@@ -270,11 +297,6 @@ impl NodeNetwork {
             metrics.counter(&names::NODE_REPAIRED, &[]).add(report.repaired);
         }
     }
-}
-
-/// Who keeps the rules of a plan.
-fn keeper(plan: Plan) -> Firewall {
-    Firewall::Iptables(Iptables::new(plan, Variant::Plain))
 }
 
 /// Waits until links or addresses changed in a way that may be ours.

@@ -6,6 +6,7 @@ use super::flags::Values;
 use super::limit;
 use super::log::Format;
 use crate::corefile::{parse_integer, quote};
+use crate::node::firewall::Wanted;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,8 +52,8 @@ pub(super) struct LocalAddresses {
 pub(super) struct NetworkSetup {
     /// The dummy interface's name, unless `-setupinterface=false`.
     pub(super) interface: Option<String>,
-    /// `-setupiptables`.
-    pub(super) firewall: bool,
+    /// `-firewall`; none with `-setupiptables=false`.
+    pub(super) firewall: Wanted,
     /// The interval of the checks; at least 1 s.
     pub(super) sync_interval: Duration,
     /// False with `-skipteardown`.
@@ -141,7 +142,7 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         port("healthcheck port", values.text("health-port"), "health-port", 8080, &mut warnings)?;
     let network = NetworkSetup {
         interface: values.switch("setupinterface").then(|| values.text("interfacename").to_owned()),
-        firewall: values.switch("setupiptables"),
+        firewall: firewall(values, &mut warnings)?,
         sync_interval: sync_interval(values.nanoseconds("syncinterval"), &mut warnings)?,
         teardown: !values.switch("skipteardown"),
         health_port,
@@ -220,6 +221,22 @@ fn port(
         warnings.push(format!("-{flag}={text} is no port, using {default}"));
         default
     }))
+}
+
+/// `-setupiptables=false` is node-cache's word for no rules, and is meant so.
+fn firewall(values: &Values<'_>, warnings: &mut Vec<String>) -> Result<Wanted, String> {
+    let text = values.text("firewall");
+    let wanted = Wanted::parse(text)
+        .ok_or_else(|| format!("invalid firewall specified - {}", quote(text)))?;
+    if values.switch("setupiptables") {
+        return Ok(wanted);
+    }
+    if matches!(wanted, Wanted::Iptables | Wanted::Nftables) {
+        warnings.push(format!(
+            "-setupiptables=false: no firewall rules are kept, in spite of -firewall={text}"
+        ));
+    }
+    Ok(Wanted::None)
 }
 
 fn sync_interval(nanos: i64, warnings: &mut Vec<String>) -> Result<Duration, String> {

@@ -29,9 +29,9 @@ pub(super) fn command() -> Command {
         .about("Remove rules, interface and addresses that nodens or node-cache left on the node")
         .long_about(
             "Remove the firewall rules (of iptables-nft and iptables-legacy, of both families, with \
-             comments and without), the dummy interface and the addresses that a nodens or a \
-             node-cache of any version left on the node. Without --yes it shows them and changes \
-             nothing.",
+             comments and without), the tables of nftables, the dummy interface and the addresses \
+             that a nodens or a node-cache of any version left on the node. Without --yes it shows \
+             them and changes nothing.",
         )
         .after_help(
             "Exit status: 0 nothing is left, 1 something is there (without --yes), 71 something \
@@ -204,6 +204,7 @@ impl Told {
 fn shown(thing: &Thing) -> String {
     match thing {
         Thing::Rule { program, text } => format!("rule {program}: {text}"),
+        Thing::Table(name) => format!("nftables table {name}"),
         Thing::Interface(name) => format!("interface {name}"),
         Thing::Address { address, interface } => {
             format!("address {address} of the interface {interface}")
@@ -214,6 +215,7 @@ fn shown(thing: &Thing) -> String {
 fn fields(thing: &Thing) -> Value {
     match thing {
         Thing::Rule { program, text } => json!({"kind": "rule", "program": program, "text": text}),
+        Thing::Table(name) => json!({"kind": "table", "name": name}),
         Thing::Interface(name) => json!({"kind": "interface", "name": name}),
         Thing::Address { address, interface } => {
             json!({"kind": "address", "address": address.to_string(), "interface": interface})

@@ -78,6 +78,12 @@ pub(super) fn is_claimed_by_anybody(claim: &Claim) -> bool {
     names().iter().any(|name| name.starts_with(&wanted))
 }
 
+/// Whether a living process of any user claims firewall rules, of whatever address.
+pub(super) fn are_rules_claimed() -> bool {
+    let wanted = format!("{PREFIX}/rules/");
+    names().iter().any(|name| name.starts_with(&wanted))
+}
+
 /// The abstract names that begin as ours do.
 fn names() -> Vec<String> {
     let mut list = String::new();

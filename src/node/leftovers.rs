@@ -4,8 +4,8 @@
 //! Owns the order of removal (rules before the interface) and who would miss it. Finding changes
 //! nothing.
 
-use super::claims::{Claim, is_claimed_by_anybody};
-use super::firewall::{Failure, LeftRules, Plan, Whose, Within};
+use super::claims::{Claim, are_rules_claimed, is_claimed_by_anybody};
+use super::firewall::{Failure, LeftRules, Life, Nftables, Plan, Whose, Within};
 use super::interface::{Interface, Left, Wish};
 use crate::plugin::Level;
 use std::collections::BTreeSet;
@@ -43,6 +43,8 @@ pub enum Thing {
         /// As the program tells it, with the table: `raw -A PREROUTING …`.
         text: String,
     },
+    /// A table of nftables, with its rules: `inet nodens`.
+    Table(String),
     /// A link, with its addresses.
     Interface(String),
     /// An address of a link that stays.
@@ -68,6 +70,7 @@ pub struct Problem {
 pub struct Leftovers {
     interface: Interface,
     rules: LeftRules,
+    nftables: Nftables,
     /// The things, in the order of their removal.
     pub things: Vec<Thing>,
     /// What could not be read.
@@ -91,19 +94,44 @@ impl Leftovers {
         });
         let rules = LeftRules::find(&whose(lookup, &left), Within::SETTING);
         problems.extend(rules.failures().iter().map(of_failure));
-        let things = things(&lookup.interface, &left, &rules);
-        let users = match things.is_empty() {
+        let none = Plan {
+            addresses: Vec::new(),
+            dns_port: lookup.dns_port,
+            health_port: lookup.health_port,
+        };
+        let mut nftables = Nftables::new(none, Life::Process);
+        let tables = match nftables.left_behind() {
+            Ok(tables) => tables,
+            Err(refusal) => {
+                let is_permission = is_permission(refusal.number());
+                // Any other refusal is a kernel's without nf_tables: there is no table.
+                if is_permission {
+                    let text = format!("tables of nftables cannot be read: {refusal}");
+                    problems.push(Problem { text, is_permission });
+                }
+                Vec::new()
+            }
+        };
+        let things = things(&lookup.interface, &left, &rules, &tables);
+        let mut users = match things.is_empty() {
             true => Vec::new(),
             false => users(lookup, &left, &rules),
         };
+        if !tables.is_empty() && users.is_empty() && are_rules_claimed() {
+            users.push("a living nodens serves with firewall rules".to_owned());
+        }
         let is_without_programs = !rules.has_programs();
-        Leftovers { interface, rules, things, problems, users, is_without_programs }
+        Leftovers { interface, rules, nftables, things, problems, users, is_without_programs }
     }
 
     /// Removes all of it, whoever serves with it. Gives what could not be removed.
     pub fn remove(&mut self) -> Vec<Problem> {
         let failures = self.rules.remove(Within::SETTING);
         let mut problems: Vec<Problem> = failures.iter().map(of_failure).collect();
+        let report = self.nftables.remove_left_behind();
+        let lines = report.lines.into_iter().filter(|(level, _)| *level == Level::Error);
+        let is_permission = report.troubles.contains(&super::Trouble::NoPermission);
+        problems.extend(lines.map(|(_, text)| Problem { text, is_permission }));
         let report = self.interface.remove_left_behind();
         let lines = report.lines.into_iter().filter(|(level, _)| *level == Level::Error);
         let is_permission = report.troubles.contains(&super::Trouble::NoPermission);
@@ -123,9 +151,10 @@ fn whose(lookup: &Lookup, left: &Left) -> Whose {
     if given { Whose::Of(plan) } else { Whose::Everybodys(plan) }
 }
 
-fn things(name: &str, left: &Left, rules: &LeftRules) -> Vec<Thing> {
+fn things(name: &str, left: &Left, rules: &LeftRules, tables: &[String]) -> Vec<Thing> {
     let rules = rules.rules().map(|(program, text)| Thing::Rule { program, text });
     let mut things: Vec<Thing> = rules.collect();
+    things.extend(tables.iter().map(|table| Thing::Table(table.clone())));
     if left.link {
         things.push(Thing::Interface(name.to_owned()));
     } else {

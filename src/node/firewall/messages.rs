@@ -28,10 +28,10 @@ const GET_RULE: u16 = 7;
 /// `NFPROTO_UNSPEC`: all families.
 const EVERY_FAMILY: u8 = 0;
 /// `NFPROTO_INET`: both families in one table.
-const INET: u8 = 1;
+pub(super) const INET: u8 = 1;
 /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
+pub(super) const IPV4: u8 = 2;
+pub(super) const IPV6: u8 = 10;
 
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
@@ -134,9 +134,14 @@ pub(super) fn delete_table(name: &str) -> Request {
     request(DELETE_TABLE, 0, INET).text(TABLE_NAME, name)
 }
 
-/// Asks for one table.
+/// Asks for one table of both families.
 pub(super) fn get_table(name: &str) -> Request {
-    request(GET_TABLE, 0, INET).text(TABLE_NAME, name)
+    get_table_of(INET, name)
+}
+
+/// Asks for one table of a family.
+pub(super) fn get_table_of(family: u8, name: &str) -> Request {
+    request(GET_TABLE, 0, family).text(TABLE_NAME, name)
 }
 
 /// Makes a chain of a table; it lets all pass that no rule judges.
@@ -151,9 +156,14 @@ pub(super) fn new_chain(table: &str, chain: Chain) -> Request {
     number(request, CHAIN_POLICY, ACCEPT).text(CHAIN_TYPE, "filter")
 }
 
-/// Asks for one chain.
+/// Asks for one chain of a table of both families.
 pub(super) fn get_chain(table: &str, name: &str) -> Request {
-    request(GET_CHAIN, 0, INET).text(CHAIN_TABLE, table).text(CHAIN_NAME, name)
+    get_chain_of(INET, table, name)
+}
+
+/// Asks for one chain of a family's table.
+pub(super) fn get_chain_of(family: u8, table: &str, name: &str) -> Request {
+    request(GET_CHAIN, 0, family).text(CHAIN_TABLE, table).text(CHAIN_NAME, name)
 }
 
 /// Asks for the chains of all tables.

@@ -4,6 +4,7 @@
 //! Owns the choice of backend and what a caller is told. Every operation is bounded in time, never
 //! fatal, and may be repeated. Never sees a query.
 
+mod choice;
 mod command;
 mod iptables;
 mod messages;
@@ -11,6 +12,7 @@ mod nftables;
 mod rules;
 mod sweep;
 
+pub use choice::{Backend, Choice, NfTables, Scene, Wanted};
 pub use command::Failure;
 pub use iptables::{Iptables, Variant};
 pub use nftables::{Life, Nftables, TABLE_NAMES};
@@ -119,20 +121,5 @@ impl Firewall {
     /// successor has its own.
     pub fn ends_with_process(&self) -> bool {
         matches!(self, Firewall::Nftables(nftables) if nftables.ends_with_process())
-    }
-
-    /// What keeps the rules, for a line of the log or a report: `iptables programs (iptables-nft)`.
-    pub fn describe(&self) -> String {
-        match self {
-            Firewall::None => "no firewall rules are kept".to_owned(),
-            Firewall::Iptables(iptables) => {
-                let program = iptables.variant().program(Family::V4);
-                format!("firewall rules are kept by {program}")
-            }
-            Firewall::Nftables(nftables) => match nftables.table() {
-                Some(table) => format!("firewall rules are kept in the nftables table {table}"),
-                None => "firewall rules are kept in an nftables table".to_owned(),
-            },
-        }
     }
 }

@@ -123,7 +123,10 @@ async fn run(
     }
     network.listeners_answer();
     let look: Look = Box::new(move || node.look());
-    Run { serving, signals, verdict, look: Some(look), pidfile, log, network }.until_the_end().await
+    let notify = super::notify(&log);
+    Run { serving, signals, verdict, look: Some(look), pidfile, log, network, notify }
+        .until_the_end()
+        .await
 }
 
 fn print(text: &str, stream: Stream) {

@@ -12,6 +12,7 @@ mod limit;
 mod load;
 mod log;
 mod node;
+mod notify;
 mod options;
 mod probe;
 mod resolve;
@@ -29,6 +30,7 @@ use crate::net::default_workers;
 use crate::plugin::{Journal, Level};
 use load::{Loader, Source};
 use log::Log;
+use notify::Notify;
 use run::Run;
 use serving::{Parts, Serving};
 use signals::Signals;
@@ -102,10 +104,22 @@ async fn develop(common: Common) -> u8 {
                 log.plain(line);
             }
             let network = node::NodeNetwork::default();
-            let run = Run { serving, signals, verdict, look: None, pidfile: None, log, network };
+            let notify = notify(&log);
+            let run =
+                Run { serving, signals, verdict, look: None, pidfile: None, log, network, notify };
             run.until_the_end().await
         }
     }
+}
+
+/// The service manager that started us, if one did.
+fn notify(log: &Log) -> Notify {
+    Notify::from_variables(|name| std::env::var(name).ok(), std::process::id()).unwrap_or_else(
+        |why| {
+            log.line(Level::Error, format_args!("the service manager cannot be told: {why}"));
+            Notify::default()
+        },
+    )
 }
 
 /// Says why it cannot start, on standard error; exit code 1.

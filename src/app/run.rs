@@ -2,6 +2,7 @@
 
 use super::log::Log;
 use super::node::NodeNetwork;
+use super::notify::Notify;
 use super::serving::Serving;
 use super::signals::{Asked, Signals};
 use crate::corefile::format_duration;
@@ -35,6 +36,8 @@ pub(super) struct Run {
     pub(super) log: Log,
     /// Interface and rules.
     pub(super) network: NodeNetwork,
+    /// The service manager.
+    pub(super) notify: Notify,
 }
 
 impl Run {
@@ -44,6 +47,9 @@ impl Run {
         node.set_missed_tick_behavior(MissedTickBehavior::Delay);
         node.tick().await;
         let mut reload_at = self.next_reload();
+        // Until the end of this function: a drain that hangs is ended by the manager, too.
+        let _watch = self.notify.watch(self.serving.heartbeat());
+        self.notify.ready();
         loop {
             let reload = async {
                 match reload_at {
@@ -56,10 +62,7 @@ impl Run {
                     Asked::Terminate => return self.terminate().await,
                     Asked::Interrupt => return self.interrupt().await,
                     Asked::Quit => return self.quit().await,
-                    Asked::Reload => {
-                        self.serving.reload_now().await;
-                        reload_at = self.next_reload();
-                    }
+                    Asked::Reload => reload_at = self.reload_now().await,
                 },
                 Some(verdict) = self.verdict.recv() => {
                     self.log.fatal(format_args!("{verdict}"));
@@ -75,12 +78,20 @@ impl Run {
                 }
                 _ = node.tick() => {
                     if self.look.as_mut().is_some_and(|look| look()) {
-                        self.serving.reload_now().await;
-                        reload_at = self.next_reload();
+                        reload_at = self.reload_now().await;
                     }
                 }
             }
         }
+    }
+
+    /// Takes the Corefile as it is now; gives the time of the next look at it.
+    async fn reload_now(&mut self) -> Option<Instant> {
+        self.notify.reloading();
+        self.serving.reload_now().await;
+        // After an error, too: the old Corefile serves.
+        self.notify.ready();
+        self.next_reload()
     }
 
     /// INTERVAL give or take half of JITTER, which counts for no more than half of INTERVAL.
@@ -92,6 +103,7 @@ impl Run {
     }
 
     async fn terminate(mut self) -> u8 {
+        self.notify.stopping();
         self.log.line(Level::Info, format_args!("SIGTERM: Shutting down servers then terminating"));
         self.serving.flush_handlers();
         // From now on queries to the Service go to the cluster DNS; those that came are answered,
@@ -122,6 +134,7 @@ impl Run {
     }
 
     async fn interrupt(mut self) -> u8 {
+        self.notify.stopping();
         self.log.line(Level::Info, format_args!("SIGINT: Shutting down"));
         self.remove_pidfile();
         self.serving.flush_handlers();
@@ -133,6 +146,7 @@ impl Run {
     }
 
     async fn quit(&mut self) -> u8 {
+        self.notify.stopping();
         self.log.line(Level::Info, format_args!("SIGQUIT: Quitting process immediately"));
         self.remove_pidfile();
         self.network.remove_rules().await;

@@ -14,7 +14,7 @@ use crate::dns::Name;
 use crate::engine::Snapshot;
 use crate::metrics::{Registry, names};
 use crate::net::dnstap::Senders;
-use crate::net::{Clock, Equipment, Workers};
+use crate::net::{Clock, Equipment, Heartbeat, Workers};
 use crate::plugin::cache::stores;
 use crate::plugin::dnstap::Tap;
 use crate::plugin::{Carried, Journal, Level, Service};
@@ -118,6 +118,11 @@ impl Serving {
             Service::Reload { interval, jitter } => Some((*interval, *jitter)),
             _ => None,
         })
+    }
+
+    /// The pulse of the workers.
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        self.workers.heartbeat()
     }
 
     /// The zones that are served, one line each.

@@ -25,7 +25,7 @@ pub use quic::QUIC_STREAMS_MOST;
 pub use sockets::{HandedSockets, ListenError};
 pub use tcp::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
 pub use worker::{PARKED_MOST, REFRESHES_MOST};
-pub use workers::{Equipment, WORKERS_MOST, Workers, can_listen, default_workers};
+pub use workers::{Equipment, Heartbeat, WORKERS_MOST, Workers, can_listen, default_workers};
 
 #[cfg(test)]
 mod tests;

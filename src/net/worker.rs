@@ -99,6 +99,8 @@ pub(super) enum Command {
     Publish { snapshot: Arc<Snapshot>, bound: Vec<Bound>, done: Sender<()> },
     /// Take in what has arrived, then no more.
     StopReading { done: Sender<()> },
+    /// Answer: the worker works.
+    Beat { done: oneshot::Sender<()> },
     /// End.
     Stop,
 }
@@ -262,6 +264,10 @@ pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceive
                 for (_, listener) in listeners.drain() {
                     close(&worker, &listener);
                 }
+                let _ = done.send(());
+            }
+            Command::Beat { done } => {
+                // Who asked may have lost patience.
                 let _ = done.send(());
             }
             Command::Stop => {

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 /// The most workers: beyond, a node-local server gains nothing and buffers add up.
@@ -52,6 +52,31 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
     /// The addresses that are bound.
     bound: Mutex<Vec<Known>>,
+}
+
+/// Asks the workers whether they still work.
+#[derive(Debug, Clone)]
+pub struct Heartbeat(Vec<mpsc::UnboundedSender<Command>>);
+
+impl Heartbeat {
+    /// Waits until every worker has answered, each on the thread that reads its sockets. False when
+    /// one is gone; without end when one hangs.
+    pub async fn beats(&self) -> bool {
+        let mut beats = Vec::with_capacity(self.0.len());
+        for hand in &self.0 {
+            let (done, is_done) = oneshot::channel();
+            if hand.send(Command::Beat { done }).is_err() {
+                return false;
+            }
+            beats.push(is_done);
+        }
+        for is_done in beats {
+            if is_done.await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// An address that is bound: what port 0 became, and second descriptors for a successor.
@@ -183,6 +208,12 @@ impl Workers {
     /// Client connections that are open now.
     pub fn connections(&self) -> usize {
         self.node.connections.load(Ordering::Relaxed)
+    }
+
+    /// The pulse of all workers. Ask for one beat at a time: the commands of a worker that hangs pile
+    /// up.
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat(self.hands.clone())
     }
 
     /// The addresses being listened on, in the order they were bound.

@@ -1,0 +1,286 @@
+#!/usr/bin/env python3
+"""The image as a node runs it: made twice and the same, unpacked, and started by crun as the shipped
+DaemonSets say (arguments, security context, volumes, host network), asked, reloaded and stopped.
+
+Usage: image.py NODENS    NODENS is a static program (deploy/image/compile.sh). Needs root, umoci,
+crun, readelf, ip, knotd and dig."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import yaml
+
+import kustomize
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+NODENS = str(pathlib.Path(sys.argv.pop(1)).resolve()) if len(sys.argv) > 1 else ""
+LOCAL, SERVICE, UPSTREAM = "169.254.20.10", "10.96.0.10", "10.96.0.20"
+# What Kubernetes gives a container before its securityContext adds and drops.
+DEFAULT_CAPABILITIES = """CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD
+    CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT""".split()
+
+
+def run(*words: str, **more) -> subprocess.CompletedProcess:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, **more)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+    return done
+
+
+def wait_for(what: str, is_there, seconds: float = 20.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = is_there()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+def daemonset_of(objects: list[dict]) -> tuple[dict, dict, str]:
+    """The DaemonSet's pod, its container, and the Corefile of its ConfigMap."""
+    pod = next(one for one in objects if one["kind"] == "DaemonSet")["spec"]["template"]["spec"]
+    corefile = next(one for one in objects if one["kind"] == "ConfigMap")["data"]["Corefile"]
+    return pod, pod["containers"][0], corefile
+
+
+class Volume:
+    """A ConfigMap as the kubelet mounts it: files behind `..data`, swapped at once."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder, self.version = folder, 0
+        folder.mkdir(parents=True)
+
+    def write(self, files: dict[str, str]):
+        self.version += 1
+        data = self.folder / f"..{self.version}"
+        data.mkdir()
+        for name, text in files.items():
+            (data / name).write_text(text)
+            with contextlib.suppress(FileExistsError):
+                (self.folder / name).symlink_to(f"..data/{name}")
+        link = self.folder / "..data_tmp"
+        link.symlink_to(data.name)
+        link.rename(self.folder / "..data")
+
+
+class Node:
+    """A network namespace with the cluster DNS behind its Service's address, and one container."""
+
+    def __init__(self, folder: pathlib.Path, pod: dict, container: dict, corefile: str):
+        self.folder, self.pod, self.container = folder, pod, container
+        self.name = f"nodens-image-{os.getpid()}-{folder.name[-6:]}"
+        self.volumes: dict[str, Volume] = {}
+        self.corefile = corefile
+        self.after: list = []
+        try:
+            self.network()
+            self.knot()
+            self.bundle()
+        except BaseException:
+            self.close()
+            raise
+
+    def network(self):
+        run("ip", "netns", "add", self.name)
+        self.after.append(lambda: subprocess.run(["ip", "netns", "del", self.name], capture_output=True))
+        run("ip", "-n", self.name, "link", "set", "lo", "up")
+        run("ip", "-n", self.name, "address", "add", f"{UPSTREAM}/32", "dev", "lo")
+        # Where the kernel has no dummy driver, a bridge stands in for the interface of that name.
+        made = subprocess.run(["ip", "-n", self.name, "link", "add", "probe", "type", "dummy"], capture_output=True)
+        if made.returncode != 0:
+            run("ip", "-n", self.name, "link", "add", "nodelocaldns", "type", "bridge")
+        else:
+            run("ip", "-n", self.name, "link", "del", "probe")
+
+    def knot(self):
+        folder = self.folder / "knot"
+        folder.mkdir()
+        zone = "$ORIGIN {0}.\n$TTL 1\n@ SOA ns hostmaster 1 60 60 60 1\n@ NS ns\nns A 192.0.2.1\n"
+        zones = ""
+        for name in ["cluster.local", "example.org"]:
+            (folder / name).write_text(zone.format(name))
+            zones += f"  - domain: {name}\n    file: {folder}/{name}\n"
+        (folder / "knot.conf").write_text(
+            f"server:\n  rundir: {folder}\n  listen: {UPSTREAM}@53\n  udp-workers: 1\n  tcp-workers: 1\n"
+            f"database:\n  storage: {folder}/db\nzone:\n{zones}"
+        )
+        with open(folder / "log", "wb") as log:
+            words = ["ip", "netns", "exec", self.name, "knotd", "-c", f"{folder}/knot.conf"]
+            process = subprocess.Popen(words, stdout=log, stderr=log)
+        self.after.append(process.wait)
+        self.after.append(process.terminate)
+        wait_for("Knot", lambda: self.dig("ns.cluster.local", UPSTREAM))
+
+    def bundle(self):
+        bundle = self.folder / "bundle"
+        shutil.copytree(self.folder.parent / "unpacked", bundle, symlinks=True)
+        config = json.loads((bundle / "config.json").read_text())
+        process, context = config["process"], self.container["securityContext"]
+        process["terminal"] = False
+        process["args"] = ["/node-cache", *self.container["args"]]
+        process["noNewPrivileges"] = not context.get("allowPrivilegeEscalation", True)
+        process["env"] = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+        for service, address in [("KUBE_DNS_UPSTREAM", UPSTREAM), ("KUBE_DNS", UPSTREAM)]:
+            process["env"].append(f"{service}_SERVICE_HOST={address}")
+        wanted = context.get("capabilities", {})
+        has = set() if "ALL" in wanted.get("drop", []) else set(DEFAULT_CAPABILITIES)
+        has = sorted(has | {f"CAP_{name}" for name in wanted.get("add", [])})
+        # As Kubernetes does it: nothing ambient, nothing inheritable.
+        process["capabilities"] = {"bounding": has, "effective": has, "permitted": has}
+        process["user"] = {"uid": context.get("runAsUser", 0), "gid": 0}
+        config["root"] = {"path": "rootfs", "readonly": context.get("readOnlyRootFilesystem", False)}
+        kinds = {space["type"]: space for space in config["linux"]["namespaces"]}
+        kinds["network"] = {"type": "network", "path": f"/run/netns/{self.name}"}
+        kinds.pop("user", None)
+        config["linux"]["namespaces"] = list(kinds.values())
+        config["linux"].pop("seccomp", None)
+        config["mounts"] += [self.mount(one) for one in self.container["volumeMounts"]]
+        resolv = self.folder / "resolv.conf"
+        resolv.write_text(f"nameserver {UPSTREAM}\n")
+        config["mounts"].append({"destination": "/etc/resolv.conf", "type": "bind", "source": str(resolv), "options": ["rbind", "ro"]})
+        (bundle / "config.json").write_text(json.dumps(config))
+
+    def mount(self, wanted: dict) -> dict:
+        volume = next(one for one in self.pod["volumes"] if one["name"] == wanted["name"])
+        source = self.folder / "volumes" / wanted["name"]
+        options = ["rbind", "rw"]
+        if "configMap" in volume:
+            options = ["rbind", "ro"]
+            self.volumes[wanted["name"]] = Volume(source)
+            if not volume["configMap"].get("optional"):
+                self.put_corefile(self.corefile)
+        elif volume.get("hostPath", {}).get("type") == "FileOrCreate":
+            source.parent.mkdir(exist_ok=True)
+            source.touch()
+        else:
+            source.mkdir(parents=True)
+        return {"destination": wanted["mountPath"], "type": "bind", "source": str(source), "options": options}
+
+    def put_corefile(self, text: str):
+        # Looked at every two seconds, so that the test need not wait for thirty.
+        text = re.sub(r"reload\n", "reload 2s 0s\n", text)
+        self.volumes["config-volume"].write({"Corefile.base": text})
+
+    def start(self):
+        self.log = self.folder / "log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                ["crun", "--root", str(self.folder / "crun"), "--cgroup-manager=disabled", "run", "--bundle", str(self.folder / "bundle"), self.name],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.after.append(self.kill)
+        try:
+            wait_for("an answer", lambda: self.dig("ns.cluster.local") == "192.0.2.1")
+        except AssertionError as failed:
+            raise AssertionError(f"{failed}\n{self.log.read_text()}") from None
+
+    def kill(self):
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            subprocess.run(["crun", "--root", str(self.folder / "crun"), "delete", "-f", self.name], capture_output=True)
+            self.process.wait(10)
+
+    def crun(self, *words: str):
+        return run("crun", "--root", str(self.folder / "crun"), *words)
+
+    def within(self, *words: str) -> str:
+        return run("ip", "netns", "exec", self.name, *words).stdout
+
+    def dig(self, name: str, server: str = LOCAL) -> str:
+        words = ["ip", "netns", "exec", self.name, "dig", f"@{server}", "+short", "+time=1", "+tries=1", name]
+        return subprocess.run(words, capture_output=True, text=True, timeout=10).stdout.strip()
+
+    def close(self):
+        for step in reversed(self.after):
+            step()
+
+
+class Image(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="nodens-image-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        cls.layouts = [cls.folder / "first", cls.folder / "second"]
+        # The same octets, written at another time.
+        later = cls.folder / "nodens"
+        shutil.copyfile(NODENS, later)
+        os.utime(later, (1, 1))
+        for layout, program in zip(cls.layouts, [NODENS, str(later)]):
+            run(str(DEPLOY / "image/build.sh"), str(layout), program)
+        cls.tag = json.loads((cls.layouts[0] / "index.json").read_text())["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"]
+        run("umoci", "unpack", "--image", f"{cls.layouts[0]}:{cls.tag}", str(cls.folder / "unpacked"))
+
+    def node(self, pod: dict, container: dict, corefile: str) -> Node:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="node-", dir=self.folder))
+        node = Node(folder, pod, container, corefile)
+        self.addCleanup(node.close)
+        return node
+
+    def test_the_same_program_gives_the_same_image(self):
+        # The index names everything else by its hash.
+        first, second = ((layout / "index.json").read_bytes() for layout in self.layouts)
+        self.assertEqual(first, second)
+
+    def test_the_program_needs_no_other_file(self):
+        headers = run("readelf", "--program-headers", NODENS).stdout
+        self.assertNotIn("INTERP", headers, "NODENS is not a static program")
+        files = {str(one.relative_to(self.folder / "unpacked/rootfs")) for one in (self.folder / "unpacked/rootfs").rglob("*") if not one.is_dir()}
+        self.assertEqual(files, {"nodens", "node-cache", "etc/ssl/certs/ca-certificates.crt"})
+
+    def test_the_image_says_what_it_is_and_names_its_user_by_number(self):
+        config = next(
+            blob
+            for blob in (json.loads(one.read_bytes()) for one in (self.layouts[0] / "blobs/sha256").iterdir() if one.read_bytes()[:1] == b"{")
+            if "rootfs" in blob
+        )
+        self.assertEqual(config["config"]["Entrypoint"], ["/node-cache"])
+        self.assertRegex(config["config"]["User"], r"^\d+:\d+$")
+        labels = config["config"]["Labels"]
+        self.assertEqual(labels["org.opencontainers.image.version"], self.tag)
+        dockerfile = (DEPLOY / "image/Dockerfile").read_text()
+        for name, value in labels.items():
+            self.assertIn(f'{name}="{value}"', dockerfile)
+        for daemonset in ["drop-in.yaml", "node-local-dns.yaml"]:
+            self.assertIn(f"/nodens:{self.tag}\n", (DEPLOY / "kubernetes" / daemonset).read_text())
+
+    def test_the_shipped_daemonsets_run_are_asked_reloaded_and_stopped(self):
+        shipped = {
+            "drop-in": list(yaml.safe_load_all((DEPLOY / "kubernetes/drop-in.yaml").read_text())),
+            "recommended": kustomize.build(DEPLOY / "kubernetes"),
+            "both families": kustomize.build(DEPLOY / "kustomize/overlays/dual-stack"),
+        }
+        for name, objects in shipped.items():
+            with self.subTest(daemonset=name):
+                self.live(self.node(*daemonset_of(objects)))
+
+    def live(self, node: Node):
+        node.start()
+        for server in [LOCAL, SERVICE]:
+            self.assertEqual(node.dig("ns.cluster.local", server), "192.0.2.1", node.log.read_text())
+            self.assertEqual(node.dig("ns.example.org", server), "192.0.2.1")
+        more = "added.test:53 {\n    bind 169.254.20.10\n    template ANY A {\n        answer \"{{ .Name }} 60 IN A 192.0.2.77\"\n    }\n}\n"
+        node.put_corefile(node.corefile + more)
+        wait_for("the edit", lambda: node.dig("new.added.test") == "192.0.2.77", 30)
+        node.crun("kill", node.name, "TERM")
+        self.assertEqual(node.process.wait(20), 0, node.log.read_text())
+        addresses = node.within("ip", "address")
+        self.assertNotIn(f"{LOCAL}/32", addresses, node.log.read_text())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -142,7 +142,11 @@ class Node:
         config["root"] = {"path": "rootfs", "readonly": context.get("readOnlyRootFilesystem", False)}
         kinds = {space["type"]: space for space in config["linux"]["namespaces"]}
         kinds["network"] = {"type": "network", "path": f"/run/netns/{self.name}"}
+        # The node's own cgroups stay as they are: they say nothing about what is tested here.
         kinds.pop("user", None)
+        kinds.pop("cgroup", None)
+        config["linux"].pop("resources", None)
+        config["mounts"] = [one for one in config["mounts"] if one["type"] != "cgroup"]
         config["linux"]["namespaces"] = list(kinds.values())
         config["linux"].pop("seccomp", None)
         config["mounts"] += [self.mount(one) for one in self.container["volumeMounts"]]
@@ -176,7 +180,13 @@ class Node:
         self.log = self.folder / "log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                ["crun", "--root", str(self.folder / "crun"), "--cgroup-manager=disabled", "run", "--bundle", str(self.folder / "bundle"), self.name],
+                [
+                    # crun refuses machines that have cgroups of both versions, so it sees the second alone,
+                    # in a mount namespace of its own.
+                    *["unshare", "--mount", "sh", "-c", 'mount -t cgroup2 none /sys/fs/cgroup && exec "$@"', "sh"],
+                    *["crun", "--root", str(self.folder / "crun"), "--cgroup-manager=disabled"],
+                    *["run", "--bundle", str(self.folder / "bundle"), self.name],
+                ],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -33,8 +33,7 @@ impl Notify {
             return Ok(Notify::default());
         };
         let socket = connect(&path).map_err(|error| format!("NOTIFY_SOCKET {path}: {error}"))?;
-        let is_ours =
-            variable("WATCHDOG_PID").is_none_or(|number| number == process.to_string());
+        let is_ours = variable("WATCHDOG_PID").is_none_or(|number| number == process.to_string());
         let wait = variable("WATCHDOG_USEC").and_then(|text| text.parse().ok()).filter(|_| is_ours);
         let alive_every = wait
             .map(|microseconds| Duration::from_micros(microseconds) / 3)

@@ -8,6 +8,7 @@ use nodens::dns::{Response, Transport};
 use nodens::engine::{Arrival, Event, Means, Parked, Refresh, Silence, Snapshot, Step, World};
 use nodens::engine::{arrive, build};
 use nodens::metrics::Registry;
+use nodens::plugin::cache::{Store, stores};
 use nodens::plugin::forward::Exchanged;
 use nodens::plugin::{Carried, Client, Journal, Level, Now};
 use rand::SeedableRng;
@@ -93,6 +94,11 @@ impl Rig {
                 transport: Transport::Udp,
             },
         }
+    }
+
+    /// The store of the Corefile's first `cache`.
+    pub(crate) fn store(&self) -> Arc<Store> {
+        stores(&self.snapshot.carried).swap_remove(0).1
     }
 
     /// The transport of the queries that follow; UDP unless told.

@@ -93,6 +93,11 @@ static FLAGS: &[Flag] = &[
         Text("auto"),
         "the `backend` that keeps the firewall rules: auto, iptables, nftables or none",
     ),
+    flag(
+        "guardian",
+        Switch(false),
+        "stay beside the server as a small process that removes its firewall rules when it is killed",
+    ),
     flag("health-port", Text("8080"), "the `port` of health checks, for the firewall rules alone"),
     flag("interfacename", Text("nodelocaldns"), "the name of the dummy interface"),
     flag(

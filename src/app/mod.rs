@@ -8,6 +8,7 @@ mod dev;
 mod dropin;
 mod ebb;
 mod flags;
+mod guardian;
 mod limit;
 mod load;
 mod log;
@@ -48,9 +49,12 @@ struct Common {
     log: Log,
 }
 
-/// Serves: with node-cache's flags, or in development mode without any. `arguments` start with the
+/// Serves, or guards a process that does: with node-cache's flags, or in development mode without any. `arguments` start with the
 /// program's name. Gives the exit code. Call [`crate::sys::signals::ignore_until_handled`] before.
 pub fn main(arguments: &[String]) -> u8 {
+    if let Some(code) = guardian::guard(arguments) {
+        return code;
+    }
     let workers = default_workers();
     let metrics = Registry::new(workers);
     let log = Log::new(&metrics);

@@ -54,6 +54,8 @@ pub(super) struct NetworkSetup {
     pub(super) interface: Option<String>,
     /// `-firewall`; none with `-setupiptables=false`.
     pub(super) firewall: Wanted,
+    /// `-guardian`: a second process outlives the server and removes the rules.
+    pub(super) has_guardian: bool,
     /// The interval of the checks; at least 1 s.
     pub(super) sync_interval: Duration,
     /// False with `-skipteardown`.
@@ -143,6 +145,7 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
     let network = NetworkSetup {
         interface: values.switch("setupinterface").then(|| values.text("interfacename").to_owned()),
         firewall: firewall(values, &mut warnings)?,
+        has_guardian: values.switch("guardian"),
         sync_interval: sync_interval(values.nanoseconds("syncinterval"), &mut warnings)?,
         teardown: !values.switch("skipteardown"),
         health_port,

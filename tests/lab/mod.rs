@@ -234,7 +234,8 @@ impl Lab {
         }
     }
 
-    fn space(&self, place: &str) -> String {
+    /// The name of a network namespace: `pod`, `node` or `dns`.
+    pub(crate) fn space(&self, place: &str) -> String {
         format!("{}-{place}", self.prefix)
     }
 

@@ -117,6 +117,16 @@ impl Firewall {
         }
     }
 
+    /// Removes what a process left that was to keep these rules: those of the plan, and, where nobody
+    /// else needs rules at all, tables that no process owns.
+    pub fn remove_left_behind(&mut self, within: Within, nobody_needs_rules: bool) -> Report {
+        match self {
+            Firewall::Nftables(nftables) if nobody_needs_rules => nftables.remove_left_behind(),
+            Firewall::None | Firewall::Nftables(_) => Report::default(),
+            Firewall::Iptables(iptables) => iptables.remove(within),
+        }
+    }
+
     /// Whether the rules are of this process alone: the kernel removes them when it ends, and a
     /// successor has its own.
     pub fn ends_with_process(&self) -> bool {

@@ -1,0 +1,377 @@
+//! A node whose nodens comes, goes and is killed while a pod asks the cluster DNS Service without
+//! pause: who answers, and for how long nobody does, measured by the queries themselves. Needs root,
+//! iproute2, nftables, iptables and Knot DNS; says so where they are missing.
+
+// A lab that cannot be made fails the test, and why a test did not run is for whoever runs it.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+// What other tests use of it is not used here.
+#[allow(dead_code)]
+mod lab;
+
+use lab::{CLUSTER, LOCAL, Lab, Running, SERVICE, has_all_it_needs, wait_for};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
+
+/// The time between two queries of the stream.
+const EVERY: Duration = Duration::from_millis(2);
+
+/// The client's ports; each is used again after 32 ms.
+const PORTS: usize = 16;
+
+/// How long the stream waits for answers at its end.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// What nodens answers; the cluster DNS answers 10.0.1.7.
+const OF_NODENS: [u8; 4] = [192, 0, 2, 1];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Nodens,
+    Cluster,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    answered_by: Option<Who>,
+}
+
+/// A pod that asks the Service without pause.
+struct Stream {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Asked>>,
+}
+
+impl Stream {
+    fn start(lab: &Lab) -> Stream {
+        let space = File::open(format!("/run/netns/{}", lab.space("pod"))).unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let flag = is_over.clone();
+        let thread = spawn(move || {
+            setns(space, CloneFlags::CLONE_NEWNET).unwrap();
+            ask_on(&flag)
+        });
+        Stream { is_over, thread }
+    }
+
+    fn end(self) -> Vec<Asked> {
+        self.is_over.store(true, Ordering::Release);
+        self.thread.join().unwrap()
+    }
+}
+
+fn ask_on(is_over: &AtomicBool) -> Vec<Asked> {
+    let sockets: Vec<UdpSocket> = (0..PORTS)
+        .map(|_| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        })
+        .collect();
+    let mut asked: Vec<Asked> = Vec::new();
+    let take = |asked: &mut Vec<Asked>| {
+        let mut reply = [0; 512];
+        for socket in &sockets {
+            while let Ok(length) = socket.recv(&mut reply) {
+                let id = usize::from(u16::from_be_bytes([reply[0], reply[1]]));
+                let is_nodens = reply[..length].windows(4).any(|part| part == OF_NODENS);
+                let who = if is_nodens { Who::Nodens } else { Who::Cluster };
+                // An rcode is no answer.
+                if reply[3] & 15 == 0 {
+                    asked[id].answered_by.get_or_insert(who);
+                }
+            }
+        }
+    };
+    let mut next = Instant::now();
+    while !is_over.load(Ordering::Acquire) {
+        let id = asked.len();
+        let mut query = u16::try_from(id).unwrap().to_be_bytes().to_vec();
+        query.extend(b"\x01\0\0\x01\0\0\0\0\0\0\x03web\x07default\x03svc\x07cluster\x05local\0");
+        query.extend(b"\0\x01\0\x01");
+        asked.push(Asked { at: Instant::now(), answered_by: None });
+        // Nobody there is an answer of its own kind: the stream goes on.
+        let _ = sockets[id % PORTS].send_to(&query, (SERVICE, 53));
+        take(&mut asked);
+        next += EVERY;
+        sleep(next.saturating_duration_since(Instant::now()));
+    }
+    let end = Instant::now() + LAST_ANSWERS;
+    while Instant::now() < end {
+        take(&mut asked);
+        sleep(EVERY);
+    }
+    asked
+}
+
+/// From `at` on: the time to the first query behind the last that nobody answered, and how many
+/// nobody answered.
+fn gap(asked: &[Asked], at: Instant) -> (Duration, usize) {
+    let after = asked.iter().filter(|one| one.at >= at);
+    let lost: Vec<&Asked> = after.filter(|one| one.answered_by.is_none()).collect();
+    let end = lost.last().map_or(at, |one| one.at + EVERY);
+    (end - at, lost.len())
+}
+
+fn count(asked: &[Asked], who: Option<Who>) -> usize {
+    asked.iter().filter(|one| one.answered_by == who).count()
+}
+
+/// Whether a lab with firewall programs can be made here.
+fn can_run() -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    for program in ["nft", "iptables"] {
+        let is_there = std::env::split_paths(&paths).any(|folder| folder.join(program).is_file());
+        if !is_there {
+            assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {program}");
+            println!("not run, missing: {program}");
+            return false;
+        }
+    }
+    has_all_it_needs()
+}
+
+/// A node with a cluster DNS behind the Service's address, as kube-proxy has it: the Service's queries
+/// are sent on before they are routed.
+struct Node {
+    lab: Lab,
+    _cluster: lab::Knot,
+}
+
+impl Node {
+    fn new() -> Node {
+        let mut lab = Lab::new(&[]);
+        let cluster = lab.knot(CLUSTER);
+        let node = Node { lab, _cluster: cluster };
+        node.sh("echo 1 >/proc/sys/net/ipv4/ip_forward");
+        node.sh("nft add table ip proxy");
+        node.sh("nft 'add chain ip proxy pre { type nat hook prerouting priority -100; }'");
+        node.sh(&format!(
+            "nft 'add rule ip proxy pre ip daddr {SERVICE} udp dport 53 dnat to {CLUSTER}'"
+        ));
+        node
+    }
+
+    fn sh(&self, line: &str) -> String {
+        let output = self.lab.run("node", "bash", &["-c", line]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts nodens; gives it with its folder once its rules are set and it has a pid file.
+    fn nodens(&mut self, flags: &[&str]) -> (Running, PathBuf) {
+        let folder = self.lab.new_folder("nodens");
+        let path = |name: &str| folder.join(name).display().to_string();
+        let answer = "{{ .Name }} 60 IN A 192.0.2.1";
+        fs::write(
+            folder.join("Corefile"),
+            format!(
+                ".:53 {{\n bind {LOCAL} {SERVICE}\n template IN A {{\n  answer \"{answer}\"\n }}\n}}\n"
+            ),
+        )
+        .unwrap();
+        let mut command = self.lab.command("node", env!("CARGO_BIN_EXE_nodens"));
+        command
+            .arg(format!("-localip={LOCAL},{SERVICE}"))
+            .arg(format!("-conf={}", path("Corefile")))
+            .arg(format!("-basecorefile={}", path("none")))
+            .arg(format!("-pidfile={}", path("pid")))
+            .arg(format!("-runtime-dir={}", path("run")))
+            .args(flags);
+        let running = self.lab.start(&mut command);
+        wait_for("rules", || {
+            match running.log().contains("firewall rules - nftables")
+                || running.log().matches("Added back nodelocaldns rule").count() == 24
+            {
+                true => Ok(()),
+                false => Err(running.log()),
+            }
+        });
+        (running, folder)
+    }
+}
+
+fn pid(folder: &std::path::Path) -> Pid {
+    let text = fs::read_to_string(folder.join("pid")).unwrap();
+    Pid::from_raw(text.trim().parse().unwrap())
+}
+
+/// Lets the stream go on for a while: what it then says is about more than a moment.
+fn some_queries() {
+    sleep(Duration::from_millis(400));
+}
+
+/// Kills a server and gives how long the Service did not answer.
+fn gap_after_the_kill(flags: &[&str]) -> (Duration, String) {
+    let mut node = Node::new();
+    let stream = Stream::start(&node.lab);
+    some_queries();
+    let (running, folder) = node.nodens(flags);
+    some_queries();
+    let killed = Instant::now();
+    kill(pid(&folder), Signal::SIGKILL).unwrap();
+    sleep(Duration::from_millis(1500));
+    let asked = stream.end();
+    let log = running.log();
+
+    // The start lost nothing: the Service answered until nodens did.
+    let before: Vec<Asked> = asked.iter().copied().filter(|one| one.at < killed).collect();
+    let (lost, by_nodens) = (count(&before, None), count(&before, Some(Who::Nodens)));
+    assert!(lost <= 1 && by_nodens > 50, "{lost} lost, {by_nodens} by nodens\n{log}");
+    assert_eq!(before[0].answered_by, Some(Who::Cluster), "{log}");
+    let (gap, lost) = gap(&asked, killed);
+    assert_eq!(asked.last().unwrap().answered_by, Some(Who::Cluster), "{log}");
+    println!("{flags:?}: the Service answers {gap:?} after SIGKILL; {lost} queries lost");
+    (gap, log)
+}
+
+#[test]
+fn with_nftables_the_service_answers_a_moment_after_a_kill() {
+    if !can_run() {
+        return;
+    }
+    let (gap, log) = gap_after_the_kill(&["-firewall=nftables"]);
+    assert!(gap < Duration::from_millis(100), "{gap:?}\n{log}");
+}
+
+#[test]
+fn with_a_guardian_the_service_answers_within_a_second_of_a_kill() {
+    if !can_run() {
+        return;
+    }
+    let (gap, log) = gap_after_the_kill(&["-firewall=iptables", "-guardian"]);
+    assert!(gap < Duration::from_secs(1), "{gap:?}\n{log}");
+    assert!(
+        log.contains("[WARNING] The server was ended by SIGKILL: its firewall rules are removed")
+            && log.contains("Removed 24 nodelocaldns rules"),
+        "{log}"
+    );
+}
+
+#[test]
+fn without_either_the_service_does_not_answer_after_a_kill() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::new();
+    let (_running, folder) = node.nodens(&["-firewall=iptables"]);
+    let stream = Stream::start(&node.lab);
+    some_queries();
+    kill(pid(&folder), Signal::SIGKILL).unwrap();
+    some_queries();
+    let asked = stream.end();
+    assert_eq!(count(&asked, Some(Who::Cluster)), 0);
+    assert_eq!(asked.last().unwrap().answered_by, None);
+}
+
+#[test]
+fn a_clean_end_and_the_next_start_lose_no_query() {
+    if !can_run() {
+        return;
+    }
+    for flags in [&["-firewall=nftables"][..], &["-firewall=iptables", "-guardian"]] {
+        let mut node = Node::new();
+        let stream = Stream::start(&node.lab);
+        for _ in 0..3 {
+            some_queries();
+            let (mut running, _) = node.nodens(flags);
+            some_queries();
+            running.signal("TERM");
+            let code = running.ended_within(Duration::from_secs(10));
+            assert_eq!(code, Some(0), "{}", running.log());
+        }
+        some_queries();
+        let asked = stream.end();
+        let lost = count(&asked, None);
+        let by = (count(&asked, Some(Who::Nodens)), count(&asked, Some(Who::Cluster)));
+        println!("{flags:?}: {lost} of {} lost in three starts and ends", asked.len());
+        assert!(by.0 > 300 && by.1 > 300, "{by:?}");
+        assert_eq!(lost, 0);
+    }
+}
+
+/// A number of `/proc/ID/status` in KiB.
+fn kibibytes(id: Pid, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Starts nodens with a guardian and without rules on a loopback address of its own.
+fn guarded(folder: &tempfile::TempDir, address: &str) -> Child {
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(path("Corefile"), format!(".:5399 {{\n bind {address}\n whoami\n}}\n")).unwrap();
+    let log = File::create(path("log")).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_nodens"))
+        .args(["-guardian", "-setupinterface=false", "-setupiptables=false"])
+        .arg(format!("-localip={address}"))
+        .arg(format!("-conf={}", path("Corefile")))
+        .arg(format!("-basecorefile={}", path("none")))
+        .arg(format!("-pidfile={}", path("pid")))
+        .arg(format!("-metrics-listen-address={address}:0"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    wait_for("the server", || match folder.path().join("pid").exists() {
+        true => Ok(()),
+        false => Err(fs::read_to_string(path("log")).unwrap()),
+    });
+    child
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_guardian_hands_signals_on_and_ends_as_its_server_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = || fs::read_to_string(folder.path().join("log")).unwrap();
+    let of = |child: &Child| Pid::from_raw(child.id().try_into().unwrap());
+    let mut child = guarded(&folder, "127.88.1.1");
+    let (guardian, server) = (of(&child), pid(folder.path()));
+    assert_ne!(guardian, server);
+    kill(guardian, Signal::SIGHUP).unwrap();
+    kill(guardian, Signal::SIGUSR1).unwrap();
+    until("a reload", || log().contains("SIGUSR1: Reloading"));
+    println!(
+        "the guardian has {} KiB of its own, {} KiB with the program's pages",
+        kibibytes(guardian, "RssAnon"),
+        kibibytes(guardian, "VmRSS")
+    );
+    kill(guardian, Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{}", log());
+    assert!(log().contains("SIGTERM: Shutting down"), "{}", log());
+
+    // Killed: as shells tell it. Nothing is removed, for there are no rules.
+    fs::remove_file(folder.path().join("pid")).unwrap_or_default();
+    let mut child = guarded(&folder, "127.88.1.1");
+    kill(pid(folder.path()), Signal::SIGKILL).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 9), "{}", log());
+    assert!(!log().contains("are removed"), "{}", log());
+
+    // A guardian that is killed takes its server with it, which ends cleanly.
+    fs::remove_file(folder.path().join("pid")).unwrap();
+    let mut child = guarded(&folder, "127.88.1.1");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the server's end", || !folder.path().join("pid").exists());
+    assert!(log().contains("SIGTERM: Shutting down"), "{}", log());
+}

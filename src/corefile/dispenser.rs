@@ -32,11 +32,7 @@ impl<'t> Dispenser<'t> {
     pub fn next_arg(&mut self) -> bool {
         let same_line = match (self.current(), self.tokens.get(self.reached)) {
             (None, Some(_)) => true,
-            (Some(now), Some(next)) => {
-                now.file == next.file
-                    && now.imported == next.imported
-                    && last_line(now) == next.line
-            }
+            (Some(now), Some(next)) => now.shares_line_with(next),
             (_, None) => false,
         };
         self.reached += usize::from(same_line);
@@ -101,10 +97,10 @@ impl<'t> Dispenser<'t> {
 
     /// `plugin/WORD: FILE:LINE - Error during parsing: MESSAGE`.
     pub fn err(&self, message: impl AsRef<str>) -> CorefileError {
-        match self.place() {
+        self.about(match self.place() {
             Some(token) => CorefileError::at(token, message).in_plugin(self.word()),
             None => CorefileError::unplaced(message.as_ref()),
-        }
+        })
     }
 
     /// A message that CoreDNS prints without a place: its text stays whole behind ours,
@@ -113,10 +109,10 @@ impl<'t> Dispenser<'t> {
         let message = message.as_ref();
         let prefix = format!("plugin/{}: ", self.word());
         let message = message.strip_prefix(&prefix).unwrap_or(message);
-        match self.place() {
+        self.about(match self.place() {
             Some(token) => CorefileError::bare(token, format!("{prefix}{message}")),
             None => CorefileError::unplaced(message),
-        }
+        })
     }
 
     /// `Wrong argument count or unexpected line ending after 'VAL'`, or
@@ -132,12 +128,12 @@ impl<'t> Dispenser<'t> {
 
     /// `plugin/WORD: FILE:LINE - Syntax error: Unexpected token 'VAL', expecting 'X'`.
     pub fn syntax_err(&self, expecting: &str) -> CorefileError {
-        match self.place() {
+        self.about(match self.place() {
             Some(token) => {
                 CorefileError::syntax(token, self.val(), expecting).in_plugin(self.word())
             }
             None => CorefileError::unplaced(format!("expecting '{expecting}'")),
-        }
+        })
     }
 
     /// `FILE:LINE - plugin/WORD: this plugin can only be used once per Server Block`.
@@ -159,15 +155,16 @@ impl<'t> Dispenser<'t> {
         self.current().or(self.tokens.first())
     }
 
+    /// The same error, about the token of this line that it names.
+    fn about(&self, error: CorefileError) -> CorefileError {
+        let read = &self.tokens[..self.reached];
+        let start = read.windows(2).rposition(|pair| !pair[0].shares_line_with(&pair[1]));
+        error.about(&read[start.map_or(0, |before| before + 1)..], read)
+    }
+
     fn word(&self) -> &'t str {
         self.tokens.first().map_or("", |token| &token.text)
     }
-}
-
-/// The line a token ends on: quoted ones may span several.
-pub(super) fn last_line(token: &Token) -> u32 {
-    let breaks = token.text.bytes().filter(|&byte| byte == b'\n').count();
-    token.line.saturating_add(u32::try_from(breaks).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -244,6 +241,6 @@ mod tests {
             "plugin/cache: Corefile:3 - Syntax error: Unexpected token 'a', expecting 'x'"
         );
         assert_eq!(dispenser.plain_err("plugin/cache: x").text, "Corefile:3 - plugin/cache: x");
-        assert_eq!(dispenser.err("x").line, Some(3));
+        assert_eq!(dispenser.err("x").place.unwrap().line, 3);
     }
 }

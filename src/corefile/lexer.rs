@@ -10,13 +10,13 @@ use std::sync::Arc;
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// All tokens of `text`; `file` and `imported` go into each.
-pub(super) fn tokens(text: &[u8], file: &Arc<str>, imported: bool) -> Vec<Token> {
+pub fn tokens(text: &[u8], file: &Arc<str>, imported: bool) -> Vec<Token> {
     let text = decode(text);
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
-    let mut lexer = Lexer { rest: text.chars(), line: 1 };
+    let mut lexer = Lexer { rest: text.chars(), at: 0, line: 1, line_at: 0 };
     let mut tokens = Vec::new();
-    while let Some((line, text)) = lexer.next() {
-        tokens.push(Token { file: file.clone(), imported, line, text });
+    while let Some(Found { line, column, length, text }) = lexer.next() {
+        tokens.push(Token { file: file.clone(), imported, line, column, length, text });
     }
     tokens
 }
@@ -33,29 +33,72 @@ fn decode(text: &[u8]) -> String {
 
 struct Lexer<'t> {
     rest: std::str::Chars<'t>,
+    /// How many characters were read.
+    at: u32,
     line: u32,
+    /// How many characters stand before this line.
+    line_at: u32,
+}
+
+/// A token and where it stands.
+struct Found {
+    line: u32,
+    column: u32,
+    length: u32,
+    text: String,
+}
+
+/// Where a token starts.
+#[derive(Clone, Copy)]
+struct Start {
+    line: u32,
+    column: u32,
+    at: u32,
+}
+
+impl Start {
+    /// The token that ends after so many characters.
+    fn token(self, end: u32, text: String) -> Found {
+        Found { line: self.line, column: self.column, length: end.saturating_sub(self.at), text }
+    }
 }
 
 impl Lexer<'_> {
-    /// The next token with the line it starts on.
-    fn next(&mut self) -> Option<(u32, String)> {
+    fn letter(&mut self) -> Option<char> {
+        let letter = self.rest.next()?;
+        self.at = self.at.saturating_add(1);
+        if letter == '\n' {
+            self.line = self.line.saturating_add(1);
+            self.line_at = self.at;
+        }
+        Some(letter)
+    }
+
+    /// At the letter that was just read.
+    fn start(&self) -> Start {
+        let column = self.at.saturating_sub(self.line_at);
+        Start { line: self.line, column, at: self.at.saturating_sub(1) }
+    }
+
+    /// The next token with the place it starts at.
+    fn next(&mut self) -> Option<Found> {
         let mut text = String::new();
-        let mut start = self.line;
+        let mut start = self.start();
+        let mut end = 0;
         // Forgotten when a token ends: in `foo#bar baz` the white space returns `foo`, and `baz`
         // is a token again.
         let mut comment = false;
-        while let Some(letter) = self.rest.next() {
+        while let Some(letter) = self.letter() {
             if letter.is_whitespace() {
                 if letter == '\r' {
                     // Dropped even inside a token, which it does not end.
                     continue;
                 }
                 if letter == '\n' {
-                    self.line += 1;
                     comment = false;
                 }
                 if !text.is_empty() {
-                    return Some((start, text));
+                    return Some(start.token(end, text));
                 }
                 continue;
             }
@@ -66,31 +109,29 @@ impl Lexer<'_> {
                 continue;
             }
             if text.is_empty() {
-                start = self.line;
+                start = self.start();
                 if letter == '"' {
                     return self.quoted(start);
                 }
             }
             text.push(letter);
+            end = self.at;
         }
-        (!text.is_empty()).then_some((start, text))
+        (!text.is_empty()).then(|| start.token(end, text))
     }
 
     /// The rest of a token whose opening quote has been read. The closing quote ends it at once;
     /// only `\"` is an escape; without a closing quote it is what was read, if anything.
-    fn quoted(&mut self, start: u32) -> Option<(u32, String)> {
+    fn quoted(&mut self, start: Start) -> Option<Found> {
         let mut text = String::new();
         let mut escaped = false;
-        for letter in self.rest.by_ref() {
-            if letter == '\n' {
-                self.line += 1;
-            }
+        while let Some(letter) = self.letter() {
             match letter {
                 '\\' if !escaped => {
                     escaped = true;
                     continue;
                 }
-                '"' if !escaped => return Some((start, text)),
+                '"' if !escaped => return Some(start.token(self.at, text)),
                 '"' => {}
                 _ if escaped => text.push('\\'),
                 _ => {}
@@ -98,7 +139,7 @@ impl Lexer<'_> {
             text.push(letter);
             escaped = false;
         }
-        (!text.is_empty()).then_some((start, text))
+        (!text.is_empty()).then(|| start.token(self.at, text))
     }
 }
 
@@ -144,6 +185,14 @@ mod tests {
         assert_eq!(words("\"1.1.1.1\"2.2.2.2 \"\" a\"b"), ["1.1.1.1", "2.2.2.2", "", "a\"b"]);
         assert_eq!(words("a \"open"), ["a", "open"]);
         assert_eq!(words("a \""), ["a"]);
+    }
+
+    #[test]
+    fn tokens_know_the_columns_and_lengths_that_they_have_in_the_file() {
+        let found =
+            tokens("\u{feff}ä b\u{a0}\"c d\" e#f\n\tgh\r\n".as_bytes(), &Arc::from(""), false);
+        let places: Vec<_> = found.iter().map(|one| (one.line, one.column, one.length)).collect();
+        assert_eq!(places, [(1, 1, 1), (1, 3, 1), (1, 5, 5), (1, 11, 1), (2, 2, 2)]);
     }
 
     #[test]

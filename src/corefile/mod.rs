@@ -27,8 +27,9 @@ pub use error::{CorefileError, system_error_text};
 pub use fingerprint::fingerprint;
 pub use glob::glob_matches;
 pub use key::{KeyTransport, ServerKey, has_preferred_syntax, normalise_zone, parse_keys};
+pub use lexer::tokens;
 pub use memory::MemorySurroundings;
-pub use parser::{Directive, ServerBlock, Tree, parse};
+pub use parser::{Directive, ServerBlock, Tree, parse, parse_all, parse_tokens};
 pub use quote::quote;
 
 use std::io;
@@ -45,8 +46,43 @@ pub struct Token {
     pub imported: bool,
     /// The line it starts on, from 1.
     pub line: u32,
+    /// The column it starts in, in characters from 1.
+    pub column: u32,
+    /// How many characters of the file it takes, quotes included; its text may be longer or shorter.
+    pub length: u32,
     /// The text, environment already replaced.
     pub text: String,
+}
+
+/// A stretch of a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The file as its tokens name it.
+    pub file: Arc<str>,
+    /// The line, from 1.
+    pub line: u32,
+    /// The column, in characters from 1.
+    pub column: u32,
+    /// How many characters, from there on.
+    pub length: u32,
+}
+
+impl Token {
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        Place { file: self.file.clone(), line: self.line, column: self.column, length: self.length }
+    }
+
+    /// Whether `next`, the token behind it, stands on the line that this one ends on.
+    pub fn shares_line_with(&self, next: &Token) -> bool {
+        self.file == next.file && self.imported == next.imported && self.last_line() == next.line
+    }
+
+    /// The line it ends on: quoted ones may span several.
+    fn last_line(&self) -> u32 {
+        let breaks = self.text.bytes().filter(|&byte| byte == b'\n').count();
+        self.line.saturating_add(u32::try_from(breaks).unwrap_or(u32::MAX))
+    }
 }
 
 /// What lies outside the text: files, the environment, the node's interfaces. The only way in for

@@ -4,15 +4,18 @@
 //! token by token, since its leniencies decide which Corefiles start. Never knows what a directive
 //! means, only whether its word exists.
 
-use super::dispenser::last_line;
 use super::{CorefileError, Surroundings, Token, environment, lexer, system_error_text};
 use std::collections::HashMap;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The greatest number of imports in one Corefile, of snippets and of files each: what ends a
 /// snippet or file that imports itself.
 const MOST_IMPORTS: u32 = 10_000;
+
+/// The greatest number of mistakes that [`parse_all`] goes on after.
+const MOST_MISTAKES: usize = 100;
 
 /// The greatest number of tokens that imports may make of one Corefile.
 const MOST_TOKENS: usize = 2_000_000;
@@ -56,26 +59,36 @@ pub fn parse(
     surroundings: &dyn Surroundings,
 ) -> Result<Tree, CorefileError> {
     let file: Arc<str> = Arc::from(file);
-    let mut ahead = lexer::tokens(text, &file, false);
-    ahead.reverse();
-    let mut parser = Parser {
-        start: Token { file, imported: false, line: 1, text: String::new() },
-        read: Vec::with_capacity(ahead.len()),
-        ahead,
-        snippets: HashMap::new(),
-        snippet_imports: 0,
-        file_imports: 0,
-        known,
-        surroundings,
-        tree: Tree::default(),
-    };
-    while parser.next() {
-        let block = parser.block()?;
-        if !block.keys.is_empty() {
-            parser.tree.blocks.push(block);
-        }
-    }
+    let tokens = lexer::tokens(text, &file, false);
+    let mut parser = Parser::new(tokens, file, known, surroundings);
+    parser.blocks()?;
     Ok(parser.tree)
+}
+
+/// As [`parse`], but goes on after a mistake: the tree of what is right, and all mistakes in the order
+/// in which they were met. The first of them is the one that [`parse`] ends with.
+pub fn parse_all(
+    text: &[u8],
+    file: &str,
+    known: &dyn Fn(&str) -> bool,
+    surroundings: &dyn Surroundings,
+) -> (Tree, Vec<CorefileError>) {
+    parse_tokens(lexer::tokens(text, &Arc::from(file), false), known, surroundings)
+}
+
+/// As [`parse_all`], from tokens.
+pub fn parse_tokens(
+    tokens: Vec<Token>,
+    known: &dyn Fn(&str) -> bool,
+    surroundings: &dyn Surroundings,
+) -> (Tree, Vec<CorefileError>) {
+    let file = tokens.first().map_or_else(|| Arc::from(""), |token| token.file.clone());
+    let mut parser = Parser::new(tokens, file, known, surroundings);
+    parser.mistakes = Some(Vec::new());
+    let end = parser.blocks().err();
+    let mut mistakes = parser.mistakes.unwrap_or_default();
+    mistakes.extend(end);
+    (parser.tree, mistakes)
 }
 
 struct Parser<'p> {
@@ -91,6 +104,10 @@ struct Parser<'p> {
     known: &'p dyn Fn(&str) -> bool,
     surroundings: &'p dyn Surroundings,
     tree: Tree,
+    /// The mistakes so far, when the first is not the end.
+    mistakes: Option<Vec<CorefileError>>,
+    /// That the text ended too early was said.
+    is_end_told: bool,
 }
 
 /// How the list of keys ended.
@@ -101,7 +118,66 @@ enum KeysEnd {
     End,
 }
 
-impl Parser<'_> {
+impl<'p> Parser<'p> {
+    fn new(
+        mut ahead: Vec<Token>,
+        file: Arc<str>,
+        known: &'p dyn Fn(&str) -> bool,
+        surroundings: &'p dyn Surroundings,
+    ) -> Parser<'p> {
+        ahead.reverse();
+        Parser {
+            start: Token {
+                file,
+                imported: false,
+                line: 1,
+                column: 1,
+                length: 0,
+                text: String::new(),
+            },
+            read: Vec::with_capacity(ahead.len()),
+            ahead,
+            snippets: HashMap::new(),
+            snippet_imports: 0,
+            file_imports: 0,
+            known,
+            surroundings,
+            tree: Tree::default(),
+            mistakes: None,
+            is_end_told: false,
+        }
+    }
+
+    /// All that is ahead, into the tree.
+    fn blocks(&mut self) -> Result<(), CorefileError> {
+        while self.next() {
+            let block = self.block()?;
+            if !block.keys.is_empty() {
+                self.tree.blocks.push(block);
+            }
+        }
+        Ok(())
+    }
+
+    /// The end, or one mistake more to go on after.
+    fn mistake(&mut self, error: CorefileError) -> Result<(), CorefileError> {
+        match &mut self.mistakes {
+            Some(mistakes) if mistakes.len() < MOST_MISTAKES => {
+                mistakes.push(error);
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// A mistake that the text ended too early, which is said once.
+    fn early_end(&mut self, error: CorefileError) -> Result<(), CorefileError> {
+        match mem::replace(&mut self.is_end_told, true) {
+            true => Ok(()),
+            false => self.mistake(error),
+        }
+    }
+
     fn next(&mut self) -> bool {
         let next = self.ahead.pop();
         let more = next.is_some();
@@ -111,11 +187,7 @@ impl Parser<'_> {
 
     fn next_arg(&mut self) -> bool {
         let same_line = match (self.read.last(), self.ahead.last()) {
-            (Some(now), Some(next)) => {
-                now.file == next.file
-                    && now.imported == next.imported
-                    && last_line(now) == next.line
-            }
+            (Some(now), Some(next)) => now.shares_line_with(next),
             _ => false,
         };
         same_line && self.next()
@@ -138,7 +210,7 @@ impl Parser<'_> {
     /// declaration, so this compares rather than counts.
     fn is_new_line(&self) -> bool {
         let [.., before, now] = self.read.as_slice() else { return true };
-        before.file != now.file || before.imported != now.imported || last_line(before) < now.line
+        before.file != now.file || before.imported != now.imported || before.last_line() < now.line
     }
 
     fn error(&self, message: impl AsRef<str>) -> CorefileError {
@@ -166,13 +238,15 @@ impl Parser<'_> {
         if let [key] = block.keys.as_slice()
             && let Some(name) = key.text.strip_prefix('(').and_then(|name| name.strip_suffix(')'))
         {
-            if self.snippets.contains_key(name) {
-                return Err(
-                    self.error(format!("redeclaration of previously declared snippet {name}"))
-                );
+            let again = self.snippets.contains_key(name);
+            if again {
+                let text = format!("redeclaration of previously declared snippet {name}");
+                self.mistake(self.error(text))?;
             }
             let tokens = self.snippet()?;
-            self.snippets.insert(name.to_owned(), tokens);
+            if !again {
+                self.snippets.insert(name.to_owned(), tokens);
+            }
             return Ok(ServerBlock::default());
         }
         let braced = self.val() == "{";
@@ -182,7 +256,7 @@ impl Parser<'_> {
         }
         self.directives(&mut block)?;
         if braced && self.val() != "}" {
-            return Err(self.syntax_error("}"));
+            self.early_end(self.syntax_error("}"))?;
         }
         Ok(block)
     }
@@ -194,15 +268,14 @@ impl Parser<'_> {
             if text == "import" && self.is_new_line() {
                 self.import()?;
                 if !self.next() {
-                    return if another { Err(self.eof_error()) } else { Ok(KeysEnd::End) };
+                    return self.end_of_keys(another);
                 }
                 continue;
             }
             if text == "{" {
                 if another {
-                    return Err(
-                        self.error("Expected another address but had '{' - check for extra comma")
-                    );
+                    let text = "Expected another address but had '{' - check for extra comma";
+                    self.mistake(self.error(text))?;
                 }
                 return Ok(KeysEnd::Token);
             }
@@ -215,7 +288,7 @@ impl Parser<'_> {
                 block.keys.push(Token { text, ..self.current().clone() });
             }
             if !self.next() {
-                return if another { Err(self.eof_error()) } else { Ok(KeysEnd::End) };
+                return self.end_of_keys(another);
             }
             if !another && self.is_new_line() {
                 return Ok(KeysEnd::Token);
@@ -223,10 +296,20 @@ impl Parser<'_> {
         }
     }
 
+    /// The text ended among keys: too early, when `another` was promised by a comma.
+    fn end_of_keys(&mut self, another: bool) -> Result<KeysEnd, CorefileError> {
+        if another {
+            self.early_end(self.eof_error())?;
+        }
+        Ok(KeysEnd::End)
+    }
+
     /// The tokens between a snippet's braces.
     fn snippet(&mut self) -> Result<Vec<Token>, CorefileError> {
         if self.val() != "{" {
-            return Err(self.syntax_error("{"));
+            self.mistake(self.syntax_error("{"))?;
+            self.back();
+            return Ok(Vec::new());
         }
         let mut tokens = Vec::new();
         let mut open = 1u32;
@@ -241,7 +324,8 @@ impl Parser<'_> {
             }
             tokens.push(self.current().clone());
         }
-        Err(self.syntax_error("}"))
+        self.early_end(self.syntax_error("}"))?;
+        Ok(tokens)
     }
 
     fn directives(&mut self, block: &mut ServerBlock) -> Result<(), CorefileError> {
@@ -257,8 +341,9 @@ impl Parser<'_> {
 
     fn directive(&mut self, block: &mut ServerBlock) -> Result<(), CorefileError> {
         let word = self.replaced();
-        if !(self.known)(&word) {
-            return Err(self.error(format!("Unknown directive '{word}'")));
+        let is_known = (self.known)(&word);
+        if !is_known {
+            self.mistake(self.error(format!("Unknown directive '{word}'")))?;
         }
         let mut tokens = vec![Token { text: word.clone(), ..self.current().clone() }];
         let mut nesting = 0u32;
@@ -272,7 +357,10 @@ impl Parser<'_> {
                 }
                 "}" if nesting > 0 => nesting -= 1,
                 "}" => {
-                    return Err(self.error("Unexpected '}' because no matching opening brace"));
+                    let text = "Unexpected '}' because no matching opening brace";
+                    self.mistake(self.error(text))?;
+                    self.stray_brace();
+                    break;
                 }
                 "import" if self.is_new_line() => {
                     self.import()?;
@@ -288,7 +376,10 @@ impl Parser<'_> {
             tokens.push(self.current().clone());
         }
         if nesting > 0 {
-            return Err(self.eof_error());
+            self.early_end(self.eof_error())?;
+        }
+        if !is_known {
+            return Ok(());
         }
         match block.directives.iter_mut().find(|directive| directive.word == word) {
             Some(directive) => directive.tokens.append(&mut tokens),
@@ -297,8 +388,29 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Puts what `import PATTERN` names in its place, ahead of the cursor.
+    /// After a `}` that no brace of its directive opened: it closes the block, unless the next line
+    /// does.
+    fn stray_brace(&mut self) {
+        let is_closed_below = self.ahead.last().is_some_and(|next| next.text == "}");
+        match is_closed_below {
+            true => drop(self.read.pop()),
+            false => self.back(),
+        }
+    }
+
+    /// Puts what `import PATTERN` names in its place, ahead of the cursor. After a mistake the line
+    /// is left out.
     fn import(&mut self) -> Result<(), CorefileError> {
+        let before = self.read.len().saturating_sub(1);
+        if let Err(error) = self.imported() {
+            self.mistake(error)?;
+            while self.next_arg() {}
+            self.read.truncate(before);
+        }
+        Ok(())
+    }
+
+    fn imported(&mut self) -> Result<(), CorefileError> {
         if !self.next_arg() {
             let word = self.val();
             return Err(self

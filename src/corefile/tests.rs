@@ -1,6 +1,8 @@
 //! The Corefile language as operators meet it: text in, tree or message out.
 
-use super::{Dispenser, MemorySurroundings, Tree, fingerprint, normalise_zone, parse, parse_keys};
+use super::{
+    Dispenser, MemorySurroundings, Tree, fingerprint, normalise_zone, parse, parse_all, parse_keys,
+};
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
 
 fn known(word: &str) -> bool {
@@ -207,6 +209,43 @@ fn the_fingerprint_is_gos_json() {
     assert_eq!(fingerprint(&Tree::default()), b"null");
 }
 
+/// All mistakes, each as `line:column message`.
+fn mistakes(text: &str) -> (String, Vec<String>) {
+    let (tree, found) =
+        parse_all(text.as_bytes(), "/etc/Corefile", &known, &MemorySurroundings::new());
+    let told = found.into_iter().map(|error| {
+        let place = error.place.unwrap();
+        format!("{}:{} {}", place.line, place.column, error.message)
+    });
+    (shape(&tree), told.collect())
+}
+
+#[test]
+fn reading_goes_on_after_a_mistake() {
+    let (shape, found) = mistakes(
+        "a.test, {\n  erors\n  import nothing\n  cache {\n    success 5\n  }\n  kache {\n    x\n  }\n\
+         \x20 log }\n}\nb.test {\n  whoami }\nc.test {\n  errors\n}\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "1:9 Expected another address but had '{' - check for extra comma",
+            "2:3 Unknown directive 'erors'",
+            "3:10 File to import not found: nothing",
+            "7:3 Unknown directive 'kache'",
+            "10:7 Unexpected '}' because no matching opening brace",
+            "13:10 Unexpected '}' because no matching opening brace",
+        ]
+    );
+    assert_eq!(shape, "a.test | cache { success 5 } ; log\nb.test | whoami\nc.test | errors");
+}
+
+#[test]
+fn an_early_end_is_said_once() {
+    let (_, found) = mistakes("a.test {\n  cache {\n    success 5\n");
+    assert_eq!(found, ["3:13 Unexpected EOF"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -221,8 +260,15 @@ proptest! {
         ),
     ) {
         let world = MemorySurroundings::new().with_variable("X", "{").with_file("/etc/a", "import a\n}");
-        match parse(words.concat().as_bytes(), "/etc/Corefile", &|_| true, &world) {
-            Err(error) => assert!(error.line.is_some(), "{}", error.text),
+        let text = words.concat();
+        let one = parse(text.as_bytes(), "/etc/Corefile", &known, &world);
+        let (tree, mistakes) = parse_all(text.as_bytes(), "/etc/Corefile", &known, &world);
+        match one {
+            Err(error) => assert_eq!(mistakes.first(), Some(&error), "{text}"),
+            Ok(one) => assert_eq!((tree, mistakes), (one, Vec::new()), "{text}"),
+        }
+        match parse(text.as_bytes(), "/etc/Corefile", &|_| true, &world) {
+            Err(error) => assert!(error.place.is_some(), "{}", error.text),
             Ok(tree) => {
                 fingerprint(&tree);
                 for directive in tree.blocks.iter().flat_map(|block| &block.directives) {

@@ -7,14 +7,15 @@ use super::fitted::FittedReplies;
 use super::snapshot::{Block, BuildError, Server, Snapshot};
 use super::zones::Zones;
 use crate::corefile::{
-    CorefileError, Dispenser, KeyTransport, ServerBlock, ServerKey, Surroundings, Token, Tree,
-    parse, parse_keys,
+    CorefileError, Directive, Dispenser, KeyTransport, ServerBlock, ServerKey, Surroundings, Token,
+    Tree, parse, parse_keys,
 };
 use crate::dns::Name;
 use crate::metrics::{Registry, names};
 use crate::plugin::prometheus::{DROPPED, Tally};
 use crate::plugin::{
-    BlockDraft, Carried, Journal, Level, ServerIdentity, Service, Setup, TABLE, Timeouts,
+    BlockDraft, Carried, DirectiveRow, Journal, Level, ServerIdentity, Service, Setup, TABLE,
+    Timeouts,
 };
 use rand::rngs::StdRng;
 use std::collections::{HashMap, HashSet};
@@ -38,11 +39,24 @@ pub struct World<'w> {
 }
 
 /// A block while it is being set up, with where its keys stand.
-struct Plan<'t> {
-    source: &'t ServerBlock,
-    draft: BlockDraft,
+pub(super) struct Plan<'t> {
+    pub(super) source: &'t ServerBlock,
+    pub(super) draft: BlockDraft,
     /// For each key of the draft, the token it came from.
-    places: Vec<&'t Token>,
+    pub(super) places: Vec<&'t Token>,
+}
+
+/// What becomes of a mistake: the error that ends the build, or nothing, and the build goes on.
+pub(super) type OnMistake<'m> = &'m mut dyn FnMut(BuildError) -> Result<(), BuildError>;
+
+/// What the setups of a tree share.
+pub(super) struct Common<'w> {
+    pub(super) surroundings: &'w dyn Surroundings,
+    pub(super) metrics: &'w Registry,
+    pub(super) journal: &'w dyn Journal,
+    pub(super) random: &'w mut StdRng,
+    pub(super) carried: Carried,
+    pub(super) services: Vec<Service>,
 }
 
 /// Tree to snapshot: all setups in directive order, then the listeners (spec/coredns.md §0.3,
@@ -56,56 +70,20 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
     } else {
         tree
     };
-    let World { surroundings, metrics, journal, random, default_port, mut carried } = world;
+    let World { surroundings, metrics, journal, random, default_port, carried } = world;
+    let services = Vec::new();
+    let mut common = Common { surroundings, metrics, journal, random, carried, services };
 
-    let mut plans = plan(tree, default_port)?;
-    let mut services: Vec<Service> = Vec::new();
+    let mut plans = plan(tree, default_port, &mut Err)?;
     for row in TABLE {
-        for plan in &mut plans {
-            let Some(directive) = plan.source.directives.iter().find(|one| one.word == row.word)
-            else {
-                continue;
-            };
-            let setup = row.setup.map_err(|instead| {
-                let text = format!(
-                    "no action found for directive '{}' with server type 'dns' (missing a plugin?); {instead}",
-                    row.word
-                );
-                located(directive.tokens.first(), text)
-            })?;
-            setup(&mut Setup {
-                dispenser: Dispenser::new(&directive.tokens),
-                block: &mut plan.draft,
-                directives: &plan.source.directives,
-                surroundings,
-                metrics,
-                carried: &mut carried,
-                services: &mut services,
-                random: &mut *random,
-                journal,
-            })?;
+        for Plan { source, draft, .. } in &mut plans {
+            if let Some(directive) = source.directives.iter().find(|one| one.word == row.word) {
+                set_up(row, &directive.tokens, &source.directives, draft, &mut common)?;
+            }
         }
     }
-
-    let mut servers = Servers::new(metrics);
-    for (block, plan) in plans.iter().enumerate() {
-        servers.add(block, plan)?;
-    }
-    check_overlaps(&plans)?;
-    for server in &servers.servers {
-        let label = &server.identity.label;
-        match (server.transport, &server.tls) {
-            (KeyTransport::Grpc, _) | (KeyTransport::Https3, None) => journal.line(
-                Level::Warning,
-                format_args!("{label} speaks DNS over TCP, without HTTP and TLS"),
-            ),
-            (KeyTransport::Https, None) => journal.line(
-                Level::Warning,
-                format_args!("{label} speaks HTTP without TLS: its block has no tls"),
-            ),
-            _ => {}
-        }
-    }
+    let servers = servers(&plans, &common, &mut Err)?;
+    let Common { carried, services, .. } = common;
     let mut reflected: Vec<u16> =
         plans.iter().flat_map(|plan| &plan.draft.reflected).copied().collect();
     reflected.sort_unstable();
@@ -113,19 +91,85 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
     let reflected = (!reflected.is_empty()).then(|| reflected.into());
     let blocks = plans.into_iter().map(|plan| Arc::new(finished(plan.draft))).collect();
     let fitted = FittedReplies::new(metrics);
-    Ok(Snapshot { blocks, servers: servers.servers, reflected, fitted, services, carried })
+    Ok(Snapshot { blocks, servers, reflected, fitted, services, carried })
+}
+
+/// One directive of one block: `tokens` are its own, `directives` are the block's.
+pub(super) fn set_up(
+    row: &DirectiveRow,
+    tokens: &[Token],
+    directives: &[Directive],
+    draft: &mut BlockDraft,
+    common: &mut Common<'_>,
+) -> Result<(), CorefileError> {
+    let setup = row.setup.map_err(|instead| {
+        let missing = format!(
+            "no action found for directive '{}' with server type 'dns' (missing a plugin?)",
+            row.word
+        );
+        let error = located(tokens.first(), format!("{missing}; {instead}"));
+        CorefileError { message: missing, ..error }
+    })?;
+    setup(&mut Setup {
+        dispenser: Dispenser::new(tokens),
+        block: draft,
+        directives,
+        surroundings: common.surroundings,
+        metrics: common.metrics,
+        carried: &mut common.carried,
+        services: &mut common.services,
+        random: common.random,
+        journal: common.journal,
+    })
+}
+
+/// The listeners of all blocks, and whether they contradict one another.
+pub(super) fn servers(
+    plans: &[Plan<'_>],
+    common: &Common<'_>,
+    on_mistake: OnMistake<'_>,
+) -> Result<Vec<Server>, BuildError> {
+    let mut servers = Servers::new(common.metrics);
+    for (block, plan) in plans.iter().enumerate() {
+        servers.add(block, plan, on_mistake)?;
+    }
+    check_overlaps(plans, on_mistake)?;
+    for server in &servers.servers {
+        let label = &server.identity.label;
+        match (server.transport, &server.tls) {
+            (KeyTransport::Grpc, _) | (KeyTransport::Https3, None) => common.journal.line(
+                Level::Warning,
+                format_args!("{label} speaks DNS over TCP, without HTTP and TLS"),
+            ),
+            (KeyTransport::Https, None) => common.journal.line(
+                Level::Warning,
+                format_args!("{label} speaks HTTP without TLS: its block has no tls"),
+            ),
+            _ => {}
+        }
+    }
+    Ok(servers.servers)
 }
 
 /// The blocks with their keys read.
-fn plan(tree: &Tree, default_port: u16) -> Result<Vec<Plan<'_>>, CorefileError> {
+pub(super) fn plan<'t>(
+    tree: &'t Tree,
+    default_port: u16,
+    on_mistake: OnMistake<'_>,
+) -> Result<Vec<Plan<'t>>, BuildError> {
     let mut plans = Vec::with_capacity(tree.blocks.len());
     for source in &tree.blocks {
         let mut draft = BlockDraft::default();
         let mut places: Vec<&Token> = Vec::new();
         for token in &source.keys {
-            let keys = parse_keys(&token.text, default_port).map_err(|text| {
-                located(Some(token), format!("error inspecting server blocks: {text}"))
-            })?;
+            let keys = match parse_keys(&token.text, default_port) {
+                Ok(keys) => keys,
+                Err(text) => {
+                    let text = format!("error inspecting server blocks: {text}");
+                    on_mistake(located(Some(token), text).into())?;
+                    continue;
+                }
+            };
             for key in keys {
                 // `a.test A.TEST` works with CoreDNS, which keeps the capitals and never matches
                 // them; lower-cased it is one zone. The same text twice stays an error.
@@ -158,18 +202,22 @@ impl<'m> Servers<'m> {
         Servers { metrics, servers: Vec::new(), index: HashMap::new() }
     }
 
-    fn add(&mut self, block: usize, plan: &Plan<'_>) -> Result<(), BuildError> {
+    fn add(
+        &mut self,
+        block: usize,
+        plan: &Plan<'_>,
+        on_mistake: OnMistake<'_>,
+    ) -> Result<(), BuildError> {
         let draft = &plan.draft;
         for (key, place) in draft.keys.iter().zip(&plan.places) {
             if key.transport == KeyTransport::Unix {
                 continue;
             }
-            let port: u16 = key.port.parse().map_err(|_| {
-                BuildError::Corefile(located(
-                    Some(place),
-                    format!("address {}: invalid port", key.port),
-                ))
-            })?;
+            let Ok(port) = key.port.parse::<u16>() else {
+                let text = format!("address {}: invalid port", key.port);
+                on_mistake(located(Some(place), text).into())?;
+                continue;
+            };
             for host in hosts(draft) {
                 let server = self.at(key.transport, host.map(canonical), port);
                 // A zone that is there already is an overlap, which is reported later.
@@ -219,13 +267,13 @@ impl<'m> Servers<'m> {
 }
 
 /// The addresses of a block: those after `bind`, or `None` for all.
-fn hosts(draft: &BlockDraft) -> impl Iterator<Item = Option<&str>> {
+pub(super) fn hosts(draft: &BlockDraft) -> impl Iterator<Item = Option<&str>> {
     let all = draft.hosts.is_empty().then_some(None);
     all.into_iter().chain(draft.hosts.iter().map(|host| Some(host.as_str())))
 }
 
 /// An address in its one shortest form: two spellings are one listener.
-fn canonical(host: &str) -> String {
+pub(super) fn canonical(host: &str) -> String {
     let (address, zone) = match host.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
         None => (host, None),
@@ -239,7 +287,7 @@ fn canonical(host: &str) -> String {
 
 /// A zone is served once on a listener, and not both on one address and on all (spec/coredns.md
 /// §1.6).
-fn check_overlaps(plans: &[Plan<'_>]) -> Result<(), BuildError> {
+fn check_overlaps(plans: &[Plan<'_>], on_mistake: OnMistake<'_>) -> Result<(), BuildError> {
     type Spot<'p> = (KeyTransport, &'p Name, &'p str);
     let mut taken: HashSet<(Spot<'_>, Option<&str>)> = HashSet::new();
     let mut registered: HashMap<Spot<'_>, Option<&str>> = HashMap::new();
@@ -250,7 +298,8 @@ fn check_overlaps(plans: &[Plan<'_>]) -> Result<(), BuildError> {
                 let here = shown(key, host);
                 if !taken.insert((spot, host)) {
                     let text = format!("cannot serve {here} - it is already defined");
-                    return Err(servers_error(place, &text));
+                    on_mistake(servers_error(place, text))?;
+                    continue;
                 }
                 let other = match (registered.get(&spot), host) {
                     (Some(other), None) => Some(*other),
@@ -262,7 +311,8 @@ fn check_overlaps(plans: &[Plan<'_>]) -> Result<(), BuildError> {
                     let text = format!(
                         "cannot serve {here} - zone overlap listener capacity with {other}"
                     );
-                    return Err(servers_error(place, &text));
+                    on_mistake(servers_error(place, text))?;
+                    continue;
                 }
                 registered.insert(spot, host);
             }
@@ -279,18 +329,14 @@ fn shown(key: &ServerKey, host: Option<&str>) -> String {
     }
 }
 
-fn servers_error(place: &Token, text: &str) -> BuildError {
-    BuildError::Servers(format!("{}:{} - {text}", place.file, place.line))
+fn servers_error(place: &Token, text: String) -> BuildError {
+    BuildError::Servers(located(Some(place), text))
 }
 
 /// CoreDNS's bare text behind the place that it does not say.
 fn located(place: Option<&Token>, text: String) -> CorefileError {
     match place {
-        Some(token) => CorefileError {
-            text: format!("{}:{} - {text}", token.file, token.line),
-            file: Some(token.file.to_string()),
-            line: Some(token.line),
-        },
-        None => CorefileError { text, file: None, line: None },
+        Some(token) => CorefileError::bare(token, text),
+        None => CorefileError::unplaced(text),
     }
 }

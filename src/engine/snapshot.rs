@@ -87,6 +87,13 @@ pub enum BuildError {
     #[error(transparent)]
     Corefile(#[from] CorefileError),
     /// The blocks contradict one another, such as a zone defined twice.
-    #[error("{0}")]
-    Servers(String),
+    #[error(transparent)]
+    Servers(CorefileError),
+}
+
+impl From<BuildError> for CorefileError {
+    fn from(error: BuildError) -> CorefileError {
+        let (BuildError::Corefile(error) | BuildError::Servers(error)) = error;
+        error
+    }
 }

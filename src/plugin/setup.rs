@@ -62,7 +62,7 @@ impl GivenTimeouts {
 }
 
 /// A server block while its directives are set up.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct BlockDraft {
     /// All keys of the block, CIDR keys expanded.
     pub keys: Vec<ServerKey>,

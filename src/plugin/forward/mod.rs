@@ -20,13 +20,14 @@ pub use verdict::{Meaning, Verdict, judge};
 
 use super::dnstap::Point;
 use super::{BlockDraft, Context, Flow, Handler, Journal, Level, Now, Setup, Turn};
-use crate::corefile::{CorefileError, Surroundings};
+use crate::corefile::{CorefileError, Dispenser, Surroundings, Token};
 use crate::dns::{Name, Query, Rcode, Response, Section, Transport, Written};
 use crate::metrics::{Counter, Registry, names};
 use arc_swap::ArcSwap;
-use sources::{LOOK_EVERY, Sight, Watch};
+use sources::{LOOK_EVERY, Sight, Source, Watch};
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -287,6 +288,37 @@ impl Handler for Forward {
             self.take(sight, journal);
         }
     }
+}
+
+/// What one `forward` line says, for those who judge a Corefile without serving it.
+#[derive(Debug)]
+pub struct Said {
+    /// FROM.
+    pub from: Name,
+    /// The upstreams in the order of the TOs, each with the file that names it, if one does.
+    pub upstreams: Vec<(Upstream, Option<PathBuf>)>,
+    /// The options.
+    pub options: Options,
+}
+
+/// What the `forward` lines of a block say: `tokens` are those of all of them.
+pub fn read(tokens: &[Token], surroundings: &dyn Surroundings) -> Result<Vec<Said>, CorefileError> {
+    struct Silent;
+    impl Journal for Silent {
+        fn line(&self, _: Level, _: std::fmt::Arguments<'_>) {}
+    }
+    let stanzas = parse::stanzas(&mut Dispenser::new(tokens), surroundings, &Silent)?;
+    let said = stanzas.into_iter().map(|stanza| {
+        let upstreams = stanza.sources.into_iter().flat_map(|source| match source {
+            Source::Address(upstream) => vec![(upstream, None)],
+            Source::File(path, upstreams) => {
+                upstreams.into_iter().map(|one| (one, Some(path.clone()))).collect()
+            }
+        });
+        let upstreams = upstreams.collect();
+        Said { from: stanza.from, upstreams, options: stanza.upstreams.options }
+    });
+    Ok(said.collect())
 }
 
 /// Reads the block's `forward` directives.

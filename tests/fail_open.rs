@@ -31,6 +31,9 @@ const PORTS: usize = 16;
 /// How long the stream waits for answers at its end.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
+/// The longest that a query waits until the server reads it, on a busy machine.
+const UNREAD: Duration = Duration::from_millis(100);
+
 /// What nodens answers; the cluster DNS answers 10.0.1.7.
 const OF_NODENS: [u8; 4] = [192, 0, 2, 1];
 
@@ -225,10 +228,12 @@ fn gap_after_the_kill(flags: &[&str]) -> (Duration, String) {
     let asked = stream.end();
     let log = running.log();
 
-    // The start lost nothing: the Service answered until nodens did.
-    let before: Vec<Asked> = asked.iter().copied().filter(|one| one.at < killed).collect();
+    // The start lost nothing: the Service answered until nodens did. What came just before the kill may
+    // have died with the server unread.
+    let before = killed - UNREAD;
+    let before: Vec<Asked> = asked.iter().copied().filter(|one| one.at < before).collect();
     let (lost, by_nodens) = (count(&before, None), count(&before, Some(Who::Nodens)));
-    assert!(lost <= 1 && by_nodens > 50, "{lost} lost, {by_nodens} by nodens\n{log}");
+    assert!(lost == 0 && by_nodens > 50, "{lost} lost, {by_nodens} by nodens\n{log}");
     assert_eq!(before[0].answered_by, Some(Who::Cluster), "{log}");
     let (gap, lost) = gap(&asked, killed);
     assert_eq!(asked.last().unwrap().answered_by, Some(Who::Cluster), "{log}");

@@ -83,6 +83,10 @@ class Workflows(unittest.TestCase):
         run = re.search(r"run: \.ci/run (.*)", (ROOT / ".github/workflows/ci.yml").read_text())[1].split()
         self.assertEqual(run, [step for step in steps if step != "conformance"])
 
+    def test_releases_pack_with_the_tool_that_ci_tests(self):
+        pinned = re.search(r"tool cargo-deb (\S+)", (ROOT / ".ci/run").read_text())[1]
+        self.assertIn(f"cargo-deb --version {pinned}\n", (ROOT / ".github/workflows/release.yml").read_text())
+
     def test_the_least_rust_version_is_the_same_everywhere(self):
         least = MANIFEST["package"]["rust-version"]
         self.assertIn(f'rust: ["{least}", "stable"]', (ROOT / ".github/workflows/ci.yml").read_text())

@@ -5,6 +5,7 @@ Kubernetes 1.28 to 1.37, the chart by Helm's own engine, and the drop-in against
 Its tools are in requirements.txt."""
 
 import copy
+import hashlib
 import json
 import pathlib
 import re
@@ -31,6 +32,13 @@ SELECTOR = {
     "properties": {"matchLabels": LABELS},
 }
 
+NAMESPACES = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["matchNames"],
+    "properties": {"matchNames": {"type": "array", "items": {"type": "string"}}},
+}
+
 
 def endpoint(port: dict) -> dict:
     """An endpoint of a PodMonitor or ServiceMonitor, with its way to name a port."""
@@ -45,6 +53,7 @@ def endpoint(port: dict) -> dict:
             "scrapeTimeout": {"type": "string"},
             "metricRelabelings": {"type": "array"},
             "relabelings": {"type": "array"},
+            "honorLabels": {"type": "boolean"},
         },
     }
 
@@ -57,6 +66,7 @@ def monitor(endpoints: str, port: dict) -> dict:
         "properties": {
             "jobLabel": {"type": "string"},
             "selector": SELECTOR,
+            "namespaceSelector": NAMESPACES,
             endpoints: {"type": "array", "minItems": 1, "items": endpoint(port)},
         },
     }
@@ -118,8 +128,54 @@ OTHERS = {
 }
 
 
+class OnceLoader(yaml.SafeLoader):
+    """A reader that takes no key twice, as Kubernetes' own does not."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"keys stand twice: {twice}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def objects_of(text: str) -> list[dict]:
-    return [one for one in yaml.safe_load_all(text) if one]
+    return [one for one in yaml.load_all(text, OnceLoader) if one]
+
+
+def digest_of(objects: list[dict]) -> str:
+    """Of everything but images and the white space in Corefiles."""
+    objects = copy.deepcopy(objects)
+    for one in objects:
+        if one["kind"] == "ConfigMap":
+            one["data"] = {name: text.split() for name, text in one["data"].items()}
+        if one["kind"] == "DaemonSet":
+            del container_of(one)["image"]
+    text = json.dumps(objects, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# The add-on's manifest: cluster/addons/dns/nodelocaldns/nodelocaldns.yaml of kubernetes/kubernetes at
+# 028f956d2f934d6c82ca815e3f8d622da7e480cb, with cluster.local, 169.254.20.10 and 10.96.0.10 for its
+# variables, as digest_of has it.
+ADDON = "2e10e52ee8bf1a643a0fd43b22651a46335c64216364fc991e00269c2f73bace"
+
+# The values of the node-local-dns chart in widest use, deliveryhero's, which people bring along.
+DE_FACTO = """image.repository image.tag imagePullSecrets nameOverride fullnameOverride
+    config.dnsDomain config.dnsServer config.localDns config.customUpstreamsvc config.upstreamServiceSelector
+    config.bindIp config.commProtocol config.enableLogging config.noIPv6Lookups config.cacheTTL
+    config.prefetch.enabled config.prefetch.amount config.prefetch.duration config.prefetch.percentage
+    config.serveStale.enabled config.serveStale.duration config.serveStale.refreshMode
+    config.healthPort config.setupInterface config.setupIptables config.skipTeardown config.extraServerBlocks
+    config.customConfig config.port.number config.port.tcp config.port.udp config.upstreamServers
+    config.upstreamForwardConfig serviceAccount.create serviceAccount.annotations serviceAccount.name
+    service.annotations podAnnotations podLabels configMapAnnotations configMapLabels daemonsetAnnotations
+    daemonsetLabels updateStrategy initContainers securityContext serviceMonitor.enabled serviceMonitor.labels
+    serviceMonitor.path serviceMonitor.honorLabels serviceMonitor.interval serviceMonitor.scrapeTimeout
+    serviceMonitor.metricRelabelings serviceMonitor.relabelings serviceMonitor.namePrefix
+    serviceMonitor.prometheusNamespace dashboard.enabled dashboard.namespace dashboard.label
+    dashboard.annotations resources livenessProbe lifecycle resizePolicy affinity prometheusScraping.enabled
+    tolerations""".split()
 
 
 def only(objects: list[dict], kind: str, name: str | None = None) -> dict:
@@ -152,6 +208,20 @@ VALUES = {
             "upstreamForwardConfig": "max_concurrent 1000\npolicy sequential",
             "extraServerBlocks": "example.org:53 {\n    forward . 192.0.2.3\n}\n",
         }
+    },
+    "rules by iptables": {"config": {"firewall": "iptables"}},
+    "values of another chart": {
+        "config": {
+            "port": {"number": 53, "tcp": "dns-tcp", "udp": "dns"},
+            "upstreamServers": "__PILLAR__UPSTREAM__SERVERS__",
+            "upstreamForwardConfig": {"one": "max_concurrent 1000", "two": "policy sequential"},
+        },
+        "configMapLabels": {"o": "p"},
+        "configMapAnnotations": {"q": "r"},
+        "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}},
+        "livenessProbe": {"httpGet": {"path": "/health"}, "initialDelaySeconds": 60, "periodSeconds": 10},
+        "resources": {"requests": {"cpu": "25m", "memory": "128Mi"}, "limits": {"memory": "128Mi"}},
+        "serviceMonitor": {"enabled": True, "namePrefix": "prometheus", "prometheusNamespace": "monitoring", "honorLabels": True},
     },
     "a Corefile of one's own": {"config": {"customConfig": ".:53 {\n    forward . 192.0.2.1\n}\n"}},
     "everything around it": {
@@ -244,6 +314,63 @@ class Deploy(unittest.TestCase):
         extra = set(container) - set(theirs) - {"ports", "resources"}
         self.assertEqual(extra, set(), "fields that the add-on does not have")
 
+    def test_the_whole_drop_in_is_the_add_on_but_for_the_image(self):
+        self.assertEqual(digest_of(self.sets["drop-in"]), ADDON)
+        changed = copy.deepcopy(self.sets["drop-in"])
+        only(changed, "Service", "kube-dns-upstream")["spec"]["ports"][0]["port"] = 54
+        self.assertNotEqual(digest_of(changed), ADDON)
+
+    def test_the_overlays_are_there(self):
+        made = {name.rpartition("/")[2] for name in self.sets if name.startswith("kustomize/overlays/")}
+        self.assertEqual(made, {"iptables", "nftables", "ipvs", "cilium-local-redirect", "dual-stack"})
+
+    def test_no_capability_is_there_that_is_not_needed(self):
+        for name, _, daemonset in self.each("DaemonSet"):
+            if name in ["drop-in", "chart, values of another chart"]:
+                continue
+            container = container_of(daemonset)
+            context = container["securityContext"]
+            needed = {"NET_ADMIN", "NET_BIND_SERVICE"}
+            if "-firewall=iptables" in container["args"]:
+                needed.add("NET_RAW")
+            if name == "kustomize/overlays/cilium-local-redirect":
+                needed.remove("NET_ADMIN")
+            with self.subTest(set=name):
+                self.assertEqual((context["capabilities"]["drop"], set(context["capabilities"]["add"])), (["ALL"], needed))
+                self.assertEqual(context["seccompProfile"], {"type": "RuntimeDefault"})
+                self.assertTrue(context["readOnlyRootFilesystem"])
+                self.assertFalse(context["allowPrivilegeEscalation"])
+                mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+                self.assertEqual("/run/xtables.lock" in mounts, "NET_RAW" in needed)
+                self.assertEqual("-guardian" in container["args"], "NET_RAW" in needed)
+                self.assertEqual(container["image"].endswith("-iptables"), "NET_RAW" in needed)
+
+    def test_the_chart_makes_what_the_manifest_says(self):
+        chart = only(self.sets["chart, as it is"], "DaemonSet")["spec"]
+        plain = only(self.sets["kustomize/base"], "DaemonSet")["spec"]
+        for field in ["securityContext", "resources", "startupProbe", "readinessProbe", "livenessProbe"]:
+            self.assertEqual(*[container_of({"spec": one})[field] for one in [chart, plain]], field)
+        for field in ["volumes", "tolerations", "hostNetwork", "dnsPolicy", "priorityClassName", "terminationGracePeriodSeconds"]:
+            values = [one["template"]["spec"][field] for one in [chart, plain]]
+            if field == "volumes":
+                values = [sorted(value, key=lambda volume: volume["name"]) for value in values]
+                for value in values:
+                    self.assertIn("node-local-dns", value[0]["configMap"].pop("name"))
+            self.assertEqual(*values, field)
+        self.assertEqual(chart["updateStrategy"], plain["updateStrategy"])
+
+    def test_requests_cover_what_was_measured(self):
+        text = (ROOT / "docs/performance.md").read_text()
+        cpu = re.search(r"CPU of the server per query.*?\| nodens \| ([0-9.]+) ", text, re.S)
+        memory = re.search(r"RSS with 100,000 names, MiB \|.*?\| nodens \|[^|]+\| ([0-9.]+) \| ([0-9.]+) \|", text, re.S)
+        idle, full = (float(figure) for figure in memory.groups())
+        # The stores of the Corefile: two in each of four blocks.
+        names = 4 * 2 * 9984
+        requests = container_of(only(self.sets["kustomize/base"], "DaemonSet"))["resources"]["requests"]
+        self.assertGreaterEqual(float(requests["memory"].removesuffix("Mi")), idle + (full - idle) * names / 100_000)
+        share = float(requests["cpu"].removesuffix("m")) / 1000
+        self.assertGreaterEqual(share / (float(cpu[1]) / 1e6), 5000, "hits a second")
+
     def test_two_pods_fit_on_a_node_wherever_one_overlaps_the_next(self):
         for name, _, daemonset in self.each("DaemonSet"):
             surge = daemonset["spec"]["updateStrategy"].get("rollingUpdate", {}).get("maxSurge", 0)
@@ -291,6 +418,37 @@ class Deploy(unittest.TestCase):
                     host = asked.get("host", "")
                     host = f"[{host}]" if ":" in host else host
                     self.assertRegex(text, rf"{word} {re.escape(host)}:{asked['port']}\b")
+
+    def test_the_chart_has_every_value_of_the_one_in_use(self):
+        values = yaml.load((CHART / "values.yaml").read_text(), OnceLoader)
+        schema = json.loads((CHART / "values.schema.json").read_text())
+        for key in DE_FACTO:
+            with self.subTest(key=key):
+                here, known = values, schema
+                for part in key.split("."):
+                    here, known = here[part], known["properties"][part]
+
+    def test_what_others_values_say_is_done(self):
+        objects = self.sets["chart, values of another chart"]
+        corefile = only(objects, "ConfigMap")["data"]["Corefile"]
+        self.assertIn(
+            "forward . __PILLAR__UPSTREAM__SERVERS__ {\n        max_concurrent 1000\n        policy sequential\n    }", corefile
+        )
+        self.assertEqual(only(objects, "ConfigMap")["metadata"]["annotations"], {"q": "r"})
+        container = container_of(only(objects, "DaemonSet"))
+        self.assertEqual(container["livenessProbe"]["initialDelaySeconds"], 60)
+        self.assertEqual(container["livenessProbe"]["httpGet"]["host"], "169.254.20.10")
+        self.assertEqual(container["resources"]["limits"], {"memory": "128Mi"})
+        monitor = only(objects, "ServiceMonitor")
+        self.assertEqual(monitor["metadata"]["namespace"], "monitoring")
+        self.assertEqual(monitor["spec"]["namespaceSelector"], {"matchNames": ["kube-system"]})
+
+    def test_the_notes_say_who_asks_it(self):
+        with helm.Chart.load(str(CHART)) as chart:
+            for values, said in [({}, "10.96.0.10"), ({"config": {"bindIp": False}}, "--cluster-dns=169.254.20.10")]:
+                files = chart.render(values, name="node-local-dns", namespace="kube-system")
+                (notes,) = (text for path, text in files.items() if path.endswith("NOTES.txt"))
+                self.assertIn(said, notes)
 
     def test_the_chart_lints_and_refuses_unknown_and_wrong_values(self):
         found = helm.lint(str(CHART))

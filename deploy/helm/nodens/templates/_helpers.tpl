@@ -61,7 +61,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 
 {{- define "nodens.image" -}}
-{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- $suffix := ternary "-iptables" "" (eq (include "nodens.firewall" .) "iptables") -}}
+{{ .Values.image.repository }}:{{ default (print .Chart.AppVersion $suffix) .Values.image.tag }}
+{{- end -}}
+
+{{/* Who keeps the rules. */}}
+{{- define "nodens.firewall" -}}
+{{- ternary .Values.config.firewall "none" .Values.config.setupIptables -}}
+{{- end -}}
+
+{{/* Lines of a list, of a map's values, or of a text. */}}
+{{- define "nodens.lines" -}}
+{{- if kindIs "string" . -}}{{ trim . }}
+{{- else -}}{{- $lines := list -}}{{- range . -}}{{- $lines = append $lines . -}}{{- end -}}{{ join "\n" $lines }}
+{{- end -}}
 {{- end -}}
 
 {{/* What the server blocks of cluster names have in common. */}}
@@ -95,7 +108,7 @@ template ANY AAAA {
 {{- $options := include "nodens.cacheOptions" . | trim -}}
 {{- $clusterForward := printf "forward . __PILLAR__CLUSTER__DNS__ {\n    %s\n}" .Values.config.commProtocol -}}
 {{- range $zone := list .Values.config.dnsDomain "in-addr.arpa" "ip6.arpa" }}
-{{ $zone }}:{{ $root.Values.config.port.dns }} {
+{{ $zone }}:{{ $root.Values.config.port.number }} {
 {{ include "nodens.commonDirectives" $root | indent 4 }}
 {{- if eq $zone $root.Values.config.dnsDomain }}
     cache {
@@ -113,16 +126,16 @@ template ANY AAAA {
 {{ $clusterForward | indent 4 }}
 }
 {{- end }}
-.:{{ .Values.config.port.dns }} {
+.:{{ .Values.config.port.number }} {
 {{ include "nodens.commonDirectives" . | indent 4 }}
     cache {{ .Values.config.cacheTTL }}{{ if $options }} {
 {{ $options | indent 8 }}
     }{{ end }}
 {{- $servers := "__PILLAR__UPSTREAM__SERVERS__" }}
-{{- if .Values.config.upstreamServers }}{{ $servers = join " " .Values.config.upstreamServers }}{{ end }}
-{{- if .Values.config.upstreamForwardConfig }}
+{{- with .Values.config.upstreamServers }}{{ $servers = include "nodens.lines" . | replace "\n" " " }}{{ end }}
+{{- with .Values.config.upstreamForwardConfig }}
     forward . {{ $servers }} {
-{{ .Values.config.upstreamForwardConfig | trim | indent 8 }}
+{{ include "nodens.lines" . | indent 8 }}
     }
 {{- else }}
     forward . {{ $servers }}

@@ -14,6 +14,7 @@ mod sockets;
 mod stream;
 mod tcp;
 mod udp;
+mod unverified;
 pub mod upstream;
 mod worker;
 mod workers;
@@ -24,6 +25,7 @@ pub use https::STREAMS_MOST;
 pub use quic::QUIC_STREAMS_MOST;
 pub use sockets::{HandedSockets, ListenError};
 pub use tcp::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
+pub use unverified::Unverified;
 pub use worker::{PARKED_MOST, REFRESHES_MOST};
 pub use workers::{Equipment, Heartbeat, WORKERS_MOST, Workers, can_listen, default_workers};
 

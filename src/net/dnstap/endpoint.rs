@@ -4,15 +4,11 @@
 
 use super::frames;
 use crate::corefile::system_error_text;
+use crate::net::Unverified;
 use crate::plugin::dnstap::{Endpoint, Tap};
 use crate::plugin::split_host_port;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
-};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -154,7 +150,7 @@ fn secured(
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         builder.with_root_certificates(store)
     } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified::new(provider)))
     };
     let connection = ClientConnection::new(Arc::new(config.with_no_client_auth()), name);
     let mut stream = StreamOwned::new(connection.map_err(wrong)?, socket);
@@ -171,43 +167,4 @@ fn secured(
         })?;
     }
     Ok(stream)
-}
-
-/// `skipverify`: any certificate will do, as long as the peer has its key.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -4,137 +4,20 @@
 // A test may panic, and why it did not run is for whoever runs it.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::fs::{self, File};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod peers;
 
-/// The longest that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+use peers::{Lab, PATIENCE, free_port};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The programs that these tests need.
 const TOOLS: &[&str] = &["openssl", "unbound", "kdig"];
 
-/// A directory with certificates, and the programs that were started in it.
-struct Lab {
-    folder: tempfile::TempDir,
-    children: Vec<Child>,
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn has(tool: &str) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&paths).chain(sbin).any(|folder| folder.join(tool).is_file())
-}
-
 fn lab() -> Option<Lab> {
-    if let Some(missing) = TOOLS.iter().find(|tool| !has(tool)) {
-        assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {missing}");
-        println!("not run, missing: {missing}");
-        return None;
-    }
-    let lab = Lab { folder: tempfile::tempdir().unwrap(), children: Vec::new() };
-    let openssl = |arguments: &str| {
-        let output = Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(lab.folder.path())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"));
-    openssl(&format!("req {key} -keyout own.key -out own.csr -subj /CN=dns.test"));
-    openssl(&format!("req -x509 {key} -keyout x.key -out stranger.pem -days 2 -subj /CN=stranger"));
-    lab.write("names", "subjectAltName=DNS:dns.test,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n");
-    for (certificate, days) in [("own", 2), ("expired", -1)] {
-        openssl(&format!(
-            "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {certificate}.pem \
-             -days {days} -extfile names"
-        ));
-    }
-    Some(lab)
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    Lab::with_certificates(TOOLS)
 }
 
 impl Lab {
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        path
-    }
-
-    fn text(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap_or_default()
-    }
-
-    fn start(&mut self, mut command: Command, log: &str) {
-        let output = File::create(self.path(log)).unwrap();
-        let errors = output.try_clone().unwrap();
-        let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().unwrap();
-        self.children.push(child);
-    }
-
-    /// Unbound with DNS over TLS and HTTPS on two ports, which shows `certificate`; it knows one
-    /// name.
-    fn unbound(&mut self, certificate: &str) -> (u16, u16) {
-        let (tls, https) = (free_port(), free_port());
-        let folder = self.folder.path().display();
-        let config = format!(
-            "server:\n  interface: 127.0.0.1@{tls}\n  interface: 127.0.0.1@{https}\n  \
-             tls-port: {tls}\n  https-port: {https}\n  tls-service-key: {folder}/own.key\n  \
-             tls-service-pem: {folder}/{certificate}.pem\n  username: \"\"\n  chroot: \"\"\n  \
-             pidfile: \"\"\n  directory: {folder}\n  use-syslog: no\n  do-daemonize: no\n  \
-             module-config: \"iterator\"\n  local-zone: test. static\n  \
-             local-data: \"www.test. 60 A 192.0.2.80\"\n  local-data: \"dns.test. 60 A 127.0.0.1\"\n"
-        );
-        let config = self.write("unbound.conf", &config);
-        let program =
-            if Path::new("/usr/sbin/unbound").exists() { "/usr/sbin/unbound" } else { "unbound" };
-        let mut command = Command::new(program);
-        command.arg("-d").arg("-c").arg(config);
-        self.start(command, "unbound.log");
-        self.until_listening(tls, "unbound.log");
-        (tls, https)
-    }
-
-    fn nodens(&mut self, corefile: &str, port: u16) {
-        self.write("Corefile", corefile);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nodens"));
-        command
-            .args(["-localip=127.0.0.1", "-setupinterface=false", "-setupiptables=false"])
-            .arg("-metrics-listen-address=127.0.0.1:0")
-            .arg(format!("-basecorefile={}", self.path("none").display()))
-            .arg(format!("-conf={}", self.path("Corefile").display()));
-        self.start(command, "nodens.log");
-        self.until_listening(port, "nodens.log");
-    }
-
-    fn until_listening(&self, port: u16, log: &str) {
-        let began = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(began.elapsed() < PATIENCE, "nothing listens on {port}: {}", self.text(log));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     /// What kdig prints, errors included.
     fn kdig(&self, port: u16, options: &[&str]) -> String {
         let output = Command::new("kdig")

@@ -65,7 +65,15 @@ fn what_is_wrong_is_said_in_one_line_with_its_exit_code() {
 
 #[test]
 fn help_goes_to_standard_output_with_0() {
-    for line in ["help", "help run", "run --help", "version --help", "man -h"] {
+    for line in [
+        "help",
+        "help run",
+        "run --help",
+        "version --help",
+        "man -h",
+        "query -h",
+        "query @x --help",
+    ] {
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let told = nodens(&arguments);
         assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "{line}");
@@ -114,7 +122,7 @@ fn zsh_and_fish_have_their_scripts() {
 #[test]
 fn groff_takes_the_manual_pages_without_a_warning() {
     let mut pages = vec![nodens(&["man"])];
-    for word in ["completions", "man", "run", "version"] {
+    for word in ["cleanup", "completions", "man", "query", "run", "version"] {
         pages.push(nodens(&["man", word]));
     }
     for page in pages {

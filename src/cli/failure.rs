@@ -12,6 +12,8 @@ pub const USAGE: u8 = 64;
 pub const DATA: u8 = 65;
 /// An input file is missing or cannot be read (`EX_NOINPUT`).
 pub const NO_INPUT: u8 = 66;
+/// Nobody answers (`EX_UNAVAILABLE`).
+pub const UNAVAILABLE: u8 = 69;
 /// Something in here went wrong (`EX_SOFTWARE`).
 pub const INTERNAL: u8 = 70;
 /// The system refused something (`EX_OSERR`).
@@ -20,6 +22,8 @@ pub const SYSTEM: u8 = 71;
 pub const IO: u8 = 74;
 /// Not now: somebody is in the way (`EX_TEMPFAIL`).
 pub const NOT_NOW: u8 = 75;
+/// The other side does not speak as it should (`EX_PROTOCOL`).
+pub const PROTOCOL: u8 = 76;
 /// Not permitted (`EX_NOPERM`).
 pub const NO_PERMISSION: u8 = 77;
 

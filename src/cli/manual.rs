@@ -81,6 +81,9 @@ the input is wrong
 .B 66
 an input file is missing
 .TP
+.B 69
+nobody replied
+.TP
 .B 70
 an internal error
 .TP
@@ -92,6 +95,9 @@ output could not be written
 .TP
 .B 75
 not now: somebody is in the way
+.TP
+.B 76
+the other side does not speak as it should
 .TP
 .B 77
 not permitted

@@ -8,6 +8,7 @@ mod completions;
 pub mod failure;
 mod manual;
 mod output;
+mod query;
 mod version;
 
 use crate::app;
@@ -38,11 +39,15 @@ static COMMANDS: &[Entry] = &[
     entry("cleanup", cleanup::command, cleanup::run),
     entry("completions", completions::command, completions::run),
     entry("man", manual::command, manual::run),
+    entry(QUERY, query::command, query::run),
     entry("version", version::command, version::run),
 ];
 
 /// Serving, as a command.
 const RUN: &str = "run";
+
+/// The command whose words are dig's.
+const QUERY: &str = "query";
 
 /// The whole program; `arguments` start with the program's name. Gives the exit code. Call
 /// [`crate::sys::signals::ignore_until_handled`] before.
@@ -59,7 +64,12 @@ pub fn main(arguments: &[String]) -> u8 {
         line.extend_from_slice(flags);
         return app::main(&line);
     }
-    let matches = match whole().try_get_matches_from(arguments) {
+    // dig's syntax is not clap's.
+    let translated = match arguments.get(1).is_some_and(|word| word == QUERY) {
+        true => query::translate(arguments),
+        false => arguments.to_vec(),
+    };
+    let matches = match whole().try_get_matches_from(&translated) {
         Ok(matches) => matches,
         Err(error) => return refuse(&error),
     };

@@ -1,11 +1,13 @@
-//! Development mode: started without arguments, serve this machine from a Corefile of our own.
+//! Development mode: started without arguments, serve this machine from a Corefile of our own; or
+//! from the one that is named, as it is.
 //!
 //! Takes away what this machine does not have (an address that is taken, IPv6, a resolv.conf) and
 //! says so in one line each, instead of failing for it.
 
+use super::load::Source;
 use super::surroundings::Machine;
 use crate::admin;
-use crate::corefile::{Directive, Surroundings, Tree, parse};
+use crate::corefile::{Directive, Surroundings, Tree, parse, system_error_text};
 use crate::net::can_listen;
 use crate::plugin::is_known;
 use std::net::IpAddr;
@@ -20,13 +22,18 @@ const NAME: &str = "dev.Corefile";
 /// The port of the Corefile's one block.
 pub(super) const PORT: u16 = 1053;
 
+/// The port of server blocks that name none, for CoreDNS.
+const STANDARD_PORT: u16 = 53;
+
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What can be served here.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// The Corefile without what cannot be had.
-    pub(super) tree: Tree,
+    /// The Corefile without what cannot be had, or the one that was named.
+    pub(super) source: Source,
+    /// The port of server blocks that name none.
+    pub(super) default_port: u16,
     /// One line for each thing that is missing.
     pub(super) missing: Vec<String>,
     /// What is served, from whom, and how to try it.
@@ -60,7 +67,7 @@ pub(super) fn plan() -> Result<Plan, String> {
     if upstreams.is_empty() {
         missing.push(format!(
             "no usable nameserver in {RESOLV_CONF}: only names of /etc/hosts can be resolved; \
-             give upstreams in a Corefile of your own with -conf"
+             give upstreams in a Corefile of your own: nodens run COREFILE"
         ));
         for block in &mut tree.blocks {
             // Without upstreams there is no loop to look for either.
@@ -79,7 +86,20 @@ pub(super) fn plan() -> Result<Plan, String> {
         lines.push(format!("see {}", endpoints.join(" and ")));
     }
     lines.push(format!("try: dig @{} -p {PORT} example.com", addresses[0]));
-    Ok(Plan { tree, missing, lines })
+    Ok(Plan { source: Source::Made(Box::new(tree)), default_port: PORT, missing, lines })
+}
+
+/// The plan for a Corefile of one's own: nothing in it is changed. The error is CoreDNS's text.
+pub(super) fn plan_of(path: &Path) -> Result<Plan, String> {
+    let name = path.display().to_string();
+    let text = Machine
+        .read(path)
+        .map_err(|error| format!("cannot read {name}: {}", system_error_text(&error)))?;
+    let tree = parse(&text, &name, &is_known, &Machine).map_err(|error| error.to_string())?;
+    let keys = tree.blocks.iter().flat_map(|block| &block.keys).map(|key| key.text.as_str());
+    let line = format!("serving {} by {name}", keys.collect::<Vec<&str>>().join(", "));
+    let (source, missing) = (Source::File(path.to_owned()), Vec::new());
+    Ok(Plan { source, default_port: STANDARD_PORT, missing, lines: vec![line] })
 }
 
 /// Removes the arguments of a directive that `keep` refuses, and the directive when none is left.

@@ -29,7 +29,7 @@ mod version;
 use crate::metrics::Registry;
 use crate::net::default_workers;
 use crate::plugin::{Journal, Level};
-use load::{Loader, Source};
+use load::Loader;
 use log::Log;
 use notify::Notify;
 use run::Run;
@@ -55,6 +55,21 @@ pub fn main(arguments: &[String]) -> u8 {
     if let Some(code) = guardian::guard(arguments) {
         return code;
     }
+    in_runtime(|common| async {
+        match arguments {
+            [] | [_] if !is_called_node_cache(arguments) => develop(common, dev::plan).await,
+            _ => dropin::serve(arguments, common).await,
+        }
+    })
+}
+
+/// Serves by a Corefile of one's own, as it is: no template, no interface, no rules. Gives the exit
+/// code. Call [`crate::sys::signals::ignore_until_handled`] before.
+pub fn serve_corefile(path: &Path) -> u8 {
+    in_runtime(|common| develop(common, || dev::plan_of(path)))
+}
+
+fn in_runtime<F: Future<Output = u8>>(serve: impl FnOnce(Common) -> F) -> u8 {
     let workers = default_workers();
     let metrics = Registry::new(workers);
     let log = Log::new(&metrics);
@@ -63,12 +78,7 @@ pub fn main(arguments: &[String]) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return fatal(&log, &format!("cannot start: {error}")),
     };
-    let code = runtime.block_on(async {
-        match arguments {
-            [] | [_] if !is_called_node_cache(arguments) => develop(common).await,
-            _ => dropin::serve(arguments, common).await,
-        }
-    });
+    let code = runtime.block_on(serve(common));
     log.flush();
     code
 }
@@ -79,20 +89,19 @@ fn is_called_node_cache(arguments: &[String]) -> bool {
 }
 
 /// Development mode: prints what it serves, serves until a signal.
-async fn develop(common: Common) -> u8 {
+async fn develop(common: Common, plan: impl FnOnce() -> Result<dev::Plan, String>) -> u8 {
     let Common { workers, metrics, log } = common;
     log.start();
-    let plan = match dev::plan() {
+    let plan = match plan() {
         Ok(plan) => plan,
         Err(why) => return fatal(&log, &why),
     };
     for line in &plan.missing {
         log.line(Level::Warning, format_args!("{line}"));
     }
-    let source = Source::Made(Box::new(plan.tree));
     let loader = Loader {
-        source,
-        default_port: dev::PORT,
+        source: plan.source,
+        default_port: plan.default_port,
         metrics,
         log: log.clone(),
         budget: Arc::default(),

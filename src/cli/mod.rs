@@ -60,6 +60,11 @@ pub fn main(arguments: &[String]) -> u8 {
         && word == RUN
         && !matches!(flags, [flag] if flag == "--help" || flag == "-h")
     {
+        if let [corefile, rest @ ..] = flags
+            && !corefile.starts_with('-')
+        {
+            return serve_corefile(corefile, rest);
+        }
         let mut line = vec![program.clone()];
         line.extend_from_slice(flags);
         return app::main(&line);
@@ -81,6 +86,28 @@ pub fn main(arguments: &[String]) -> u8 {
         Ok(code) => code,
         Err(failure) => {
             output::complain(&format!("nodens {word}: {}", failure.text));
+            failure.code
+        }
+    }
+}
+
+/// `nodens run COREFILE`: what can be seen before is told with a command's exit codes.
+fn serve_corefile(corefile: &str, rest: &[String]) -> u8 {
+    let path = Path::new(corefile);
+    let readable = match rest.first() {
+        Some(extra) => {
+            let text = format!(
+                "unexpected argument '{extra}' behind the Corefile; with flags it is named by one: \
+                 nodens run -conf {corefile} -localip ADDRESSES"
+            );
+            Err(Failure::usage(text))
+        }
+        None => std::fs::read(path).map(drop).map_err(|error| Failure::unreadable(path, &error)),
+    };
+    match readable {
+        Ok(()) => app::serve_corefile(path),
+        Err(failure) => {
+            output::complain(&format!("nodens {RUN}: {}", failure.text));
             failure.code
         }
     }
@@ -119,8 +146,14 @@ fn whole() -> Command {
         .max_term_width(100)
         .subcommand(
             Command::new(RUN)
-                .about("Serve, with the flags of node-cache; the same as without the word")
-                .override_usage("nodens run [-localip ADDRESSES] [FLAGS]")
+                .about("Serve: by a Corefile of your own, or with the flags of node-cache")
+                .long_about(
+                    "Serve. With a COREFILE: by it as it is, on this machine, without touching \
+                     interfaces or rules; SIGUSR1, or its directive `reload`, takes an edit. With \
+                     flags: as node-cache does, the same as without the word. With neither: this \
+                     machine on 127.0.0.1:1053.",
+                )
+                .override_usage("nodens run [COREFILE | FLAGS]")
                 .after_help("The flags: nodens -help"),
         );
     COMMANDS.iter().fold(all, |all, entry| all.subcommand((entry.command)()))
@@ -130,7 +163,13 @@ fn whole() -> Command {
 fn refuse(error: &clap::Error) -> u8 {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp) {
-        return output::write(&text).map_or_else(|failure| failure.code, |()| 0);
+        return output::write(&text).map_or_else(
+            |failure| {
+                output::complain(&format!("nodens: {}", failure.text));
+                failure.code
+            },
+            |()| 0,
+        );
     }
     let first: Vec<&str> =
         text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();

@@ -7,79 +7,11 @@
 
 mod namespace;
 
+use namespace::program::{Process, answers, until};
 use namespace::{in_namespaces, sh, try_sh};
-use std::fs::{self, File};
-use std::net::UdpSocket;
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PROGRAMS: &[&str] = &["iptables", "ip6tables"];
-
-/// A nodens with its files; dropping it kills it.
-struct Process {
-    child: Child,
-    log: std::path::PathBuf,
-}
-
-impl Process {
-    fn start(folder: &tempfile::TempDir, number: u32, flags: &[&str]) -> Process {
-        let path = |name: &str| folder.path().join(format!("{name}{number}"));
-        fs::write(path("base"), ".:53 {\n bind __PILLAR__LOCAL__DNS__\n whoami\n}\n").unwrap();
-        let log = path("log");
-        let out = File::create(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_nodens"))
-            .arg(format!("-basecorefile={}", path("base").display()))
-            .arg(format!("-conf={}", path("Corefile").display()))
-            .arg("-metrics-listen-address=127.0.0.1:9353")
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
-        Process { child, log }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    fn signal(&self, name: &str) {
-        sh(&format!("kill -s {name} {}", self.child.id()));
-    }
-
-    fn exit_code(&mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Only fails when it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// How long it took until something holds, at most ten seconds.
-fn until(what: &str, process: &Process, mut holds: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(10), "{what}: {}", process.log());
-        sleep(Duration::from_millis(5));
-    }
-    began.elapsed()
-}
-
-fn answers(address: &str) -> bool {
-    let wildcard = if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
-    let socket = UdpSocket::bind(wildcard).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    let query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
-    let address: std::net::IpAddr = address.parse().unwrap();
-    socket.send_to(query, (address, 53)).is_ok() && socket.recv(&mut [0; 512]).is_ok()
-}
 
 fn addresses() -> String {
     sh("ip -o addr show dev lo")

@@ -226,11 +226,7 @@ fn bound_to(line: &str) -> Option<SocketAddr> {
 }
 
 fn of_failure(failure: &Failure) -> Problem {
-    let text = failure.to_string();
-    let is_permission = ["ermission denied", "you must be root", "not permitted"]
-        .iter()
-        .any(|words| text.contains(words));
-    Problem { text, is_permission }
+    Problem { text: failure.to_string(), is_permission: failure.is_permission() }
 }
 
 fn is_permission(number: Option<i32>) -> bool {

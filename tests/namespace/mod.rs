@@ -1,6 +1,9 @@
 //! A thread with a network and a mount namespace of its own: what a test changes there (rules,
 //! links, `/run`) nobody else sees, and it goes with the thread and its children.
 
+#[allow(dead_code)] // Not every test file that uses this one.
+pub(crate) mod program;
+
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::path::Path;

@@ -78,6 +78,14 @@ impl Failure {
     pub fn is_lock(&self) -> bool {
         matches!(self, Failure::Exit { words, .. } if words.contains("holding the xtables lock"))
     }
+
+    /// Whether a privilege is missing.
+    pub fn is_permission(&self) -> bool {
+        let text = self.to_string();
+        ["ermission denied", "you must be root", "not permitted"]
+            .iter()
+            .any(|words| text.contains(words))
+    }
 }
 
 impl fmt::Display for Failure {

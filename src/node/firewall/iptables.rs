@@ -5,7 +5,7 @@
 
 use super::command::{Deadline, Failure, run};
 use super::rules::{Family, Found, Place, Plan, Rule, read_saved};
-use super::{Report, Within};
+use super::{Report, Trouble, WITHOUT_NET_ADMIN, Within};
 use crate::plugin::Level;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -58,6 +58,8 @@ impl Variant {
 pub struct Iptables {
     plan: Plan,
     variant: Variant,
+    /// Whether it was said what to do without the privilege: once is enough.
+    is_advised: bool,
 }
 
 /// What stands in the tables of one family.
@@ -86,7 +88,7 @@ struct Change {
 impl Iptables {
     /// Rules of `plan`. Nothing is run yet.
     pub fn new(plan: Plan, variant: Variant) -> Iptables {
-        Iptables { plan, variant }
+        Iptables { plan, variant, is_advised: false }
     }
 
     /// Which programs set the rules.
@@ -117,8 +119,15 @@ impl Iptables {
                              error - {failure}"
                         ),
                     );
+                    if failure.is_permission() {
+                        report.troubles.push(Trouble::NoPermission);
+                    }
                 }
             }
+        }
+        if !self.is_advised && report.troubles.contains(&Trouble::NoPermission) {
+            self.is_advised = true;
+            report.line(Level::Warning, WITHOUT_NET_ADMIN.to_owned());
         }
         report
     }

@@ -36,6 +36,10 @@ impl Within {
     pub const REMOVING: Within = Within(Duration::from_secs(5));
 }
 
+/// What to do where rules need a privilege that is not there.
+const WITHOUT_NET_ADMIN: &str = "The capability NET_ADMIN is missing: give it to nodens, or set the \
+                                 firewall rules yourself and give -firewall=none";
+
 /// What an operation did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {

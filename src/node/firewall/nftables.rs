@@ -8,7 +8,7 @@
 
 use super::messages::{self, CHAINS, HEADER};
 use super::rules::Plan;
-use super::{Report, Trouble};
+use super::{Report, Trouble, WITHOUT_NET_ADMIN};
 use crate::corefile::system_error_text;
 use crate::plugin::Level;
 use crate::sys::netlink::{Message, Netlink, Refusal, Subsystem};
@@ -297,11 +297,7 @@ impl Nftables {
             format!("Error: firewall rules were not {what} over nftables - {why}{words}"),
         );
         let (trouble, line) = match trouble(refusal) {
-            Trouble::NoPermission => (
-                Trouble::NoPermission,
-                "The capability NET_ADMIN is missing: give it to nodens, or set the firewall rules \
-                 yourself and give -firewall=none",
-            ),
+            Trouble::NoPermission => (Trouble::NoPermission, WITHOUT_NET_ADMIN),
             Trouble::NoNfTables => (
                 Trouble::NoNfTables,
                 "This kernel has no nf_tables: load the module `nf_tables`, or give \

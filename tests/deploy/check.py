@@ -165,7 +165,7 @@ DE_FACTO = """image.repository image.tag imagePullSecrets nameOverride fullnameO
     config.dnsDomain config.dnsServer config.localDns config.customUpstreamsvc config.upstreamServiceSelector
     config.bindIp config.commProtocol config.enableLogging config.noIPv6Lookups config.cacheTTL
     config.prefetch.enabled config.prefetch.amount config.prefetch.duration config.prefetch.percentage
-    config.serveStale.enabled config.serveStale.duration config.serveStale.refreshMode
+    config.serveStale.enabled config.serveStale.duration config.serveStale.mode
     config.healthPort config.setupInterface config.setupIptables config.skipTeardown config.extraServerBlocks
     config.customConfig config.port.number config.port.tcp config.port.udp config.upstreamServers
     config.upstreamForwardConfig serviceAccount.create serviceAccount.annotations serviceAccount.name
@@ -193,7 +193,7 @@ def container_of(daemonset: dict) -> dict:
 VALUES = {
     "as it is": {},
     "no rules": {"config": {"setupIptables": False, "setupInterface": False}},
-    "ipvs": {"config": {"bindIp": False, "customUpstreamsvc": "kube-dns"}},
+    "ipvs": {"config": {"dnsServer": "", "customUpstreamsvc": "kube-dns"}},
     "both families": {"config": {"localDns": "169.254.20.10,fd00:169:254:20::10", "dnsServer": "10.96.0.10,fd00:10:96::a"}},
     "IPv6 alone": {"config": {"localDns": "fd00:169:254:20::10", "dnsServer": "fd00:10:96::a"}},
     "everything in the Corefile": {
@@ -203,7 +203,7 @@ VALUES = {
             "commProtocol": "prefer_udp",
             "cacheTTL": 60,
             "prefetch": {"enabled": True},
-            "serveStale": {"enabled": True, "refreshMode": "verify"},
+            "serveStale": {"enabled": True, "mode": "verify"},
             "upstreamServers": ["192.0.2.1", "tls://192.0.2.2"],
             "upstreamForwardConfig": "max_concurrent 1000\npolicy sequential",
             "extraServerBlocks": "example.org:53 {\n    forward . 192.0.2.3\n}\n",
@@ -212,6 +212,7 @@ VALUES = {
     "rules by iptables": {"config": {"firewall": "iptables"}},
     "values of another chart": {
         "config": {
+            "bindIp": False,
             "port": {"number": 53, "tcp": "dns-tcp", "udp": "dns"},
             "upstreamServers": "__PILLAR__UPSTREAM__SERVERS__",
             "upstreamForwardConfig": {"one": "max_concurrent 1000", "two": "policy sequential"},
@@ -409,7 +410,8 @@ class Deploy(unittest.TestCase):
                 text = corefile["data"]["Corefile"]
                 if "bind" in text and words["-localip"] != "0.0.0.0":
                     bound = set(re.search(r"bind (.*)", text).group(1).split())
-                    self.assertEqual(bound, set(words["-localip"].split(",")))
+                    if bound != {"0.0.0.0"}:
+                        self.assertEqual(bound, set(words["-localip"].split(",")))
                 for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
                     asked = container_of(daemonset).get(probe, {}).get("httpGet")
                     if not asked or "bind" not in text:
@@ -435,7 +437,9 @@ class Deploy(unittest.TestCase):
             "forward . __PILLAR__UPSTREAM__SERVERS__ {\n        max_concurrent 1000\n        policy sequential\n    }", corefile
         )
         self.assertEqual(only(objects, "ConfigMap")["metadata"]["annotations"], {"q": "r"})
+        self.assertEqual(set(re.findall(r"bind (.*)", corefile)), {"0.0.0.0"})
         container = container_of(only(objects, "DaemonSet"))
+        self.assertIn("-localip=169.254.20.10,10.96.0.10", container["args"])
         self.assertEqual(container["livenessProbe"]["initialDelaySeconds"], 60)
         self.assertEqual(container["livenessProbe"]["httpGet"]["host"], "169.254.20.10")
         self.assertEqual(container["resources"]["limits"], {"memory": "128Mi"})
@@ -445,7 +449,7 @@ class Deploy(unittest.TestCase):
 
     def test_the_notes_say_who_asks_it(self):
         with helm.Chart.load(str(CHART)) as chart:
-            for values, said in [({}, "10.96.0.10"), ({"config": {"bindIp": False}}, "--cluster-dns=169.254.20.10")]:
+            for values, said in [({}, "10.96.0.10"), ({"config": {"dnsServer": ""}}, "--cluster-dns=169.254.20.10")]:
                 files = chart.render(values, name="node-local-dns", namespace="kube-system")
                 (notes,) = (text for path, text in files.items() if path.endswith("NOTES.txt"))
                 self.assertIn(said, notes)

@@ -78,6 +78,8 @@ class Watched:
             f"  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n"
             f"database:\n  storage: {self.folder}/db\n"
             f"zone:\n  - domain: example.test\n    file: {self.folder}/zone\n"
+            # It has no file: SERVFAIL.
+            f"  - domain: broken.test\n"
         )
         self.knot = self.start("knot.log", "knotd", "-c", str(self.folder / "knot.conf"))
         wait_for("Knot", lambda: "NOERROR" in self.dig("ns.example.test", port="knot"))
@@ -105,6 +107,12 @@ class Watched:
     }}
     prometheus {LOOPBACK}:{port['metrics']}
     health {LOOPBACK}:{port['health']}
+}}
+broken.test:{port['dns']} {{
+    bind {LOOPBACK}
+    errors
+    forward . {LOOPBACK}:{port['knot']}
+    prometheus {LOOPBACK}:{port['metrics']}
 }}
 .:{port['dns']} {{
     bind {LOOPBACK}
@@ -137,7 +145,7 @@ class Watched:
             yaml.safe_dump(
                 {
                     "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-                    "rule_files": [str(MONITORING / "rules.yaml")],
+                    "rule_files": [str(MONITORING / name) for name in ["rules.yaml", "old-names.yaml"]],
                     "scrape_configs": [
                         {
                             "job_name": "nodens",
@@ -197,6 +205,7 @@ class Watched:
                 self.dig("n4.example.test")
                 time.sleep(0.25)
             self.dig("of.the.dead.upstream")
+            self.dig("name.broken.test")
             time.sleep(1.1)
             # No answer renews what expired: it is served as it is.
             self.knot.send_signal(signal.SIGSTOP)
@@ -249,6 +258,11 @@ class Monitoring(unittest.TestCase):
             for rule in group["rules"]:
                 self.shows(without_thresholds(rule["expr"]))
 
+    def test_every_old_name_has_series(self):
+        for group in yaml.safe_load((MONITORING / "old-names.yaml").read_text())["groups"]:
+            for rule in group["rules"]:
+                self.shows(rule["record"])
+
     def test_every_query_that_others_use_returns_series(self):
         lines = (pathlib.Path(__file__).parent / "queries.txt").read_text().splitlines()
         for line in lines:
@@ -271,7 +285,7 @@ class Files(unittest.TestCase):
         self.assertEqual(run.stdout, (MONITORING / "dashboard.json").read_text())
 
     def test_the_rules_and_their_tests_pass(self):
-        for words in [["check", "rules", "rules.yaml"], ["test", "rules", "rules_test.yaml"]]:
+        for words in [["check", "rules", "rules.yaml", "old-names.yaml"], ["test", "rules", "rules_test.yaml"]]:
             run = subprocess.run(["promtool", *words], cwd=MONITORING, capture_output=True, text=True)
             self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
 

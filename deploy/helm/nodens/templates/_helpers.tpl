@@ -54,7 +54,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- define "nodens.localAddresses" -}}
 {{- $addresses := list -}}
 {{- range splitList "," .Values.config.localDns -}}{{- $addresses = append $addresses (trim .) -}}{{- end -}}
-{{- if .Values.config.bindIp -}}
+{{- if and .Values.config.setupIptables .Values.config.dnsServer -}}
 {{- range splitList "," .Values.config.dnsServer -}}{{- $addresses = append $addresses (trim .) -}}{{- end -}}
 {{- end -}}
 {{- join "," $addresses -}}
@@ -83,7 +83,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 prefetch {{ .Values.config.prefetch.amount }} {{ .Values.config.prefetch.duration }} {{ .Values.config.prefetch.percentage }}
 {{- end }}
 {{- if .Values.config.serveStale.enabled }}
-serve_stale {{ .Values.config.serveStale.duration }} {{ .Values.config.serveStale.refreshMode }}
+serve_stale {{ .Values.config.serveStale.duration }} {{ .Values.config.serveStale.mode }}
 {{- end }}
 {{- end -}}
 
@@ -94,7 +94,7 @@ log
 {{- end }}
 reload
 loop
-bind {{ include "nodens.localAddresses" . | replace "," " " }}
+bind {{ if .Values.config.bindIp }}{{ include "nodens.localAddresses" . | replace "," " " }}{{ else }}0.0.0.0{{ end }}
 prometheus :{{ .Values.config.port.metrics }}
 {{- if .Values.config.noIPv6Lookups }}
 template ANY AAAA {

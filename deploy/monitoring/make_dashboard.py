@@ -48,6 +48,7 @@ ROWS = [
             ("Time to answer by upstream, p95", "s", "From question to answer.", [("histogram_quantile(0.95, sum by (to, le) (rate(coredns_proxy_request_duration_seconds_bucket{}[5m])))", "{{to}}")]),
             ("Failed health checks", "reqps", "An upstream whose checks fail is passed over.", [("sum by (to) (rate(coredns_proxy_healthcheck_failures_total{}[5m]))", "{{to}}"), ("sum(rate(coredns_forward_healthcheck_broken_total{}[5m]))", "all down")]),
             ("Connections found open", "percentunit", "Queries that needed no new connection.", [("sum by (to) (rate(coredns_proxy_conn_cache_hits_total{}[5m])) / (sum by (to) (rate(coredns_proxy_conn_cache_hits_total{}[5m])) + sum by (to) (rate(coredns_proxy_conn_cache_misses_total{}[5m])))", "{{to}}")]),
+            ("Queries in flight", "short", "Queries that wait for an upstream.", [("nodens_queries_in_flight{}", "{{instance}}")]),
             ("Questions shared and refused", "reqps", "Joined: waited for the same question of another client. Refused: over a bound.", [("sum(rate(nodens_queries_joined_total{}[5m]))", "joined"), ("sum(rate(nodens_queries_shed_total{}[5m]))", "refused"), ("sum(rate(coredns_forward_max_concurrent_rejects_total{}[5m]))", "max_concurrent")]),
         ],
     ),

@@ -1,6 +1,6 @@
 //! What the listeners count.
 
-use crate::metrics::{Counter, Registry, names};
+use crate::metrics::{Counter, Gauge, Registry, names};
 
 /// The handles, found once.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub(super) struct Counters {
     pub(super) starved: Counter,
     /// Refreshes given up because too many were under way.
     pub(super) shed_refresh: Counter,
+    /// Queries that wait for an upstream.
+    pub(super) in_flight: Gauge,
     /// Queries that joined a question in flight.
     pub(super) joined: Counter,
     /// Messages that are no queries.
@@ -36,6 +38,7 @@ impl Counters {
             shed_memory: metrics.counter(&names::QUERIES_SHED, &["memory"]),
             starved: metrics.counter(&names::CONNECTIONS_STARVED, &[]),
             shed_refresh: metrics.counter(&names::QUERIES_SHED, &["refresh"]),
+            in_flight: metrics.gauge(&names::QUERIES_IN_FLIGHT, &[]),
             joined: metrics.counter(&names::QUERIES_JOINED, &[]),
             ignored: metrics.counter(&names::MESSAGES_IGNORED, &[]),
             lost: metrics.counter(&names::REPLIES_LOST, &[]),

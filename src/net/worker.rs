@@ -14,6 +14,7 @@ use super::{h3, quic};
 use crate::corefile::KeyTransport;
 use crate::dns::Response;
 use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
+use crate::metrics::Gauge;
 use crate::plugin::forward::Exchanged;
 use crate::plugin::{Budget, Now};
 use rand::rngs::StdRng;
@@ -85,10 +86,12 @@ pub(super) struct Held {
     _permit: Permit,
     budget: Arc<Budget>,
     octets: u64,
+    in_flight: Gauge,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.in_flight.add(-1.0);
         self.budget.waiting.give(self.octets);
     }
 }
@@ -197,7 +200,9 @@ impl Worker {
             self.counters.shed_memory.increment();
             return None;
         }
-        Some(Held { _permit: permit, budget: budget.clone(), octets })
+        let in_flight = self.counters.in_flight.clone();
+        in_flight.add(1.0);
+        Some(Held { _permit: permit, budget: budget.clone(), octets, in_flight })
     }
 
     /// Runs passes with this moment's means, then starts the refreshes that they wished for.

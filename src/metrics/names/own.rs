@@ -83,6 +83,14 @@ pub static QUERIES_SHED: Desc = desc(
     "Counter of queries failed at once because too many were waiting.",
 );
 
+/// Queries that wait for an upstream, bounded by what `nodens_queries_shed_total` counts.
+pub static QUERIES_IN_FLIGHT: Desc = desc(
+    "nodens_queries_in_flight",
+    &[],
+    Kind::Gauge,
+    "Queries of clients that wait for an upstream.",
+);
+
 /// Queries that joined a question in flight.
 pub static QUERIES_JOINED: Desc = desc(
     "nodens_queries_joined_total",

@@ -86,6 +86,37 @@ fn garbage_is_answered_or_counted_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_query_is_in_flight_until_it_is_answered() {
+    let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap();
+    let corefile = format!(".:0 {{\nbind 127.0.0.1\nforward . {address}\n}}\n");
+    let server = Running::start(&corefile, 1);
+    let in_flight = || {
+        let text = server.equipment.metrics.text();
+        let line = text.lines().find(|line| line.starts_with("nodens_queries_in_flight ")).unwrap();
+        line.rsplit_once(' ').unwrap().1.to_owned()
+    };
+    assert_eq!(in_flight(), "0");
+    let socket = server.udp();
+    socket.send(&query("a.test.", 1)).unwrap();
+    let mut asked = [0; 512];
+    let (length, from) = upstream.recv_from(&mut asked).unwrap();
+    assert_eq!(in_flight(), "1");
+    // REFUSED, with the question.
+    asked[2] |= 0x80;
+    asked[3] = 5;
+    upstream.send_to(&asked[..length], from).unwrap();
+    let mut reply = [0; 512];
+    socket.recv(&mut reply).unwrap();
+    assert_eq!(reply[3] & 15, 5);
+    let end = Instant::now() + Duration::from_secs(10);
+    while in_flight() != "0" {
+        assert!(Instant::now() < end, "{}", in_flight());
+    }
+    server.stop();
+}
+
+#[test]
 fn a_query_that_finds_no_memory_to_wait_in_fails_at_once() {
     let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
     let upstream = nobody.local_addr().unwrap();

@@ -116,8 +116,10 @@ impl Port {
     fn flush(&self, worker: &Worker) {
         let mut outgoing = self.outgoing.borrow_mut();
         let mut buffers = worker.batch.0.borrow_mut();
-        let messages = outgoing.iter().map(|(reply, route)| (reply.as_slice(), route));
-        let sent = buffers.outbox.send(self.fd(), messages);
+        let sent = buffers.outbox.send(self.fd(), outgoing.len(), |place| {
+            let (reply, route) = &outgoing[place];
+            (reply.as_slice(), route)
+        });
         worker.counters.lost.add(sent.failed as u64);
         outgoing.clear();
     }
@@ -176,8 +178,8 @@ fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Res
             }
         }
     });
-    let messages = responses.iter().map(|response| response.wire.as_slice()).zip(routes.iter());
-    let sent = outbox.send(port.fd(), messages);
+    let sent = outbox
+        .send(port.fd(), routes.len(), |place| (responses[place].wire.as_slice(), &routes[place]));
     worker.counters.lost.add(sent.failed as u64);
     for response in &mut responses[..routes.len()] {
         if response.wire.capacity() > KEPT_OCTETS {

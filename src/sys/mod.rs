@@ -8,4 +8,5 @@ pub mod memory;
 pub mod netlink;
 pub mod readiness;
 pub mod signals;
+mod trains;
 pub mod udp;

@@ -1,9 +1,11 @@
 //! Batched UDP: many datagrams with one system call, each with the address it was sent to.
 //!
-//! Owns the buffers that the kernel writes into and the layout of its control messages. Never
-//! waits: both calls are for a socket that is ready, and return at once.
+//! Owns the buffers that the kernel writes into and the layout of its control messages. What goes to
+//! one client leaves as a train ([`super::trains`]) where the kernel can cut it up (UDP_SEGMENT, udp(7)).
+//! Never waits: both calls are for a socket that is ready, and return at once.
 #![allow(unsafe_code)]
 
+use super::trains::Trains;
 use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -12,7 +14,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// Asked of the kernel while there is little traffic: preparing a place costs, too.
 const FEW: usize = 8;
 
-/// Octets of control message per datagram: one `in6_pktinfo` with its header is 40.
+/// Octets of control messages per datagram: one `in6_pktinfo` with its header is 40, the length of a
+/// train's segments 24.
 const CONTROL: usize = 64;
 
 /// Room for control messages, aligned as the kernel lays them out.
@@ -67,6 +70,19 @@ impl Route {
                 SocketAddr::V6(SocketAddrV6::new(address, port, self.peer.sin6_flowinfo, scope))
             }
         }
+    }
+
+    /// Whether what goes along both may go as one: the same client, from the same address.
+    fn is_same(&self, other: &Route) -> bool {
+        let (one, two) = (&self.peer, &other.peer);
+        one.sin6_port == two.sin6_port
+            && one.sin6_flowinfo == two.sin6_flowinfo
+            && one.sin6_family == two.sin6_family
+            && self.local == other.local
+            // A sockaddr_in ends before these; what stands there is another's.
+            && (i32::from(one.sin6_family) == libc::AF_INET
+                || (one.sin6_addr.s6_addr == two.sin6_addr.s6_addr
+                    && one.sin6_scope_id == two.sin6_scope_id))
     }
 
     /// The address the datagram was sent to, when the kernel told.
@@ -205,77 +221,86 @@ pub struct Outbox {
     controls: Box<[Control]>,
     iovecs: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
+    trains: Trains,
+    /// Whether the kernel takes trains, once it was asked.
+    takes_trains: Option<bool>,
 }
 
 impl Outbox {
-    /// For at most `slots` messages a system call.
+    /// For at most `slots` messages a system call, fewer than 65535.
     pub fn new(slots: usize) -> Outbox {
         let slots = slots.max(1);
         Outbox {
             controls: vec![Control([0; CONTROL]); slots].into_boxed_slice(),
             iovecs: vec![no_iovec(); slots].into_boxed_slice(),
             headers: vec![no_header(); slots].into_boxed_slice(),
+            trains: Trains::new(slots),
+            takes_trains: None,
         }
     }
 
-    /// Sends every message along its route. Never blocks.
+    /// Sends `count` messages, each along its route; `message` gives them by their numbers. Those to
+    /// one client may change their order. Never blocks.
     pub fn send<'m>(
         &mut self,
         socket: BorrowedFd<'_>,
-        messages: impl IntoIterator<Item = (&'m [u8], &'m Route)>,
+        count: usize,
+        message: impl Fn(usize) -> (&'m [u8], &'m Route),
     ) -> Sent {
         let mut total = Sent::default();
-        let mut filled = 0;
-        for (bytes, route) in messages {
-            self.fill(filled, bytes, route);
-            filled += 1;
-            if filled == self.headers.len() {
-                self.flush(socket, filled, &mut total);
-                filled = 0;
+        let slots = self.headers.len();
+        for start in (0..count).step_by(slots) {
+            let message = |place: usize| message(start + place);
+            let length = |place: usize| message(place).0.len();
+            let count = slots.min(count - start);
+            if count > 1 && *self.takes_trains.get_or_insert_with(|| takes_trains(socket)) {
+                let hash = |place: usize| usize::from(message(place).1.peer.sin6_port);
+                let is_same = |one: usize, other: usize| message(one).1.is_same(message(other).1);
+                self.trains.arrange(count, length, hash, is_same);
+            } else {
+                self.trains.part(count, length);
             }
+            self.fill(&message);
+            self.flush(socket, &message, &mut total);
         }
-        self.flush(socket, filled, &mut total);
         total
     }
 
-    fn fill(&mut self, slot: usize, bytes: &[u8], route: &Route) {
-        // The kernel only reads through these pointers; the types are mutable for recvmsg's sake.
-        self.iovecs[slot] =
-            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        let control = (&raw mut self.controls[slot]).cast();
-        let header = &mut self.headers[slot].msg_hdr;
-        header.msg_name = (&raw const route.peer).cast_mut().cast();
-        header.msg_namelen = libc::socklen_t::from(route.length);
-        header.msg_iov = &raw mut self.iovecs[slot];
-        header.msg_iovlen = 1;
-        header.msg_flags = 0;
-        header.msg_control = std::ptr::null_mut();
-        header.msg_controllen = 0;
-        let Some(source) = route.local else { return };
-        if i32::from(route.peer.sin6_family) == libc::AF_INET {
-            let IpAddr::V4(source) = source.to_canonical() else { return };
-            let address = libc::in_addr { s_addr: u32::from_ne_bytes(source.octets()) };
-            let info = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: address,
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            put_control(header, control, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
-        } else {
-            let source = match source {
-                IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-                IpAddr::V6(v6) => v6,
-            };
-            let info = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr { s6_addr: source.octets() },
-                ipi6_ifindex: 0,
-            };
-            put_control(header, control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+    /// Lays out the headers of all trains.
+    fn fill<'m>(&mut self, message: &impl Fn(usize) -> (&'m [u8], &'m Route)) {
+        let mut at = 0;
+        for (slot, train) in self.trains.trains().iter().enumerate() {
+            let begin = at;
+            for &place in &self.trains.order()[begin..begin + train.count] {
+                let bytes = message(place).0;
+                // The kernel only reads through the pointer; its type is for recvmsg's sake.
+                self.iovecs[at] = libc::iovec {
+                    iov_base: bytes.as_ptr().cast_mut().cast(),
+                    iov_len: bytes.len(),
+                };
+                at += 1;
+            }
+            let header = &mut self.headers[slot].msg_hdr;
+            address(header, &mut self.controls[slot], message(train.first).1);
+            header.msg_iov = &raw mut self.iovecs[begin];
+            header.msg_iovlen = train.count as _;
+            if train.count > 1 {
+                let room = &mut self.controls[slot];
+                // No segment is longer than a datagram.
+                let segment = train.segment as u16;
+                put_control(header, room, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+            }
         }
     }
 
-    fn flush(&mut self, socket: BorrowedFd<'_>, filled: usize, total: &mut Sent) {
-        let mut done = 0;
+    fn flush<'m>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        message: &impl Fn(usize) -> (&'m [u8], &'m Route),
+        total: &mut Sent,
+    ) {
+        let filled = self.trains.trains().len();
+        let (mut done, mut at) = (0, 0);
         while done < filled {
             let left = &mut self.headers[done..filled];
             // SAFETY: every header in `left` was filled since the caller of `send` lent the bytes
@@ -290,18 +315,103 @@ impl Outbox {
                 )
             };
             if count > 0 {
+                for train in &self.trains.trains()[done..done + count as usize] {
+                    total.sent += train.count;
+                    at += train.count;
+                }
                 done += count as usize;
-                total.sent += count as usize;
                 continue;
             }
-            if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock {
-                total.failed += filled - done;
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::WouldBlock {
+                total.failed += self.trains.order().len() - at;
                 return;
             }
-            // The error is the first message's alone: no route, not permitted, too big.
+            let train = self.trains.trains()[done];
+            if train.count == 1 {
+                // The error is this message's alone: no route, not permitted, too big.
+                total.failed += 1;
+            } else {
+                // A device that sums nothing up takes no trains (EIO), a small MTU not this one.
+                if error.raw_os_error() == Some(libc::EIO) {
+                    self.takes_trains = Some(false);
+                }
+                let route = message(train.first).1;
+                for piece in at..at + train.count {
+                    let sent = self.send_one(socket, done, piece, route);
+                    total.sent += usize::from(sent);
+                    total.failed += usize::from(!sent);
+                }
+            }
+            at += train.count;
             done += 1;
-            total.failed += 1;
         }
+    }
+
+    /// Sends one message of a train by itself; false when it is refused.
+    fn send_one(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        slot: usize,
+        piece: usize,
+        route: &Route,
+    ) -> bool {
+        let header = &mut self.headers[slot].msg_hdr;
+        address(header, &mut self.controls[slot], route);
+        header.msg_iov = &raw mut self.iovecs[piece];
+        header.msg_iovlen = 1;
+        // SAFETY: the header points to the lent route and to this struct's own iovec, which points to
+        // lent bytes, and control; all stay in place for the call.
+        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT) };
+        sent >= 0
+    }
+}
+
+/// Whether the kernel cuts up trains (Linux 4.18).
+fn takes_trains(socket: BorrowedFd<'_>) -> bool {
+    let mut segment: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option is an int; both pointers are to locals, the length is that of the int.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw mut segment).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0
+}
+
+/// Has a header send along `route`: the client, and the address that it asked.
+fn address(header: &mut libc::msghdr, room: &mut Control, route: &Route) {
+    // The kernel only reads through these pointers; the types are mutable for recvmsg's sake.
+    header.msg_name = (&raw const route.peer).cast_mut().cast();
+    header.msg_namelen = libc::socklen_t::from(route.length);
+    header.msg_flags = 0;
+    header.msg_control = std::ptr::null_mut();
+    header.msg_controllen = 0;
+    let Some(source) = route.local else { return };
+    if i32::from(route.peer.sin6_family) == libc::AF_INET {
+        let IpAddr::V4(source) = source.to_canonical() else { return };
+        let address = libc::in_addr { s_addr: u32::from_ne_bytes(source.octets()) };
+        let info = libc::in_pktinfo {
+            ipi_ifindex: 0,
+            ipi_spec_dst: address,
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        };
+        put_control(header, room, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+    } else {
+        let source = match source {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let info = libc::in6_pktinfo {
+            ipi6_addr: libc::in6_addr { s6_addr: source.octets() },
+            ipi6_ifindex: 0,
+        };
+        put_control(header, room, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
     }
 }
 
@@ -326,28 +436,35 @@ pub fn tell_destination(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Adds a control message behind those that the header has.
 fn put_control<T>(
     header: &mut libc::msghdr,
-    room: *mut libc::c_void,
+    room: &mut Control,
     level: libc::c_int,
     kind: libc::c_int,
     content: T,
 ) {
-    header.msg_control = room;
     let size = size_of::<T>() as libc::c_uint;
     // SAFETY: pure arithmetic.
     let (space, length) = unsafe { (libc::CMSG_SPACE(size), libc::CMSG_LEN(size)) };
-    debug_assert!(space as usize <= CONTROL);
-    header.msg_controllen = space as _;
-    // SAFETY: `room` points to CONTROL octets, aligned for a cmsghdr, and `space` is at most
-    // CONTROL: header and content fit. CMSG_FIRSTHDR is not null for a length of `space`.
+    let used: usize = header.msg_controllen as _;
+    let Some(free) = room.0.get_mut(used..used + space as usize) else {
+        debug_assert!(false, "there is room for every control message");
+        return;
+    };
+    free.fill(0);
+    let at = free.as_mut_ptr();
+    // SAFETY: `at` points to `space` octets of the room, which hold a header and a content of this
+    // size. It is aligned for a header: the room is, and CMSG_SPACE is a multiple of that.
     unsafe {
-        let first = libc::CMSG_FIRSTHDR(header);
+        let first = at.cast::<libc::cmsghdr>();
         (*first).cmsg_level = level;
         (*first).cmsg_type = kind;
         (*first).cmsg_len = length as _;
         libc::CMSG_DATA(first).cast::<T>().write_unaligned(content);
     }
+    header.msg_control = room.0.as_mut_ptr().cast();
+    header.msg_controllen = (used + space as usize) as _;
 }
 
 fn destination(header: &libc::msghdr) -> Option<IpAddr> {
@@ -426,10 +543,9 @@ mod tests {
                             client.local_addr().unwrap().port()
                         );
                     }
-                    let sent = outbox.send(
-                        server.as_fd(),
-                        batch.iter().map(|datagram| (datagram.bytes, &datagram.route)),
-                    );
+                    let sent = outbox.send(server.as_fd(), batch.len(), |place| {
+                        (batch[place].bytes, &batch[place].route)
+                    });
                     assert_eq!(sent, Sent { sent: batch.len(), failed: 0 });
                     answered += batch.len() as u8;
                 }
@@ -481,8 +597,83 @@ mod tests {
         let unreachable = Route::to("192.0.2.1:9".parse().unwrap());
         let good = Route::to(client.local_addr().unwrap());
         let messages: [(&[u8], &Route); 2] = [(b"a", &unreachable), (b"b", &good)];
-        let sent = Outbox::new(8).send(server.as_fd(), messages);
+        let sent = Outbox::new(8).send(server.as_fd(), 2, |place| messages[place]);
         assert_eq!(sent, Sent { sent: 1, failed: 1 });
+    }
+
+    /// Sends `count` messages to `clients` in turn; how many the outbox says it sent, and what came.
+    fn sent_to(
+        clients: &[UdpSocket],
+        server: &UdpSocket,
+        messages: &[Vec<u8>],
+    ) -> (Sent, Vec<Vec<Vec<u8>>>) {
+        let routes: Vec<Route> =
+            clients.iter().map(|client| Route::to(client.local_addr().unwrap())).collect();
+        let sent = Outbox::new(64).send(server.as_fd(), messages.len(), |place| {
+            (messages[place].as_slice(), &routes[place % routes.len()])
+        });
+        let mut buffer = [0; 2048];
+        let came = clients.iter().enumerate().map(|(number, client)| {
+            client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            let mine = (number..messages.len()).step_by(clients.len());
+            let mine = mine.map(|_| {
+                let length = client.recv(&mut buffer).unwrap();
+                buffer[..length].to_vec()
+            });
+            mine.collect()
+        });
+        (sent, came.collect())
+    }
+
+    #[test]
+    fn what_goes_to_one_client_arrives_message_by_message() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(server) = UdpSocket::bind(any) else { continue };
+            let clients = [(); 3].map(|()| UdpSocket::bind(any).unwrap());
+            let messages: Vec<Vec<u8>> = (0..150_usize)
+                .map(|number| vec![number as u8; 20 + number / 3 % 4 * 400])
+                .collect();
+            let (sent, came) = sent_to(&clients, &server, &messages);
+            assert_eq!(sent, Sent { sent: 150, failed: 0 });
+            for (number, mut came) in came.into_iter().enumerate() {
+                let mut mine: Vec<_> = messages.iter().skip(number).step_by(3).cloned().collect();
+                came.sort();
+                mine.sort();
+                assert!(came == mine, "client {number} of {any}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_train_comes_from_the_address_that_was_asked() {
+        let server = UdpSocket::bind("0.0.0.0:0").unwrap();
+        tell_destination(server.as_fd(), false).unwrap();
+        let target = format!("127.0.0.97:{}", port(&server));
+        let seen = echoed(&server, &target, true, 40);
+        assert!(seen.iter().all(|from| from.to_string() == target), "{seen:?}");
+    }
+
+    #[test]
+    fn a_train_that_the_kernel_refuses_is_sent_message_by_message() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // A socket that sums nothing up cannot have trains cut up.
+        let off: libc::c_int = 1;
+        // SAFETY: the option takes an int; the pointer and the length are `off`'s.
+        let result = unsafe {
+            libc::setsockopt(
+                server.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NO_CHECK,
+                (&raw const off).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(result, 0);
+        let messages = [vec![1; 30], vec![2; 30], vec![3; 20]];
+        let (sent, came) = sent_to(std::slice::from_ref(&client), &server, &messages);
+        assert_eq!(sent, Sent { sent: 3, failed: 0 });
+        assert_eq!(came[0], messages);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::serving::Serving;
 use super::signals::{Asked, Signals};
 use crate::corefile::format_duration;
 use crate::plugin::{Journal, Level};
+use crate::sys::memory;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,6 +51,7 @@ impl Run {
         // Until the end of this function: a drain that hangs is ended by the manager, too.
         let _watch = self.notify.watch(self.serving.heartbeat());
         self.notify.ready();
+        memory::forget_the_start();
         loop {
             let reload = async {
                 match reload_at {

@@ -1,6 +1,7 @@
-//! The allocator's memory: how it is shared among threads, and giving back what is free.
+//! The process's memory: how the allocator shares it among threads, and giving back what is free or was
+//! used once.
 //!
-//! glibc's alone; elsewhere nothing is done. Never decides when memory is given back.
+//! The allocator is glibc's; with another nothing is done to it. Never decides when memory is given back.
 #![allow(unsafe_code)]
 
 /// Arenas for all threads. Each holds on to free memory of its own, and is made for every thread
@@ -41,6 +42,49 @@ pub fn give_back() {
     }
 }
 
+/// Gives back the pages of the program and its libraries, which are the file's: those that only the
+/// start needed. What is used again is mapped again, without reading the file as long as the system has
+/// it. Takes some microseconds, and a few for each piece that comes back.
+pub fn forget_the_start() {
+    // SAFETY: the function is called with what the loader keeps for each object, and keeps nothing.
+    unsafe {
+        libc::dl_iterate_phdr(Some(forget), std::ptr::null_mut());
+    }
+}
+
+/// Gives back what is read alone of one loaded object.
+unsafe extern "C" fn forget(
+    object: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: sysconf takes a number and returns one.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    // SAFETY: the loader gives a whole, valid description for as long as the call lasts.
+    let object = unsafe { &*object };
+    if object.dlpi_phdr.is_null() {
+        return 0;
+    }
+    let count = usize::from(object.dlpi_phnum);
+    // SAFETY: the description has that many headers.
+    let headers = unsafe { std::slice::from_raw_parts(object.dlpi_phdr, count) };
+    for header in headers {
+        // What may be written, and what the loader wrote before it forbade that, is ours and not the
+        // file's: both lie in segments that are writable by their header.
+        if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
+            continue;
+        }
+        let start = (object.dlpi_addr + header.p_vaddr) as usize & !(page as usize - 1);
+        let end = (object.dlpi_addr + header.p_vaddr + header.p_memsz) as usize;
+        // SAFETY: the range is a mapping of this object that nobody writes to: pages that go come back
+        // from the file with the same octets. What cannot go is refused, and stays.
+        unsafe {
+            libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED);
+        }
+    }
+    0
+}
+
 /// Resident memory of this process in octets; `None` when /proc does not say.
 pub fn resident() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -53,6 +97,23 @@ pub fn resident() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// KiB of files that are mapped and resident.
+    fn of_files() -> u64 {
+        let text = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+        line.trim_end_matches("kB").trim().parse().unwrap()
+    }
+
+    #[test]
+    fn the_pages_of_the_start_go_and_the_program_goes_on() {
+        let before = of_files();
+        forget_the_start();
+        let after = of_files();
+        assert!(after < before, "{before} to {after}");
+        let parsed: Result<std::net::IpAddr, _> = "2001:db8::1".parse();
+        assert_eq!(format!("{parsed:?}"), "Ok(2001:db8::1)");
+    }
 
     #[test]
     fn what_is_freed_goes_back() {

@@ -1,9 +1,12 @@
 //! `host:port` as Go's `net.SplitHostPort` reads it, with its error texts.
 
 /// Host (brackets removed, possibly empty) and port (possibly empty). The error is Go's text, such
-/// as `address 9153: missing port in address`.
+/// as `address 9153: missing port in address`; an empty address is not named.
 pub fn split_host_port(text: &str) -> Result<(&str, &str), String> {
-    let fail = |why: &str| Err(format!("address {text}: {why}"));
+    let fail = |why: &str| match text {
+        "" => Err(why.to_owned()),
+        text => Err(format!("address {text}: {why}")),
+    };
     let Some(colon) = text.rfind(':') else { return fail("missing port in address") };
     let (host, rest) = match text.strip_prefix('[') {
         Some(inner) => {
@@ -57,7 +60,7 @@ mod tests {
     fn errors_are_gos() {
         for (text, error) in [
             ("8080", "address 8080: missing port in address"),
-            ("", "address : missing port in address"),
+            ("", "missing port in address"),
             ("[::1]", "address [::1]: missing port in address"),
             ("::1", "address ::1: too many colons in address"),
             ("[::1", "address [::1: missing ']' in address"),

@@ -16,7 +16,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let address = match dispenser.remaining_args().as_slice() {
         [] => DEFAULT_ADDRESS,
         [address] => {
-            split_host_port(address).map_err(|why| dispenser.plain_err(why))?;
+            split_host_port(address).map_err(|why| dispenser.err(why))?;
             address
         }
         _ => return Err(dispenser.arg_err()),
@@ -69,7 +69,10 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (text, error) in [
-            ("pprof 6053", "Corefile:2 - plugin/pprof: address 6053: missing port in address"),
+            (
+                "pprof 6053",
+                "plugin/pprof: Corefile:2 - Error during parsing: address 6053: missing port in address",
+            ),
             (
                 "pprof {\n foo\n}",
                 "plugin/pprof: Corefile:3 - Error during parsing: unknown property 'foo'",

@@ -29,6 +29,9 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         }
         match dispenser.remaining_args().as_slice() {
             ["until-ready" | "continuously"] => {}
+            [other] => {
+                return Err(dispenser.err(format!("monitor type '{other}' not supported")));
+            }
             _ => return Err(dispenser.arg_err()),
         }
     }
@@ -59,10 +62,18 @@ mod tests {
     }
 
     #[test]
-    fn it_stands_once_in_a_block() {
-        assert_eq!(
-            Bench::new().load_error("ready\nready", &MemorySurroundings::new()),
-            "Corefile:3 - plugin/ready: this plugin can only be used once per Server Block"
-        );
+    fn mistakes_are_told_in_corednss_words() {
+        for (text, error) in [
+            (
+                "ready\nready",
+                "Corefile:3 - plugin/ready: this plugin can only be used once per Server Block",
+            ),
+            (
+                "ready {\n monitor never\n}",
+                "plugin/ready: Corefile:3 - Error during parsing: monitor type 'never' not supported",
+            ),
+        ] {
+            assert_eq!(Bench::new().load_error(text, &MemorySurroundings::new()), error);
+        }
     }
 }

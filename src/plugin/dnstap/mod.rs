@@ -203,15 +203,20 @@ fn options(dispenser: &mut Dispenser<'_>) -> Result<Options, CorefileError> {
     let arguments = dispenser.remaining_args();
     let [target, rest @ ..] = arguments.as_slice() else { return Err(dispenser.arg_err()) };
     let mut sizes = [1, 1];
-    let bounds = [("MultipleTcpWriteBuf", GREATEST_BUFFER), ("MultipleQueue", GREATEST_QUEUE)];
-    for ((size, (name, greatest)), text) in sizes.iter_mut().zip(bounds).zip(rest.iter().skip(1)) {
-        *size = match parse_integer(text) {
-            Ok(number) if (1..=greatest).contains(&number) => number as usize,
-            _ => {
-                let text = format!("dnstap {name} must be between 1 and {greatest}: {text}");
-                return Err(dispenser.plain_err(text));
-            }
-        };
+    let bounds = [
+        ("MultipleTcpWriteBuf", GREATEST_BUFFER, "MiB units"),
+        ("MultipleQueue", GREATEST_QUEUE, "x10k messages"),
+    ];
+    for ((size, bound), text) in sizes.iter_mut().zip(bounds).zip(rest.iter().skip(1)) {
+        let (name, greatest, unit) = bound;
+        let number = parse_integer(text)
+            .map_err(|why| dispenser.err(format!("dnstap: invalid {name} {text:?}: {why}")))?;
+        if !(1..=greatest).contains(&number) {
+            return Err(dispenser.err(format!(
+                "dnstap: {name} must be between 1 and {greatest} ({unit}): {number}"
+            )));
+        }
+        *size = number as usize;
     }
     let mut options = Options {
         endpoint: Endpoint::Unix(String::new()),

@@ -143,8 +143,18 @@ fn endpoints_are_read_as_urls() {
 fn mistakes_are_named() {
     for (text, error) in [
         ("dnstap", "Wrong argument count or unexpected line ending after 'dnstap'"),
-        ("dnstap a full x", "dnstap MultipleTcpWriteBuf must be between 1 and 1024: x"),
-        ("dnstap a full 1 4097", "dnstap MultipleQueue must be between 1 and 4096: 4097"),
+        (
+            "dnstap a full x",
+            "dnstap: invalid MultipleTcpWriteBuf \"x\": strconv.Atoi: parsing \"x\": invalid syntax",
+        ),
+        (
+            "dnstap a full 0",
+            "dnstap: MultipleTcpWriteBuf must be between 1 and 1024 (MiB units): 0",
+        ),
+        (
+            "dnstap a full 1 4097",
+            "dnstap: MultipleQueue must be between 1 and 4096 (x10k messages): 4097",
+        ),
         (
             "dnstap a {\n identity\n}",
             "Wrong argument count or unexpected line ending after 'identity'",

@@ -13,6 +13,7 @@ mod tries;
 mod verdict;
 
 pub use options::{Keeping, LONGEST_TRY, Options, Probe, Upstream};
+pub(in crate::plugin) use parse::file_error;
 pub use policy::{MOST_UPSTREAMS, Order, Policy};
 pub use tls::{DohMethod, TlsFiles, TlsSettings};
 pub use tries::{BUDGET, Move, Tries};

@@ -154,21 +154,23 @@ impl Draft {
             "read_timeout" => {
                 let limit = duration(dispenser, "read_timeout")?;
                 if limit.is_zero() {
-                    return Err(dispenser.plain_err("read_timeout must be greater than 0s"));
+                    return Err(dispenser.plain_err("read_timeout must be positive: 0s"));
                 }
                 options.read_timeout = limit.min(LONGEST_TRY);
             }
             "source_address" => {
                 let text = argument(dispenser)?;
-                let source: IpAddr = text.parse().map_err(|_| {
-                    dispenser.plain_err(format!("source_address: not an IP address: {text:?}"))
-                })?;
+                let source: IpAddr = text
+                    .parse()
+                    .map_err(|_| dispenser.err(format!("invalid IP address: {text}")))?;
                 options.keeping.source = Some(source);
             }
             "resolver" => {
                 for word in some_arguments(dispenser)? {
                     let server = resolver(word).ok_or_else(|| {
-                        dispenser.plain_err(format!("resolver: not an IP address: {word:?}"))
+                        dispenser.plain_err(format!(
+                            "resolver must be an IP address or IP:port: {word:?}"
+                        ))
                     })?;
                     self.resolvers.push(server);
                 }
@@ -191,8 +193,8 @@ impl Draft {
                 self.method = match argument(dispenser)? {
                     "GET" => DohMethod::Get,
                     "POST" => DohMethod::Post,
-                    method => {
-                        return Err(dispenser.plain_err(format!("unknown doh_method '{method}'")));
+                    _ => {
+                        return Err(dispenser.plain_err("doh_method must be either POST or GET"));
                     }
                 }
             }
@@ -334,7 +336,8 @@ fn duration(dispenser: &mut Dispenser<'_>, option: &str) -> Result<Duration, Cor
     let nanoseconds = parse_duration(text).map_err(|error| dispenser.plain_err(error))?;
     u64::try_from(nanoseconds).map(Duration::from_nanos).map_err(|_| {
         let length = format_duration(Duration::from_nanos(nanoseconds.unsigned_abs()));
-        dispenser.plain_err(format!("{option} can't be negative: -{length}"))
+        let rule = if option == "read_timeout" { "must be positive" } else { "can't be negative" };
+        dispenser.plain_err(format!("{option} {rule}: -{length}"))
     })
 }
 
@@ -345,11 +348,12 @@ fn rcode(dispenser: &Dispenser<'_>, word: &str) -> Result<Rcode, CorefileError> 
 }
 
 /// Go's words for a file that cannot be read.
-pub(super) fn file_error(error: &io::Error) -> String {
+pub(in crate::plugin) fn file_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+        io::ErrorKind::NotADirectory => "not a directory".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -142,6 +142,10 @@ fn mistakes_are_told_in_the_words_of_coredns() {
         (block("health_check -5s"), "health_check can't be negative: -5000000000"),
         (block("health_check 1s foo"), "health_check: unknown option foo"),
         (block("health_check 1s domain a..b"), "health_check: invalid domain name a..b"),
+        (block("read_timeout 0s"), "read_timeout must be positive: 0s"),
+        (block("read_timeout -1s"), "read_timeout must be positive: -1s"),
+        (block("source_address x"), "Error during parsing: invalid IP address: x"),
+        (block("doh_method PUT"), "doh_method must be either POST or GET"),
         (block("max_concurrent -1"), "max_concurrent can't be negative: -1"),
         (block("tls a b c d"), "Wrong argument count or unexpected line ending after 'd'"),
         (block("tls /x"), "error reading /x: open /x: no such file or directory"),
@@ -319,6 +323,7 @@ fn a_host_name_that_does_not_resolve_is_told_and_what_is_none_is_no_address() {
         assert_eq!(Bench::new().load_error(directive, &node()), format!("{place}{error}"));
     }
     let directive = "forward . 192.0.2.1 {\n resolver dns.test\n}";
-    let error = "Corefile:3 - plugin/forward: resolver: not an IP address: \"dns.test\"";
+    let error =
+        "Corefile:3 - plugin/forward: resolver must be an IP address or IP:port: \"dns.test\"";
     assert_eq!(Bench::new().load_error(directive, &node()), error);
 }

@@ -5,6 +5,7 @@
 
 mod table;
 
+use super::forward::file_error;
 use super::{Context, Flow, Handler, Journal, Level, Now, Setup};
 use crate::corefile::{
     CorefileError, Dispenser, Surroundings, normalise_zone, parse_duration, parse_integer,
@@ -108,7 +109,7 @@ fn parse(
     Ok(options)
 }
 
-/// Warns of a file that is not there; any other trouble is an error.
+/// Warns of a file that is not there and of a directory; any other trouble is an error.
 fn look_at(
     path: &str,
     dispenser: &Dispenser<'_>,
@@ -116,12 +117,22 @@ fn look_at(
     journal: &dyn Journal,
 ) -> Result<(), CorefileError> {
     match surroundings.stamp(Path::new(path)) {
-        Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             journal.line(Level::Warning, format_args!("plugin/hosts: File does not exist: {path}"));
             Ok(())
         }
-        Err(error) => Err(dispenser.err(format!("unable to access hosts file '{path}': {error}"))),
+        Err(error) if error.kind() != io::ErrorKind::IsADirectory => {
+            let why = file_error(&error);
+            Err(dispenser.err(format!("unable to access hosts file '{path}': stat {path}: {why}")))
+        }
+        _ => {
+            let read = surroundings.read(Path::new(path));
+            if read.is_err_and(|error| error.kind() == io::ErrorKind::IsADirectory) {
+                let line = format_args!("plugin/hosts: Hosts file {path:?} is a directory");
+                journal.line(Level::Warning, line);
+            }
+            Ok(())
+        }
     }
 }
 
@@ -377,6 +388,17 @@ mod tests {
         let chain = bench.load("hosts /none {\n reload 0s\n}", &MemorySurroundings::new()).unwrap();
         assert_eq!(bench.journal.take(), ["[WARNING] plugin/hosts: File does not exist: /none"]);
         assert_eq!(chain[0].upkeep_every(), None);
+    }
+
+    #[test]
+    fn a_directory_is_a_warning() {
+        let files = MemorySurroundings::new().with_file("/d/f", "192.0.2.1 a.test");
+        let mut bench = Bench::new();
+        bench.load("hosts /d", &files).unwrap();
+        assert_eq!(
+            bench.journal.take(),
+            ["[WARNING] plugin/hosts: Hosts file \"/d\" is a directory"]
+        );
     }
 
     #[test]

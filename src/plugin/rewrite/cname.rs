@@ -2,6 +2,7 @@
 //!
 //! Owns the rule and how both responses become one.
 
+use super::super::pattern;
 use super::revert::{id_of, replace};
 use super::text::{MatchKind, Matcher, normalise};
 use crate::dns::{Malformed, Message, Name, Record, RecordType, Response, Section, Writer};
@@ -16,8 +17,10 @@ pub(super) struct CnameRule {
 impl CnameRule {
     /// Reads the words behind `cname`.
     pub(super) fn parse(arguments: &[&str]) -> Result<CnameRule, String> {
-        let [kind, from, to] = *arguments else {
-            return Err(format!("too few ({}) arguments for a cname rule", arguments.len()));
+        let (kind, from, to) = match *arguments {
+            [from, to] => ("exact", from, to),
+            [kind, from, to] => (kind, from, to),
+            _ => return Err(format!("too few ({}) arguments for a cname rule", arguments.len())),
         };
         let kind = MatchKind::from_word(kind)
             .ok_or_else(|| format!("unknown cname rewrite type: {}", kind.to_lowercase()))?;
@@ -28,8 +31,10 @@ impl CnameRule {
             MatchKind::Prefix => Matcher::Prefix(from),
             MatchKind::Suffix => Matcher::Suffix(from),
             MatchKind::Substring => Matcher::Substring(from),
-            MatchKind::Regex => Matcher::new(kind, &from)
-                .map_err(|pattern| format!("invalid regex matching pattern: {pattern}"))?,
+            MatchKind::Regex => Matcher::Regex(
+                pattern::compile(&from)
+                    .map_err(|why| format!("invalid cname rewrite regex pattern: {why}"))?,
+            ),
         };
         Ok(CnameRule { matcher, replacement: normalise(to) })
     }

@@ -70,7 +70,7 @@ impl EdnsRule {
             other => return Err(format!("invalid action: {other:?}")),
         };
         let (rest, reverts) = match rest {
-            [rest @ .., "revert"] => (rest, true),
+            [rest @ .., "revert"] if action != Action::Unset => (rest, true),
             rest => (rest, false),
         };
         let (code, source) = match (kind.to_lowercase().as_str(), action, rest) {
@@ -83,10 +83,16 @@ impl EdnsRule {
                 return Err("EDNS0 local rules require three or four args".to_owned());
             }
             ("nsid", _, []) => (NSID, Source::Fixed(Vec::new())),
+            ("nsid", Action::Unset, _) => {
+                return Err("nsid unset action requires exactly one argument".to_owned());
+            }
             ("nsid", ..) => {
                 return Err("EDNS0 NSID rules can accept no more than one arg".to_owned());
             }
             ("subnet", Action::Unset, []) => (SUBNET, Source::Fixed(Vec::new())),
+            ("subnet", Action::Unset, _) => {
+                return Err("subnet unset action requires exactly one argument".to_owned());
+            }
             ("subnet", _, [v4, v6]) => {
                 (SUBNET, Source::Subnet(parse_mask(v4, 32, "IPv4")?, parse_mask(v6, 128, "IPv6")?))
             }
@@ -324,6 +330,9 @@ mod tests {
             ("local foo 1 2", "invalid action: \"foo\""),
             ("local set 1", "EDNS0 local rules require three or four args"),
             ("local unset", "local unset action requires exactly two arguments"),
+            ("local unset 1 revert", "local unset action requires exactly two arguments"),
+            ("nsid unset revert", "nsid unset action requires exactly one argument"),
+            ("subnet unset 24 56", "subnet unset action requires exactly one argument"),
             ("nsid set x", "EDNS0 NSID rules can accept no more than one arg"),
             ("subnet set 33 56", "invalid IPv4 bit mask length 33"),
             ("subnet set 24 129", "invalid IPv6 bit mask length 129"),

@@ -249,6 +249,10 @@ mod tests {
             ("rcode a 3 24", "invalid replacement RCODE '24' for a rcode rule"),
             ("cname a", "too few (1) arguments for a cname rule"),
             ("cname foo a b", "unknown cname rewrite type: foo"),
+            (
+                "cname regex ( b",
+                "invalid cname rewrite regex pattern: error parsing regexp: missing closing ): `(`",
+            ),
         ] {
             let arguments: Vec<&str> = text.split_whitespace().collect();
             assert_eq!(Rule::parse(&arguments).unwrap_err(), error, "{text}");

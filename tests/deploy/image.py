@@ -3,7 +3,7 @@
 DaemonSets say (arguments, security context, volumes, host network), asked, reloaded and stopped.
 
 Usage: image.py NODENS    NODENS is a static program (deploy/image/compile.sh). Needs root, umoci,
-crun, readelf, ip, knotd and dig."""
+crun, the seccomp profile of containers-common, readelf, ip, knotd and dig."""
 
 import contextlib
 import json
@@ -29,6 +29,32 @@ LOCAL, SERVICE, UPSTREAM = "169.254.20.10", "10.96.0.10", "10.96.0.20"
 # What Kubernetes gives a container before its securityContext adds and drops.
 DEFAULT_CAPABILITIES = """CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD
     CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT""".split()
+
+# What container runtimes allow unless told otherwise, as Debian has it.
+SECCOMP = pathlib.Path("/usr/share/containers/seccomp.json")
+
+
+def runtime_default(capabilities: list[str]) -> dict:
+    """The system calls of `RuntimeDefault`, for a container with these capabilities on x86-64."""
+
+    def holds(wanted: dict) -> bool:
+        return set(wanted.get("caps") or []) <= set(capabilities) and "amd64" in (wanted.get("arches") or ["amd64"])
+
+    profile = json.loads(SECCOMP.read_text())
+    rules = []
+    for rule in profile["syscalls"]:
+        excluded = rule.get("excludes") or {}
+        if holds(rule.get("includes") or {}) and not (excluded and holds(excluded)):
+            taken = {key: rule[key] for key in ["names", "action", "args"] if rule.get(key)}
+            if rule["action"] == "SCMP_ACT_ERRNO":
+                taken["errnoRet"] = rule["errnoRet"]
+            rules.append(taken)
+    return {
+        "defaultAction": profile["defaultAction"],
+        "defaultErrnoRet": profile["defaultErrnoRet"],
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "syscalls": rules,
+    }
 
 
 def run(*words: str, **more) -> subprocess.CompletedProcess:
@@ -149,6 +175,8 @@ class Node:
         config["mounts"] = [one for one in config["mounts"] if one["type"] != "cgroup"]
         config["linux"]["namespaces"] = list(kinds.values())
         config["linux"].pop("seccomp", None)
+        if context.get("seccompProfile", {}).get("type") == "RuntimeDefault":
+            config["linux"]["seccomp"] = runtime_default(has)
         config["mounts"] += [self.mount(one) for one in self.container["volumeMounts"]]
         resolv = self.folder / "resolv.conf"
         resolv.write_text(f"nameserver {UPSTREAM}\n")
@@ -214,6 +242,21 @@ class Node:
         words = ["ip", "netns", "exec", self.name, "dig", f"@{server}", "+short", "+time=1", "+tries=1", name]
         return subprocess.run(words, capture_output=True, text=True, timeout=10).stdout.strip()
 
+    def status(self) -> dict[str, str]:
+        """What the kernel says of the process."""
+        number = json.loads(self.crun("state", self.name).stdout)["pid"]
+        lines = pathlib.Path(f"/proc/{number}/status").read_text().splitlines()
+        return dict(line.split(":\t", 1) for line in lines)
+
+    def probe(self, name: str) -> bool:
+        """Whether a probe of the container succeeds, asked as the kubelet does."""
+        asked = self.container[name]["httpGet"]
+        host = asked["host"]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{asked['port']}{asked['path']}"
+        words = f"import urllib.request as r; print(r.urlopen('{url}', timeout={self.container[name].get('timeoutSeconds', 1)}).status)"
+        done = subprocess.run(["ip", "netns", "exec", self.name, "python3", "-c", words], capture_output=True, text=True)
+        return done.stdout == "200\n"
+
     def close(self):
         for step in reversed(self.after):
             step()
@@ -249,8 +292,9 @@ class Image(unittest.TestCase):
     def test_the_program_needs_no_other_file(self):
         headers = run("readelf", "--program-headers", NODENS).stdout
         self.assertNotIn("INTERP", headers, "NODENS is not a static program")
+        papers = {f"usr/share/doc/nodens/{name}" for name in ["LICENSE", "THIRD-PARTY-LICENSES.txt", "nodens.cdx.json"]}
         files = {str(one.relative_to(self.folder / "unpacked/rootfs")) for one in (self.folder / "unpacked/rootfs").rglob("*") if not one.is_dir()}
-        self.assertEqual(files, {"nodens", "node-cache", "etc/ssl/certs/ca-certificates.crt"})
+        self.assertEqual(files, {"nodens", "node-cache", "etc/ssl/certs/ca-certificates.crt", *papers})
 
     def test_the_image_says_what_it_is_and_names_its_user_by_number(self):
         config = next(
@@ -278,11 +322,26 @@ class Image(unittest.TestCase):
             with self.subTest(daemonset=name):
                 self.live(self.node(*daemonset_of(objects)))
 
+    def is_confined(self, node: Node):
+        context, status = node.container["securityContext"], node.status()
+        if context.get("seccompProfile"):
+            self.assertEqual(status["Seccomp"], "2")
+        if context.get("allowPrivilegeEscalation") is False:
+            self.assertEqual(status["NoNewPrivs"], "1")
+        if "drop" in context["capabilities"]:
+            numbers = {"NET_BIND_SERVICE": 10, "NET_ADMIN": 12, "NET_RAW": 13}
+            given = sum(1 << numbers[name] for name in context["capabilities"]["add"])
+            self.assertEqual(int(status["CapBnd"], 16) & ~given, 0)
+
     def live(self, node: Node):
         node.start()
         for server in [LOCAL, SERVICE]:
             self.assertEqual(node.dig("ns.cluster.local", server), "192.0.2.1", node.log.read_text())
             self.assertEqual(node.dig("ns.example.org", server), "192.0.2.1")
+        self.is_confined(node)
+        for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
+            if probe in node.container:
+                wait_for(probe, lambda: node.probe(probe))
         more = "added.test:53 {\n    bind 169.254.20.10\n    template ANY A {\n        answer \"{{ .Name }} 60 IN A 192.0.2.77\"\n    }\n}\n"
         node.put_corefile(node.corefile + more)
         wait_for("the edit", lambda: node.dig("new.added.test") == "192.0.2.77", 30)

@@ -284,6 +284,12 @@ class Files(unittest.TestCase):
         run = subprocess.run([sys.executable, MONITORING / "make_dashboard.py"], capture_output=True, text=True)
         self.assertEqual(run.stdout, (MONITORING / "dashboard.json").read_text())
 
+    def test_every_alert_is_tested(self):
+        groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
+        tests = yaml.safe_load((MONITORING / "rules_test.yaml").read_text())["tests"]
+        fired = {one["alertname"] for test in tests for one in test["alert_rule_test"] if one["exp_alerts"]}
+        self.assertEqual(fired, {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule})
+
     def test_the_rules_and_their_tests_pass(self):
         for words in [["check", "rules", "rules.yaml", "old-names.yaml"], ["test", "rules", "rules_test.yaml"]]:
             run = subprocess.run(["promtool", *words], cwd=MONITORING, capture_output=True, text=True)

@@ -1,6 +1,14 @@
 //! The examples of the documentation: every Corefile in it loads, and so does every one that
-//! ships, and those that people bring from other node caches.
-#![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
+//! ships, and those that people bring from other node caches; every command in it is run, where it can
+//! be. Commands need root, namespaces and the programs that they name; where these are missing it says
+//! so, and fails with `NODENS_TEST_ALL=1`.
+
+// A test may panic, and so may what it calls; why it did not run is for whoever runs it.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+#[path = "documentation/commands.rs"]
+mod commands;
+mod namespace;
 
 use nodens::corefile::{self, MemorySurroundings};
 use nodens::engine::{self, World};
@@ -178,5 +186,84 @@ fn the_page_of_metrics_lists_every_metric_with_kind_labels_and_meaning() {
         fs::write(path, [before, BEGIN, &wanted, END, after].concat()).unwrap();
     } else {
         assert_eq!(table, wanted, "NODENS_WRITE_DOCS=1 cargo test --test documentation writes it");
+    }
+}
+
+/// The pages with commands, by their path in the repository, and their text.
+fn pages_with_commands() -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    markdown_below(&root().join("docs"), &mut paths);
+    let others =
+        ["README.md", "CONTRIBUTING.md", "deploy/README.md", "deploy/helm/nodens/README.md"];
+    paths.extend(others.map(|path| root().join(path)));
+    paths.sort();
+    let named = paths.into_iter().map(|path| {
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        (name, fs::read_to_string(path).unwrap())
+    });
+    named.collect()
+}
+
+/// So no command escapes: a block says what it is.
+#[test]
+fn every_example_is_fenced_by_what_it_is() {
+    const FENCES: &[&str] =
+        &["```", "```corefile", "```sh", "```text", "```diff", "```json", "```yaml"];
+    let mut wrong = Vec::new();
+    for (page, text) in pages_with_commands() {
+        let (mut is_inside, mut is_behind_blank) = (false, true);
+        for (number, line) in text.lines().enumerate() {
+            let place = format!("{page}:{}: {line}", number + 1);
+            if line.starts_with("```") {
+                // The end is bare, and the beginning is not.
+                if !FENCES.contains(&line) || is_inside != (line == "```") {
+                    wrong.push(place);
+                }
+                is_inside = !is_inside;
+            } else if !is_inside && is_behind_blank && line.starts_with("    ") {
+                wrong.push(place);
+            }
+            is_behind_blank = line.is_empty();
+        }
+    }
+    assert!(wrong.is_empty(), "fence it as sh, corefile or text:\n  {}", wrong.join("\n  "));
+}
+
+#[test]
+fn what_commands_name_is_there() {
+    let (mut commands, mut wrong) = (0, Vec::new());
+    for (page, text) in pages_with_commands() {
+        let examples = commands::examples(&page, &text);
+        commands += examples.len();
+        wrong.extend(examples.iter().filter_map(|example| commands::look(example).err()));
+        wrong.extend(commands::look_at_inline(&page, &text));
+    }
+    assert!(commands > 40, "only {commands} commands found: is the fence still the same?");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_command_of_the_documentation_does_what_it_should() {
+    for (page, text) in pages_with_commands() {
+        commands::run(commands::examples(&page, &text));
+    }
+}
+
+/// Each alert has its paragraph, and each paragraph its alert.
+#[test]
+fn every_alert_is_explained() {
+    let rules = fs::read_to_string(root().join("deploy/monitoring/rules.yaml")).unwrap();
+    let page = fs::read_to_string(root().join("docs/operating.md")).unwrap();
+    let (_, section) = page.split_once("\n## Alerts\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let mut alerts: Vec<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let mut explained: Vec<&str> =
+        section.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    alerts.sort_unstable();
+    explained.sort_unstable();
+    assert_eq!(alerts, explained);
+    for paragraph in section.split("\n### ").skip(1) {
+        assert!(paragraph.len() > 150, "too short to help: {paragraph}");
     }
 }

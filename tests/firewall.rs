@@ -6,11 +6,9 @@
 
 mod namespace;
 
-use namespace::{in_namespaces, replace, sh, try_sh};
+use namespace::{in_namespaces, sh, stand_in, try_sh};
 use nodens::node::firewall::{Firewall, Iptables, Plan, Report, Variant, Within};
-use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 const PROGRAMS: &[&str] = &["iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"];
@@ -143,16 +141,6 @@ fn a_lock_that_is_held_is_waited_for_and_counted_apart() {
         good(&iptables.ensure(Within::SETTING));
         assert_eq!(saved("iptables-legacy"), expected("169.254.20.10/32"));
     });
-}
-
-/// Lets a script stand for all programs of `iptables-nft`; `$REAL` in it is the real one.
-fn stand_in(folder: &Path, script: &str) {
-    let (real, path) = (folder.join("real"), folder.join("script"));
-    fs::copy("/usr/sbin/xtables-nft-multi", &real).unwrap();
-    let text = format!("#!/bin/bash\nREAL={}\n{script}\n", real.display());
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    replace("/usr/sbin/xtables-nft-multi", &path);
 }
 
 #[test]

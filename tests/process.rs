@@ -224,7 +224,7 @@ fn the_start_says_zones_hash_and_version_in_this_order() {
     let pidfile = "-pidfile=/nonexistent/pid";
     let more = format!("    whoami\n    reload\n}}\na_b.test:{} {{\n bind 127.0.0.1", node.dns);
     node.start(&more, &[pidfile]);
-    node.until("versions", |node| node.lines().contains("\nlinux/"));
+    node.until("the last line", |node| node.lines().contains("] Privileges reduced to"));
     let port = node.dns;
     let lines = node.lines();
     let mut lines = lines.lines();
@@ -243,6 +243,7 @@ fn the_start_says_zones_hash_and_version_in_this_order() {
     assert_eq!(hash.len(), 128);
     assert!(lines.next().unwrap().starts_with("CoreDNS-1."));
     assert!(lines.next().unwrap().starts_with("linux/"));
+    assert!(lines.next().unwrap().starts_with("[INFO] Privileges reduced to "));
     assert_eq!(lines.next(), None);
     // Before, on standard error with a time stamp.
     let before = std::fs::read_to_string(node.path("stderr")).unwrap();

@@ -11,5 +11,5 @@ mod site;
 
 pub use listen::listen;
 pub use poll::{PollFailure, poll_health};
-pub use respond::Endpoints;
+pub use respond::{Alive, Condition, Endpoints};
 pub use site::{MOST_CONNECTIONS, Site};

@@ -10,24 +10,41 @@ use hyper::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{HeaderMap, Request, Response, StatusCode};
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The content type of the text exposition format, as Prometheus' own client sends it.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
+/// Whether all is well; the error is what a prober is told with status 503. Called for each request:
+/// never waits.
+pub trait Condition: fmt::Debug + Send + Sync {
+    /// Looks at it now.
+    fn look(&self) -> Result<(), String>;
+}
+
+/// Well as long as the process can answer.
+#[derive(Debug)]
+pub struct Alive;
+
+impl Condition for Alive {
+    fn look(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 /// What one address serves.
 #[derive(Debug, Clone, Default)]
 pub struct Endpoints {
     /// /metrics of this registry.
     pub metrics: Option<Registry>,
-    /// /health: always 200 while the process can answer.
-    pub health: bool,
-    /// /ready: 200 once this is set, 503 before.
-    pub ready: Option<Arc<AtomicBool>>,
+    /// /health: 200 while this holds.
+    pub health: Option<Arc<dyn Condition>>,
+    /// /ready: 200 while this holds.
+    pub ready: Option<Arc<dyn Condition>>,
     /// New connections speak TLS by this.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// /debug/pprof: CPU profiles.
@@ -51,16 +68,13 @@ impl Endpoints {
             ("/metrics", Endpoints { metrics: Some(registry), .. }) => {
                 scrape(registry, request.headers())
             }
-            ("/health", Endpoints { health: true, .. }) => text(StatusCode::OK, "OK"),
-            ("/ready", Endpoints { ready: Some(ready), .. }) => {
-                if ready.load(Ordering::Acquire) {
-                    text(StatusCode::OK, "OK")
-                } else {
-                    text(StatusCode::SERVICE_UNAVAILABLE, "dns")
-                }
-            }
+            ("/health", Endpoints { health: Some(condition), .. })
+            | ("/ready", Endpoints { ready: Some(condition), .. }) => match condition.look() {
+                Ok(()) => text(StatusCode::OK, "OK".to_owned()),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+            },
             _ => {
-                let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");
+                let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned());
                 let nosniff = HeaderValue::from_static("nosniff");
                 response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
                 response
@@ -117,8 +131,8 @@ pub(super) fn gzip(plain: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_TYPE));
     response
@@ -131,6 +145,7 @@ mod tests {
     use http_body_util::BodyExt;
     use hyper::Method;
     use std::io::Read;
+    use std::sync::Mutex;
 
     fn ask(
         endpoints: &Endpoints,
@@ -152,9 +167,23 @@ mod tests {
         runtime.block_on(response.into_body().collect()).unwrap().to_bytes().to_vec()
     }
 
+    fn alive() -> Endpoints {
+        Endpoints { health: Some(Arc::new(Alive)), ..Endpoints::default() }
+    }
+
+    /// Holds unless there is a reason not to.
+    #[derive(Debug)]
+    struct Unless(Mutex<Option<&'static str>>);
+
+    impl Condition for Unless {
+        fn look(&self) -> Result<(), String> {
+            self.0.lock().unwrap().map_or(Ok(()), |why| Err(why.to_owned()))
+        }
+    }
+
     #[test]
     fn health_is_ok_for_any_method_and_query() {
-        let endpoints = Endpoints { health: true, ..Endpoints::default() };
+        let endpoints = alive();
         for (method, path) in
             [(Method::GET, "/health"), (Method::POST, "/health"), (Method::GET, "/health?x=1")]
         {
@@ -167,7 +196,7 @@ mod tests {
 
     #[test]
     fn other_paths_and_endpoints_that_nobody_asked_for_are_not_found() {
-        let endpoints = Endpoints { health: true, ..Endpoints::default() };
+        let endpoints = alive();
         for path in ["/", "/healthz", "/health/", "/ready", "/metrics"] {
             let response = ask(&endpoints, Method::GET, path, "");
             assert_eq!(response.status(), 404, "{path}");
@@ -176,12 +205,22 @@ mod tests {
     }
 
     #[test]
-    fn ready_is_unavailable_until_it_is_set() {
-        let ready = Arc::new(AtomicBool::new(false));
-        let endpoints = Endpoints { ready: Some(ready.clone()), ..Endpoints::default() };
-        assert_eq!(ask(&endpoints, Method::GET, "/ready", "").status(), 503);
-        ready.store(true, Ordering::Release);
-        assert_eq!(ask(&endpoints, Method::GET, "/ready", "").status(), 200);
+    fn a_condition_that_does_not_hold_is_unavailable_and_says_why() {
+        let condition = Arc::new(Unless(Mutex::new(Some("rules,upstreams"))));
+        let (health, ready) = (Some(condition.clone() as _), Some(condition.clone() as _));
+        let endpoints = Endpoints { health, ready, ..Endpoints::default() };
+        for path in ["/ready", "/health"] {
+            let response = ask(&endpoints, Method::GET, path, "");
+            assert_eq!(
+                (response.status().as_u16(), body(response)),
+                (503, b"rules,upstreams".to_vec())
+            );
+        }
+        *condition.0.lock().unwrap() = None;
+        for path in ["/ready", "/health"] {
+            let response = ask(&endpoints, Method::GET, path, "");
+            assert_eq!((response.status().as_u16(), body(response)), (200, b"OK".to_vec()));
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ async fn connection(
 
 #[cfg(test)]
 mod tests {
-    use super::super::poll_health;
+    use super::super::{Alive, poll_health};
     use super::*;
     use std::io::{Read, Write};
 
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_site_serves_until_it_is_dropped() {
         runtime().block_on(async {
-            let health = Endpoints { health: true, ..Endpoints::default() };
+            let health = Endpoints { health: Some(Arc::new(Alive)), ..Endpoints::default() };
             let site = Site::open("127.0.0.1:0", health).unwrap();
             let address = site.address().to_string();
             assert!(poll_health(&address, Duration::from_secs(3)).await.is_ok());
@@ -154,7 +154,8 @@ mod tests {
     fn head_has_no_body() {
         let runtime = runtime();
         let site = runtime.block_on(async {
-            Site::open("127.0.0.1:0", Endpoints { health: true, ..Endpoints::default() }).unwrap()
+            let health = Endpoints { health: Some(Arc::new(Alive)), ..Endpoints::default() };
+            Site::open("127.0.0.1:0", health).unwrap()
         });
         let address = site.address();
         let client = std::thread::spawn(move || {

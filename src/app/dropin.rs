@@ -7,6 +7,7 @@ use super::load::{Loader, Source};
 use super::log::Log;
 use super::node::NodeNetwork;
 use super::options::{ClientAuth, MetricsTls, Options};
+use super::privileges::Privileges;
 use super::run::{Look, Run};
 use super::serving::{Parts, Serving};
 use super::signals::Signals;
@@ -63,7 +64,7 @@ pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
             format_args!("Skipping kube-dns configmap sync as no directory was specified"),
         );
     }
-    let network = NodeNetwork::make(&options, &common.metrics, &log);
+    let network = NodeNetwork::make(&options, &common.metrics, &log, &common.readiness);
     log.start();
     let code = run(&options, common, signals, node, network).await;
     drop(metrics_site);
@@ -77,11 +78,13 @@ async fn run(
     mut node: Node,
     mut network: NodeNetwork,
 ) -> u8 {
-    let Common { workers, metrics, log } = common;
+    let Common { workers, metrics, log, readiness } = common;
+    let privileges = Privileges::of_server(&options.network, network.backend());
+    privileges.hand_on();
     let loader = Loader {
         source: Source::File(options.files.corefile.clone()),
         default_port: options.dns_port,
-        metrics,
+        metrics: metrics.clone(),
         log: log.clone(),
         budget: Arc::new(Budget::new(
             options
@@ -90,14 +93,15 @@ async fn run(
         )),
     };
     let kept_cache = options.files.cache_snapshot.clone();
-    let (serving, verdict) = match Serving::start(Parts { loader, workers, kept_cache }).await {
-        Ok(started) => started,
-        Err(why) => {
-            // Nobody answers on the interface's addresses: they must not take queries.
-            network.remove_interface();
-            return fatal(&log, &why);
-        }
-    };
+    let (serving, verdict) =
+        match Serving::start(Parts { loader, workers, kept_cache, readiness }).await {
+            Ok(started) => started,
+            Err(why) => {
+                // Nobody answers on the interface's addresses: they must not take queries.
+                network.remove_interface();
+                return fatal(&log, &why);
+            }
+        };
     if !options.quiet {
         serving.announce_zones();
     }
@@ -124,7 +128,8 @@ async fn run(
     network.listeners_answer();
     let look: Look = Box::new(move || node.look());
     let notify = super::notify(&log);
-    Run { serving, signals, verdict, look: Some(look), pidfile, log, network, notify }
+    let privileges = Some((privileges, metrics));
+    Run { serving, signals, verdict, look: Some(look), pidfile, log, network, notify, privileges }
         .until_the_end()
         .await
 }

@@ -84,6 +84,11 @@ static FLAGS: &[Flag] = &[
         "the default `port` of server blocks, and the port of the firewall rules",
     ),
     flag(
+        "drop-capabilities",
+        Switch(true),
+        "give up the capabilities that are not needed any more once queries are answered",
+    ),
+    flag(
         "dual-stack",
         Switch(false),
         "let -localip hold addresses of both families, which node-cache refuses",
@@ -139,6 +144,11 @@ static FLAGS: &[Flag] = &[
         "runtime-dir",
         Text("/run/nodens"),
         "the `directory` to remember in what was made on the node",
+    ),
+    flag(
+        "seccomp",
+        Text("on"),
+        "the `filter` of system calls: on, off, or kill to end the process at one that is not listed",
     ),
     flag("setupinterface", Switch(true), "make and maintain the dummy interface"),
     flag(
@@ -580,6 +590,7 @@ mod tests {
             ("-localip=::1 -dns.port=abc", "invalid port specified - \"abc\""),
             ("-localip=::1 --log-format=xml", "invalid log-format specified - \"xml\""),
             ("-localip=::1 -firewall=nft", "invalid firewall specified - \"nft\""),
+            ("-localip=::1 -seccomp=true", "invalid seccomp specified - \"true\""),
             ("-localip=::1 -health-port=x", "invalid healthcheck port specified - \"x\""),
             ("-version", "invalid localip specified - \"\""),
             (

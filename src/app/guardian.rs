@@ -9,6 +9,7 @@
 use super::flags::{self, Outcome};
 use super::log::Log;
 use super::options::Options;
+use super::privileges::Privileges;
 use crate::metrics::Registry;
 use crate::node::firewall::{Choice, Life, Plan, Wanted, Within};
 use crate::node::{Claim, is_claimed};
@@ -75,7 +76,7 @@ pub(super) fn guard(arguments: &[String]) -> Option<u8> {
     if !options.network.has_guardian || is_guarded() {
         return None;
     }
-    match watch(arguments) {
+    match watch(arguments, &options) {
         Ok(end) => {
             clean_up(&options, end);
             Some(end.code())
@@ -104,7 +105,7 @@ fn is_guarded() -> bool {
 
 /// Starts the server, hands signals on and waits for its end. Reaps what else comes to it, as the
 /// first process of a container has to.
-fn watch(arguments: &[String]) -> Result<End, String> {
+fn watch(arguments: &[String], options: &Options) -> Result<End, String> {
     let waited_for = waited_for();
     // Before the start: no signal may come in between.
     waited_for.thread_block().map_err(|error| error.to_string())?;
@@ -119,6 +120,12 @@ fn watch(arguments: &[String]) -> Result<End, String> {
     command.env(GUARDIAN, std::process::id().to_string()).process_group(0);
     let child = command.spawn().map_err(|error| error.to_string())?;
     let server = Pid::from_raw(i32::try_from(child.id()).map_err(|error| error.to_string())?);
+    // The server needs more for its start; from here on rules are removed, at most.
+    let network = &options.network;
+    let backend = Choice::make(network.firewall).backend;
+    let privileges = Privileges::of_guardian(network, backend);
+    privileges.hand_on();
+    privileges.give_up_silently();
     loop {
         match waited_for.wait() {
             Ok(Signal::SIGCHLD) => {

@@ -15,7 +15,9 @@ mod log;
 mod node;
 mod notify;
 mod options;
+mod privileges;
 mod probe;
+mod readiness;
 mod resolve;
 mod run;
 mod services;
@@ -32,6 +34,8 @@ use crate::plugin::{Journal, Level};
 use load::Loader;
 use log::Log;
 use notify::Notify;
+use privileges::Privileges;
+use readiness::Readiness;
 use run::Run;
 use serving::{Parts, Serving};
 use signals::Signals;
@@ -47,6 +51,7 @@ struct Common {
     workers: usize,
     metrics: Registry,
     log: Log,
+    readiness: Readiness,
 }
 
 /// Serves, or guards a process that does: with node-cache's flags, or in development mode without any. `arguments` start with the
@@ -73,7 +78,7 @@ fn in_runtime<F: Future<Output = u8>>(serve: impl FnOnce(Common) -> F) -> u8 {
     let workers = default_workers();
     let metrics = Registry::new(workers);
     let log = Log::new(&metrics);
-    let common = Common { workers, metrics, log: log.clone() };
+    let common = Common { workers, metrics, log: log.clone(), readiness: Readiness::new() };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fatal(&log, &format!("cannot start: {error}")),
@@ -90,7 +95,7 @@ fn is_called_node_cache(arguments: &[String]) -> bool {
 
 /// Development mode: prints what it serves, serves until a signal.
 async fn develop(common: Common, plan: impl FnOnce() -> Result<dev::Plan, String>) -> u8 {
-    let Common { workers, metrics, log } = common;
+    let Common { workers, metrics, log, readiness } = common;
     log.start();
     let plan = match plan() {
         Ok(plan) => plan,
@@ -102,7 +107,7 @@ async fn develop(common: Common, plan: impl FnOnce() -> Result<dev::Plan, String
     let loader = Loader {
         source: plan.source,
         default_port: plan.default_port,
-        metrics,
+        metrics: metrics.clone(),
         log: log.clone(),
         budget: Arc::default(),
     };
@@ -110,7 +115,7 @@ async fn develop(common: Common, plan: impl FnOnce() -> Result<dev::Plan, String
         Ok(signals) => signals,
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
     };
-    match Serving::start(Parts { loader, workers, kept_cache: None }).await {
+    match Serving::start(Parts { loader, workers, kept_cache: None, readiness }).await {
         Err(why) => fatal(&log, &why),
         Ok((serving, verdict)) => {
             for line in &plan.lines {
@@ -118,9 +123,11 @@ async fn develop(common: Common, plan: impl FnOnce() -> Result<dev::Plan, String
             }
             let network = node::NodeNetwork::default();
             let notify = notify(&log);
-            let run =
-                Run { serving, signals, verdict, look: None, pidfile: None, log, network, notify };
-            run.until_the_end().await
+            let privileges = Some((Privileges::of_development(), metrics));
+            let (look, pidfile) = (None, None);
+            Run { serving, signals, verdict, look, pidfile, log, network, notify, privileges }
+                .until_the_end()
+                .await
         }
     }
 }

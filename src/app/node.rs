@@ -6,10 +6,11 @@
 
 use super::log::Log;
 use super::options::Options;
+use super::readiness::Readiness;
 use crate::metrics::{Registry, names};
 use crate::node::firewall::{Backend, Choice, Firewall, Life, Plan, Report, Wanted, Within};
 use crate::node::{Claim, Claims, Interface, InterfaceReport, Watch, Wish, is_claimed, read_news};
-use crate::plugin::{Journal, Level};
+use crate::plugin::{Journal, Level, Part};
 use crate::sys::netlink::Netlink;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -49,12 +50,20 @@ pub(super) struct NodeNetwork {
     every: Option<Duration>,
     next: Option<Instant>,
     tears_down: bool,
+    /// The first look at the rules is over, or there are none.
+    is_settled: bool,
     world: Option<(Registry, Log)>,
+    readiness: Option<Readiness>,
 }
 
 impl NodeNetwork {
     /// Makes the interface: listeners are to bind its addresses.
-    pub(super) fn make(options: &Options, metrics: &Registry, log: &Log) -> NodeNetwork {
+    pub(super) fn make(
+        options: &Options,
+        metrics: &Registry,
+        log: &Log,
+        readiness: &Readiness,
+    ) -> NodeNetwork {
         let (network, addresses) = (&options.network, &options.local.addresses);
         let interface = network.interface.as_ref().map(|name| {
             let wish = Wish { name: name.clone(), addresses: addresses.clone() };
@@ -76,6 +85,7 @@ impl NodeNetwork {
             every: Some(network.sync_interval),
             tears_down: network.teardown,
             world: Some((metrics.clone(), log.clone())),
+            readiness: Some(readiness.clone()),
             ..NodeNetwork::default()
         };
         node.firewall = node.plan.clone().map(|plan| node.keeper(plan));
@@ -90,6 +100,9 @@ impl NodeNetwork {
             node.watch = watch.ok();
         }
         node.interface = interface;
+        if node.plan.is_some() {
+            readiness.lacks(Part::Rules);
+        }
         node.ensure_interface();
         node
     }
@@ -107,6 +120,7 @@ impl NodeNetwork {
         }
         // The interface was made a moment ago, and its changes are heard of.
         self.look_at_rules();
+        self.is_settled = self.job.is_none();
     }
 
     /// Waits until something on the node is to be looked at, and looks. Never ends in development
@@ -135,6 +149,7 @@ impl NodeNetwork {
             self.claims.release();
             return;
         };
+        self.lacks(Part::Rules);
         if let Some(job) = self.job.take() {
             match timeout(Within::SETTING.0 + SLACK, job).await {
                 Ok(done) => self.take_back(done.ok().map(Box::new)),
@@ -236,10 +251,25 @@ impl NodeNetwork {
         }
     }
 
+    /// Who keeps the rules.
+    pub(super) fn backend(&self) -> Backend {
+        self.backend.unwrap_or(Backend::None)
+    }
+
+    /// Whether all was made, or tried, that there is to make.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled || self.world.is_none()
+    }
+
     fn take_back(&mut self, done: Option<Box<(Firewall, Report)>>) {
+        self.is_settled = true;
         self.firewall = match done {
             Some(done) => {
                 self.tell(&done.1);
+                match done.1.is_good() {
+                    true => self.has(Part::Rules),
+                    false => self.lacks(Part::Rules),
+                }
                 Some(done.0)
             }
             // It panicked: start anew at the next look.
@@ -249,7 +279,12 @@ impl NodeNetwork {
 
     fn ensure_interface(&mut self) {
         if let Some(mut interface) = self.interface.take() {
-            self.tell_interface(&interface.ensure());
+            let report = interface.ensure();
+            self.tell_interface(&report);
+            match report.is_good() {
+                true => self.has(Part::Interface),
+                false => self.lacks(Part::Interface),
+            }
             self.interface = Some(interface);
         }
     }
@@ -257,7 +292,7 @@ impl NodeNetwork {
     /// Who keeps the rules of a plan.
     fn keeper(&self, plan: Plan) -> Firewall {
         let life = if self.tears_down { Life::Process } else { Life::Node };
-        self.backend.unwrap_or(Backend::None).keeper(plan, life)
+        self.backend().keeper(plan, life)
     }
 
     fn rule_claims(&self) -> Vec<Claim> {
@@ -271,6 +306,20 @@ impl NodeNetwork {
     fn line(&self, level: Level, text: &str) {
         if let Some((_, log)) = &self.world {
             log.line(level, format_args!("{text}"));
+        }
+    }
+
+    /// /ready may count on a part.
+    fn has(&self, part: Part) {
+        if let Some(readiness) = &self.readiness {
+            readiness.has(part);
+        }
+    }
+
+    /// /ready may not, or no more.
+    fn lacks(&self, part: Part) {
+        if let Some(readiness) = &self.readiness {
+            readiness.lacks(part);
         }
     }
 

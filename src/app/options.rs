@@ -64,6 +64,21 @@ pub(super) struct NetworkSetup {
     pub(super) health_port: u16,
     /// `-runtime-dir`: where it is remembered what was made.
     pub(super) runtime_directory: PathBuf,
+    /// False with `-drop-capabilities=false`.
+    pub(super) drops_capabilities: bool,
+    /// `-seccomp`.
+    pub(super) filtered: Filtered,
+}
+
+/// What becomes of system calls that serving does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filtered {
+    /// `off`: nothing.
+    Not,
+    /// `on`: they fail.
+    Refused,
+    /// `kill`: they end the process.
+    Deadly,
 }
 
 /// The files.
@@ -150,6 +165,13 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         teardown: !values.switch("skipteardown"),
         health_port,
         runtime_directory: values.text("runtime-dir").into(),
+        drops_capabilities: values.switch("drop-capabilities"),
+        filtered: match values.text("seccomp") {
+            "off" => Filtered::Not,
+            "on" => Filtered::Refused,
+            "kill" => Filtered::Deadly,
+            other => return Err(format!("invalid seccomp specified - {}", quote(other))),
+        },
     };
     let log_format = match values.text("log-format") {
         "text" => Format::Text,

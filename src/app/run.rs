@@ -3,9 +3,11 @@
 use super::log::Log;
 use super::node::NodeNetwork;
 use super::notify::Notify;
+use super::privileges::Privileges;
 use super::serving::Serving;
 use super::signals::{Asked, Signals};
 use crate::corefile::format_duration;
+use crate::metrics::Registry;
 use crate::plugin::{Journal, Level};
 use crate::sys::memory;
 use std::fs;
@@ -39,6 +41,8 @@ pub(super) struct Run {
     pub(super) network: NodeNetwork,
     /// The service manager.
     pub(super) notify: Notify,
+    /// What is given up once all is made, and where it is counted.
+    pub(super) privileges: Option<(Privileges, Registry)>,
 }
 
 impl Run {
@@ -53,6 +57,11 @@ impl Run {
         self.notify.ready();
         memory::forget_the_start();
         loop {
+            if self.network.is_settled()
+                && let Some((privileges, metrics)) = self.privileges.take()
+            {
+                privileges.give_up(&self.log, &metrics);
+            }
             let reload = async {
                 match reload_at {
                     Some(at) => sleep_until(at).await,
@@ -106,6 +115,7 @@ impl Run {
 
     async fn terminate(mut self) -> u8 {
         self.notify.stopping();
+        self.serving.ends();
         self.log.line(Level::Info, format_args!("SIGTERM: Shutting down servers then terminating"));
         self.serving.flush_handlers();
         // From now on queries to the Service go to the cluster DNS; those that came are answered,
@@ -137,6 +147,7 @@ impl Run {
 
     async fn interrupt(mut self) -> u8 {
         self.notify.stopping();
+        self.serving.ends();
         self.log.line(Level::Info, format_args!("SIGINT: Shutting down"));
         self.remove_pidfile();
         self.serving.flush_handlers();
@@ -149,6 +160,7 @@ impl Run {
 
     async fn quit(&mut self) -> u8 {
         self.notify.stopping();
+        self.serving.ends();
         self.log.line(Level::Info, format_args!("SIGQUIT: Quitting process immediately"));
         self.remove_pidfile();
         self.network.remove_rules().await;

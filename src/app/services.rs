@@ -4,13 +4,15 @@
 
 use super::log::Log;
 use super::probe::probe;
-use crate::admin::{Endpoints, Site, poll_health};
+use super::readiness::Readiness;
+use crate::admin::{Alive, Endpoints, Site, poll_health};
 use crate::corefile::format_duration;
+use crate::engine::Snapshot;
 use crate::metrics::{Registry, names};
+use crate::net::Workers;
 use crate::plugin::{Journal, Level, Service};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
@@ -32,8 +34,8 @@ pub(super) struct ServiceWorld {
     pub(super) metrics: Registry,
     /// Lines for the operator.
     pub(super) log: Log,
-    /// Set while DNS is served: /ready.
-    pub(super) ready: Arc<AtomicBool>,
+    /// What /ready and a strict /health say.
+    pub(super) readiness: Readiness,
     /// A loop's verdict ends the process.
     pub(super) verdicts: Sender<String>,
 }
@@ -79,7 +81,9 @@ impl Services {
                     );
                     return Err(why);
                 }
-                Err(why) if endpoints.health || endpoints.ready.is_some() => return Err(why),
+                Err(why) if endpoints.health.is_some() || endpoints.ready.is_some() => {
+                    return Err(why);
+                }
                 Err(why) => self.world.log.line(
                     Level::Error,
                     format_args!("plugin/prometheus: Failed to start metrics handler: {why}"),
@@ -124,16 +128,39 @@ impl Services {
         }
     }
 
+    /// Keeps an eye on what a `ready` or a strict `health` of the snapshot asks for, until the next
+    /// [`Services::replace`].
+    pub(super) fn watch(&mut self, snapshot: &Snapshot, workers: &Arc<Workers>) {
+        let asks = |service: &Service| match service {
+            Service::Ready { .. } => true,
+            Service::Health { strict, .. } => !strict.is_empty(),
+            _ => false,
+        };
+        if !snapshot.services.iter().any(asks) {
+            return;
+        }
+        let (readiness, metrics) = (self.world.readiness.clone(), self.world.metrics.clone());
+        let chains = snapshot.blocks.iter().flat_map(|block| &block.chain);
+        let handlers = chains.filter(|handler| handler.upstreams().is_some()).cloned().collect();
+        let workers_now = Arc::downgrade(workers);
+        self.tasks.spawn(readiness.clone().watch_listeners(workers.heartbeat()));
+        self.tasks.spawn(readiness.watch_upstreams(handlers, workers_now, metrics));
+    }
+
     fn wanted(&self, services: &[Service]) -> BTreeMap<String, Endpoints> {
         let mut wanted: BTreeMap<String, Endpoints> = BTreeMap::new();
         for service in services {
             match service {
-                Service::Health { address, .. } => {
-                    wanted.entry(address.clone()).or_default().health = true;
+                Service::Health { address, strict, .. } => {
+                    let endpoints = wanted.entry(address.clone()).or_default();
+                    endpoints.health = Some(match strict.is_empty() {
+                        true => Arc::new(Alive),
+                        false => self.world.readiness.strict(strict.clone()),
+                    });
                 }
-                Service::Ready { address } => {
+                Service::Ready { address, monitor } => {
                     wanted.entry(address.clone()).or_default().ready =
-                        Some(self.world.ready.clone());
+                        Some(self.world.readiness.ready(*monitor));
                 }
                 Service::Pprof { address } => {
                     wanted.entry(address.clone()).or_default().profile = true;

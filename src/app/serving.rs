@@ -5,6 +5,7 @@
 
 use super::load::{Loaded, Loader};
 use super::log::Log;
+use super::readiness::Readiness;
 use super::services::{Prepared, ServiceWorld, Services};
 use super::snapshot_file::{KeptCache, Reports};
 use super::upkeep::Upkeep;
@@ -17,10 +18,9 @@ use crate::net::dnstap::Senders;
 use crate::net::{Clock, Equipment, Heartbeat, Workers};
 use crate::plugin::cache::stores;
 use crate::plugin::dnstap::Tap;
-use crate::plugin::{Carried, Journal, Level, Service};
+use crate::plugin::{Carried, Journal, Level, Part, Service};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::spawn_blocking;
@@ -34,7 +34,7 @@ pub(super) struct Serving {
     log: Log,
     metrics: Registry,
     clock: Clock,
-    ready: Arc<AtomicBool>,
+    readiness: Readiness,
     workers: Arc<Workers>,
     snapshot: Arc<Snapshot>,
     hash: String,
@@ -52,21 +52,22 @@ pub(super) struct Parts {
     pub(super) workers: usize,
     /// The file that keeps the cache over a restart.
     pub(super) kept_cache: Option<PathBuf>,
+    /// Who is told that the listeners answer.
+    pub(super) readiness: Readiness,
 }
 
 impl Serving {
     /// Loads, opens the sockets and serves. The receiver gives the verdict of a `loop`. The error
     /// is CoreDNS's text.
     pub(super) async fn start(parts: Parts) -> Result<(Serving, Receiver<String>), String> {
-        let Parts { loader, workers, kept_cache } = parts;
+        let Parts { loader, workers, kept_cache, readiness } = parts;
         let (log, metrics) = (loader.log.clone(), loader.metrics.clone());
         let clock = Clock::start();
-        let ready = Arc::new(AtomicBool::new(false));
         let (verdicts, verdict) = channel(1);
         let mut services = Services::new(ServiceWorld {
             metrics: metrics.clone(),
             log: log.clone(),
-            ready: ready.clone(),
+            readiness: readiness.clone(),
             verdicts,
         });
         let Loaded { snapshot, hash } = loader.load(Carried::within(loader.budget.clone()))?;
@@ -88,19 +89,21 @@ impl Serving {
         };
         let first = snapshot.clone();
         let workers = blocking(move || Workers::start(&equipment, &first)).await?;
-        ready.store(true, Ordering::Release);
+        let workers = Arc::new(workers);
+        readiness.has(Part::Listeners);
         let upkeep = Upkeep::start(clock, log.clone(), &metrics, loader.budget.clone());
         upkeep.replace(&snapshot);
         let mut senders = Senders::new(Arc::new(log.clone()));
         senders.replace(taps(&snapshot));
         services.replace(prepared, &snapshot.services);
+        services.watch(&snapshot, &workers);
         let serving = Serving {
             loader,
             log,
             metrics,
             clock,
-            ready,
-            workers: Arc::new(workers),
+            readiness,
+            workers,
             snapshot,
             hash,
             services,
@@ -220,6 +223,7 @@ impl Serving {
         let old = std::mem::replace(&mut self.snapshot, loaded.snapshot);
         self.hash = loaded.hash;
         self.services.replace(prepared, &self.snapshot.services);
+        self.services.watch(&self.snapshot, &self.workers);
         self.upkeep.replace(&self.snapshot);
         self.senders.replace(taps(&self.snapshot));
         if let Some(kept) = &self.kept_cache {
@@ -239,6 +243,11 @@ impl Serving {
                 _ => None,
             })
             .collect()
+    }
+
+    /// The end has begun: /ready says so.
+    pub(super) fn ends(&self) {
+        self.readiness.ends();
     }
 
     /// The handlers' last lines.
@@ -265,7 +274,7 @@ impl Serving {
     /// Stops reading, answers what was received, closes everything. False when queries were still
     /// in flight after 5 s.
     pub(super) async fn stop(self) -> bool {
-        self.ready.store(false, Ordering::Release);
+        self.readiness.lacks(Part::Listeners);
         let (workers, senders, kept_cache) = (self.workers, self.senders, self.kept_cache);
         drop(self.services);
         spawn_blocking(move || {

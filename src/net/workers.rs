@@ -10,6 +10,7 @@ use super::worker::{Command, Node, Worker, run};
 use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
 use crate::metrics::{self, Registry};
+use crate::plugin::forward::Upstreams;
 use crate::plugin::{Budget, Journal};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -48,6 +49,7 @@ pub struct Equipment {
 /// The threads that serve queries.
 pub struct Workers {
     node: Arc<Node>,
+    upstreams: Arc<Shared>,
     hands: Vec<mpsc::UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
     /// The addresses that are bound.
@@ -114,6 +116,7 @@ impl Workers {
         let upstreams = Shared::new(&equipment.metrics, count);
         let mut workers = Workers {
             node: node.clone(),
+            upstreams: upstreams.clone(),
             hands: Vec::with_capacity(count),
             threads: Vec::with_capacity(count),
             bound: Mutex::default(),
@@ -208,6 +211,12 @@ impl Workers {
     /// Client connections that are open now.
     pub fn connections(&self) -> usize {
         self.node.connections.load(Ordering::Relaxed)
+    }
+
+    /// Whether one of these upstreams has answered and is not down. Those that never did are asked
+    /// from the current runtime, each by one probe at a time: call it again to hear of it.
+    pub fn answers(&self, upstreams: &Upstreams) -> bool {
+        self.upstreams.answers(upstreams)
     }
 
     /// The pulse of all workers. Ask for one beat at a time: the commands of a worker that hangs pile

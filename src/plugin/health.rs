@@ -3,7 +3,7 @@
 //! Owns the grammar; the app runs the endpoint, the self-poll and the lameduck wait.
 
 use super::address::split_host_port;
-use super::{Service, Setup};
+use super::{Part, Service, Setup};
 use crate::corefile::{CorefileError, parse_duration};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut address = DEFAULT_ADDRESS;
     let mut lameduck = Duration::ZERO;
+    let mut strict = Vec::new();
     while dispenser.next() {
         match dispenser.remaining_args().as_slice() {
             [] => {}
@@ -25,21 +26,42 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             _ => return Err(dispenser.arg_err()),
         }
         while dispenser.next_block() {
-            if dispenser.val() != "lameduck" {
+            let word = dispenser.val();
+            if !["lameduck", "strict"].contains(&word) {
                 return Err(dispenser.arg_err());
             }
             let arguments = dispenser.remaining_args();
-            let [text] = arguments.as_slice() else { return Err(dispenser.arg_err()) };
-            let nanos = parse_duration(text).map_err(|why| {
-                dispenser
-                    .plain_err(format!("unable to parse lameduck duration value: '{text}' : {why}"))
-            })?;
-            // A negative time is no time.
-            lameduck = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+            match (word, arguments.as_slice()) {
+                ("lameduck", [text]) => {
+                    let nanos = parse_duration(text).map_err(|why| {
+                        dispenser.plain_err(format!(
+                            "unable to parse lameduck duration value: '{text}' : {why}"
+                        ))
+                    })?;
+                    // A negative time is no time.
+                    lameduck = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+                }
+                ("strict", []) => strict = Part::ALL.to_vec(),
+                ("strict", words) => {
+                    strict = words
+                        .iter()
+                        .map(|word| part(word).map_err(|why| dispenser.plain_err(why)))
+                        .collect::<Result<_, _>>()?;
+                }
+                _ => return Err(dispenser.arg_err()),
+            }
         }
     }
-    setup.services.push(Service::Health { address: address.to_owned(), lameduck });
+    setup.services.push(Service::Health { address: address.to_owned(), lameduck, strict });
     Ok(())
+}
+
+fn part(word: &str) -> Result<Part, String> {
+    let part = Part::ALL.into_iter().find(|part| part.word() == word);
+    part.ok_or_else(|| {
+        let all = Part::ALL.map(Part::word).join(", ");
+        format!("unknown part to be strict about: '{word}', expected some of {all}")
+    })
 }
 
 #[cfg(test)]
@@ -52,7 +74,9 @@ mod tests {
         let mut bench = Bench::new();
         bench.load(text, &MemorySurroundings::new()).unwrap();
         match bench.services.as_slice() {
-            [Service::Health { address, lameduck }] => (address.clone(), *lameduck),
+            [Service::Health { address, lameduck, strict }] if strict.is_empty() => {
+                (address.clone(), *lameduck)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -68,8 +92,26 @@ mod tests {
     }
 
     #[test]
+    fn strict_is_about_the_parts_that_it_names_or_all() {
+        for (text, parts) in [
+            ("health {\n strict\n}", &Part::ALL[..]),
+            ("health {\n strict rules listeners\n}", &[Part::Rules, Part::Listeners]),
+            ("health {\n strict\n lameduck 1s\n strict upstreams\n}", &[Part::Upstreams]),
+        ] {
+            let mut bench = Bench::new();
+            bench.load(text, &MemorySurroundings::new()).unwrap();
+            let [Service::Health { strict, .. }] = &bench.services[..] else { panic!("{text}") };
+            assert_eq!(strict, parts, "{text}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, error) in [
+            (
+                "health {\n strict dns\n}",
+                "Corefile:3 - plugin/health: unknown part to be strict about: 'dns', expected some of listeners, interface, rules, upstreams",
+            ),
             ("health 8080", "Corefile:2 - plugin/health: address 8080: missing port in address"),
             (
                 "health {\n lameduck 5\n}",

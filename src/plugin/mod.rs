@@ -56,7 +56,7 @@ pub use address::split_host_port;
 pub use budget::{Budget, Share};
 pub use context::{Client, Context, Labels, Note, Now, ServerIdentity};
 pub use journal::{Journal, Level};
-pub use service::{LoopProbe, Service};
+pub use service::{LoopProbe, Monitor, Part, Service};
 pub use setup::{BlockDraft, Carried, GivenTimeouts, PerServer, Setup, Timeouts};
 pub use table::{DirectiveRow, SetupFn, TABLE, is_known};
 
@@ -144,6 +144,11 @@ pub trait Handler: Send + Sync {
     /// True when its presence lets classes other than IN pass (spec/coredns.md §5.3): `forward`.
     fn takes_any_class(&self) -> bool {
         false
+    }
+
+    /// The upstreams that it sends queries to now, for whoever asks whether they answer.
+    fn upstreams(&self) -> Option<Arc<forward::Upstreams>> {
+        None
     }
 
     /// How often [`Handler::upkeep`] wants to run, if at all.

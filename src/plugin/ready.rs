@@ -3,7 +3,7 @@
 //! Owns the grammar; the app runs the endpoint.
 
 use super::address::split_host_port;
-use super::{Service, Setup};
+use super::{Monitor, Service, Setup};
 use crate::corefile::CorefileError;
 
 /// Where to listen when no address is given.
@@ -22,23 +22,24 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         }
         _ => return Err(dispenser.arg_err()),
     };
+    let mut monitor = Monitor::default();
     while dispenser.next_block() {
-        // No plugin here turns unready again, so both ways to monitor come to the same.
         if dispenser.val() != "monitor" {
             return Err(dispenser.arg_err());
         }
-        match dispenser.remaining_args().as_slice() {
-            ["until-ready" | "continuously"] => {}
+        monitor = match dispenser.remaining_args().as_slice() {
+            ["until-ready"] => Monitor::UntilReady,
+            ["continuously"] => Monitor::Continuously,
             [other] => {
                 return Err(dispenser.err(format!("monitor type '{other}' not supported")));
             }
             _ => return Err(dispenser.arg_err()),
-        }
+        };
     }
     if dispenser.next() {
         return Err(dispenser.once_err());
     }
-    setup.services.push(Service::Ready { address: address.to_owned() });
+    setup.services.push(Service::Ready { address: address.to_owned(), monitor });
     Ok(())
 }
 
@@ -50,14 +51,17 @@ mod tests {
 
     #[test]
     fn the_address_has_a_default() {
-        for (text, expected) in
-            [("ready", ":8181"), ("ready 127.0.0.1:1 {\n monitor continuously\n}", "127.0.0.1:1")]
-        {
+        for (text, expected, way) in [
+            ("ready", ":8181", Monitor::UntilReady),
+            ("ready {\n monitor until-ready\n}", ":8181", Monitor::UntilReady),
+            ("ready 127.0.0.1:1 {\n monitor continuously\n}", "127.0.0.1:1", Monitor::Continuously),
+        ] {
             let mut bench = Bench::new();
             bench.load(text, &MemorySurroundings::new()).unwrap();
-            assert!(
-                matches!(&bench.services[..], [Service::Ready { address }] if address == expected)
-            );
+            let [Service::Ready { address, monitor }] = &bench.services[..] else {
+                panic!("{text}")
+            };
+            assert_eq!((address.as_str(), *monitor), (expected, way));
         }
     }
 

@@ -13,11 +13,15 @@ pub enum Service {
         address: String,
         /// How long to serve on after SIGTERM.
         lameduck: Duration,
+        /// What must hold for it to be well; none but that the process lives when empty.
+        strict: Vec<Part>,
     },
     /// `ready`: /ready on `address`.
     Ready {
         /// `host:port`.
         address: String,
+        /// When a part that was ready may be unready again.
+        monitor: Monitor,
     },
     /// `prometheus`: /metrics on `address`. A bind failure is logged, not fatal.
     Prometheus {
@@ -60,4 +64,42 @@ pub struct LoopProbe {
     pub disabled: std::sync::atomic::AtomicBool,
     /// Set by the handler when a loop is certain: the text for the FATAL line.
     pub verdict: std::sync::Mutex<Option<String>>,
+}
+
+/// What serving stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The workers read their sockets.
+    Listeners,
+    /// The interface has its addresses.
+    Interface,
+    /// The firewall rules are set.
+    Rules,
+    /// An upstream answers.
+    Upstreams,
+}
+
+impl Part {
+    /// All, in the order in which they are told.
+    pub const ALL: [Part; 4] = [Part::Listeners, Part::Interface, Part::Rules, Part::Upstreams];
+
+    /// Its word in Corefiles, responses and labels.
+    pub fn word(self) -> &'static str {
+        match self {
+            Part::Listeners => "listeners",
+            Part::Interface => "interface",
+            Part::Rules => "rules",
+            Part::Upstreams => "upstreams",
+        }
+    }
+}
+
+/// How long /ready looks at a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Monitor {
+    /// Until it was ready once.
+    #[default]
+    UntilReady,
+    /// Always.
+    Continuously,
 }

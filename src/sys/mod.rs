@@ -1,5 +1,6 @@
 //! System calls made safe. The only `unsafe` of the project stands here. Never knows DNS.
 
+pub mod capabilities;
 pub mod descriptors;
 pub mod errors;
 pub mod fds;
@@ -7,6 +8,7 @@ pub mod interfaces;
 pub mod memory;
 pub mod netlink;
 pub mod readiness;
+pub mod seccomp;
 pub mod signals;
 mod trains;
 pub mod udp;

@@ -6,6 +6,8 @@ pub(crate) mod program;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -60,4 +62,16 @@ pub(crate) fn sh(line: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}: {errors}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Lets a script stand for all programs of `iptables-nft`, in this namespace alone; `$REAL` in it is
+/// the real one.
+#[allow(dead_code)] // Not every test file that uses this one.
+pub(crate) fn stand_in(folder: &Path, script: &str) {
+    let (real, path) = (folder.join("real"), folder.join("script"));
+    fs::copy("/usr/sbin/xtables-nft-multi", &real).unwrap();
+    let text = format!("#!/bin/bash\nREAL={}\n{script}\n", real.display());
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    replace("/usr/sbin/xtables-nft-multi", &path);
 }

@@ -5,7 +5,7 @@ use super::sh;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -32,8 +32,20 @@ impl Process {
         number: u32,
         flags: &[&str],
     ) -> Process {
-        let path = |name: &str| folder.path().join(format!("{name}{number}"));
-        fs::write(path("base"), ".:53 {\n bind __PILLAR__LOCAL__DNS__\n whoami\n}\n").unwrap();
+        let template = ".:53 {\n bind __PILLAR__LOCAL__DNS__\n whoami\n}\n";
+        Process::start_from(before, folder.path(), number, template, flags)
+    }
+
+    /// The same from a template of the test's own.
+    pub(crate) fn start_from(
+        before: &[&str],
+        folder: &Path,
+        number: u32,
+        template: &str,
+        flags: &[&str],
+    ) -> Process {
+        let path = |name: &str| folder.join(format!("{name}{number}"));
+        fs::write(path("base"), template).unwrap();
         let log = path("log");
         let out = File::create(&log).unwrap();
         let words = [before, &[env!("CARGO_BIN_EXE_nodens")]].concat();

@@ -66,6 +66,22 @@ pub static NODE_REPAIRED: Desc = desc(
     "Counter of links and addresses that somebody removed and that were made again.",
 );
 
+/// The parts of `plugin::Part` that are there; shown where `ready` or a strict `health` asks.
+pub static READY: Desc = desc(
+    "nodens_ready",
+    &["part"],
+    Kind::Gauge,
+    "Whether a part that serving stands on is there now: 1, or 0.",
+);
+
+/// What the process gave up of its privileges: `capabilities`, `system_calls`.
+pub static PRIVILEGES_REDUCED: Desc = desc(
+    "nodens_privileges_reduced",
+    &["what"],
+    Kind::Gauge,
+    "Whether the process gave up the privileges that it does not need: 1, or 0 where it could not.",
+);
+
 /// Records that did not reach a `dnstap` endpoint.
 pub static DNSTAP_DROPPED: Desc = desc(
     "nodens_dnstap_dropped_total",

@@ -22,6 +22,8 @@ const PROBE: Duration = Duration::from_secs(1);
 pub(super) struct Health {
     fails: AtomicU32,
     is_probing: AtomicBool,
+    has_answered: AtomicBool,
+    is_greeting: AtomicBool,
     failures: LazyCounter,
     probe: Probe,
     transport: Transport,
@@ -33,6 +35,8 @@ impl Health {
         Health {
             fails: AtomicU32::new(0),
             is_probing: AtomicBool::new(false),
+            has_answered: AtomicBool::new(false),
+            is_greeting: AtomicBool::new(false),
             failures,
             probe,
             transport,
@@ -42,6 +46,34 @@ impl Health {
     /// More than `max_fails` probes failed in a row; never with `max_fails` 0.
     pub(super) fn is_down(&self, max_fails: u32) -> bool {
         max_fails != 0 && self.fails.load(Ordering::Relaxed) > max_fails
+    }
+
+    /// Whether it ever answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
+    }
+
+    /// It answered a query or a probe.
+    pub(super) fn answered(&self) {
+        // Every miss passes here: a line of memory that all workers read is written once.
+        if !self.has_answered() {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends one probe on this runtime to hear whether somebody is there, unless one is out. Says
+    /// nothing of its health: nobody's query has failed.
+    pub(super) fn greet(self: &Arc<Self>, dialer: &Arc<Dialer>, roots: &Arc<SystemRoots>) {
+        if self.is_greeting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let greeting = Greeting(self.clone());
+        let (dialer, roots) = (dialer.clone(), roots.clone());
+        tokio::spawn(async move {
+            if greeting.0.ask(&dialer, &roots).await.is_some() {
+                greeting.0.answered();
+            }
+        });
     }
 
     /// Starts to probe on this worker's runtime unless somebody probes already. `in_use` dangles
@@ -61,6 +93,7 @@ impl Health {
             let health = &probing.0;
             while in_use.strong_count() > 0 {
                 if health.ask(&dialer, &roots).await.is_some() {
+                    health.answered();
                     health.fails.store(0, Ordering::Relaxed);
                     return;
                 }
@@ -104,6 +137,15 @@ struct Probing(Arc<Health>);
 impl Drop for Probing {
     fn drop(&mut self) {
         self.0.is_probing.store(false, Ordering::Release);
+    }
+}
+
+/// Lets the next greeting go out, however this one ends.
+struct Greeting(Arc<Health>);
+
+impl Drop for Greeting {
+    fn drop(&mut self) {
+        self.0.is_greeting.store(false, Ordering::Release);
     }
 }
 

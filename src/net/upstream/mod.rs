@@ -80,6 +80,16 @@ impl Shared {
         });
         Arc::new(Attached { peers: attached.collect() })
     }
+
+    /// Whether one of them has answered, a query or a probe, and is not down since. Starts to greet
+    /// those that never answered, on the current runtime.
+    pub fn answers(&self, upstreams: &Upstreams) -> bool {
+        let in_use = upstreams.attached.get_or_init(|| self.attach(upstreams));
+        let peers = in_use.downcast_ref::<Attached>().map_or(&[][..], |attached| &attached.peers);
+        // All are asked before one is waited for.
+        let max_fails = upstreams.options.max_fails;
+        peers.iter().fold(false, |any, peer| any | peer.answers(max_fails))
+    }
 }
 
 /// One worker's way to the upstreams. Its connections are read on the worker's runtime.

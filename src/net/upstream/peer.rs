@@ -137,6 +137,16 @@ impl Peer {
         self.health.check(&self.dialer, &self.roots, in_use);
     }
 
+    /// Whether it has answered and is not down for a directive with this `max_fails`. One that never
+    /// answered is greeted.
+    pub(super) fn answers(&self, max_fails: u32) -> bool {
+        if !self.health.has_answered() {
+            self.health.greet(&self.dialer, &self.roots);
+            return false;
+        }
+        !self.health.is_down(max_fails)
+    }
+
     /// Its address, when it can be told.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.dialer.address("udp").ok()
@@ -149,6 +159,7 @@ impl Peer {
 
     /// Counts a successful try.
     pub(super) fn observe(&self, rcode: Rcode, took: Duration) {
+        self.health.answered();
         let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
         let histogram = durations.entry(rcode).or_insert_with(|| {
             let word = match rcode.word() {

@@ -97,6 +97,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether all is as it should be now.
+    pub fn is_good(&self) -> bool {
+        self.add_errors == 0 && self.check_errors == 0
+    }
+
     fn say(&mut self, level: Level, text: String) {
         self.lines.push((level, text));
     }

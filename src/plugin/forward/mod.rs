@@ -277,6 +277,10 @@ impl Handler for Forward {
         true
     }
 
+    fn upstreams(&self) -> Option<Arc<Upstreams>> {
+        Some(self.upstreams.load_full())
+    }
+
     fn upkeep_every(&self) -> Option<Duration> {
         self.watch.as_ref().map(|_| LOOK_EVERY)
     }

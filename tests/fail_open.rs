@@ -157,11 +157,8 @@ impl Node {
         let cluster = lab.knot(CLUSTER);
         let node = Node { lab, _cluster: cluster };
         node.sh("echo 1 >/proc/sys/net/ipv4/ip_forward");
-        node.sh("nft add table ip proxy");
-        node.sh("nft 'add chain ip proxy pre { type nat hook prerouting priority -100; }'");
-        node.sh(&format!(
-            "nft 'add rule ip proxy pre ip daddr {SERVICE} udp dport 53 dnat to {CLUSTER}'"
-        ));
+        let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/kube-proxy.nft");
+        node.sh(&format!("nft -D SERVICE={SERVICE} -D CLUSTER={CLUSTER} -f {rules}"));
         node
     }
 
@@ -172,21 +169,28 @@ impl Node {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Starts nodens; gives it with its folder once its rules are set and it has a pid file.
+    /// Starts nodens on the Service's address, too; gives it with its folder once its rules are set and
+    /// it has a pid file.
     fn nodens(&mut self, flags: &[&str]) -> (Running, PathBuf) {
+        self.nodens_on([LOCAL, SERVICE], flags)
+    }
+
+    /// The same on two addresses.
+    fn nodens_on(&mut self, addresses: [&str; 2], flags: &[&str]) -> (Running, PathBuf) {
+        let [first, second] = addresses;
         let folder = self.lab.new_folder("nodens");
         let path = |name: &str| folder.join(name).display().to_string();
         let answer = "{{ .Name }} 60 IN A 192.0.2.1";
         fs::write(
             folder.join("Corefile"),
             format!(
-                ".:53 {{\n bind {LOCAL} {SERVICE}\n template IN A {{\n  answer \"{answer}\"\n }}\n}}\n"
+                ".:53 {{\n bind {first} {second}\n template IN A {{\n  answer \"{answer}\"\n }}\n}}\n"
             ),
         )
         .unwrap();
         let mut command = self.lab.command("node", env!("CARGO_BIN_EXE_nodens"));
         command
-            .arg(format!("-localip={LOCAL},{SERVICE}"))
+            .arg(format!("-localip={first},{second}"))
             .arg(format!("-conf={}", path("Corefile")))
             .arg(format!("-basecorefile={}", path("none")))
             .arg(format!("-pidfile={}", path("pid")))
@@ -217,10 +221,14 @@ fn some_queries() {
 
 /// Kills a server and gives how long the Service did not answer.
 fn gap_after_the_kill(flags: &[&str]) -> (Duration, String) {
+    gap_after_the_kill_on([LOCAL, SERVICE], flags)
+}
+
+fn gap_after_the_kill_on(addresses: [&str; 2], flags: &[&str]) -> (Duration, String) {
     let mut node = Node::new();
     let stream = Stream::start(&node.lab);
     some_queries();
-    let (running, folder) = node.nodens(flags);
+    let (running, folder) = node.nodens_on(addresses, flags);
     some_queries();
     let killed = Instant::now();
     kill(pid(&folder), Signal::SIGKILL).unwrap();
@@ -247,6 +255,17 @@ fn with_nftables_the_service_answers_a_moment_after_a_kill() {
         return;
     }
     let (gap, log) = gap_after_the_kill(&["-firewall=nftables"]);
+    assert!(gap < Duration::from_millis(100), "{gap:?}\n{log}");
+}
+
+#[test]
+fn with_the_services_address_rewritten_it_is_the_same() {
+    if !can_run() {
+        return;
+    }
+    let inner = "169.254.20.11";
+    let rewrite = format!("-service-rewrite={SERVICE}={inner}");
+    let (gap, log) = gap_after_the_kill_on([LOCAL, inner], &[&rewrite]);
     assert!(gap < Duration::from_millis(100), "{gap:?}\n{log}");
 }
 

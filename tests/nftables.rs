@@ -8,7 +8,7 @@ mod namespace;
 
 use namespace::{in_namespaces, sh, try_sh};
 use nodens::node::Trouble;
-use nodens::node::firewall::{Firewall, Life, Nftables, Plan, Report, Within};
+use nodens::node::firewall::{Firewall, Life, Nftables, Plan, Report, Rewrite, Within};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,41 @@ fn the_table_has_a_rule_for_each_way_that_must_not_be_tracked() {
         // As the end of the process does.
         drop(kept);
         until_none_is_left();
+    });
+}
+
+#[test]
+fn addresses_of_services_are_exchanged_for_local_ones_and_back() {
+    in_namespaces(PROGRAMS, || {
+        let addresses = ["169.254.20.11", "fd00::b"];
+        let local = addresses.map(|one| one.parse().unwrap());
+        let pairs = "10.96.0.10=169.254.20.11,fd00:96::a=fd00::b";
+        let mut kept = nftables(&addresses, Life::Process)
+            .rewriting(Rewrite::parse_all(pairs, &local).unwrap());
+        let report = kept.ensure();
+        good(&report);
+        assert_eq!(report.added, 24);
+        assert_eq!(report.lines[1].1, "Pods' queries for 10.96.0.10 are answered on 169.254.20.11");
+        let text = sh("nft list table inet nodens");
+        for (way, family, from, to) in [
+            ("d", "ip", "10.96.0.10", "169.254.20.11"),
+            ("s", "ip", "169.254.20.11", "10.96.0.10"),
+            ("d", "ip6", "fd00:96::a", "fd00::b"),
+            ("s", "ip6", "fd00::b", "fd00:96::a"),
+        ] {
+            for protocol in ["tcp", "udp"] {
+                let link = if way == "d" { "iif" } else { "oif" };
+                let line = format!(
+                    "{link} != \"lo\" {family} {way}addr {from} {protocol} {way}port 53 notrack \
+                     {family} {way}addr set {to} comment \"NodeLocal DNS Cache: answer for the \
+                     Service\"\n"
+                );
+                assert!(text.contains(&line), "{line}{text}");
+            }
+        }
+        assert_eq!(kept.ensure(), Report::default());
+        assert_eq!(kept.remove().removed, 24);
+        assert_eq!(tables(), "");
     });
 }
 

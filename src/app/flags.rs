@@ -150,6 +150,11 @@ static FLAGS: &[Flag] = &[
         Text("on"),
         "the `filter` of system calls: on, off, or kill to end the process at one that is not listed",
     ),
+    flag(
+        "service-rewrite",
+        Text(""),
+        "the `pairs` SERVICE=LOCAL of addresses, with commas: nftables sends pods' queries for SERVICE to LOCAL, which is one of -localip",
+    ),
     flag("setupinterface", Switch(true), "make and maintain the dummy interface"),
     flag(
         "setupiptables",
@@ -591,6 +596,14 @@ mod tests {
             ("-localip=::1 --log-format=xml", "invalid log-format specified - \"xml\""),
             ("-localip=::1 -firewall=nft", "invalid firewall specified - \"nft\""),
             ("-localip=::1 -seccomp=true", "invalid seccomp specified - \"true\""),
+            (
+                "-localip=::1 -service-rewrite=::2=::3",
+                "invalid service-rewrite specified - ::2=::3: the local address is none of -localip",
+            ),
+            (
+                "-localip=::1 -service-rewrite=::2=::1 -firewall=iptables",
+                "invalid service-rewrite specified - ::2=::1: it needs -firewall=nftables",
+            ),
             ("-localip=::1 -health-port=x", "invalid healthcheck port specified - \"x\""),
             ("-version", "invalid localip specified - \"\""),
             (

@@ -8,7 +8,9 @@ use super::log::Log;
 use super::options::Options;
 use super::readiness::Readiness;
 use crate::metrics::{Registry, names};
-use crate::node::firewall::{Backend, Choice, Firewall, Life, Plan, Report, Wanted, Within};
+use crate::node::firewall::{
+    Backend, Choice, Firewall, Life, Plan, Report, Rewrite, Wanted, Within,
+};
 use crate::node::{Claim, Claims, Interface, InterfaceReport, Watch, Wish, is_claimed, read_news};
 use crate::plugin::{Journal, Level, Part};
 use crate::sys::netlink::Netlink;
@@ -43,6 +45,7 @@ pub(super) struct NodeNetwork {
     quiet_until: Option<Instant>,
     plan: Option<Plan>,
     backend: Option<Backend>,
+    rewrites: Vec<Rewrite>,
     /// The rules, while no program works on them.
     firewall: Option<Firewall>,
     job: Option<JoinHandle<(Firewall, Report)>>,
@@ -82,6 +85,7 @@ impl NodeNetwork {
         let mut node = NodeNetwork {
             plan,
             backend: Some(choice.backend),
+            rewrites: network.rewrites.clone(),
             every: Some(network.sync_interval),
             tears_down: network.teardown,
             world: Some((metrics.clone(), log.clone())),
@@ -292,7 +296,7 @@ impl NodeNetwork {
     /// Who keeps the rules of a plan.
     fn keeper(&self, plan: Plan) -> Firewall {
         let life = if self.tears_down { Life::Process } else { Life::Node };
-        self.backend().keeper(plan, life)
+        self.backend().keeper(plan, life).rewriting(self.rewrites.clone())
     }
 
     fn rule_claims(&self) -> Vec<Claim> {

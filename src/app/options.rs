@@ -6,7 +6,7 @@ use super::flags::Values;
 use super::limit;
 use super::log::Format;
 use crate::corefile::{parse_integer, quote};
-use crate::node::firewall::Wanted;
+use crate::node::firewall::{Rewrite, Wanted};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,6 +54,8 @@ pub(super) struct NetworkSetup {
     pub(super) interface: Option<String>,
     /// `-firewall`; none with `-setupiptables=false`.
     pub(super) firewall: Wanted,
+    /// `-service-rewrite`; with `-firewall=nftables` alone.
+    pub(super) rewrites: Vec<Rewrite>,
     /// `-guardian`: a second process outlives the server and removes the rules.
     pub(super) has_guardian: bool,
     /// The interval of the checks; at least 1 s.
@@ -157,9 +159,11 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
     let dns_port = port("port", values.last_of("dns.port", "p"), "dns.port", 53, &mut warnings)?;
     let health_port =
         port("healthcheck port", values.text("health-port"), "health-port", 8080, &mut warnings)?;
+    let rewrites = rewrites(values.text("service-rewrite"), &local.addresses)?;
     let network = NetworkSetup {
         interface: values.switch("setupinterface").then(|| values.text("interfacename").to_owned()),
-        firewall: firewall(values, &mut warnings)?,
+        firewall: firewall(values, &rewrites, &mut warnings)?,
+        rewrites,
         has_guardian: values.switch("guardian"),
         sync_interval: sync_interval(values.nanoseconds("syncinterval"), &mut warnings)?,
         teardown: !values.switch("skipteardown"),
@@ -249,10 +253,26 @@ fn port(
 }
 
 /// `-setupiptables=false` is node-cache's word for no rules, and is meant so.
-fn firewall(values: &Values<'_>, warnings: &mut Vec<String>) -> Result<Wanted, String> {
+fn firewall(
+    values: &Values<'_>,
+    rewrites: &[Rewrite],
+    warnings: &mut Vec<String>,
+) -> Result<Wanted, String> {
     let text = values.text("firewall");
-    let wanted = Wanted::parse(text)
+    let mut wanted = Wanted::parse(text)
         .ok_or_else(|| format!("invalid firewall specified - {}", quote(text)))?;
+    if !rewrites.is_empty() {
+        // Nobody else exchanges addresses.
+        let is_kept = values.switch("setupiptables");
+        wanted = match wanted {
+            Wanted::Auto | Wanted::Nftables if is_kept => Wanted::Nftables,
+            _ => {
+                let pairs = values.text("service-rewrite");
+                let text = "it needs -firewall=nftables";
+                return Err(format!("invalid service-rewrite specified - {pairs}: {text}"));
+            }
+        };
+    }
     if values.switch("setupiptables") {
         return Ok(wanted);
     }
@@ -262,6 +282,11 @@ fn firewall(values: &Values<'_>, warnings: &mut Vec<String>) -> Result<Wanted, S
         ));
     }
     Ok(Wanted::None)
+}
+
+fn rewrites(text: &str, local: &[IpAddr]) -> Result<Vec<Rewrite>, String> {
+    Rewrite::parse_all(text, local)
+        .map_err(|why| format!("invalid service-rewrite specified - {why}"))
 }
 
 fn sync_interval(nanos: i64, warnings: &mut Vec<String>) -> Result<Duration, String> {

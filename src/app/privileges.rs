@@ -143,6 +143,7 @@ mod tests {
 
     fn network(interface: Option<&str>) -> NetworkSetup {
         NetworkSetup {
+            rewrites: Vec::new(),
             interface: interface.map(str::to_owned),
             firewall: crate::node::firewall::Wanted::Auto,
             has_guardian: false,

@@ -13,7 +13,10 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev 2>/dev/null
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
-LOCAL=169.254.20.10 SERVICE=10.96.0.10 LOCAL6=fd00::a CLUSTER=10.0.0.2
+LOCAL=169.254.20.10 INNER=169.254.20.11 SERVICE=10.96.0.10
+LOCAL6=fd00::a INNER6=fd00::b SERVICE6=fd00:96::a
+CLUSTER=10.0.0.2
+UPSTREAM=$CLUSTER
 
 # Not busybox's, which the shell would take whatever PATH says.
 ip() { /usr/sbin/ip "$@"; }
@@ -67,7 +70,7 @@ who.test:53 {
 cluster.local:53 {
     bind $BIND
     cache
-    forward . $CLUSTER
+    forward . $UPSTREAM
 }
 END
     nodens -localip="$(echo $BIND | tr ' ' ,)" -dual-stack -conf=/tmp/Corefile$number -basecorefile=/tmp/Corefile \
@@ -91,6 +94,11 @@ who() {
     esac
 }
 is_answered_by() { [ "$(who "$2" "$3" "$4")" = "$1" ]; }
+# over_tcp NAMESPACE SERVER ADDRESS: a query for who.test gets the address, which is in hex.
+over_tcp() {
+    printf '\000\032\000\007\001\000\000\001\000\000\000\000\000\000\003who\004test\000\000\001\000\001' |
+        ip netns exec "$1" timeout 3 nc -w 2 "$2" 53 | xxd -p | tr -d '\n' | grep -q "$3"
+}
 says() { grep -qF -- "$2" /tmp/log"$1"; }
 metric() { [ "$(wget -qO - http://127.0.0.1:9353/metrics | awk -v name="$1" '$1 == name { print $2 }')" -ge "$2" ]; }
 has_address() { ip -o address show dev "${2:-nodelocaldns}" 2>/dev/null | grep -q " $1/"; }
@@ -99,7 +107,8 @@ has_table() { nft list tables | grep -q "inet $1\$"; }
 # rules KIND: how many of node-cache's there are, of both families.
 rules() { for family in iptables ip6tables; do /$1/$family-save; done | grep -c 'NodeLocal DNS Cache'; }
 has_rules() { [ "$(rules "$1")" = "$2" ]; }
-is_tracked() { grep -q 'dport=53 ' /proc/net/nf_conntrack; }
+# is_tracked ADDRESS: whether the kernel tracks a query to it.
+is_tracked() { grep -q "dst=$1 .*dport=53 " /proc/net/nf_conntrack; }
 
 
 echo && echo "on Linux $(uname -r)"
@@ -168,7 +177,8 @@ for kind in nft legacy; do
         all 'ip -d link show dev nodelocaldns | grep -q " dummy "' 'has_address $LOCAL' 'has_address $SERVICE' 'has_address $LOCAL6'
     check "iptables-$kind: a pod and the node are answered on all addresses" \
         all 'within 20 is_answered_by nodens pod $LOCAL' 'is_answered_by nodens pod $SERVICE' 'is_answered_by nodens pod $LOCAL6' \
-        'is_answered_by nodens node $LOCAL' 'is_answered_by nodens node $SERVICE' 'is_answered_by nodens node $LOCAL6'
+        'is_answered_by nodens node $LOCAL' 'is_answered_by nodens node $SERVICE' 'is_answered_by nodens node $LOCAL6' \
+        'not is_tracked $LOCAL'
     check "iptables-$kind: what is asked of the cluster DNS comes back through it" \
         is_answered_by cluster pod $LOCAL web.cluster.local
     check "iptables-$kind: health answers on an IPv6 address" eval 'wget -qO - http://[$LOCAL6]:8080/health | grep -q OK'
@@ -202,6 +212,7 @@ check 'nftables: a pod and the node are answered on all addresses' \
     all 'within 20 is_answered_by nodens pod $LOCAL' 'is_answered_by nodens pod $SERVICE' 'is_answered_by nodens pod $LOCAL6' \
     'is_answered_by nodens node $LOCAL' 'is_answered_by nodens node $SERVICE' 'is_answered_by nodens node $LOCAL6'
 ip address del $SERVICE/32 dev nodelocaldns
+check 'nftables: queries are not tracked' not is_tracked $LOCAL
 check 'an address that another program removes is back' within 10 has_address $SERVICE
 ip address del $LOCAL6/128 dev nodelocaldns
 check 'an IPv6 address that another program removes is back' within 10 has_address $LOCAL6
@@ -246,6 +257,21 @@ check 'IPVS: on the link-local address nodens answers, and on the Service still 
     all 'within 20 is_answered_by nodens pod $LOCAL' 'is_answered_by nodens pod $LOCAL6' 'is_answered_by cluster pod $SERVICE'
 check 'IPVS: at the end the interface of kube-proxy is as it was' \
     all 'stop TERM' 'not has_interface' 'has_address $SERVICE kube-ipvs0' 'is_answered_by cluster pod $SERVICE'
+BIND="$LOCAL $LOCAL6 $INNER $INNER6" UPSTREAM=$SERVICE \
+    start 15 -service-rewrite=$SERVICE=$INNER,$SERVICE6=$INNER6
+check 'IPVS: with -service-rewrite nodens answers pods on the Service, over UDP and TCP' \
+    all 'within 20 has_table nodens' 'within 20 is_answered_by nodens pod $SERVICE' 'over_tcp pod $SERVICE c0000201' \
+    'is_answered_by nodens pod $LOCAL' 'is_answered_by nodens node $LOCAL' 'is_answered_by nodens node $INNER'
+check 'IPVS: the same for a Service with an IPv6 address' \
+    all 'is_answered_by nodens pod $SERVICE6' 'over_tcp pod $SERVICE6 c0000201' 'is_answered_by nodens node $INNER6'
+check 'IPVS: what is asked on the Service is not tracked' \
+    all 'not is_tracked $INNER' 'not is_tracked "[0:]*fd00[0:]*b"'
+check 'IPVS: the node and nodens itself reach the cluster DNS by the Service' \
+    all 'is_answered_by cluster node $SERVICE' 'is_answered_by cluster pod $SERVICE fresh.cluster.local'
+stop KILL
+check 'IPVS: after SIGKILL the cluster DNS answers on the Service' \
+    all 'within 10 not has_table nodens' 'within 10 is_answered_by cluster pod $SERVICE'
+nodens cleanup --yes
 
 echo end
 poweroff -f

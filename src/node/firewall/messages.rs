@@ -60,9 +60,27 @@ const DATA_VALUE: u16 = 1;
 /// The register that values pass through (`NFT_REG_1`).
 const REGISTER: u32 = 1;
 
+/// `NFT_META_IIF`, `NFT_META_OIF`.
+const META_LINK_IN: u32 = 4;
+const META_LINK_OUT: u32 = 5;
 /// `NFT_META_NFPROTO`, `NFT_META_L4PROTO`.
 const META_FAMILY: u32 = 15;
 const META_PROTOCOL: u32 = 16;
+
+/// The number of the loopback link, in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
+const EQUAL: u32 = 0;
+const UNEQUAL: u32 = 1;
+
+/// `NFT_PAYLOAD_CSUM_NONE`, `…_INET`: whether the header that is written to has a checksum; and
+/// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: the transport's checksum covers the addresses.
+const NO_CHECKSUM: u32 = 0;
+const HEADER_CHECKSUM: u32 = 1;
+const COVERED_BY_TRANSPORT: u32 = 1;
+/// Where an IPv4 header has its checksum.
+const CHECKSUM_PLACE: u32 = 10;
 
 /// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
 const NETWORK: u32 = 1;
@@ -80,6 +98,9 @@ const COMMENT: u8 = 0;
 
 /// The start of all comments of ours; by it a table is known.
 pub(super) const MARK: &str = "NodeLocal DNS Cache: ";
+
+/// The comment of rules that exchange addresses.
+const REWRITTEN: &str = "NodeLocal DNS Cache: answer for the Service";
 
 /// A base chain of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,16 +194,40 @@ pub(super) fn all_chains() -> Request {
 
 /// Appends a rule to its chain; `None` for a rule that nftables does not need.
 pub(super) fn new_rule(table: &str, rule: &Rule) -> Option<Request> {
-    let chain = chain_of(rule.place)?;
+    let fill = |list| not_tracked(matching(list, rule));
+    append(table, rule.place, rule.place.comment(), fill)
+}
+
+/// Appends a rule that exchanges the address that it compares, on packets that come from or go to
+/// other links than the loopback one; `None` for a place that nftables does not need.
+pub(super) fn new_rewrite(table: &str, rule: &Rule, by: IpAddr) -> Option<Request> {
+    let link = match rule.side {
+        Side::Destination => META_LINK_IN,
+        Side::Source => META_LINK_OUT,
+    };
+    append(table, rule.place, REWRITTEN, |list| {
+        // Links have their numbers in the machine's order.
+        let list = compare(meta(list, link), UNEQUAL, &LOOPBACK.to_ne_bytes());
+        exchange(not_tracked(matching(list, rule)), rule.side, by)
+    })
+}
+
+fn append(
+    table: &str,
+    place: Place,
+    comment: &str,
+    fill: impl FnOnce(Request) -> Request,
+) -> Option<Request> {
+    let chain = chain_of(place)?;
     let flags = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
-    let mut comment = rule.place.comment().as_bytes().to_vec();
+    let mut comment = comment.as_bytes().to_vec();
     comment.push(0);
     let mut userdata = vec![COMMENT, comment.len() as u8];
     userdata.extend(comment);
     let request = request(NEW_RULE, flags, INET)
         .text(RULE_TABLE, table)
         .text(RULE_CHAIN, chain.name)
-        .nested(RULE_EXPRESSIONS, |list| not_tracked(matching(list, rule)))
+        .nested(RULE_EXPRESSIONS, fill)
         .attribute(RULE_USERDATA, &userdata);
     Some(request)
 }
@@ -194,22 +239,49 @@ pub(super) fn rules_of(table: &str) -> Request {
 
 /// `ip daddr ADDRESS udp dport PORT`.
 fn matching(list: Request, rule: &Rule) -> Request {
-    let (family, source, destination, address) = match rule.address {
-        IpAddr::V4(v4) => (IPV4, 12, 16, v4.octets().to_vec()),
-        IpAddr::V6(v6) => (IPV6, 8, 24, v6.octets().to_vec()),
-    };
+    let family = if rule.address.is_ipv4() { IPV4 } else { IPV6 };
+    let (place, address) = address_at(rule.side, rule.address);
     let protocol = match rule.protocol {
         Protocol::Tcp => libc::IPPROTO_TCP,
         Protocol::Udp => libc::IPPROTO_UDP,
     };
-    let (place, port_place) = match rule.side {
-        Side::Source => (source, 0),
-        Side::Destination => (destination, 2),
+    let port_place = match rule.side {
+        Side::Source => 0,
+        Side::Destination => 2,
     };
     let list = equal(meta(list, META_FAMILY), &[family]);
     let list = equal(payload(list, NETWORK, place, address.len()), &address);
     let list = equal(meta(list, META_PROTOCOL), &[protocol as u8]);
     equal(payload(list, TRANSPORT, port_place, 2), &rule.port.to_be_bytes())
+}
+
+/// Where the header of its family has an address, and its octets.
+fn address_at(side: Side, address: IpAddr) -> (u32, Vec<u8>) {
+    let (source, destination, octets) = match address {
+        IpAddr::V4(v4) => (12, 16, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (8, 24, v6.octets().to_vec()),
+    };
+    match side {
+        Side::Source => (source, octets),
+        Side::Destination => (destination, octets),
+    }
+}
+
+/// `ip daddr set ADDRESS`, with the checksums.
+fn exchange(list: Request, side: Side, by: IpAddr) -> Request {
+    let (place, octets) = address_at(side, by);
+    let (kind, checksum_place) = match by {
+        IpAddr::V4(_) => (HEADER_CHECKSUM, CHECKSUM_PLACE),
+        IpAddr::V6(_) => (NO_CHECKSUM, 0),
+    };
+    let list = expression(list, "immediate", |data| {
+        number(data, 1, REGISTER).nested(2, |inner| inner.attribute(DATA_VALUE, &octets))
+    });
+    expression(list, "payload", |data| {
+        let data = number(number(data, 5, REGISTER), 2, NETWORK);
+        let data = number(number(data, 3, place), 4, octets.len() as u32);
+        number(number(number(data, 6, kind), 7, checksum_place), 8, COVERED_BY_TRANSPORT)
+    })
 }
 
 fn not_tracked(list: Request) -> Request {
@@ -227,10 +299,13 @@ fn payload(list: Request, base: u32, offset: u32, length: usize) -> Request {
     })
 }
 
-/// `NFT_CMP_EQ`.
 fn equal(list: Request, value: &[u8]) -> Request {
+    compare(list, EQUAL, value)
+}
+
+fn compare(list: Request, operation: u32, value: &[u8]) -> Request {
     expression(list, "cmp", |data| {
-        let data = number(number(data, 1, REGISTER), 2, 0);
+        let data = number(number(data, 1, REGISTER), 2, operation);
         data.nested(3, |inner| inner.attribute(DATA_VALUE, value))
     })
 }

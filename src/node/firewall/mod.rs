@@ -9,6 +9,7 @@ mod command;
 mod iptables;
 mod messages;
 mod nftables;
+mod rewrite;
 mod rules;
 mod sweep;
 
@@ -16,6 +17,7 @@ pub use choice::{Backend, Choice, NfTables, Scene, Wanted};
 pub use command::Failure;
 pub use iptables::{Iptables, Variant};
 pub use nftables::{Life, Nftables, TABLE_NAMES};
+pub use rewrite::Rewrite;
 pub use rules::{Family, Place, Plan, Protocol, Rule, Side};
 pub use sweep::{LeftRules, Whose};
 
@@ -97,6 +99,14 @@ pub enum Firewall {
 }
 
 impl Firewall {
+    /// Pods' queries for Services' addresses are sent to local addresses, too; nftables alone does that.
+    pub fn rewriting(self, rewrites: Vec<Rewrite>) -> Firewall {
+        match self {
+            Firewall::Nftables(nftables) => Firewall::Nftables(nftables.rewriting(rewrites)),
+            other => other,
+        }
+    }
+
     /// Sets all rules; those that are there stay. Repeating it changes nothing.
     pub fn apply(&mut self) -> Report {
         match self {

@@ -7,6 +7,7 @@
 //! a nodens left behind.
 
 use super::messages::{self, CHAINS, HEADER};
+use super::rewrite::Rewrite;
 use super::rules::Plan;
 use super::{Report, Trouble, WITHOUT_NET_ADMIN};
 use crate::corefile::system_error_text;
@@ -34,6 +35,7 @@ pub enum Life {
 #[derive(Debug)]
 pub struct Nftables {
     plan: Plan,
+    rewrites: Vec<Rewrite>,
     life: Life,
     /// An owned table goes when this is closed.
     netlink: Option<Netlink>,
@@ -67,7 +69,25 @@ enum Holder {
 impl Nftables {
     /// Rules of `plan`. Nothing is touched yet.
     pub fn new(plan: Plan, life: Life) -> Nftables {
-        Nftables { plan, life, netlink: None, held: None, said: BTreeSet::new() }
+        Nftables {
+            plan,
+            rewrites: Vec::new(),
+            life,
+            netlink: None,
+            held: None,
+            said: BTreeSet::new(),
+        }
+    }
+
+    /// Pods' queries for Services' addresses are sent to local addresses, too.
+    pub fn rewriting(self, rewrites: Vec<Rewrite>) -> Nftables {
+        Nftables { rewrites, ..self }
+    }
+
+    /// How many rules there are to be.
+    fn count(&self) -> usize {
+        let rewritten = self.rewrites.iter().flat_map(|one| one.rules(self.plan.dns_port));
+        messages::rules(&self.plan).len() + rewritten.count()
     }
 
     /// Whether the kernel removes the rules when this process ends.
@@ -101,7 +121,7 @@ impl Nftables {
         let is_owned = self.make(name, &left_behind, report)?;
         let picture = picture(self.open()?, name)?;
         self.held = Some(Held { name, is_owned, picture });
-        let rules = messages::rules(&self.plan).len();
+        let rules = self.count();
         report.added += rules as u64;
         let end =
             if is_owned { "it goes with this process" } else { "it stays until it is removed" };
@@ -109,6 +129,10 @@ impl Nftables {
             Level::Info,
             format!("{back} firewall rules - nftables table inet {name}, {rules} rules: {end}"),
         );
+        for Rewrite { service, local } in &self.rewrites {
+            let line = format!("Pods' queries for {service} are answered on {local}");
+            report.line(Level::Info, line);
+        }
         self.look_for_drops(report);
         Ok(())
     }
@@ -133,7 +157,7 @@ impl Nftables {
             free = free.or(Some(name));
         }
         if free.is_none() {
-            report.fail("nftables", messages::rules(&self.plan).len() as u64);
+            report.fail("nftables", self.count() as u64);
             report.line(
                 Level::Error,
                 format!(
@@ -199,6 +223,8 @@ impl Nftables {
         inner.extend(CHAINS.iter().map(|chain| messages::new_chain(name, *chain)));
         let rules = messages::rules(&self.plan);
         inner.extend(rules.iter().filter_map(|rule| messages::new_rule(name, rule)));
+        let rewritten = self.rewrites.iter().flat_map(|one| one.rules(self.plan.dns_port));
+        inner.extend(rewritten.filter_map(|(rule, by)| messages::new_rewrite(name, &rule, by)));
         commit(self.open()?, inner)
     }
 
@@ -215,7 +241,7 @@ impl Nftables {
             }
         });
         match removed {
-            Ok(()) => report.removed += messages::rules(&self.plan).len() as u64,
+            Ok(()) => report.removed += self.count() as u64,
             Err(refusal) => self.refused("removed", &refusal, &mut report),
         }
         // An owned table goes now at the latest.
@@ -289,7 +315,7 @@ impl Nftables {
         if self.held.is_none() {
             self.netlink = None;
         }
-        report.fail("nftables", messages::rules(&self.plan).len() as u64);
+        report.fail("nftables", self.count() as u64);
         let why = system_error_text(&refusal.error);
         let words = refusal.text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
         report.line(

@@ -122,7 +122,7 @@ fn zsh_and_fish_have_their_scripts() {
 #[test]
 fn groff_takes_the_manual_pages_without_a_warning() {
     let mut pages = vec![nodens(&["man"])];
-    for word in ["cleanup", "completions", "man", "query", "run", "version"] {
+    for word in ["check", "cleanup", "completions", "man", "query", "run", "version"] {
         pages.push(nodens(&["man", word]));
     }
     for page in pages {

@@ -3,6 +3,7 @@
 //! Decides whose command line it is: node-cache's, or a command's. Commands end with the codes of
 //! sysexits.h and say what is wrong in one line; they change nothing unless that is their purpose.
 
+pub mod check;
 mod cleanup;
 mod completions;
 pub mod failure;
@@ -36,6 +37,7 @@ const fn entry(
 
 /// The commands, in the order of the help text.
 static COMMANDS: &[Entry] = &[
+    entry("check", check::command, check::run),
     entry("cleanup", cleanup::command, cleanup::run),
     entry("completions", completions::command, completions::run),
     entry("man", manual::command, manual::run),

@@ -5,7 +5,7 @@
 
 use super::build::{Common, Plan, World, canonical, hosts, plan, servers, set_up};
 use super::snapshot::BuildError;
-use crate::corefile::{CorefileError, Place, ServerKey, Token, Tree};
+use crate::corefile::{CorefileError, Directive, Place, ServerKey, Token, Tree};
 use crate::plugin::{BlockDraft, DirectiveRow, Journal, Level, TABLE};
 use std::collections::HashSet;
 use std::fmt;
@@ -54,6 +54,8 @@ pub struct InspectedBlock {
     pub keys: Vec<(ServerKey, Place)>,
     /// The addresses, each in its shortest form; `None` is all addresses.
     pub hosts: Vec<Option<String>>,
+    /// The directives as far as they are right, in the order of setup.
+    pub directives: Vec<Directive>,
 }
 
 /// Looks at the whole tree. What `world` takes over from a snapshot is not given back.
@@ -66,9 +68,10 @@ pub fn inspect(tree: &Tree, world: World<'_>) -> Inspection {
 
     let mut plans =
         plan(tree, default_port, &mut found.all_of(MistakeKind::Key)).unwrap_or_default();
+    let mut right: Vec<Vec<Directive>> = vec![Vec::new(); plans.len()];
     let mut knows_addresses = true;
     for row in TABLE {
-        for Plan { source, draft, .. } in &mut plans {
+        for (Plan { source, draft, .. }, right) in plans.iter_mut().zip(&mut right) {
             let Some(directive) = source.directives.iter().find(|one| one.word == row.word) else {
                 continue;
             };
@@ -77,7 +80,8 @@ pub fn inspect(tree: &Tree, world: World<'_>) -> Inspection {
                 found.remarks(&heard, tokens);
                 result
             };
-            let mistakes = all_of_directive(row, &directive.tokens, draft, try_out);
+            let (mistakes, tokens) = all_of_directive(row, &directive.tokens, draft, try_out);
+            right.extend(tokens.map(|tokens| Directive { word: row.word.to_owned(), tokens }));
             knows_addresses &= mistakes.is_empty() || row.word != "bind";
             mistakes.into_iter().for_each(|mistake| found.add(mistake));
         }
@@ -88,7 +92,8 @@ pub fn inspect(tree: &Tree, world: World<'_>) -> Inspection {
         let keys = plans.iter().flat_map(|plan| plan.places.iter().copied().cloned());
         found.remarks(&heard, &keys.collect::<Vec<_>>());
     }
-    let blocks = plans.iter().map(|plan| InspectedBlock {
+    let blocks = plans.iter().zip(right).map(|(plan, directives)| InspectedBlock {
+        directives,
         keys: plan
             .draft
             .keys
@@ -101,31 +106,38 @@ pub fn inspect(tree: &Tree, world: World<'_>) -> Inspection {
     Inspection { blocks: blocks.collect(), ..found.inspection }
 }
 
-/// The mistakes of one directive of one block. `try_out` sets it up; the draft of a try without
-/// mistakes is kept.
+/// The mistakes of one directive of one block, and its tokens without them. `try_out` sets it up; the
+/// draft of a try without mistakes is kept.
 fn all_of_directive(
     row: &DirectiveRow,
     tokens: &[Token],
     draft: &mut BlockDraft,
     mut try_out: impl FnMut(&[Token], &mut BlockDraft) -> Result<(), CorefileError>,
-) -> Vec<Mistake> {
+) -> (Vec<Mistake>, Option<Vec<Token>>) {
     let mut mistakes: Vec<Mistake> = Vec::new();
     let mut tokens = tokens.to_vec();
     loop {
         let mut tried = draft.clone();
         let Err(error) = try_out(&tokens, &mut tried) else {
             *draft = tried;
-            return mistakes;
+            return (mistakes, Some(tokens));
         };
         let place = error.place.clone();
         let is_same_line = |mistake: &Mistake| {
             let line = |place: &Option<Place>| place.as_ref().map(|at| (at.file.clone(), at.line));
             line(&mistake.error.place) == line(&place)
         };
-        // A word of this line was left out, and now another is missing: it was said already.
-        let is_sequel = mistakes.last().is_some_and(is_same_line);
+        // A word of this line was left out, and now another is missing; or all lines of a block were,
+        // and now the block is empty: it was said already.
+        let is_around = |place: &Place| {
+            let token = tokens.iter().find(|token| token.place() == *place);
+            token.is_some_and(|token| ["{", "}", row.word].contains(&token.text.as_str()))
+        };
+        let is_sequel = mistakes
+            .last()
+            .is_some_and(|last| is_same_line(last) || place.as_ref().is_some_and(is_around));
         if let Err(instead) = row.setup {
-            return vec![Mistake { error, kind: MistakeKind::LeftOut(instead) }];
+            return (vec![Mistake { error, kind: MistakeKind::LeftOut(instead) }], None);
         }
         if !is_sequel {
             mistakes.push(Mistake { error, kind: MistakeKind::Directive });
@@ -136,7 +148,7 @@ fn all_of_directive(
         });
         match rest {
             Some(rest) if mistakes.len() < MOST_MISTAKES => tokens = rest,
-            _ => return mistakes,
+            _ => return (mistakes, None),
         }
     }
 }

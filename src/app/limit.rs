@@ -3,6 +3,8 @@
 //! Owns what the flag's text means and where the kernel tells the limit. Reads through a function,
 //! so that tests need no cgroup.
 
+use crate::sys::cgroup::{Version, directories};
+
 /// Hundredths of the cgroup's limit that are the process's own when no flag says: sockets' buffers
 /// and files that were read count there, too.
 const OF_CGROUP: u64 = 80;
@@ -39,33 +41,16 @@ pub(super) fn parse(text: &str) -> Result<Option<Option<u64>>, ()> {
 /// The limit by the cgroup, version 2 or 1: the least of the group's own and those above it. `None`
 /// when there is none. `read` gives a file's text.
 pub(super) fn of_cgroup(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
-    let groups = read("/proc/self/cgroup")?;
-    let mut least: Option<u64> = None;
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|word| word == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => continue,
+    let limits = directories(&read, "memory").into_iter().filter_map(|(version, path)| {
+        let file = match version {
+            Version::Two => "memory.max",
+            Version::One => "memory.limit_in_bytes",
         };
-        let mut path = path.trim_end_matches('/');
-        loop {
-            // `max`, or in version 1 a number near 2^63, is no limit.
-            let text = read(&format!("{root}{path}/{file}"));
-            let limit = text.and_then(|text| text.trim().parse::<u64>().ok());
-            if let Some(limit) = limit.filter(|limit| *limit < 1 << 60) {
-                least = Some(least.map_or(limit, |least| least.min(limit)));
-            }
-            match path.rsplit_once('/') {
-                Some((above, _)) => path = above,
-                None => break,
-            }
-        }
-    }
-    Some((least? / 100 * OF_CGROUP).max(LEAST))
+        // `max`, or in version 1 a number near 2^63, is no limit.
+        let limit = read(&format!("{path}/{file}"))?.trim().parse::<u64>().ok()?;
+        (limit < 1 << 60).then_some(limit)
+    });
+    Some((limits.min()? / 100 * OF_CGROUP).max(LEAST))
 }
 
 #[cfg(test)]

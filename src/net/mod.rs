@@ -10,6 +10,7 @@ mod drive;
 mod h3;
 mod https;
 mod quic;
+mod rest;
 mod sockets;
 mod stream;
 mod tcp;

@@ -3,10 +3,10 @@
 //! Owns the threads and which addresses are bound. Everything here blocks, briefly: it is for the
 //! thread that loads Corefiles and takes signals, never for a worker's own.
 
-use super::Clock;
 use super::sockets::{Address, Bound, HandedSockets, ListenError, adopt, bind, duplicates};
 use super::upstream::Shared;
 use super::worker::{Command, Node, Worker, run};
+use super::{Clock, rest};
 use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
 use crate::metrics::{self, Registry};
@@ -126,8 +126,9 @@ impl Workers {
         let sockets = workers.bind_missing(snapshot, count, handed)?;
         for number in 0..count {
             let system = |error: std::io::Error| ListenError(format!("worker {number}: {error}"));
-            let runtime =
-                runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
+            let mut runtime = runtime::Builder::new_current_thread();
+            runtime.enable_all().on_thread_park(rest::before_waiting());
+            let runtime = runtime.build().map_err(system)?;
             let (hand, commands) = mpsc::unbounded_channel();
             let (equipment, node) = (equipment.clone(), node.clone());
             let upstreams = upstreams.clone();

@@ -1,6 +1,8 @@
 //! System calls made safe. The only `unsafe` of the project stands here. Never knows DNS.
 
 pub mod capabilities;
+pub mod cgroup;
+pub mod cpu;
 pub mod descriptors;
 pub mod errors;
 pub mod fds;

@@ -10,8 +10,8 @@ use crate::sys::{cgroup, cpu};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The longest rest: what a query may wait beyond its time.
-const LONGEST: Duration = Duration::from_millis(4);
+/// The longest rest: what a query may wait beyond its time, and a miss once more for its answer.
+const LONGEST: Duration = Duration::from_millis(2);
 
 /// The shortest rest that there is.
 const SHORTEST: Duration = Duration::from_micros(500);
@@ -25,7 +25,7 @@ const LONG_AGO: Duration = Duration::from_secs(2);
 /// How often the quota is read anew: it can be changed while a container runs.
 const QUOTA_LASTS: Duration = Duration::from_secs(1);
 
-/// Rests become longer above this share of the quota, and at once much longer above the second.
+/// Rests become longer above this share of the quota, and are the longest at once above the second.
 const MUCH: f64 = 0.55;
 const NEARLY_ALL: f64 = 0.85;
 
@@ -94,7 +94,7 @@ impl Rest {
         let share = spent.as_secs_f64() / (passed.as_secs_f64() * quota.as_secs_f64());
         self.length = match self.length {
             _ if passed >= LONG_AGO => Duration::ZERO,
-            length if share > NEARLY_ALL => (4 * length).max(4 * SHORTEST).min(LONGEST),
+            _ if share > NEARLY_ALL => LONGEST,
             length if share > MUCH => (2 * length).max(SHORTEST).min(LONGEST),
             length if share < LITTLE && length <= SHORTEST => Duration::ZERO,
             length if share < LITTLE => length / 2,
@@ -129,14 +129,14 @@ mod tests {
 
     #[test]
     fn rests_grow_while_much_of_the_quota_is_used_and_end_when_little_is() {
-        let shares = [50, 60, 60, 60, 60, 60, 40, 20, 20, 20, 20, 50];
-        let lengths = [0, 500, 1000, 2000, 4000, 4000, 4000, 2000, 1000, 500, 0, 0];
+        let shares = [50, 60, 60, 60, 60, 40, 20, 20, 20, 50];
+        let lengths = [0, 500, 1000, 2000, 2000, 2000, 1000, 500, 0, 0];
         assert_eq!(rests(Some(QUOTA), &shares), microseconds(&lengths));
     }
 
     #[test]
     fn a_quota_that_is_used_up_makes_long_rests_at_once() {
-        assert_eq!(rests(Some(QUOTA), &[100, 100]), microseconds(&[2000, 4000]));
+        assert_eq!(rests(Some(QUOTA), &[90, 100, 50]), microseconds(&[2000, 2000, 2000]));
     }
 
     #[test]
@@ -149,9 +149,9 @@ mod tests {
         let start = Instant::now();
         let mut rest = Rest::new(start);
         let quota = || Some(QUOTA);
-        assert_eq!(rest.length(start + WINDOW, || WINDOW / 10, quota), 4 * SHORTEST);
+        assert_eq!(rest.length(start + WINDOW, || WINDOW / 10, quota), LONGEST);
         let soon = start + WINDOW + WINDOW / 2;
-        assert_eq!(rest.length(soon, || panic!("too soon"), quota), 4 * SHORTEST);
+        assert_eq!(rest.length(soon, || panic!("too soon"), quota), LONGEST);
         assert_eq!(rest.length(start + 2 * LONG_AGO, || LONG_AGO, quota), Duration::ZERO);
     }
 

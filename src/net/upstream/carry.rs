@@ -15,7 +15,8 @@ use std::convert::Infallible;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinSet;
 
 /// The greatest message with its length in front.
@@ -157,8 +158,14 @@ async fn stream(ending: &Ending, dialer: &Dialer, roots: &Arc<SystemRoots>) -> S
     match tokio::time::timeout(DIAL, dialled).await {
         Err(_) => connection.words("i/o timeout"),
         Ok(Err(error)) => error,
-        Ok(Ok(Either::Tcp(stream))) => serve(ending, stream).await,
-        Ok(Ok(Either::Tls(stream))) => serve(ending, stream).await,
+        Ok(Ok(Either::Tcp(stream))) => {
+            let (reader, writer) = stream.into_split();
+            serve(ending, reader, writer).await
+        }
+        Ok(Ok(Either::Tls(stream))) => {
+            let (reader, writer) = tokio::io::split(stream);
+            serve(ending, reader, writer).await
+        }
         Ok(Ok(Either::Messages(messenger))) => messages(ending, messenger).await,
     }
 }
@@ -210,9 +217,12 @@ async fn messages(ending: &Ending, mut messenger: Messenger) -> String {
 }
 
 /// Writes what is parked and delivers what comes, until the connection is over.
-async fn serve(ending: &Ending, stream: impl AsyncRead + AsyncWrite) -> String {
+async fn serve(
+    ending: &Ending,
+    reader: impl AsyncRead + Acknowledge + Unpin,
+    writer: impl AsyncWrite + Unpin,
+) -> String {
     let connection = &ending.connection;
-    let (reader, writer) = tokio::io::split(stream);
     tokio::select! {
         error = read(ending, reader) => error,
         error = write(connection, writer) => error,
@@ -221,7 +231,26 @@ async fn serve(ending: &Ending, stream: impl AsyncRead + AsyncWrite) -> String {
     }
 }
 
-async fn read(ending: &Ending, mut reader: impl AsyncRead + Unpin) -> String {
+/// The half of a stream that is read.
+trait Acknowledge {
+    /// Has the kernel tell the peer at once of what was read. A peer with Nagle's algorithm (Knot DNS)
+    /// keeps the next answer back until it hears that the last one has arrived, and the kernel would
+    /// wait for up to 40 ms whether there is a query to tell it with (RFC 1122 §4.2.3.2).
+    fn acknowledge(&self);
+}
+
+impl Acknowledge for OwnedReadHalf {
+    fn acknowledge(&self) {
+        // Where it cannot be asked for, answers come a little later.
+        let _ = self.as_ref().set_quickack(true);
+    }
+}
+
+impl<S> Acknowledge for ReadHalf<S> {
+    fn acknowledge(&self) {}
+}
+
+async fn read(ending: &Ending, mut reader: impl AsyncRead + Acknowledge + Unpin) -> String {
     let connection = &ending.connection;
     let mut buffer: Vec<u8> = Vec::with_capacity(4096);
     loop {
@@ -239,6 +268,9 @@ async fn read(ending: &Ending, mut reader: impl AsyncRead + Unpin) -> String {
             done += 2 + message.len();
         }
         buffer.drain(..done);
+        if connection.load() > 0 {
+            reader.acknowledge();
+        }
         if buffer.is_empty() && buffer.capacity() > 16_384 {
             buffer = Vec::with_capacity(4096);
         }

@@ -151,6 +151,8 @@ class Node:
     def bundle(self):
         bundle = self.folder / "bundle"
         shutil.copytree(self.folder.parent / "unpacked", bundle, symlinks=True)
+        if self.container["image"].endswith("-iptables"):
+            self.iptables(bundle / "rootfs")
         config = json.loads((bundle / "config.json").read_text())
         process, context = config["process"], self.container["securityContext"]
         process["terminal"] = False
@@ -182,6 +184,18 @@ class Node:
         resolv.write_text(f"nameserver {UPSTREAM}\n")
         config["mounts"].append({"destination": "/etc/resolv.conf", "type": "bind", "source": str(resolv), "options": ["rbind", "ro"]})
         (bundle / "config.json").write_text(json.dumps(config))
+
+    def iptables(self, rootfs: pathlib.Path):
+        """The programs that the image with the suffix -iptables has; this machine's stand in for them."""
+        programs = [one for kind in ["iptables", "ip6tables", "xtables"] for one in pathlib.Path("/usr/sbin").glob(f"{kind}*")]
+        programs += pathlib.Path("/etc/alternatives").glob("ip*tables*")
+        listed = run("ldd", *[f"/usr/sbin/xtables-{kind}-multi" for kind in ["nft", "legacy"]]).stdout
+        needed = {pathlib.Path(path) for path in re.findall(r"(?:=> |^\t)(/\S+)", listed, re.M)}
+        for one in [*programs, *needed]:
+            to = rootfs / str(one).lstrip("/")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(one, to, follow_symlinks=one in needed)
+        shutil.copytree("/usr/lib/x86_64-linux-gnu/xtables", rootfs / "usr/lib/x86_64-linux-gnu/xtables")
 
     def mount(self, wanted: dict) -> dict:
         volume = next(one for one in self.pod["volumes"] if one["name"] == wanted["name"])
@@ -241,6 +255,11 @@ class Node:
     def dig(self, name: str, server: str = LOCAL) -> str:
         words = ["ip", "netns", "exec", self.name, "dig", f"@{server}", "+short", "+time=1", "+tries=1", name]
         return subprocess.run(words, capture_output=True, text=True, timeout=10).stdout.strip()
+
+    def rules(self) -> tuple[bool, bool]:
+        """Whether there are rules of iptables, and a table of nftables of our own."""
+        saved = self.within("iptables-save")
+        return "NodeLocal DNS Cache" in saved, "table inet nodens" in self.within("nft", "list", "tables")
 
     def status(self) -> dict[str, str]:
         """What the kernel says of the process."""
@@ -317,6 +336,8 @@ class Image(unittest.TestCase):
             "drop-in": list(yaml.safe_load_all((DEPLOY / "kubernetes/drop-in.yaml").read_text())),
             "recommended": kustomize.build(DEPLOY / "kubernetes"),
             "both families": kustomize.build(DEPLOY / "kustomize/overlays/dual-stack"),
+            "iptables": kustomize.build(DEPLOY / "kustomize/overlays/iptables"),
+            "nftables": kustomize.build(DEPLOY / "kustomize/overlays/nftables"),
         }
         for name, objects in shipped.items():
             with self.subTest(daemonset=name):
@@ -339,6 +360,8 @@ class Image(unittest.TestCase):
             self.assertEqual(node.dig("ns.cluster.local", server), "192.0.2.1", node.log.read_text())
             self.assertEqual(node.dig("ns.example.org", server), "192.0.2.1")
         self.is_confined(node)
+        by_iptables = "-firewall=iptables" in node.container["args"]
+        wait_for("rules", lambda: node.rules() == ((True, False) if by_iptables else (False, True)))
         for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
             if probe in node.container:
                 wait_for(probe, lambda: node.probe(probe))
@@ -349,6 +372,7 @@ class Image(unittest.TestCase):
         self.assertEqual(node.process.wait(20), 0, node.log.read_text())
         addresses = node.within("ip", "address")
         self.assertNotIn(f"{LOCAL}/32", addresses, node.log.read_text())
+        self.assertEqual(node.rules(), (False, False))
 
 
 if __name__ == "__main__":

@@ -284,6 +284,12 @@ class Files(unittest.TestCase):
         run = subprocess.run([sys.executable, MONITORING / "make_dashboard.py"], capture_output=True, text=True)
         self.assertEqual(run.stdout, (MONITORING / "dashboard.json").read_text())
 
+    def test_every_alert_is_explained(self):
+        groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
+        alerts = [rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule]
+        explained = re.findall(r"^### ((?:Nodens|High)\w+)$", (ROOT / "docs/operating.md").read_text(), re.M)
+        self.assertEqual(explained, alerts)
+
     def test_every_alert_is_tested(self):
         groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
         tests = yaml.safe_load((MONITORING / "rules_test.yaml").read_text())["tests"]

@@ -141,6 +141,8 @@ fn with_reloadwithsignal_a_changed_template_is_loaded_without_the_reload_plugin(
     node.until("the new template", |node| {
         node.metric("coredns_plugin_enabled{name=\"loadbalance\"").is_some()
     });
+    let sending = "[INFO] Sending reload signal to PID ";
+    assert!(node.lines().contains(sending), "{}", node.lines());
     assert!(node.lines().contains("[INFO] SIGUSR1: Reloading\n"), "{}", node.lines());
     assert!(node.answers());
 }

@@ -4,7 +4,7 @@
 
 use super::super::pattern;
 use super::revert::{id_of, replace};
-use super::text::{MatchKind, Matcher, normalise};
+use super::text::{MatchKind, Matcher};
 use crate::dns::{Malformed, Message, Name, Record, RecordType, Response, Section, Writer};
 
 /// Exchanges CNAME targets.
@@ -36,11 +36,11 @@ impl CnameRule {
                     .map_err(|why| format!("invalid cname rewrite regex pattern: {why}"))?,
             ),
         };
-        Ok(CnameRule { matcher, replacement: normalise(to) })
+        Ok(CnameRule { matcher, replacement: to.to_lowercase() })
     }
 
-    /// The new target for the first CNAME record of the answer whose target the rule matches.
-    /// Whatever part of it matched, the whole target is exchanged.
+    /// The new target for the first CNAME record of the answer whose target the rule matches. What
+    /// did not match of the old one stays; without a final dot it gets one.
     pub(super) fn new_target(&self, message: &Message<'_>) -> Option<Name> {
         let text = message
             .records()
@@ -48,11 +48,7 @@ impl CnameRule {
             .filter_map(|record| message.rdata_name(&record, 0))
             .map(|target| target.to_string())
             .find(|target| self.matcher.matches(target))?;
-        let new = match &self.matcher {
-            matcher @ Matcher::Regex(_) => matcher.replace(&text, &self.replacement)?,
-            _ => self.replacement.clone(),
-        };
-        new.parse().ok()
+        self.matcher.replace(&text, &self.replacement)?.parse().ok()
     }
 
     /// Exchanges the target in `response`; behind it comes the answer to the question for the new

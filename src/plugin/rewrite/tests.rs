@@ -188,6 +188,30 @@ fn a_cname_target_is_exchanged_and_asked_for() {
 }
 
 #[test]
+fn a_cname_rule_keeps_what_did_not_match_of_the_target() {
+    for (rule, target) in [
+        ("prefix old. new.", "new.a.test."),
+        ("suffix .a.test. .b.test.", "old.b.test."),
+        ("suffix .a.test. .b.test", "old.b.test."),
+        ("substring a.test b.test", "old.b.test."),
+        ("regex ^old[.](.*)$ n.{1}", "n.a.test."),
+        ("regex (.*)[.]a[.]test[.] {1}.cdn.test", "old.cdn.test."),
+    ] {
+        let mut bench = Bench::new();
+        let rules = format!("rewrite cname {rule}");
+        let chain = bench.load(&rules, &MemorySurroundings::new()).unwrap();
+        let outcome = bench.ask(&chain, query("c.test.", RecordType::A), |query, response| {
+            let records: &[&str] = match query.name() == &name("c.test.") {
+                true => &["c.test. 20 IN CNAME old.a.test."],
+                false => &[],
+            };
+            respond(query, response, Rcode::NOERROR, records);
+        });
+        assert_eq!(outcome.records(), [format!("c.test. 20 IN CNAME {target}")], "{rule}");
+    }
+}
+
+#[test]
 fn edns_options_reach_the_upstream() {
     // EDNS with 1400 octets and option 65518 "zz".
     let mut with_edns = query("b.test.", RecordType::A).wire().to_vec();

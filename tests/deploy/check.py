@@ -239,6 +239,7 @@ VALUES = {
         "securityContext": {"runAsNonRoot": False},
         "serviceMonitor": {"enabled": True, "labels": {"m": "n"}, "scrapeTimeout": "10s"},
         "podMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboard": {"enabled": True},
         "lifecycle": {"preStop": {"exec": {"command": ["/nodens", "version"]}}},
         "affinity": {"nodeAffinity": {}},
@@ -446,6 +447,13 @@ class Deploy(unittest.TestCase):
         monitor = only(objects, "ServiceMonitor")
         self.assertEqual(monitor["metadata"]["namespace"], "monitoring")
         self.assertEqual(monitor["spec"]["namespaceSelector"], {"matchNames": ["kube-system"]})
+
+    def test_the_chart_brings_dashboard_and_rules_as_they_are(self):
+        objects = self.sets["chart, everything around it"]
+        rules = yaml.load((DEPLOY / "monitoring/rules.yaml").read_text(), OnceLoader)
+        self.assertEqual(only(objects, "PrometheusRule")["spec"], rules)
+        board = only(objects, "ConfigMap", "dns-cache-dashboard")["data"]["nodens.json"]
+        self.assertEqual(json.loads(board), json.loads((DEPLOY / "monitoring/dashboard.json").read_text()))
 
     def test_the_notes_say_who_asks_it(self):
         with helm.Chart.load(str(CHART)) as chart:

@@ -63,6 +63,16 @@ const LINES: &[(&str, i32, &str)] = &[
     ("run good more", 64, "nodens run: unexpected argument 'more' behind the Corefile"),
     ("run good -quiet", 64, "nodens run: unexpected argument '-quiet' behind the Corefile"),
     ("run wrong", 1, "wrong:2 - Error during parsing: Unknown directive 'kache'"),
+    ("run missing more", 64, "nodens run: unexpected argument 'more' behind the Corefile"),
+    ("good", 64, "nodens: 'good' is no command; to serve by it: nodens run good"),
+    // check
+    ("check", 64, "nodens: the following required arguments were not provided: <COREFILE>"),
+    ("check missing", 66, "nodens check: cannot read missing: no such file or directory"),
+    ("check .", 66, "nodens check: cannot read .: is a directory"),
+    ("check good wrong", 64, "nodens: unexpected argument 'wrong' found"),
+    ("check -o xml good", 64, "nodens: invalid value 'xml' for '--output"),
+    ("check --localip nonsense good", 64, "nodens: invalid value 'nonsense' for '--localip"),
+    ("check --sctrict good", 64, "nodens: unexpected argument '--sctrict' found"),
     // query
     (
         "query +tls +tls-ca=missing a",
@@ -129,6 +139,7 @@ fn what_may_not_be_done_is_told_with_77() {
     let before = files(folder.path());
     for (line, start) in [
         ("run secret", "nodens run: cannot read secret: permission denied"),
+        ("check secret", "nodens check: cannot read secret: permission denied"),
         (
             "query +tls +tls-ca=secret a",
             "nodens query: +tls-ca: cannot read secret: permission denied",

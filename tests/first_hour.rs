@@ -10,6 +10,8 @@ mod namespace;
 use namespace::{in_namespaces, replace, sh, try_sh};
 use std::fs::{self, File};
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -123,6 +125,12 @@ fn a_corefile_of_ones_own_is_served_edits_are_taken_and_mistakes_are_survived() 
         let mistake = "my.Corefile:6 - Error during parsing: Unknown directive 'cahce'";
         server.until("the mistake is told", || server.lines().contains(mistake));
         assert_eq!(dig("@127.0.0.1 -p 1053 laptop.test"), "192.0.2.7");
+        // `check` finds it before, with a hint.
+        let checked =
+            try_sh(&format!("cd {} && {NODENS} check my.Corefile", folder.path().display()));
+        assert_eq!(checked.status.code(), Some(65), "{checked:?}");
+        let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(told.contains("my.Corefile:6:5") && told.contains("cache"), "{told}");
         // At a start it is the end, with the same line.
         let again = try_sh(&format!("cd {} && {NODENS} run my.Corefile", folder.path().display()));
         assert_eq!(again.status.code(), Some(1), "{again:?}");
@@ -146,5 +154,26 @@ fn a_port_that_is_taken_is_told_and_the_rest_serves() {
         let lines = server.lines();
         assert!(lines.contains("not serving on [::1]:1053"), "{lines}");
         assert!(lines.contains("no /metrics on 127.0.0.1:9253"), "{lines}");
+    });
+}
+
+#[test]
+fn a_port_that_needs_root_is_told_with_what_to_do() {
+    in_namespaces(&[], || {
+        // Within reach of another user, wherever this was built.
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(NODENS, folder.path().join("nodens")).unwrap();
+        fs::write(folder.path().join("low"), ".:53 {\n    bind 127.0.0.1\n    whoami\n}\n")
+            .unwrap();
+        let mut command = Command::new("timeout");
+        command.args(["20", "./nodens", "run", "low"]).current_dir(folder.path());
+        let told = command.uid(65534).gid(65534).output().unwrap();
+        assert_eq!(told.status.code(), Some(1), "{told:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&told.stderr),
+            "Listen: listen tcp 127.0.0.1:53: bind: permission denied (ports below 1024 need the \
+             capability NET_BIND_SERVICE; .:1053 does not)\n"
+        );
     });
 }

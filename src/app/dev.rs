@@ -102,6 +102,15 @@ pub(super) fn plan_of(path: &Path) -> Result<Plan, String> {
     Ok(Plan { source, default_port: STANDARD_PORT, missing, lines: vec![line] })
 }
 
+/// Why it cannot start, with what to do about the one reason that everybody meets first.
+pub(super) fn with_advice(why: &str) -> String {
+    let advice = match why.ends_with("bind: permission denied") {
+        true => " (ports below 1024 need the capability NET_BIND_SERVICE; .:1053 does not)",
+        false => "",
+    };
+    format!("{why}{advice}")
+}
+
 /// Removes the arguments of a directive that `keep` refuses, and the directive when none is left.
 /// Gives those that stay.
 fn keep_arguments(tree: &mut Tree, word: &str, mut keep: impl FnMut(&str) -> bool) -> Vec<String> {

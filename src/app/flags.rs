@@ -426,6 +426,9 @@ fn usage(program: &str) -> String {
         let value = value.map(|value| format!(" {value}")).unwrap_or_default();
         text.push_str(&format!("  -{name}{value}\n    \t{help}\n"));
     }
+    if !program.ends_with("node-cache") {
+        text.push_str("\nCommands beside serving: nodens help\n");
+    }
     text
 }
 

@@ -116,7 +116,7 @@ async fn develop(common: Common, plan: impl FnOnce() -> Result<dev::Plan, String
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
     };
     match Serving::start(Parts { loader, workers, kept_cache: None, readiness }).await {
-        Err(why) => fatal(&log, &why),
+        Err(why) => fatal(&log, &dev::with_advice(&why)),
         Ok((serving, verdict)) => {
             for line in &plan.lines {
                 log.plain(line);

@@ -71,6 +71,14 @@ pub fn main(arguments: &[String]) -> u8 {
         line.extend_from_slice(flags);
         return app::main(&line);
     }
+    if let [_, word, ..] = arguments
+        && !is_command(word)
+        && Path::new(word).is_file()
+    {
+        let hint = format!("'{word}' is no command; to serve by it: nodens {RUN} {word}");
+        output::complain(&format!("nodens: {hint}"));
+        return failure::USAGE;
+    }
     // dig's syntax is not clap's.
     let translated = match arguments.get(1).is_some_and(|word| word == QUERY) {
         true => query::translate(arguments),
@@ -104,7 +112,7 @@ fn serve_corefile(corefile: &str, rest: &[String]) -> u8 {
             );
             Err(Failure::usage(text))
         }
-        None => std::fs::read(path).map(drop).map_err(|error| Failure::unreadable(path, &error)),
+        None => can_be_read(path).map_err(|error| Failure::unreadable(path, &error)),
     };
     match readable {
         Ok(()) => app::serve_corefile(path),
@@ -115,13 +123,18 @@ fn serve_corefile(corefile: &str, rest: &[String]) -> u8 {
     }
 }
 
+fn can_be_read(path: &Path) -> std::io::Result<()> {
+    match std::fs::File::open(path)?.metadata()?.is_dir() {
+        true => Err(std::io::ErrorKind::IsADirectory.into()),
+        false => Ok(()),
+    }
+}
+
 /// Whether the command line is node-cache's: called so, nothing or a flag first, or a word that is
 /// no command in front of the one flag that node-cache cannot do without.
 fn is_node_caches(arguments: &[String]) -> bool {
     let program = arguments.first().map(Path::new).and_then(Path::file_name);
     let Some(first) = arguments.get(1) else { return true };
-    let is_command =
-        || first == RUN || first == "help" || COMMANDS.iter().any(|entry| entry.word == first);
     let has_local_address = || {
         let flags = arguments.iter().map(|argument| argument.trim_start_matches('-'));
         arguments.iter().zip(flags).skip(2).any(|(argument, flag)| {
@@ -130,7 +143,11 @@ fn is_node_caches(arguments: &[String]) -> bool {
     };
     program.is_some_and(|name| name == "node-cache")
         || first.starts_with('-')
-        || (!is_command() && has_local_address())
+        || (!is_command(first) && has_local_address())
+}
+
+fn is_command(word: &str) -> bool {
+    word == RUN || word == "help" || COMMANDS.iter().any(|entry| entry.word == word)
 }
 
 /// The command line of all commands.

@@ -93,6 +93,8 @@ fn serve_one_query(folder: &Path, endpoint: &str, signal: &str) {
     std::fs::write(folder.join("base"), corefile).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_nodens"))
         .args(["-localip=127.0.0.1", "-setupinterface=false", "-setupiptables=false"])
+        // A system call that the filter does not list must not pass unseen.
+        .arg("-seccomp=kill")
         .arg("-metrics-listen-address=127.0.0.1:0")
         .arg(format!("-basecorefile={}", folder.join("base").display()))
         .arg(format!("-conf={}", folder.join("Corefile").display()))

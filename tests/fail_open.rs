@@ -195,6 +195,8 @@ impl Node {
             .arg(format!("-basecorefile={}", path("none")))
             .arg(format!("-pidfile={}", path("pid")))
             .arg(format!("-runtime-dir={}", path("run")))
+            // A system call that the filter does not list must not pass unseen.
+            .arg("-seccomp=kill")
             .args(flags);
         let running = self.lab.start(&mut command);
         wait_for("rules", || {
@@ -338,7 +340,7 @@ fn guarded(folder: &tempfile::TempDir, address: &str) -> Child {
     fs::write(path("Corefile"), format!(".:5399 {{\n bind {address}\n whoami\n}}\n")).unwrap();
     let log = File::create(path("log")).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_nodens"))
-        .args(["-guardian", "-setupinterface=false", "-setupiptables=false"])
+        .args(["-guardian", "-setupinterface=false", "-setupiptables=false", "-seccomp=kill"])
         .arg(format!("-localip={address}"))
         .arg(format!("-conf={}", path("Corefile")))
         .arg(format!("-basecorefile={}", path("none")))

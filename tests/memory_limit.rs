@@ -83,6 +83,8 @@ fn a_flood_of_large_answers_stays_within_the_limit() {
     let server = Command::new(env!("CARGO_BIN_EXE_nodens"))
         .args(["-localip", "127.0.0.1", "-setupinterface=false", "-setupiptables=false"])
         .args(["-metrics-listen-address", "127.0.0.1:0", "-memory-limit", "64Mi"])
+        // A system call that the filter does not list must not pass unseen.
+        .arg("-seccomp=kill")
         .arg("-runtime-dir")
         .arg(folder.path())
         .arg("-basecorefile")

@@ -123,7 +123,7 @@ fn rules_are_repaired_and_removed(kind: &'static str) {
     in_namespaces(&[PROGRAMS, &["iptables-legacy", "iptables-nft"]].concat(), move || {
         use_kind(kind);
         let folder = tempfile::tempdir().unwrap();
-        let flags = &[LOCAL, &["-firewall=iptables", "-seccomp=kill"]].concat();
+        let flags = &[LOCAL, &["-firewall=iptables"]].concat();
         let mut process = Process::start(&folder, 1, flags);
         is_reduced_to(&process, NET_BIND_SERVICE | NET_ADMIN | NET_RAW);
         assert_eq!(rules(), 12, "{}", process.log());
@@ -163,7 +163,8 @@ fn a_program_that_it_starts_has_no_more_than_it_has_itself() {
                 told.display()
             ),
         );
-        let process = Process::start(&folder, 1, &[LOCAL, &["-firewall=iptables"]].concat());
+        let process =
+            Process::start(&folder, 1, &[LOCAL, &["-firewall=iptables", "-seccomp=on"]].concat());
         is_reduced_to(&process, NET_BIND_SERVICE | NET_ADMIN | NET_RAW);
         let text = || fs::read_to_string(&told).unwrap();
         // The first ones ran in the set-up: the machine lets them.
@@ -314,8 +315,8 @@ fn what_the_kernel_refuses_is_said_and_served_without() {
         let flags = [LOCAL, &["-firewall=none"]].concat();
         let process = Process::start_from(&[], folder.path(), 1, template, &flags);
         for line in [
-            "[WARNING] Capabilities could not be given up, serving on with all: ",
-            "[WARNING] System calls are not filtered, serving on without: the kernel refuses it",
+            "[WARNING] Capabilities could not be given up in all threads, serving on: ",
+            "[WARNING] System calls could not be filtered, serving on: the kernel refuses it",
         ] {
             until(line, &process, || process.log().contains(line));
             assert_eq!(process.log().matches(line).count(), 1);

@@ -69,8 +69,8 @@ impl Privileges {
         }
     }
 
-    /// Gives up the rest, in all threads, and says what is left. Blocks for some milliseconds, and a
-    /// second at most.
+    /// Gives up the rest, in all threads, and says what is left. Blocks for some milliseconds, and five
+    /// seconds at most.
     pub(super) fn give_up(&self, log: &Log, metrics: &Registry) {
         let results = self.reduce();
         let reduced = |what, is_reduced| {
@@ -85,7 +85,9 @@ impl Privileges {
             Some(Ok(kept)) => left.push(kept.join(", ")),
             Some(Err(why)) => log.line(
                 Level::Warning,
-                format_args!("Capabilities could not be given up, serving on with all: {why}"),
+                format_args!(
+                    "Capabilities could not be given up in all threads, serving on: {why}"
+                ),
             ),
             None => {}
         }
@@ -93,7 +95,7 @@ impl Privileges {
             Some(Ok(count)) => left.push(format!("{count} system calls")),
             Some(Err(why)) => log.line(
                 Level::Warning,
-                format_args!("System calls are not filtered, serving on without: {why}"),
+                format_args!("System calls could not be filtered, serving on: {why}"),
             ),
             None => {}
         }

@@ -14,6 +14,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 /// How often the template and the kube-dns directory are looked at (node-cache's own period).
@@ -60,7 +61,9 @@ impl Run {
             if self.network.is_settled()
                 && let Some((privileges, metrics)) = self.privileges.take()
             {
-                privileges.give_up(&self.log, &metrics);
+                let log = self.log.clone();
+                // Beside the loop, which signals and probes wait for; nobody waits for its end.
+                drop(spawn_blocking(move || privileges.give_up(&log, &metrics)));
             }
             let reload = async {
                 match reload_at {

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 /// Which real-time signal, counted from the first that is free for programs.
 const SIGNAL: libc::c_int = 7;
 
-/// The longest that all threads together may take.
-const LONGEST: Duration = Duration::from_secs(1);
+/// The longest that all threads together may take. Each needs to run once, on a node that may be busy.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// The time between two looks at the threads.
 const LOOK: Duration = Duration::from_millis(1);
@@ -61,7 +61,7 @@ pub fn hand_on(capabilities: &[Capability]) {
 }
 
 /// Gives up all capabilities but `kept`, and with them whatever a program that is started might add
-/// to them, in every thread. Blocks for some milliseconds, a second at most. The error says that some
+/// to them, in every thread. Blocks for some milliseconds, five seconds at most. The error says that some
 /// thread could not be seen or did not do it in time; others may have.
 pub fn keep_only(kept: &[Capability]) -> io::Result<()> {
     let mask = kept.iter().fold(0, |mask, capability| mask | capability.bitmask());
@@ -130,10 +130,6 @@ extern "C" fn give_up(_signal: libc::c_int) {
 
 /// This thread's part. What fails shows in the thread's sets, which [`keep_only`] looks at.
 fn reduce(mask: u64) {
-    // SAFETY: prctl takes numbers alone here.
-    unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1u64, 0u64, 0u64, 0u64);
-    }
     let header = Header { version: VERSION, thread: 0 };
     let mut words = [Word::default(); 2];
     // SAFETY: the header is whole and names this thread and the version with two words, and the
@@ -150,6 +146,11 @@ fn reduce(mask: u64) {
     // SAFETY: as above; the kernel only reads the two words.
     unsafe {
         libc::syscall(libc::SYS_capset, &raw const header, words.as_ptr());
+    }
+    // Last: it is what [`keep_only`] waits for in a thread that had no more than is kept.
+    // SAFETY: prctl takes numbers alone here.
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1u64, 0u64, 0u64, 0u64);
     }
 }
 

@@ -340,6 +340,8 @@ impl Lab {
             &local,
             "-setupinterface=false",
             "-setupiptables=false",
+            // A system call that the filter does not list must not pass unseen.
+            "-seccomp=kill",
         ];
         let running = self.spawn("node", env!("CARGO_BIN_EXE_nodens"), &arguments);
         wait_for("nodens", || match self.dig(LOCAL, name, "A", &[]).status.as_str() {

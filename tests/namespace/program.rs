@@ -54,6 +54,8 @@ impl Process {
             .arg(format!("-basecorefile={}", path("base").display()))
             .arg(format!("-conf={}", path("Corefile").display()))
             .arg(format!("-metrics-listen-address={METRICS}"))
+            // A system call that the filter does not list must not pass unseen.
+            .arg("-seccomp=kill")
             .args(flags)
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())

@@ -43,6 +43,8 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodens"));
         command
             .args(["-localip=127.0.0.1", "-setupinterface=false", "-setupiptables=false"])
+            // A system call that the filter does not list must not pass unseen.
+            .arg("-seccomp=kill")
             .arg("-metrics-listen-address=127.0.0.1:0")
             .arg(format!("-basecorefile={}", self.path("base").display()))
             .arg(format!("-conf={}", self.path("Corefile").display()))

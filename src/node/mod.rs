@@ -9,6 +9,8 @@ pub mod firewall;
 mod interface;
 mod kubedns;
 mod leftovers;
+#[cfg(test)]
+mod namespace;
 mod sources;
 mod template;
 

@@ -203,6 +203,12 @@ for kind in nft legacy; do
     check "iptables-$kind: cleanup removes what is left, and then finds nothing" \
         all 'nodens cleanup >/tmp/left; [ $? = 1 ]' 'has_rules $kind 36' 'nodens cleanup --yes' 'has_rules $kind 0' \
         'not has_interface' 'nodens cleanup | grep -q "nothing is left"'
+
+    start "-$kind-guarded" -firewall=iptables -guardian -pidfile=/tmp/served-$kind
+    check "iptables-$kind: a guardian removes the rules of a server that is killed, and the cluster DNS answers" \
+        all 'within 30 has_said 36 "Added back nodelocaldns rule"' 'is_answered_by nodens pod $SERVICE' \
+        'within 10 test -s /tmp/served-$kind' 'kill -s KILL $(cat /tmp/served-$kind)' 'within 30 has_rules $kind 0' \
+        'is_answered_by cluster pod $SERVICE' 'wait "$pid"; [ $? = 137 ]' 'nodens cleanup --yes' 'not has_interface'
 done
 export PATH=/usr/sbin:/bin
 

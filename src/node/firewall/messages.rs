@@ -37,7 +37,7 @@ const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
 const TABLE_OWNER: u16 = 7;
 /// The table goes when the socket that made it is closed (`NFT_TABLE_F_OWNER`, Linux 5.12).
-const OWNED: u32 = 2;
+pub(super) const OWNED: u32 = 2;
 
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
@@ -144,10 +144,10 @@ pub(super) fn transaction(inner: Vec<Request>) -> Vec<Request> {
     all
 }
 
-/// Makes a table; owned by the socket, or by nobody.
-pub(super) fn new_table(name: &str, is_owned: bool) -> Request {
+/// Makes a table with flags: [`OWNED`], or none.
+pub(super) fn new_table(name: &str, flags: u32) -> Request {
     let request = request(NEW_TABLE, libc::NLM_F_CREATE, INET).text(TABLE_NAME, name);
-    number(request, TABLE_FLAGS, if is_owned { OWNED } else { 0 })
+    number(request, TABLE_FLAGS, flags)
 }
 
 /// Removes a table with all that it holds.

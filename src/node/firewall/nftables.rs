@@ -37,6 +37,8 @@ pub struct Nftables {
     plan: Plan,
     rewrites: Vec<Rewrite>,
     life: Life,
+    /// What asks the kernel for a table that goes with its process.
+    owned: u32,
     /// An owned table goes when this is closed.
     netlink: Option<Netlink>,
     held: Option<Held>,
@@ -73,6 +75,7 @@ impl Nftables {
             plan,
             rewrites: Vec::new(),
             life,
+            owned: messages::OWNED,
             netlink: None,
             held: None,
             said: BTreeSet::new(),
@@ -219,7 +222,7 @@ impl Nftables {
         is_owned: bool,
     ) -> Result<(), Refusal> {
         let mut inner: Vec<_> = left_behind.iter().map(|old| messages::delete_table(old)).collect();
-        inner.push(messages::new_table(name, is_owned));
+        inner.push(messages::new_table(name, if is_owned { self.owned } else { 0 }));
         inner.extend(CHAINS.iter().map(|chain| messages::new_chain(name, *chain)));
         let rules = messages::rules(&self.plan);
         inner.extend(rules.iter().filter_map(|rule| messages::new_rule(name, rule)));
@@ -415,6 +418,7 @@ fn trouble(refusal: &Refusal) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::namespace::in_namespace;
     use std::io;
 
     fn refusal(number: i32) -> Refusal {
@@ -451,6 +455,35 @@ mod tests {
             "Error: firewall rules were not set over nftables - cannot allocate memory"
         );
         assert_eq!(report.troubles, [Trouble::Kernel]);
+    }
+
+    #[test]
+    fn on_a_kernel_without_owned_tables_the_table_stays_and_it_is_said_once() {
+        const TEST: &str = "node::firewall::nftables::tests::\
+                            on_a_kernel_without_owned_tables_the_table_stays_and_it_is_said_once";
+        if !in_namespace(TEST) {
+            return;
+        }
+        // A flag that no kernel knows is refused as this one is by kernels before 5.12.
+        let mut kept = Nftables { owned: 0x80, ..nftables() };
+        let report = kept.ensure();
+        assert_eq!((report.errors.len(), report.added), (0, 8), "{report:?}");
+        let lines: Vec<&str> = report.lines.iter().map(|(_, line)| line.as_str()).collect();
+        let [first, second] = lines[..] else { panic!("{lines:?}") };
+        assert!(
+            first.starts_with("This kernel has no tables that go with their process"),
+            "{first}"
+        );
+        assert!(second.ends_with("it stays until it is removed"), "{second}");
+        assert!(!kept.ends_with_process());
+        assert_eq!(kept.ensure(), Report::default());
+        // As after a crash: the next one takes its place.
+        drop(kept);
+        let mut next = nftables();
+        assert_eq!(next.left_behind().unwrap(), ["inet nodens"]);
+        assert_eq!(next.ensure().added, 8);
+        assert!(next.ends_with_process());
+        assert!(nftables().left_behind().unwrap().is_empty());
     }
 
     #[test]

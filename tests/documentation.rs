@@ -267,3 +267,17 @@ fn every_alert_is_explained() {
         assert!(paragraph.len() > 150, "too short to help: {paragraph}");
     }
 }
+
+/// What the pages tell to install is this version.
+#[test]
+fn images_in_the_documentation_have_the_version_of_the_program() {
+    let image = regex::Regex::new(r"ghcr\.io/nodens/nodens:([0-9]+\.[0-9]+\.[0-9]+)").unwrap();
+    let mut found = 0;
+    for (page, text) in pages_with_commands() {
+        for version in image.captures_iter(&text).map(|captured| captured[1].to_owned()) {
+            assert_eq!(version, env!("CARGO_PKG_VERSION"), "{page}");
+            found += 1;
+        }
+    }
+    assert!(found >= 2, "README and migrate name it");
+}

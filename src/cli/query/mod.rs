@@ -101,12 +101,17 @@ pub(super) fn run(matches: &ArgMatches) -> Result<u8, Failure> {
     let line = words::parse(&words)
         .map_err(|why| Failure::usage(format!("{why} (see nodens query --help)")))?;
     let system = System::read();
-    // Files first: nobody is asked when one of them is wrong.
-    let secures: Vec<Secure> = line
-        .lookups
-        .iter()
-        .map(|lookup| Secure::prepare(&lookup.settings))
-        .collect::<Result<_, Failure>>()?;
+    // Files first: nobody is asked when one of them is wrong. What is the same is read once.
+    let mut secures: Vec<Secure> = Vec::with_capacity(line.lookups.len());
+    for (place, lookup) in line.lookups.iter().enumerate() {
+        let before = place.checked_sub(1).and_then(|before| line.lookups.get(before));
+        let is_same = before.is_some_and(|one| Secure::is_same(&one.settings, &lookup.settings));
+        let secure = match secures.last() {
+            Some(last) if is_same => last.clone(),
+            _ => Secure::prepare(&lookup.settings)?,
+        };
+        secures.push(secure);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

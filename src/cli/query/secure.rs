@@ -37,7 +37,7 @@ const BODY_MOST: usize = u16::MAX as usize;
 const AUTHORITIES_MOST: u64 = 16 << 20;
 
 /// TLS as a line asks for it; none for a line that needs none.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Secure {
     config: Option<ClientConfig>,
     name: Option<String>,
@@ -66,6 +66,11 @@ impl Secure {
             server_name(name).map_err(|why| Failure::usage(format!("+tls-hostname: {why}")))?;
         }
         Ok(Secure { config: Some(builder.with_no_client_auth()), name: settings.tls_name.clone() })
+    }
+
+    /// Whether both settings ask for the same.
+    pub(super) fn is_same(one: &Settings, other: &Settings) -> bool {
+        (&one.way, &one.authority, &one.tls_name) == (&other.way, &other.authority, &other.tls_name)
     }
 
     /// One exchange over a new connection.

@@ -261,7 +261,8 @@ fn every_code_has_an_example_on_the_page_which_is_told_as_shown() {
         let found = check_in(folder.path(), arguments, "").out.replace(own, "/etc/resolv.conf");
         assert!(found.contains(&format!("[{code}]")), "the example does not show {code}: {found}");
         if std::env::var_os("NODENS_WRITE_DOCS").is_some() {
-            written = written.replace(told, &found);
+            let fenced = |text: &str| format!("```text\n{text}```");
+            written = written.replacen(&fenced(told), &fenced(&found), 1);
         } else {
             assert_eq!(found, told, "{code}");
         }

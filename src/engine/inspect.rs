@@ -50,7 +50,8 @@ pub struct Inspection {
 /// Where a block listens.
 #[derive(Debug, Clone)]
 pub struct InspectedBlock {
-    /// The keys that name a zone, each with the place of its text.
+    /// The keys that name a zone, each with the place of its text; none when it is unknown where the
+    /// block listens.
     pub keys: Vec<(ServerKey, Place)>,
     /// The addresses, each in its shortest form; `None` is all addresses.
     pub hosts: Vec<Option<String>>,
@@ -69,9 +70,10 @@ pub fn inspect(tree: &Tree, world: World<'_>) -> Inspection {
     let mut plans =
         plan(tree, default_port, &mut found.all_of(MistakeKind::Key)).unwrap_or_default();
     let mut right: Vec<Vec<Directive>> = vec![Vec::new(); plans.len()];
-    let mut knows_addresses = true;
+    let mut is_known = vec![true; plans.len()];
     for row in TABLE {
-        for (Plan { source, draft, .. }, right) in plans.iter_mut().zip(&mut right) {
+        let blocks = plans.iter_mut().zip(right.iter_mut().zip(&mut is_known));
+        for (Plan { source, draft, .. }, (right, is_known)) in blocks {
             let Some(directive) = source.directives.iter().find(|one| one.word == row.word) else {
                 continue;
             };
@@ -82,16 +84,18 @@ pub fn inspect(tree: &Tree, world: World<'_>) -> Inspection {
             };
             let (mistakes, tokens) = all_of_directive(row, &directive.tokens, draft, try_out);
             right.extend(tokens.map(|tokens| Directive { word: row.word.to_owned(), tokens }));
-            knows_addresses &= mistakes.is_empty() || row.word != "bind";
+            *is_known &= mistakes.is_empty() || row.word != "bind";
             mistakes.into_iter().for_each(|mistake| found.add(mistake));
         }
     }
     // A block whose addresses are unknown would seem to listen everywhere.
-    if knows_addresses {
-        let _ = servers(&plans, &common, &mut found.all_of(MistakeKind::Listener));
-        let keys = plans.iter().flat_map(|plan| plan.places.iter().copied().cloned());
-        found.remarks(&heard, &keys.collect::<Vec<_>>());
+    for (plan, _) in plans.iter_mut().zip(&is_known).filter(|(_, is_known)| !**is_known) {
+        plan.draft.keys.clear();
+        plan.places.clear();
     }
+    let _ = servers(&plans, &common, &mut found.all_of(MistakeKind::Listener));
+    let keys = plans.iter().flat_map(|plan| plan.places.iter().copied().cloned());
+    found.remarks(&heard, &keys.collect::<Vec<_>>());
     let blocks = plans.iter().zip(right).map(|(plan, directives)| InspectedBlock {
         directives,
         keys: plan

@@ -12,6 +12,7 @@ pub const CODES: &[&str] = &[
     "cache-ttl-below-minimum",
     "cache-zone-is-duration",
     "cache-zone-is-option",
+    "comma-in-word",
     "directive",
     "errors-missing",
     "except-matches-nothing",

@@ -6,7 +6,8 @@
 use super::syntax::{SYNTAX, line_of, nearest, options_of};
 use crate::corefile::{CorefileError, Directive, ServerBlock, Token, Tree};
 use crate::engine::{InspectedBlock, Mistake};
-use crate::plugin::TABLE;
+use crate::plugin::{TABLE, split_host_port};
+use std::net::IpAddr;
 
 /// Where to read on.
 pub(super) const SEE: &str = "see docs/plugins for the page of each directive";
@@ -140,6 +141,17 @@ impl<'t> Spot<'t> {
         None
     }
 
+    /// Whether it is a `forward` that begins with an upstream.
+    fn lacks_from(&self) -> bool {
+        let words: Vec<&str> = self.line.iter().map(|token| token.text.as_str()).collect();
+        let is_upstream = |word: &str| {
+            let word = word.split_once("://").map_or(word, |(_, rest)| rest);
+            word.starts_with('/')
+                || split_host_port(word).map_or(word, |(host, _)| host).parse::<IpAddr>().is_ok()
+        };
+        matches!(words[..], ["forward", to] | ["forward", to, "{"] if is_upstream(to))
+    }
+
     /// The same tree of one block, with another text for the token.
     fn with(&self, text: &str) -> Tree {
         let mut block = self.block.clone();
@@ -183,6 +195,21 @@ pub(super) fn of_directive(error: &CorefileError, tree: &Tree, judge: Judge<'_>)
             return format!("`{word}` has the options {options}: see docs/plugins/{word}.md");
         }
     }
+    if text == "}" {
+        return "`}` stands on a line of its own".to_owned();
+    }
+    if text.contains([',', ';']) && spot.token.length as usize == text.chars().count() {
+        return "words are separated by spaces alone".to_owned();
+    }
+    if word == "forward" && spot.lacks_from() {
+        return format!("say first for which names, `.` for all: `forward . {text}`");
+    }
+    let syntax = spot.line.first().and_then(|first| line_of(word, &first.text));
+    let alternatives = syntax.unwrap_or_default().split(['|', ' ', '[', ']']).skip(1);
+    let alternatives = alternatives.filter(|one| one.starts_with(|c: char| c.is_ascii_lowercase()));
+    if let Some(near) = nearest(text, alternatives).filter(|near| *near != text) {
+        return format!("did you mean `{near}`?");
+    }
     if let Some(taken) = repaired(&spot, &error.message, judge) {
         return format!("write `{taken}`");
     }
@@ -198,10 +225,7 @@ pub(super) fn of_directive(error: &CorefileError, tree: &Tree, judge: Judge<'_>)
 fn repaired(spot: &Spot<'_>, message: &str, judge: Judge<'_>) -> Option<String> {
     let place = spot.token.place();
     let loads = |text: &String| {
-        let still = |mistake: &Mistake| {
-            let line = mistake.error.place.as_ref().map(|at| (&at.file, at.line));
-            line == Some((&place.file, place.line))
-        };
+        let still = |mistake: &Mistake| mistake.error.place.as_ref() == Some(&place);
         !judge(&spot.with(text)).iter().any(still)
     };
     repairs(&spot.directive.word, &spot.token.text, message).into_iter().find(loads)
@@ -233,7 +257,6 @@ fn repairs(directive: &str, text: &str, message: &str) -> Vec<String> {
     }
     if has("IP address") {
         let (_, rest) = text.split_once("://").unwrap_or(("", text));
-        let rest = rest.trim_end_matches(',');
         let without_length = rest.split_once('/').map_or(rest, |(address, _)| address);
         let without_port = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
         repairs.extend(

@@ -80,6 +80,9 @@ fn excerpt<'t>(text: &'t str, place: &Place) -> Option<(&'t str, Range<usize>)> 
     (line.len() <= LONGEST_LINE).then_some((line, span))
 }
 
+/// From so many errors on there may be more: loading code that goes on after mistakes has its bounds.
+const MANY: usize = 100;
+
 /// `NAME: 1 error, 2 warnings`.
 fn summary(findings: &[Finding], name: &str) -> String {
     let count = |severity| findings.iter().filter(|one| one.severity == severity).count();
@@ -91,6 +94,9 @@ fn summary(findings: &[Finding], name: &str) -> String {
         format!("{}: {}, {}", one_line(name), counted(Severity::Error), counted(Severity::Warning));
     if count(Severity::Note) > 0 {
         text += &format!(", {}", counted(Severity::Note));
+    }
+    if count(Severity::Error) >= MANY {
+        text += " and perhaps more: the search ended there";
     }
     text
 }

@@ -36,6 +36,7 @@ const KINDS: &[fn(&Facts<'_>, &mut Vec<Finding>)] = &[
     keys::addresses,
     keys::no_block,
     keys::block_without_key,
+    others::commas,
     others::outside,
     others::variables,
     others::log_format,

@@ -46,10 +46,39 @@ pub(super) fn outside(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Words that end with a comma or a semicolon, which are part of the name then.
+pub(super) fn commas(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
+    for block in facts.blocks() {
+        let names = block.inspected.directives.iter().flat_map(|directive| {
+            let lines = lines(&directive.tokens).into_iter();
+            lines.flat_map(move |line| {
+                match (directive.word.as_str(), line.first().text.as_str()) {
+                    ("cache" | "hosts" | "metadata" | "acl", _)
+                    | ("forward", "except" | "forward") => line.tokens,
+                    _ => &[],
+                }
+            })
+        });
+        for token in block.source.keys.iter().chain(names) {
+            let text = token.text.as_str();
+            let is_quoted =
+                usize::try_from(token.length).is_ok_and(|most| most > text.chars().count());
+            if !is_quoted && text.contains([',', ';']) {
+                findings.push(Finding::warning(
+                    "comma-in-word",
+                    token,
+                    format!("`{text}` is one word: what separates is part of it"),
+                    "words are separated by spaces alone",
+                ));
+            }
+        }
+    }
+}
+
 /// Whether a word is meant as a zone: no format, number or duration.
 fn is_zone(token: &Token) -> bool {
     let text = token.text.as_str();
-    !text.contains('{') && parse_integer(text).is_err() && parse_duration(text).is_err()
+    !text.contains(['{', ',', ';']) && parse_integer(text).is_err() && parse_duration(text).is_err()
 }
 
 /// Variables that nobody fills in.

@@ -8,6 +8,9 @@ use regex::{Regex, RegexBuilder};
 /// The greatest length of a pattern in octets (CoreDNS 1.14).
 pub(crate) const MOST_PATTERN: usize = 10_000;
 
+/// The greatest number in a repetition's braces.
+const MOST_REPETITIONS: u32 = 1000;
+
 /// Compiles a pattern of Go's syntax. The error is Go's text, such as
 /// ``error parsing regexp: missing closing ): `(` ``.
 pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
@@ -49,11 +52,24 @@ fn go_reason(pattern: &str, error: &regex::Error) -> String {
 fn translate(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut rest = pattern;
+    // What begins with the operator that stands just before `rest`.
+    let mut operator: Option<&str> = None;
     while let Some(head) = rest.chars().next() {
+        if let Some(octets) = repetition(rest)? {
+            if let Some(before) = operator {
+                let both = &before[..before.len() - rest.len() + octets];
+                return Err(format!("invalid nested repetition operator: `{both}`"));
+            }
+            operator = Some(rest);
+            rest = copy(rest, octets, &mut out);
+            continue;
+        }
+        operator = None;
         match head {
+            '(' if rest.starts_with("(?") => rest = copy(rest, 2, &mut out),
             '\\' => rest = escape(rest, &mut out, false)?,
             '[' => rest = class(rest, &mut out)?,
-            '{' if !is_repetition(rest) => {
+            '{' => {
                 out.push_str("\\{");
                 rest = &rest[1..];
             }
@@ -66,12 +82,28 @@ fn translate(pattern: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// `{2}`, `{2,}` or `{2,3}`; anything else is literal in Go.
-fn is_repetition(rest: &str) -> bool {
-    let Some((inside, _)) = rest[1..].split_once('}') else { return false };
-    let (least, most) = inside.split_once(',').unwrap_or((inside, "0"));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    !least.is_empty() && digits(least) && digits(most)
+/// The octets of a repetition operator that `rest` starts with, the `?` of a lazy one included:
+/// `*`, `+`, `?`, `{2}`, `{2,}` or `{2,3}`; other braces are literal in Go.
+fn repetition(rest: &str) -> Result<Option<usize>, String> {
+    let octets = match rest.chars().next() {
+        Some('*' | '+' | '?') => 1,
+        Some('{') => {
+            let Some((inside, _)) = rest[1..].split_once('}') else { return Ok(None) };
+            let (least, most) = inside.split_once(',').unwrap_or((inside, inside));
+            let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+            if least.is_empty() || !digits(least) || !digits(most) {
+                return Ok(None);
+            }
+            let number = |text: &str| text.parse().unwrap_or(u32::MAX);
+            let most = if most.is_empty() { MOST_REPETITIONS } else { number(most) };
+            if most > MOST_REPETITIONS || number(least) > most {
+                return Err(format!("invalid repeat count: `{{{inside}}}`"));
+            }
+            inside.len() + 2
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(octets + usize::from(rest[octets..].starts_with('?'))))
 }
 
 /// One escape, `rest` starting with the backslash; gives what follows it.
@@ -181,6 +213,9 @@ mod tests {
             ("[[:alpha:]]", "x"),
             ("(?i)FOO", "foo"),
             ("(?P<name>a)", "a"),
+            ("^(?:ab){2}?c+?$", "ababcc"),
+            (r"^a\*+$", "a**"),
+            ("^[*]+$", "**"),
         ] {
             assert!(compile(pattern).unwrap().is_match(text), "{pattern} {text}");
         }
@@ -196,6 +231,10 @@ mod tests {
             ("a\\", "trailing backslash at end of expression: ``"),
             ("\\y", "invalid escape sequence: `\\y`"),
             ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
+            ("a**", "invalid nested repetition operator: `**`"),
+            ("xa{2}?+b", "invalid nested repetition operator: `{2}?+`"),
+            ("a{3,2}", "invalid repeat count: `{3,2}`"),
+            ("a{1001,}", "invalid repeat count: `{1001,}`"),
         ] {
             assert_eq!(compile(pattern).unwrap_err(), format!("error parsing regexp: {text}"));
         }

@@ -5,6 +5,7 @@
 use super::doh_get;
 use super::limits::UNACKNOWLEDGED;
 use super::messenger::Messenger;
+use super::trust::Trust;
 use crate::dns::Transport;
 use crate::plugin::forward::{DohMethod, Keeping, Upstream};
 use crate::sys::interfaces;
@@ -196,21 +197,25 @@ impl Dialer {
             None => ServerName::from(self.upstream.ip),
         };
         let wrong = |error: rustls::Error| format!("tls: settings for {shown}: {error}");
-        let store = match &settings.files.roots {
-            None => roots.get(),
+        let (store, own) = match &settings.files.roots {
+            None => (roots.get(), Vec::new()),
             Some(certificates) => {
                 let mut store = RootCertStore::empty();
                 for certificate in certificates {
                     store.add(certificate.clone()).map_err(wrong)?;
                 }
-                Arc::new(store)
+                (Arc::new(store), certificates.clone())
             }
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let trust = Trust::new(store, own, provider.clone()).map_err(|_| {
+            format!("tls: no authorities to trust for {shown}: name a file of them with `tls`")
+        })?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(wrong)?
-            .with_root_certificates(store);
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(trust));
         let config = match &settings.files.identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
@@ -241,7 +246,10 @@ impl SystemRoots {
 /// Go's words for why a server's certificate is not trusted.
 fn distrust(error: &CertificateError, tls: &Tls) -> String {
     match error {
-        CertificateError::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
+        // Another authority of the same name, too.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "certificate signed by unknown authority".to_owned()
+        }
         CertificateError::NotValidForNameContext { presented, .. } => {
             let kind = match &tls.name {
                 ServerName::DnsName(_) => "DnsName(",

@@ -14,6 +14,7 @@ mod pace;
 mod peer;
 mod pool;
 mod trail;
+mod trust;
 
 use self::connection::Reply;
 use self::dial::SystemRoots;

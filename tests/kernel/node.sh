@@ -55,7 +55,8 @@ all() {
 
 not() { ! "$@"; }
 
-# start NUMBER FLAGS...: a nodens with the log /tmp/logNUMBER; its id is in $pid.
+# start NUMBER FLAGS...: a nodens with the log /tmp/logNUMBER; its id is in $pid. A system call that is not
+# listed ends it.
 start() {
     number=$1
     shift
@@ -74,7 +75,7 @@ cluster.local:53 {
 }
 END
     nodens -localip="$(echo $BIND | tr ' ' ,)" -dual-stack -conf=/tmp/Corefile$number -basecorefile=/tmp/Corefile \
-        -metrics-listen-address=127.0.0.1:9353 "$@" >/tmp/log$number 2>&1 &
+        -metrics-listen-address=127.0.0.1:9353 -seccomp=kill "$@" >/tmp/log$number 2>&1 &
     pid=$!
 }
 BIND="$LOCAL $SERVICE $LOCAL6"

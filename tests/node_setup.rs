@@ -57,9 +57,10 @@ fn a_successors_rules_and_addresses_stay() {
     in_namespaces(PROGRAMS, || {
         let folder = tempfile::tempdir().unwrap();
         let before = addresses();
-        let mut old = Process::start(&folder, 1, FLAGS);
+        let flags = &[FLAGS, &["-handover=false"]].concat();
+        let mut old = Process::start(&folder, 1, flags);
         until("rules", &old, || rules() == 36);
-        let mut new = Process::start(&folder, 2, FLAGS);
+        let mut new = Process::start(&folder, 2, flags);
         // Its claim is what the first one looks for.
         until("claims", &new, || {
             sh("cat /proc/self/net/unix").matches("@nodens/link/lo/").count() == 2
@@ -167,7 +168,7 @@ fn a_successor_has_rules_in_nftables_before_the_first_ones_go() {
     in_namespaces(&["nft"], || {
         track_connections();
         let folder = tempfile::tempdir().unwrap();
-        let flags = &[FLAGS, &["-firewall=nftables"]].concat();
+        let flags = &[FLAGS, &["-firewall=nftables", "-handover=false"]].concat();
         let mut old = Process::start(&folder, 1, flags);
         until("rules", &old, || tables() == "table inet nodens");
         let mut new = Process::start(&folder, 2, flags);

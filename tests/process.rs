@@ -349,6 +349,7 @@ fn developing(resolv_conf: &str, prepare: &str) -> Option<String> {
         let mut command = Command::new("unshare");
         command.args(["-mn", "sh", "-c", script, "sh"]);
         command.arg(&path).arg(env!("CARGO_BIN_EXE_nodens")).stdin(Stdio::null());
+        command.env("XDG_RUNTIME_DIR", folder.path());
         command
     };
     if !inside(enter).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {

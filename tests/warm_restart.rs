@@ -6,56 +6,16 @@
 #[allow(dead_code)]
 #[path = "process/node.rs"]
 mod node;
+#[allow(dead_code)]
+#[path = "process/upstream.rs"]
+mod upstream;
 
 use node::Node;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use upstream::{ANSWER, Upstream};
 
 /// Names asked for.
 const NAMES: usize = 2000;
-
-/// What every name resolves to.
-const ANSWER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
-
-/// An upstream that answers every question with [`ANSWER`] for an hour, until it is ended.
-struct Upstream {
-    address: SocketAddr,
-    ends: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Upstream {
-    fn start() -> Upstream {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let (address, ends) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
-        let is_over = ends.clone();
-        let thread = thread::spawn(move || {
-            let mut query = [0; 512];
-            while !is_over.load(Ordering::Acquire) {
-                let Ok((length, client)) = socket.recv_from(&mut query) else { continue };
-                let Some(name) = query[12..length].iter().position(|octet| *octet == 0) else {
-                    continue;
-                };
-                let mut reply = query[..12 + name + 5].to_vec();
-                reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
-                reply.extend(b"\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04");
-                reply.extend(ANSWER.octets());
-                let _ = socket.send_to(&reply, client);
-            }
-        });
-        Upstream { address, ends, thread }
-    }
-
-    fn end(self) {
-        self.ends.store(true, Ordering::Release);
-        self.thread.join().unwrap();
-    }
-}
 
 fn answered(node: &Node) -> usize {
     (0..NAMES).filter(|number| node.ask(&format!("n{number}.test")) == Some(ANSWER)).count()

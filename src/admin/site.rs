@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 /// The greatest number of open connections of one address; more are closed at once.
@@ -29,6 +29,12 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may live; then it is closed behind the request that is being served.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
 
+/// How long [`Site::rest`] waits for requests under way.
+const REST_TIME: Duration = Duration::from_secs(2);
+
+/// How often it looks.
+const REST_LOOK: Duration = Duration::from_millis(2);
+
 /// The pause after accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,6 +43,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Site {
     address: SocketAddr,
     endpoints: Arc<ArcSwap<Endpoints>>,
+    /// A second descriptor of the socket, for a successor.
+    socket: std::net::TcpListener,
+    /// True while nothing is accepted.
+    rests: watch::Sender<bool>,
+    places: Arc<Semaphore>,
     task: JoinHandle<()>,
 }
 
@@ -44,13 +55,40 @@ impl Site {
     /// Listens on `address` and serves `endpoints` on the current runtime. The error is
     /// [`listen`]'s.
     pub fn open(address: &str, endpoints: Endpoints) -> Result<Site, String> {
-        let listener = listen(address)?;
-        let failed = |error: io::Error| format!("listen tcp {address}: {error}");
-        let local = listener.local_addr().map_err(failed)?;
-        let listener = TcpListener::from_std(listener).map_err(failed)?;
+        Site::on(listen(address)?, endpoints)
+            .map_err(|error| format!("listen tcp {address}: {error}"))
+    }
+
+    /// Serves `endpoints` on a socket that listens already, as a predecessor's does.
+    pub fn on(socket: std::net::TcpListener, endpoints: Endpoints) -> io::Result<Site> {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        let listener = TcpListener::from_std(socket.try_clone()?)?;
         let endpoints = Arc::new(ArcSwap::from_pointee(endpoints));
-        let task = tokio::spawn(accept(listener, endpoints.clone()));
-        Ok(Site { address: local, endpoints, task })
+        let (rests, resting) = watch::channel(false);
+        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let task = tokio::spawn(accept(listener, endpoints.clone(), places.clone(), resting));
+        Ok(Site { address, endpoints, socket, rests, places, task })
+    }
+
+    /// A further descriptor of the socket, for a successor.
+    pub fn share(&self) -> io::Result<std::net::TcpListener> {
+        self.socket.try_clone()
+    }
+
+    /// Accepts nothing more, as a successor does it, and ends connections behind the request that is
+    /// being served. Returns when all have ended, after [`REST_TIME`] at the latest.
+    pub async fn rest(&self) {
+        self.rests.send_replace(true);
+        let end = Instant::now() + REST_TIME;
+        while self.places.available_permits() < MOST_CONNECTIONS && Instant::now() < end {
+            sleep(REST_LOOK).await;
+        }
+    }
+
+    /// Accepts again.
+    pub fn resume(&self) {
+        self.rests.send_replace(false);
     }
 
     /// Where it listens.
@@ -71,12 +109,23 @@ impl Drop for Site {
 }
 
 /// Connections live in a set that ends with this task: an aborted site leaves none behind.
-async fn accept(listener: TcpListener, endpoints: Arc<ArcSwap<Endpoints>>) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+async fn accept(
+    listener: TcpListener,
+    endpoints: Arc<ArcSwap<Endpoints>>,
+    places: Arc<Semaphore>,
+    mut resting: watch::Receiver<bool>,
+) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
+        if resting.wait_for(|rests| !rests).await.is_err() {
+            return;
+        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = resting.changed() => continue,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(_) => {
                 sleep(ACCEPT_PAUSE).await;
@@ -84,16 +133,16 @@ async fn accept(listener: TcpListener, endpoints: Arc<ArcSwap<Endpoints>>) {
             }
         };
         if let Ok(place) = places.clone().try_acquire_owned() {
-            let endpoints = endpoints.clone();
+            let (endpoints, resting) = (endpoints.clone(), resting.clone());
             connections.spawn(async move {
                 let tls = endpoints.load().tls.clone();
                 match tls.map(TlsAcceptor::from) {
-                    None => connection(stream, endpoints).await,
+                    None => connection(stream, endpoints, resting).await,
                     Some(acceptor) => {
                         if let Ok(Ok(stream)) =
                             timeout(HEADER_TIMEOUT, acceptor.accept(stream)).await
                         {
-                            connection(stream, endpoints).await;
+                            connection(stream, endpoints, resting).await;
                         }
                     }
                 }
@@ -106,6 +155,7 @@ async fn accept(listener: TcpListener, endpoints: Arc<ArcSwap<Endpoints>>) {
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     endpoints: Arc<ArcSwap<Endpoints>>,
+    mut resting: watch::Receiver<bool>,
 ) {
     let service = service_fn(move |request| {
         let endpoints = endpoints.load_full();
@@ -118,7 +168,11 @@ async fn connection(
             .serve_connection(TokioIo::new(stream), service)
     );
     // What a client does wrong is its own loss: errors of a connection end it, no more.
-    if timeout(LONGEST_CONNECTION, connection.as_mut()).await.is_err() {
+    let is_to_end = tokio::select! {
+        ended = timeout(LONGEST_CONNECTION, connection.as_mut()) => ended.is_err(),
+        _ = resting.wait_for(|rests| *rests) => true,
+    };
+    if is_to_end {
         connection.as_mut().graceful_shutdown();
         let _ = timeout(HEADER_TIMEOUT, connection).await;
     }
@@ -147,6 +201,30 @@ mod tests {
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             assert!(poll_health(&address, Duration::from_secs(3)).await.is_err());
+        });
+    }
+
+    #[test]
+    fn while_a_site_rests_its_socket_is_a_successors() {
+        runtime().block_on(async {
+            let health = Endpoints { health: Some(Arc::new(Alive)), ..Endpoints::default() };
+            let site = Site::open("127.0.0.1:0", health.clone()).unwrap();
+            let address = site.address().to_string();
+            let is_answered =
+                async || poll_health(&address, Duration::from_millis(300)).await.is_ok();
+            let second = site.share().unwrap();
+            site.rest().await;
+            assert!(!is_answered().await, "nobody accepts");
+            let successor = Site::on(second, health).unwrap();
+            for _ in 0..20 {
+                assert!(is_answered().await);
+            }
+            drop(successor);
+            assert!(!is_answered().await);
+            site.resume();
+            for _ in 0..20 {
+                assert!(is_answered().await);
+            }
         });
     }
 

@@ -4,14 +4,17 @@
 //! Takes away what this machine does not have (an address that is taken, IPv6, a resolv.conf) and
 //! says so in one line each, instead of failing for it.
 
+use super::handover::is_served;
 use super::load::Source;
 use super::surroundings::Machine;
 use crate::admin;
 use crate::corefile::{Directive, Surroundings, Tree, parse, system_error_text};
 use crate::net::can_listen;
 use crate::plugin::is_known;
-use std::net::IpAddr;
-use std::path::Path;
+use crate::sys::fds;
+use std::net::{IpAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The Corefile, with the port that both serving and [`Plan`] use.
 const COREFILE: &str = include_str!("../../config/dev.Corefile");
@@ -24,6 +27,9 @@ pub(super) const PORT: u16 = 1053;
 
 /// The port of server blocks that name none, for CoreDNS.
 const STANDARD_PORT: u16 = 53;
+
+/// How long a connection on this machine may take.
+const CONNECT_TIME: Duration = Duration::from_millis(500);
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -40,12 +46,28 @@ pub(super) struct Plan {
     pub(super) lines: Vec<String>,
 }
 
-/// Looks at this machine. The error says why nothing can be served.
-pub(super) fn plan() -> Result<Plan, String> {
+/// Where this user's processes meet: `$XDG_RUNTIME_DIR/nodens`, and for root `/run/nodens`. `None`
+/// where there is neither.
+pub(super) fn runtime_directory(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let of_user = variable("XDG_RUNTIME_DIR").filter(|path| path.starts_with('/'));
+    let directory = of_user.or_else(|| (fds::own_user() == 0).then(|| "/run".to_owned()))?;
+    Some(Path::new(&directory).join("nodens"))
+}
+
+/// Looks at this machine. What a nodens serves that can be taken over from (it is met in `directory`)
+/// is not tried: even a socket that is open for a moment takes queries away. The error says why nothing
+/// can be served.
+pub(super) fn plan(directory: Option<&Path>) -> Result<Plan, String> {
+    let mut takes_over = false;
     let mut tree =
         parse(COREFILE.as_bytes(), NAME, &is_known, &Machine).map_err(|error| error.to_string())?;
     let mut missing = Vec::new();
     let addresses = keep_arguments(&mut tree, "bind", |address| {
+        // It has a file for the first of its addresses alone.
+        takes_over |= directory.is_some_and(|directory| is_served(directory, address, PORT));
+        if takes_over && accepts(&at(address, PORT)) {
+            return true;
+        }
         let port = PORT.to_string();
         can_listen(Some(address), &port)
             .map_err(|why| missing.push(format!("not serving on {}: {why}", at(address, PORT))))
@@ -57,6 +79,9 @@ pub(super) fn plan() -> Result<Plan, String> {
     let mut endpoints = Vec::new();
     for (word, path) in [("prometheus", "metrics"), ("health", "health")] {
         let kept = keep_arguments(&mut tree, word, |address| {
+            if takes_over && accepts(address) {
+                return true;
+            }
             admin::listen(address)
                 .map_err(|why| missing.push(format!("no /{path} on {address}: {why}")))
                 .is_ok()
@@ -109,6 +134,12 @@ pub(super) fn with_advice(why: &str) -> String {
         false => "",
     };
     format!("{why}{advice}")
+}
+
+/// Whether somebody accepts TCP connections there.
+fn accepts(address: &str) -> bool {
+    let address = address.parse();
+    address.is_ok_and(|address| TcpStream::connect_timeout(&address, CONNECT_TIME).is_ok())
 }
 
 /// Removes the arguments of a directive that `keep` refuses, and the directive when none is left.

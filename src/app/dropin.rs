@@ -2,15 +2,17 @@
 //! §2.1), then the server.
 
 use super::flags::{self, Outcome, Stream};
+use super::handover::Handover;
 use super::limit;
 use super::load::{Loader, Source};
 use super::log::Log;
 use super::node::NodeNetwork;
 use super::options::{ClientAuth, MetricsTls, Options};
 use super::privileges::Privileges;
-use super::run::{Look, Run};
-use super::serving::{Parts, Serving};
+use super::resting::AfterHandover;
+use super::run::{Look, Run, write_pidfile};
 use super::signals::Signals;
+use super::starting::{Parts, Started, Starting};
 use super::surroundings::Machine;
 use super::{Common, fatal};
 use crate::admin::{Endpoints, Site};
@@ -21,6 +23,7 @@ use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
 use crate::plugin::{Budget, Journal, Level};
 use std::fs;
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,10 +56,9 @@ pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
     };
     let mut node = Node::new(&options, &common);
-    let metrics_site = open_metrics(&options, &common.metrics);
-    if let Err(why) = &metrics_site {
-        log.line(Level::Error, format_args!("Failed to start metrics handler: {why}"));
-    }
+    let directory = options.network.hands_over.then(|| options.network.runtime_directory.clone());
+    let handover = Handover { directory, log: log.clone(), metrics: common.metrics.clone() };
+    let metrics = MetricsEndpoint::new(&options, &common.metrics, &log, &handover);
     node.look();
     if node.sources.paths().kube_dns.is_none() {
         log.line(
@@ -66,18 +68,11 @@ pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
     }
     let network = NodeNetwork::make(&options, &common.metrics, &log, &common.readiness);
     log.start();
-    let code = run(&options, common, signals, node, network).await;
-    drop(metrics_site);
-    code
+    run(&options, common, Made { signals, node, network, metrics, handover }).await
 }
 
-async fn run(
-    options: &Options,
-    common: Common,
-    signals: Signals,
-    mut node: Node,
-    mut network: NodeNetwork,
-) -> u8 {
+async fn run(options: &Options, common: Common, made: Made) -> u8 {
+    let Made { signals, mut node, mut network, metrics: mut endpoint, handover } = made;
     let Common { workers, metrics, log, readiness } = common;
     let privileges = Privileges::of_server(&options.network, network.backend());
     privileges.hand_on();
@@ -93,27 +88,22 @@ async fn run(
         )),
     };
     let kept_cache = options.files.cache_snapshot.clone();
-    let (serving, verdict) =
-        match Serving::start(Parts { loader, workers, kept_cache, readiness }).await {
-            Ok(started) => started,
-            Err(why) => {
-                // Nobody answers on the interface's addresses: they must not take queries.
-                network.remove_interface();
-                return fatal(&log, &why);
-            }
-        };
+    let parts = Parts { loader, workers, kept_cache, handover, readiness };
+    let started = start(parts, &mut network, &mut endpoint).await;
+    let Started { serving, verdict, giver } = match started {
+        Ok(started) => started,
+        Err(why) => {
+            // Nobody answers on the interface's addresses: they must not take queries.
+            network.remove_interface();
+            return fatal(&log, &why);
+        }
+    };
     if !options.quiet {
         serving.announce_zones();
     }
     let pidfile = options.files.pid_file.clone();
-    if let Some(path) = &pidfile
-        && let Err(error) = fs::write(path, format!("{}\n", std::process::id()))
-    {
-        let why = system_error_text(&error);
-        log.line(
-            Level::Error,
-            format_args!("Could not write pidfile: open {}: {why}", path.display()),
-        );
+    if let Some(path) = &pidfile {
+        write_pidfile(path, &log);
     }
     serving.announce_hash();
     if !options.quiet {
@@ -128,10 +118,47 @@ async fn run(
     network.listeners_answer();
     let look: Look = Box::new(move || node.look());
     let notify = super::notify(&log);
-    let privileges = Some((privileges, metrics));
-    Run { serving, signals, verdict, look: Some(look), pidfile, log, network, notify, privileges }
-        .until_the_end()
-        .await
+    let run = Run {
+        serving,
+        signals,
+        verdict,
+        look: Some(look),
+        pidfile,
+        log,
+        network,
+        notify,
+        privileges: Some((privileges, metrics)),
+        metrics_site: endpoint.site.map(|site| (endpoint.address, site)),
+        giver,
+        after_handover: AfterHandover::by(|name| Machine.variable(name)),
+    };
+    run.until_the_end().await
+}
+
+/// What is there before the server.
+struct Made {
+    signals: Signals,
+    node: Node,
+    network: NodeNetwork,
+    metrics: MetricsEndpoint,
+    handover: Handover,
+}
+
+/// Starts the server. Where it takes over, its rules are set before it reads: while it sets them, its
+/// predecessor answers.
+async fn start(
+    parts: Parts,
+    network: &mut NodeNetwork,
+    metrics: &mut MetricsEndpoint,
+) -> Result<Started, String> {
+    let mut starting = Starting::load(parts).await?;
+    metrics.open(starting.site(&metrics.address));
+    let poised = starting.prepare().await?;
+    if poised.takes_over() {
+        network.listeners_answer();
+        network.settle().await;
+    }
+    poised.serve().await
 }
 
 fn print(text: &str, stream: Stream) {
@@ -212,14 +239,57 @@ impl Node {
 }
 
 /// The endpoint of `-metrics-listen-address`; its failure is not fatal.
-fn open_metrics(options: &Options, metrics: &Registry) -> Result<Site, String> {
-    let address = &options.endpoints.metrics;
-    let tls = match &options.endpoints.tls {
-        None => None,
-        Some(tls) => Some(Arc::new(server_config(&settings(tls)?)?)),
-    };
-    let endpoints = Endpoints { metrics: Some(metrics.clone()), tls, ..Endpoints::default() };
-    Site::open(address, endpoints)
+struct MetricsEndpoint {
+    address: String,
+    /// What it is to serve, until it was opened.
+    endpoints: Option<Endpoints>,
+    site: Option<Site>,
+    log: Log,
+}
+
+impl MetricsEndpoint {
+    /// Opens it, unless there is somebody who may have its socket for us.
+    fn new(
+        options: &Options,
+        metrics: &Registry,
+        log: &Log,
+        handover: &Handover,
+    ) -> MetricsEndpoint {
+        let address = options.endpoints.metrics.clone();
+        let mut endpoint =
+            MetricsEndpoint { address, endpoints: None, site: None, log: log.clone() };
+        let tls = options.endpoints.tls.as_ref().map(|tls| server_config(&settings(tls)?));
+        match tls.transpose() {
+            Ok(tls) => {
+                let (metrics, tls) = (Some(metrics.clone()), tls.map(Arc::new));
+                endpoint.endpoints = Some(Endpoints { metrics, tls, ..Endpoints::default() });
+            }
+            Err(why) => endpoint.failed(&why),
+        }
+        if !handover.is_anybody_there() {
+            endpoint.open(None);
+        }
+        endpoint
+    }
+
+    /// Opens it, on a predecessor's socket if there is one. Doing it again changes nothing.
+    fn open(&mut self, handed: Option<TcpListener>) {
+        let Some(endpoints) = self.endpoints.take() else { return };
+        let address = &self.address;
+        let opened = match handed {
+            Some(socket) => Site::on(socket, endpoints)
+                .map_err(|error| format!("listen tcp {address}: {error}")),
+            None => Site::open(address, endpoints),
+        };
+        match opened {
+            Ok(site) => self.site = Some(site),
+            Err(why) => self.failed(&why),
+        }
+    }
+
+    fn failed(&self, why: &str) {
+        self.log.line(Level::Error, format_args!("Failed to start metrics handler: {why}"));
+    }
 }
 
 fn settings(tls: &MetricsTls) -> Result<ServerTls, String> {

@@ -103,6 +103,11 @@ static FLAGS: &[Flag] = &[
         Switch(false),
         "stay beside the server as a small process that removes its firewall rules when it is killed",
     ),
+    flag(
+        "handover",
+        Switch(true),
+        "take over from a nodens that serves the same addresses, and let the next one take over",
+    ),
     flag("health-port", Text("8080"), "the `port` of health checks, for the firewall rules alone"),
     flag("interfacename", Text("nodelocaldns"), "the name of the dummy interface"),
     flag(
@@ -143,7 +148,7 @@ static FLAGS: &[Flag] = &[
     flag(
         "runtime-dir",
         Text("/run/nodens"),
-        "the `directory` to remember in what was made on the node",
+        "the `directory` to remember in what was made on the node, and where handovers take place",
     ),
     flag(
         "seccomp",
@@ -469,7 +474,7 @@ mod tests {
         assert_eq!(options.local.addresses.len(), 2);
         assert_eq!(options.network.interface.as_deref(), Some("nodelocaldns"));
         assert_eq!(options.network.firewall, Wanted::Auto);
-        assert!(options.network.teardown);
+        assert!(options.network.teardown && options.network.hands_over);
         assert_eq!(options.network.sync_interval, Duration::from_secs(60));
         assert_eq!(options.endpoints.metrics, "0.0.0.0:9353");
         assert_eq!(options.endpoints.prometheus, ":9253");

@@ -4,11 +4,13 @@
 //! Two modes: *drop-in*, which is node-cache with its flags, and *development*, which serves this
 //! machine without any.
 
+mod cache_stream;
 mod dev;
 mod dropin;
 mod ebb;
 mod flags;
 mod guardian;
+mod handover;
 mod limit;
 mod load;
 mod log;
@@ -19,11 +21,13 @@ mod privileges;
 mod probe;
 mod readiness;
 mod resolve;
+mod resting;
 mod run;
 mod services;
 mod serving;
 mod signals;
 mod snapshot_file;
+mod starting;
 mod surroundings;
 mod upkeep;
 mod version;
@@ -31,14 +35,16 @@ mod version;
 use crate::metrics::Registry;
 use crate::net::default_workers;
 use crate::plugin::{Journal, Level};
+use handover::Handover;
 use load::Loader;
 use log::Log;
 use notify::Notify;
 use privileges::Privileges;
 use readiness::Readiness;
+use resting::AfterHandover;
 use run::Run;
-use serving::{Parts, Serving};
 use signals::Signals;
+use starting::{Parts, Started, Starting};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,7 +77,7 @@ pub fn main(arguments: &[String]) -> u8 {
 /// Serves by a Corefile of one's own, as it is: no template, no interface, no rules. Gives the exit
 /// code. Call [`crate::sys::signals::ignore_until_handled`] before.
 pub fn serve_corefile(path: &Path) -> u8 {
-    in_runtime(|common| develop(common, || dev::plan_of(path)))
+    in_runtime(|common| develop(common, |_| dev::plan_of(path)))
 }
 
 fn in_runtime<F: Future<Output = u8>>(serve: impl FnOnce(Common) -> F) -> u8 {
@@ -94,10 +100,14 @@ fn is_called_node_cache(arguments: &[String]) -> bool {
 }
 
 /// Development mode: prints what it serves, serves until a signal.
-async fn develop(common: Common, plan: impl FnOnce() -> Result<dev::Plan, String>) -> u8 {
+async fn develop(
+    common: Common,
+    plan: impl FnOnce(Option<&Path>) -> Result<dev::Plan, String>,
+) -> u8 {
     let Common { workers, metrics, log, readiness } = common;
     log.start();
-    let plan = match plan() {
+    let directory = dev::runtime_directory(|name| std::env::var(name).ok());
+    let plan = match plan(directory.as_deref()) {
         Ok(plan) => plan,
         Err(why) => return fatal(&log, &why),
     };
@@ -115,19 +125,32 @@ async fn develop(common: Common, plan: impl FnOnce() -> Result<dev::Plan, String
         Ok(signals) => signals,
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
     };
-    match Serving::start(Parts { loader, workers, kept_cache: None, readiness }).await {
+    let handover = Handover { directory, log: log.clone(), metrics: loader.metrics.clone() };
+    let parts = Parts { loader, workers, kept_cache: None, handover, readiness };
+    let started = async { Starting::load(parts).await?.prepare().await?.serve().await };
+    match started.await {
         Err(why) => fatal(&log, &dev::with_advice(&why)),
-        Ok((serving, verdict)) => {
+        Ok(Started { serving, verdict, giver }) => {
             for line in &plan.lines {
                 log.plain(line);
             }
             let network = node::NodeNetwork::default();
             let notify = notify(&log);
-            let privileges = Some((Privileges::of_development(), metrics));
-            let (look, pidfile) = (None, None);
-            Run { serving, signals, verdict, look, pidfile, log, network, notify, privileges }
-                .until_the_end()
-                .await
+            let run = Run {
+                serving,
+                signals,
+                verdict,
+                look: None,
+                pidfile: None,
+                log,
+                network,
+                notify,
+                privileges: Some((Privileges::of_development(), metrics)),
+                metrics_site: None,
+                giver,
+                after_handover: AfterHandover::End,
+            };
+            run.until_the_end().await
         }
     }
 }

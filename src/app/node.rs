@@ -112,8 +112,11 @@ impl NodeNetwork {
     }
 
     /// The listeners answer: from now on this process needs what it made, and rules may send it
-    /// queries.
+    /// queries. Said again it changes nothing.
     pub(super) fn listeners_answer(&mut self) {
+        if self.next.is_some() {
+            return;
+        }
         let mut wanted: Vec<Claim> = self.interface.iter().flat_map(Interface::claims).collect();
         wanted.extend(self.rule_claims());
         for claim in wanted {
@@ -125,6 +128,16 @@ impl NodeNetwork {
         // The interface was made a moment ago, and its changes are heard of.
         self.look_at_rules();
         self.is_settled = self.job.is_none();
+    }
+
+    /// Waits until the rules that are being set are set, or time is over.
+    pub(super) async fn settle(&mut self) {
+        if let Some(job) = &mut self.job
+            && let Ok(done) = timeout(Within::SETTING.0 + SLACK, job).await
+        {
+            self.job = None;
+            self.take_back(done.ok().map(Box::new));
+        }
     }
 
     /// Waits until something on the node is to be looked at, and looks. Never ends in development

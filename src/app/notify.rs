@@ -56,6 +56,13 @@ impl Notify {
         self.tell("STOPPING=1\nSTATUS=Answering what was received");
     }
 
+    /// Another process is the service from now on; 0 where its number is not known here.
+    pub(super) fn handed_to(&self, process: u32) {
+        if process != 0 {
+            self.tell(&format!("MAINPID={process}\nREADY=1\nSTATUS=Serving"));
+        }
+    }
+
     /// Tells that the service lives, where the manager asks for it, for as long as every worker
     /// answers `heart`. Ends with what it returns.
     pub(super) fn watch(&self, heart: Heartbeat) -> Watch {
@@ -150,9 +157,11 @@ mod tests {
             notify.reloading();
             notify.ready();
             notify.stopping();
+            notify.handed_to(0);
+            notify.handed_to(4711);
         });
         let first: Vec<&str> = heard.iter().filter_map(|text| text.lines().next()).collect();
-        assert_eq!(first, ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]);
+        assert_eq!(first, ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1", "MAINPID=4711"]);
         assert_eq!(notify.alive_every, None);
         // The manager is gone: nobody is told, nothing fails.
         notify.stopping();

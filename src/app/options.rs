@@ -64,7 +64,9 @@ pub(super) struct NetworkSetup {
     pub(super) teardown: bool,
     /// `-health-port`, for the rules alone.
     pub(super) health_port: u16,
-    /// `-runtime-dir`: where it is remembered what was made.
+    /// False with `-handover=false`.
+    pub(super) hands_over: bool,
+    /// `-runtime-dir`: where it is remembered what was made, and where handovers take place.
     pub(super) runtime_directory: PathBuf,
     /// False with `-drop-capabilities=false`.
     pub(super) drops_capabilities: bool,
@@ -168,6 +170,7 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         sync_interval: sync_interval(values.nanoseconds("syncinterval"), &mut warnings)?,
         teardown: !values.switch("skipteardown"),
         health_port,
+        hands_over: values.switch("handover"),
         runtime_directory: values.text("runtime-dir").into(),
         drops_capabilities: values.switch("drop-capabilities"),
         filtered: match values.text("seccomp") {

@@ -152,6 +152,7 @@ mod tests {
             sync_interval: Duration::from_secs(60),
             teardown: true,
             health_port: 8080,
+            hands_over: true,
             runtime_directory: "/run/nodens".into(),
             drops_capabilities: true,
             filtered: Filtered::Refused,

@@ -1,17 +1,21 @@
 //! The main loop: signals, the reload tick, the node's files, until something ends it.
 
+use super::handover::Giver;
 use super::log::Log;
 use super::node::NodeNetwork;
 use super::notify::Notify;
 use super::privileges::Privileges;
+use super::resting::AfterHandover;
 use super::serving::Serving;
 use super::signals::{Asked, Signals};
-use crate::corefile::format_duration;
+use crate::admin::Site;
+use crate::corefile::{format_duration, system_error_text};
 use crate::metrics::Registry;
 use crate::plugin::{Journal, Level};
 use crate::sys::memory;
 use std::fs;
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::spawn_blocking;
@@ -44,6 +48,12 @@ pub(super) struct Run {
     pub(super) notify: Notify,
     /// What is given up once all is made, and where it is counted.
     pub(super) privileges: Option<(Privileges, Registry)>,
+    /// The endpoint of `-metrics-listen-address`, with its address.
+    pub(super) metrics_site: Option<(String, Site)>,
+    /// Where successors are waited for.
+    pub(super) giver: Giver,
+    /// What follows once one has taken over.
+    pub(super) after_handover: AfterHandover,
 }
 
 impl Run {
@@ -73,7 +83,13 @@ impl Run {
             };
             tokio::select! {
                 asked = self.signals.next() => match asked {
-                    Asked::Terminate => return self.terminate().await,
+                    Asked::Terminate => match self.wait_for_heir().await {
+                        None => return self.terminate().await,
+                        Some(heir) => match self.hand_over(heir, AfterHandover::End).await {
+                            ControlFlow::Break(code) => return code,
+                            ControlFlow::Continue(run) => self = run,
+                        },
+                    },
                     Asked::Interrupt => return self.interrupt().await,
                     Asked::Quit => return self.quit().await,
                     Asked::Reload => reload_at = self.reload_now().await,
@@ -85,9 +101,17 @@ impl Run {
                     self.network.remove_interface();
                     return 1;
                 }
+                event = self.giver.next() => if let Some(heir) = self.answer(event) {
+                    let after = self.after_handover;
+                    match self.hand_over(heir, after).await {
+                        ControlFlow::Break(code) => return code,
+                        ControlFlow::Continue(run) => self = run,
+                    }
+                },
                 () = self.network.keep() => {}
                 () = reload => {
                     self.serving.look_for_change().await;
+                    self.giver.open(self.serving.snapshot());
                     reload_at = self.next_reload();
                 }
                 _ = node.tick() => {
@@ -108,6 +132,7 @@ impl Run {
         self.serving.reload_now().await;
         // After an error, too: the old Corefile serves.
         self.notify.ready();
+        self.giver.open(self.serving.snapshot());
         self.next_reload()
     }
 
@@ -119,9 +144,10 @@ impl Run {
         Some(Instant::now() + (every + shift).saturating_sub(jitter / 2))
     }
 
-    async fn terminate(mut self) -> u8 {
+    pub(super) async fn terminate(mut self) -> u8 {
         self.notify.stopping();
         self.serving.ends();
+        self.giver.end();
         self.log.line(Level::Info, format_args!("SIGTERM: Shutting down servers then terminating"));
         self.serving.flush_handlers();
         // From now on queries to the Service go to the cluster DNS; those that came are answered,
@@ -132,6 +158,7 @@ impl Run {
             return code;
         }
         self.remove_pidfile();
+        self.serving.give_back();
         let Run { serving, mut signals, log, mut network, .. } = self;
         let mut interrupts = 0;
         let mut stop = std::pin::pin!(serving.stop());
@@ -156,9 +183,11 @@ impl Run {
         self.serving.ends();
         self.log.line(Level::Info, format_args!("SIGINT: Shutting down"));
         self.remove_pidfile();
+        self.giver.end();
         self.serving.flush_handlers();
         self.network.remove_rules().await;
         let code = self.lameduck(1).await;
+        self.serving.give_back();
         self.serving.save().await;
         self.network.remove_interface();
         code.unwrap_or(0)
@@ -169,6 +198,8 @@ impl Run {
         self.serving.ends();
         self.log.line(Level::Info, format_args!("SIGQUIT: Quitting process immediately"));
         self.remove_pidfile();
+        self.giver.end();
+        self.serving.give_back();
         self.network.remove_rules().await;
         self.network.remove_interface();
         0
@@ -202,10 +233,25 @@ impl Run {
     }
 
     fn remove_pidfile(&self) {
-        if let Some(path) = &self.pidfile {
+        // One that says another number is a successor's.
+        let is_ours = |text: String| text.trim() == std::process::id().to_string();
+        if let Some(path) = &self.pidfile
+            && fs::read_to_string(path).is_ok_and(is_ours)
+        {
             // Gone already is as good.
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+/// Writes the process id where `-pidfile` says.
+pub(super) fn write_pidfile(path: &Path, log: &Log) {
+    if let Err(error) = fs::write(path, format!("{}\n", std::process::id())) {
+        let why = system_error_text(&error);
+        log.line(
+            Level::Error,
+            format_args!("Could not write pidfile: open {}: {why}", path.display()),
+        );
     }
 }
 

@@ -12,6 +12,8 @@ use crate::metrics::{Registry, names};
 use crate::net::Workers;
 use crate::plugin::{Journal, Level, Service};
 use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
@@ -52,6 +54,8 @@ pub(super) struct Services {
 pub(super) struct Prepared {
     wanted: BTreeMap<String, Endpoints>,
     opened: BTreeMap<String, Site>,
+    /// A predecessor's sockets, at which it still accepts.
+    handed: BTreeMap<String, TcpListener>,
 }
 
 impl Services {
@@ -63,9 +67,23 @@ impl Services {
     /// Opens the addresses that `services` add. The error is Go's text; a /metrics address that
     /// cannot be opened is only logged.
     pub(super) fn prepare(&self, services: &[Service]) -> Result<Prepared, String> {
+        self.prepare_with(services, &mut BTreeMap::new())
+    }
+
+    /// As [`Services::prepare`], with a predecessor's sockets, which are taken out where their address
+    /// is wanted. Nothing is accepted at them before [`Services::replace`].
+    pub(super) fn prepare_with(
+        &self,
+        services: &[Service],
+        handed: &mut BTreeMap<String, TcpListener>,
+    ) -> Result<Prepared, String> {
         let mut prepared = Prepared { wanted: self.wanted(services), ..Prepared::default() };
         for (address, endpoints) in &prepared.wanted {
             if self.sites.contains_key(address) {
+                continue;
+            }
+            if let Some(socket) = handed.remove(address) {
+                prepared.handed.insert(address.clone(), socket);
                 continue;
             }
             // While the old snapshot serves, a new address answers already: CoreDNS opens /health
@@ -95,14 +113,49 @@ impl Services {
 
     /// Runs what was prepared for `services`; closes the addresses that are not theirs.
     pub(super) fn replace(&mut self, prepared: Prepared, services: &[Service]) {
-        let Prepared { wanted, opened } = prepared;
+        let Prepared { wanted, opened, handed } = prepared;
         self.sites.retain(|address, _| wanted.contains_key(address));
         self.sites.extend(opened);
+        for (address, socket) in handed {
+            match Site::on(socket, Endpoints::default()) {
+                Ok(site) => drop(self.sites.insert(address, site)),
+                Err(why) => self.world.log.line(
+                    Level::Error,
+                    format_args!("The HTTP socket of {address} cannot be taken over: {why}"),
+                ),
+            }
+        }
         for (address, endpoints) in wanted {
             if let Some(site) = self.sites.get(&address) {
                 site.serve(endpoints);
             }
         }
+        self.run(services);
+    }
+
+    /// Further descriptors of all HTTP sockets, with their addresses, for a successor.
+    pub(super) fn share(&self) -> io::Result<Vec<(String, TcpListener)>> {
+        self.sites.iter().map(|(address, site)| Ok((address.clone(), site.share()?))).collect()
+    }
+
+    /// A successor accepts, and asks itself.
+    pub(super) async fn rest(&mut self) {
+        self.tasks.abort_all();
+        for site in self.sites.values() {
+            site.rest().await;
+        }
+    }
+
+    /// Nobody else accepts any more.
+    pub(super) fn resume(&mut self, services: &[Service]) {
+        for site in self.sites.values() {
+            site.resume();
+        }
+        self.run(services);
+    }
+
+    /// Begins what goes on by itself.
+    fn run(&mut self, services: &[Service]) {
         self.tasks.abort_all();
         self.tasks = JoinSet::new();
         for service in services {

@@ -1,12 +1,13 @@
-//! The running server: workers, snapshot, services, upkeep; its start, reloads and end.
+//! The running server: workers, snapshot, services, upkeep; its reloads, its rest and its end.
 //!
 //! Owns the order in which a snapshot takes effect: sockets first, then publication, then what
 //! belongs to the old one is closed. Any error before publication leaves everything as it was.
 
+use super::handover::{Heir, Offer, Predecessor};
 use super::load::{Loaded, Loader};
 use super::log::Log;
 use super::readiness::Readiness;
-use super::services::{Prepared, ServiceWorld, Services};
+use super::services::{Prepared, Services};
 use super::snapshot_file::{KeptCache, Reports};
 use super::upkeep::Upkeep;
 use super::version;
@@ -15,14 +16,14 @@ use crate::dns::Name;
 use crate::engine::Snapshot;
 use crate::metrics::{Registry, names};
 use crate::net::dnstap::Senders;
-use crate::net::{Clock, Equipment, Heartbeat, Workers};
+use crate::net::{Clock, HandedSockets, Heartbeat, Workers};
 use crate::plugin::cache::stores;
 use crate::plugin::dnstap::Tap;
-use crate::plugin::{Carried, Journal, Level, Part, Service};
+use crate::plugin::{Journal, Level, Part, Service};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::spawn_blocking;
 
 /// How long queries in flight may take to end at shutdown.
@@ -42,61 +43,54 @@ pub(super) struct Serving {
     upkeep: Upkeep,
     senders: Senders,
     kept_cache: Option<KeptCache>,
+    kept_path: Option<PathBuf>,
+    /// The process that served before, while it is there.
+    predecessor: Option<Predecessor>,
 }
 
 /// What a server is made of.
-pub(super) struct Parts {
+pub(super) struct Made {
     /// Where the Corefile comes from.
     pub(super) loader: Loader,
-    /// How many worker threads: the number that the registry was made for.
-    pub(super) workers: usize,
-    /// The file that keeps the cache over a restart.
-    pub(super) kept_cache: Option<PathBuf>,
+    /// The process's clock.
+    pub(super) clock: Clock,
     /// Who is told that the listeners answer.
     pub(super) readiness: Readiness,
+    /// The workers, serving.
+    pub(super) workers: Arc<Workers>,
+    /// What they serve.
+    pub(super) loaded: Loaded,
+    /// The services, running.
+    pub(super) services: Services,
+    /// The work that belongs to no query.
+    pub(super) upkeep: Upkeep,
+    /// The kept cache.
+    pub(super) kept_cache: Option<KeptCache>,
+    /// Its file.
+    pub(super) kept_path: Option<PathBuf>,
 }
 
+/// What a server that reads no more needs to read again.
+pub(super) struct Resting(io::Result<Vec<HandedSockets>>);
+
 impl Serving {
-    /// Loads, opens the sockets and serves. The receiver gives the verdict of a `loop`. The error
-    /// is CoreDNS's text.
-    pub(super) async fn start(parts: Parts) -> Result<(Serving, Receiver<String>), String> {
-        let Parts { loader, workers, kept_cache, readiness } = parts;
-        let (log, metrics) = (loader.log.clone(), loader.metrics.clone());
-        let clock = Clock::start();
-        let (verdicts, verdict) = channel(1);
-        let mut services = Services::new(ServiceWorld {
-            metrics: metrics.clone(),
-            log: log.clone(),
-            readiness: readiness.clone(),
-            verdicts,
-        });
-        let Loaded { snapshot, hash } = loader.load(Carried::within(loader.budget.clone()))?;
-        let prepared = services.prepare(&snapshot.services)?;
-        let kept_cache = match kept_cache {
-            Some(path) => {
-                let reports = Reports { clock, log: log.clone(), metrics: metrics.clone() };
-                let stores = stores(&snapshot.carried);
-                spawn_blocking(move || KeptCache::start(path, stores, reports)).await.ok()
-            }
-            None => None,
-        };
-        let equipment = Equipment {
-            workers,
+    /// Of what [`super::starting`] has made ready and serves already.
+    pub(super) fn of(made: Made) -> Serving {
+        let Made {
+            loader,
             clock,
-            metrics: metrics.clone(),
-            journal: Arc::new(log.clone()),
-            budget: loader.budget.clone(),
-        };
-        let first = snapshot.clone();
-        let workers = blocking(move || Workers::start(&equipment, &first)).await?;
-        let workers = Arc::new(workers);
-        readiness.has(Part::Listeners);
-        let upkeep = Upkeep::start(clock, log.clone(), &metrics, loader.budget.clone());
-        upkeep.replace(&snapshot);
+            readiness,
+            workers,
+            loaded,
+            services,
+            upkeep,
+            kept_cache,
+            kept_path,
+        } = made;
+        let (log, metrics) = (loader.log.clone(), loader.metrics.clone());
+        let Loaded { snapshot, hash } = loaded;
         let mut senders = Senders::new(Arc::new(log.clone()));
         senders.replace(taps(&snapshot));
-        services.replace(prepared, &snapshot.services);
-        services.watch(&snapshot, &workers);
         let serving = Serving {
             loader,
             log,
@@ -110,9 +104,16 @@ impl Serving {
             upkeep,
             senders,
             kept_cache,
+            kept_path,
+            predecessor: None,
         };
         serving.show_snapshot();
-        Ok((serving, verdict))
+        serving
+    }
+
+    /// Who served before, from now on.
+    pub(super) fn took_over(&mut self, predecessor: Option<Predecessor>) {
+        self.predecessor = predecessor;
     }
 
     /// The interval and jitter of `reload`; the last block's values win.
@@ -234,6 +235,92 @@ impl Serving {
         Ok(())
     }
 
+    /// What a successor is to have; `None` when there are no descriptors left.
+    pub(super) fn offer(&self) -> Option<Offer> {
+        Some(Offer {
+            sockets: self.workers.share_sockets().ok()?,
+            sites: self.services.share().ok()?,
+            stores: stores(&self.snapshot.carried),
+            clock: self.clock,
+        })
+    }
+
+    /// One that had the sockets is gone, or has not read them.
+    pub(super) fn own_sockets(&self) {
+        self.workers.own_sockets();
+    }
+
+    /// A successor reads: stops reading, gives connections to it. What waits is still answered.
+    pub(super) async fn retire(&mut self, heir: &Heir) -> Resting {
+        self.kept_cache = None;
+        let (workers, connections) = (self.workers.clone(), heir.of_connections());
+        let resting = spawn_blocking(move || {
+            let sockets = workers.second_sockets();
+            workers.bequeath(&connections);
+            sockets
+        });
+        let sockets = resting.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        heir.retired();
+        self.services.rest().await;
+        Resting(sockets)
+    }
+
+    /// Waits until what had come is answered, 5 s at most, then gives the successor what came into the
+    /// cache meanwhile. May be cancelled.
+    pub(super) async fn drain_to(&self, heir: Arc<Heir>) {
+        let (workers, clock) = (self.workers.clone(), self.clock);
+        let stores = stores(&self.snapshot.carried);
+        // What it did not get it asks for again.
+        let _ = spawn_blocking(move || {
+            workers.drain(DRAIN_TIME);
+            heir.finish(stores, clock);
+        })
+        .await;
+    }
+
+    /// The successor is gone: reads again.
+    pub(super) async fn resume(&mut self, resting: Resting) {
+        let handed = resting.0.unwrap_or_else(|error| {
+            self.log.line(
+                Level::Warning,
+                format_args!(
+                    "Handover: the sockets cannot be read again ({error}): new ones are opened"
+                ),
+            );
+            Vec::new()
+        });
+        let (workers, snapshot) = (self.workers.clone(), self.snapshot.clone());
+        if let Err(why) = blocking(move || workers.publish_with(&snapshot, handed)).await {
+            self.log.line(Level::Error, format_args!("Handover: cannot serve again: {why}"));
+        }
+        self.services.resume(&self.snapshot.services);
+        self.services.watch(&self.snapshot, &self.workers);
+        let reports =
+            Reports { clock: self.clock, log: self.log.clone(), metrics: self.metrics.clone() };
+        let stores = stores(&self.snapshot.carried);
+        self.kept_cache =
+            self.kept_path.clone().map(|path| KeptCache::go_on(path, stores, reports));
+    }
+
+    /// What serves, for the address of the door.
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// This process ends: one that served before is to take its place again, if it can.
+    pub(super) fn give_back(&self) {
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.give_back();
+        }
+    }
+
+    /// This process ends, and another one serves.
+    pub(super) fn bid_farewell(&self) {
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.bid_farewell();
+        }
+    }
+
     /// The lameduck times, in Corefile order.
     pub(super) fn lameducks(&self) -> Vec<Duration> {
         let services = self.snapshot.services.iter();
@@ -324,7 +411,9 @@ fn taps(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Tap>> {
 }
 
 /// Runs what blocks off the runtime's thread; its error as text.
-async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, String>
+pub(super) async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String>
 where
     T: Send + 'static,
     E: ToString + Send + 'static,

@@ -4,24 +4,18 @@
 //! whole, or stays as it was. No query waits for it: a slice of one shard is copied under its lock,
 //! and the rest is done here. Never holds a whole cache in memory.
 
+use super::cache_stream::{OCTETS_MOST, Pace, Stores, pour, take};
 use super::log::Log;
 use crate::metrics::{Registry, names};
 use crate::net::Clock;
-use crate::plugin::cache::codec::{self, FileWriter, Refusal, StoreId, Totals};
-use crate::plugin::cache::{Cursor, Store};
+use crate::plugin::cache::codec::{self, Refusal, Totals};
 use crate::plugin::{Journal, Level};
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
-
-/// The most octets of the file; entries beyond are left out, and counted. Six times what a node's
-/// default cache holds of usual responses.
-pub(super) const OCTETS_MOST: u64 = 64 << 20;
 
 /// How often the file is written.
 const WRITE_EVERY: Duration = Duration::from_secs(60);
@@ -34,9 +28,6 @@ const LOAD_WAIT: Duration = Duration::from_millis(500);
 
 /// How long the end of the process waits for the last write.
 const LAST_WRITE_WAIT: Duration = Duration::from_secs(5);
-
-/// The stores of a snapshot, each with the text that says which it is.
-pub(super) type Stores = Vec<(String, Arc<Store>)>;
 
 /// What the thread is told.
 enum Message {
@@ -70,6 +61,16 @@ pub(super) struct Reports {
 }
 
 impl KeptCache {
+    /// Writes `path` from now on; takes nothing of it, for the stores are filled already.
+    pub(super) fn go_on(path: PathBuf, stores: Stores, reports: Reports) -> KeptCache {
+        let (sender, receiver) = channel();
+        // Without the thread there is no kept cache: no reason not to serve.
+        let _ = std::thread::Builder::new()
+            .name("snapshot".to_owned())
+            .spawn(move || keep(&path, stores, &reports, &receiver));
+        KeptCache(sender)
+    }
+
     /// Takes what `path` holds for `stores`, as far as that is quickly done, and writes it from now
     /// on.
     pub(super) fn start(path: PathBuf, stores: Stores, reports: Reports) -> KeptCache {
@@ -157,21 +158,11 @@ fn read(file: &File, stores: &Stores, clock: Clock) -> Result<u64, Refusal> {
     if !file.metadata().map_err(Refusal::Unread)?.is_file() {
         return Err(Refusal::Foreign);
     }
-    let by_id: HashMap<StoreId, &Store> =
-        stores.iter().map(|(text, store)| (StoreId::of(text), &**store)).collect();
     codec::read(BufReader::new(file), OCTETS_MOST, |_, _| Ok(()))?;
     let mut from = file;
     from.rewind().map_err(Refusal::Unread)?;
-    let mut entries = 0;
-    codec::read(BufReader::new(file), OCTETS_MOST, |id, records| {
-        // A block that is no longer there, or another one now.
-        let Some(store) = by_id.get(&id) else { return Ok(()) };
-        let now = clock.now();
-        codec::decode(records, now.unix, |kept| {
-            entries += u64::from(store.import(&kept, now.monotonic));
-        })
-    })?;
-    Ok(entries)
+    let (entries, result) = take(BufReader::new(file), stores, clock);
+    result.map(|()| entries)
 }
 
 fn save(path: &Path, stores: &Stores, reports: &Reports, pause: Duration, has_failed: &mut bool) {
@@ -224,21 +215,8 @@ fn write(
 
 fn fill(file: &File, stores: &Stores, clock: Clock, pause: Duration) -> io::Result<Totals> {
     file.set_len(0)?;
-    let mut writer = FileWriter::new(BufWriter::new(file), OCTETS_MOST)?;
-    for (text, store) in stores {
-        let id = StoreId::of(text);
-        let mut cursor = Cursor::default();
-        loop {
-            let now = clock.now();
-            let Some(entries) = store.export(&mut cursor, now.monotonic) else { break };
-            for kept in &entries {
-                if writer.put(id, kept, now.unix)? && !pause.is_zero() {
-                    std::thread::sleep(pause);
-                }
-            }
-        }
-    }
-    let (mut out, totals) = writer.finish()?;
+    let pace = Pace { pause, ..Pace::default() };
+    let (mut out, totals) = pour(BufWriter::new(file), stores, clock, pace)?;
     out.flush()?;
     file.sync_all()?;
     Ok(totals)
@@ -278,6 +256,7 @@ mod tests {
     use crate::dns::Rcode;
     use crate::plugin::cache::{Kept, KeptAs, stores};
     use crate::plugin::{Carried, is_known};
+    use std::sync::Arc;
 
     fn reports() -> Reports {
         let metrics = Registry::new(1);

@@ -41,6 +41,11 @@ impl KeyTransport {
         KeyTransport::Unix,
     ];
 
+    /// The one with this word, in lower case.
+    pub fn of_word(word: &str) -> Option<KeyTransport> {
+        KeyTransport::ALL.into_iter().find(|transport| transport.word() == word)
+    }
+
     /// The word before `://`.
     pub fn word(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@ mod counters;
 pub mod dnstap;
 mod drive;
 mod h3;
+mod handed;
 mod https;
 mod quic;
 mod rest;
@@ -22,13 +23,16 @@ mod workers;
 
 pub use clock::{Clock, LEAD};
 pub use h3::{H3_CONNECTIONS_MOST, H3_QUEUE_MOST};
+pub use handed::{HandedConnection, Heir};
 pub use https::STREAMS_MOST;
 pub use quic::QUIC_STREAMS_MOST;
 pub use sockets::{HandedSockets, ListenError};
 pub use tcp::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
 pub use unverified::Unverified;
 pub use worker::{PARKED_MOST, REFRESHES_MOST};
-pub use workers::{Equipment, Heartbeat, WORKERS_MOST, Workers, can_listen, default_workers};
+pub use workers::{
+    Equipment, Heartbeat, WORKERS_MOST, WaitingWorkers, Workers, can_listen, default_workers,
+};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 use rustls::{ServerConfig, ServerConnection};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::net::TcpStream;
@@ -47,6 +48,15 @@ impl Stream {
         match self {
             Stream::Plain(socket) => socket.try_read(buffer),
             Stream::Sealed(sealed) => sealed.read(buffer),
+        }
+    }
+
+    /// A second descriptor of the socket, for another process; `None` inside TLS, and where there are
+    /// no more descriptors.
+    pub(super) fn second(&self) -> Option<std::net::TcpStream> {
+        match self {
+            Stream::Plain(socket) => Some(socket.as_fd().try_clone_to_owned().ok()?.into()),
+            Stream::Sealed(_) => None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! §6.2.1.1). Nothing is read while too much is unsent or waits: a client that does not read
 //! holds up itself alone.
 
+use super::handed::bequeath;
 use super::https;
 use super::stream::Stream;
 use super::worker::{Listener, Worker};
@@ -174,13 +175,8 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {
-                if worker.open.borrow().len() >= CONNECTIONS_PER_WORKER_MOST {
-                    if !evict(&worker) {
-                        worker.counters.refused.increment();
-                        continue;
-                    }
-                    // Its task ends it.
-                    yield_now().await;
+                if !has_place(&worker).await {
+                    continue;
                 }
                 // Counted here and not by its task, which has not run when the next one is accepted.
                 let open = Open::new(&worker, &listener);
@@ -192,7 +188,7 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
                         spawn_local(https::connection(worker, listener, open, stream, peer));
                     }
                     _ => {
-                        spawn_local(connection(worker, listener, open, stream, peer));
+                        spawn_local(connection(worker, listener, open, stream, peer, Vec::new()));
                     }
                 }
             }
@@ -206,6 +202,20 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
         }
         consume_budget().await;
     }
+}
+
+/// Whether there is a place for one more connection, made if need be.
+pub(super) async fn has_place(worker: &Worker) -> bool {
+    if worker.open.borrow().len() < CONNECTIONS_PER_WORKER_MOST {
+        return true;
+    }
+    if !evict(worker) {
+        worker.counters.refused.increment();
+        return false;
+    }
+    // Its task ends it.
+    yield_now().await;
+    true
 }
 
 /// Ends the connection that has been idle for the longest. False when none is idle.
@@ -264,12 +274,14 @@ pub(super) fn client_of(
     Some(Client { address: canonical(peer), local: canonical(local), transport })
 }
 
-async fn connection(
+/// Serves a connection until it ends; `octets` were read of it before.
+pub(super) async fn connection(
     worker: Rc<Worker>,
     listener: Rc<Listener>,
     open: Open,
     stream: TcpStream,
     peer: SocketAddr,
+    octets: Vec<u8>,
 ) {
     let shared = &open.shared;
     // Replies are small and complete; without this they wait for acknowledgements.
@@ -290,17 +302,17 @@ async fn connection(
         worker: &worker,
         listener: &listener,
         client,
-        partial: Vec::new(),
+        partial: octets,
         left: timeouts.queries,
     };
     let mut clock = Patience::new(timeouts);
     let mut alarm = pin!(sleep_until(clock.deadline(shared, false)));
-    let mut more_to_read = true;
+    let (mut more_to_read, mut has_ended) = (true, false);
     loop {
         if !matches!(send(&mut stream, shared), Ok(())) || shared.is_evicted() {
             return;
         }
-        if !shared.is_full() && reader.has_frame() {
+        if !shared.is_full() && !listener.is_closed() && reader.has_frame() {
             // Held back while the connection was full.
             reader.serve_frames(shared, &mut clock);
             continue;
@@ -308,12 +320,19 @@ async fn connection(
         more_to_read &= !listener.is_closed() && reader.left > 0;
         let unsent = !shared.unsent.borrow().is_empty() || stream.has_unsent();
         if !more_to_read && !unsent && shared.waiting.get() == 0 {
+            // One that its client closed has nothing to be asked any more.
+            if !has_ended && reader.left > 0 {
+                bequeath(&listener, &stream, &mut reader.partial);
+            }
             return;
         }
         let wanted = Wanted { reading: more_to_read && !shared.is_full(), writing: unsent };
         match wait(&stream, shared, wanted, alarm.as_mut()).await {
             Ok(Wake::Readable) => match reader.read(&mut stream, shared, &mut clock) {
-                Ok(more) => more_to_read = more,
+                Ok(more) => {
+                    more_to_read = more;
+                    has_ended = !more;
+                }
                 Err(_) => return,
             },
             Ok(Wake::Look) => {}

@@ -5,6 +5,7 @@
 
 use super::clock::FrequentClock;
 use super::counters::Counters;
+use super::handed::{HandedConnection, Heir, adopt};
 use super::sockets::{Address, Bound};
 use super::tcp::{self, Connection};
 use super::udp::{self, Port};
@@ -22,7 +23,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
@@ -46,8 +47,8 @@ pub(super) struct Node {
     pub(super) refreshes: Arc<AtomicUsize>,
     /// Open client connections.
     pub(super) connections: AtomicUsize,
-    /// Another process has our listening sockets too: what is done to them is done to it.
-    pub(super) shares_sockets: AtomicBool,
+    /// How many other processes have our listening sockets too: what is done to them is done to those.
+    pub(super) sharers: AtomicUsize,
 }
 
 impl Node {
@@ -57,7 +58,7 @@ impl Node {
             parked: Arc::default(),
             refreshes: Arc::default(),
             connections: AtomicUsize::new(0),
-            shares_sockets: AtomicBool::new(false),
+            sharers: AtomicUsize::new(0),
         }
     }
 }
@@ -102,6 +103,10 @@ pub(super) enum Command {
     Publish { snapshot: Arc<Snapshot>, bound: Vec<Bound>, done: Sender<()> },
     /// Take in what has arrived, then no more.
     StopReading { done: Sender<()> },
+    /// As `StopReading`, and let connections go to a successor.
+    Bequeath { heir: Heir, done: Sender<()> },
+    /// Serve on a predecessor's connection, if its address is served.
+    Adopt(HandedConnection),
     /// Answer: the worker works.
     Beat { done: oneshot::Sender<()> },
     /// End.
@@ -122,6 +127,8 @@ pub(super) struct Listener {
     serving: RefCell<Option<Serving>>,
     /// Its open connections, to be woken when `serving` changes.
     pub(super) connections: RefCell<HashMap<*const Connection, Rc<Connection>>>,
+    /// Its address, and who takes its connections, once that is not this process any more.
+    heir: RefCell<Option<(Address, Heir)>>,
     ports: Vec<Rc<Port>>,
     tasks: RefCell<Vec<AbortHandle>>,
 }
@@ -135,6 +142,11 @@ impl Listener {
     /// Runs `use_it` with what it serves by now, without counting a reference.
     pub(super) fn with_serving<T>(&self, use_it: impl FnOnce(&Serving) -> T) -> Option<T> {
         self.serving.borrow().as_ref().map(use_it)
+    }
+
+    /// Its address and who takes its connections, if somebody does.
+    pub(super) fn heir(&self) -> Option<(Address, Heir)> {
+        self.heir.borrow().clone()
     }
 
     /// True once the address is gone.
@@ -271,6 +283,18 @@ pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceive
                 }
                 let _ = done.send(());
             }
+            Command::Bequeath { heir, done } => {
+                for (address, listener) in listeners.drain() {
+                    *listener.heir.borrow_mut() = Some((address, heir.clone()));
+                    close(&worker, &listener);
+                }
+                let _ = done.send(());
+            }
+            Command::Adopt(connection) => {
+                if let Some(listener) = listeners.get(&connection.address()) {
+                    spawn_local(adopt(worker.clone(), listener.clone(), connection));
+                }
+            }
             Command::Beat { done } => {
                 // Who asked may have lost patience.
                 let _ = done.send(());
@@ -329,6 +353,7 @@ fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<
     let listener = Rc::new(Listener {
         serving: RefCell::new(Some(serving)),
         connections: RefCell::default(),
+        heir: RefCell::default(),
         ports,
         tasks: RefCell::default(),
     });
@@ -363,7 +388,7 @@ fn close(worker: &Rc<Worker>, listener: &Rc<Listener>) {
     for task in listener.tasks.borrow_mut().drain(..) {
         task.abort();
     }
-    let is_shared = worker.node.shares_sockets.load(Ordering::Acquire);
+    let is_shared = worker.node.sharers.load(Ordering::Acquire) > 0;
     // A socket that another process reads too must go on receiving, and loses nothing.
     for port in listener.ports.iter().filter(|_| !is_shared) {
         udp::drain(worker, listener, port);

@@ -3,6 +3,7 @@
 //! Owns the threads and which addresses are bound. Everything here blocks, briefly: it is for the
 //! thread that loads Corefiles and takes signals, never for a worker's own.
 
+use super::handed::{HandedConnection, Heir};
 use super::sockets::{Address, Bound, HandedSockets, ListenError, adopt, bind, duplicates};
 use super::upstream::Shared;
 use super::worker::{Command, Node, Worker, run};
@@ -15,8 +16,8 @@ use crate::plugin::{Budget, Journal};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -54,6 +55,25 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
     /// The addresses that are bound.
     bound: Mutex<Vec<Known>>,
+    /// Who gets the next connection of a predecessor.
+    turn: AtomicUsize,
+}
+
+/// Workers that read nothing yet, with a predecessor's sockets, which it goes on reading.
+pub struct WaitingWorkers {
+    workers: Workers,
+    snapshot: Arc<Snapshot>,
+    handed: HashMap<Address, HandedSockets>,
+}
+
+impl WaitingWorkers {
+    /// Binds the addresses that are left, then serves. After an error nothing was read.
+    pub fn serve(self) -> Result<Workers, ListenError> {
+        let WaitingWorkers { workers, snapshot, handed } = self;
+        let sockets = workers.bind_missing(&snapshot, workers.hands.len(), handed)?;
+        workers.hand_out(&snapshot, sockets);
+        Ok(workers)
+    }
 }
 
 /// Asks the workers whether they still work.
@@ -84,6 +104,10 @@ impl Heartbeat {
 /// An address that is bound: what port 0 became, and second descriptors for a successor.
 type Known = (SocketAddr, HandedSockets);
 
+fn by_address(handed: Vec<HandedSockets>) -> HashMap<Address, HandedSockets> {
+    handed.into_iter().map(|sockets| (sockets.address(), sockets)).collect()
+}
+
 /// The number of workers when nobody says another: the cores this process may use, at most
 /// [`WORKERS_MOST`].
 pub fn default_workers() -> usize {
@@ -111,6 +135,15 @@ impl Workers {
         snapshot: &Arc<Snapshot>,
         handed: Vec<HandedSockets>,
     ) -> Result<Workers, ListenError> {
+        Workers::prepare(equipment, snapshot, handed)?.serve()
+    }
+
+    /// As [`Workers::start_with`], but nothing is bound or read before [`WaitingWorkers::serve`].
+    pub fn prepare(
+        equipment: &Equipment,
+        snapshot: &Arc<Snapshot>,
+        handed: Vec<HandedSockets>,
+    ) -> Result<WaitingWorkers, ListenError> {
         let count = equipment.workers.max(1);
         let node = Arc::new(Node::new());
         let upstreams = Shared::new(&equipment.metrics, count);
@@ -120,10 +153,9 @@ impl Workers {
             hands: Vec::with_capacity(count),
             threads: Vec::with_capacity(count),
             bound: Mutex::default(),
+            turn: AtomicUsize::new(0),
         };
-        workers.node.shares_sockets.store(!handed.is_empty(), Ordering::Release);
-        let handed = handed.into_iter().map(|sockets| (sockets.address(), sockets)).collect();
-        let sockets = workers.bind_missing(snapshot, count, handed)?;
+        workers.node.sharers.store(usize::from(!handed.is_empty()), Ordering::Release);
         for number in 0..count {
             let system = |error: std::io::Error| ListenError(format!("worker {number}: {error}"));
             let mut runtime = runtime::Builder::new_current_thread();
@@ -141,15 +173,23 @@ impl Workers {
             workers.hands.push(hand);
             workers.threads.push(thread.map_err(system)?);
         }
-        workers.hand_out(snapshot, sockets);
-        Ok(workers)
+        Ok(WaitingWorkers { workers, snapshot: snapshot.clone(), handed: by_address(handed) })
     }
 
     /// Binds the addresses that `snapshot` adds, then serves by it. Returns when every worker
     /// does; addresses that are gone are closed after what they had received is answered. After an
     /// error nothing has changed.
     pub fn publish(&self, snapshot: &Arc<Snapshot>) -> Result<(), ListenError> {
-        let sockets = self.bind_missing(snapshot, self.hands.len(), HashMap::new())?;
+        self.publish_with(snapshot, Vec::new())
+    }
+
+    /// As [`Workers::publish`], with sockets that were given away and came back.
+    pub fn publish_with(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        handed: Vec<HandedSockets>,
+    ) -> Result<(), ListenError> {
+        let sockets = self.bind_missing(snapshot, self.hands.len(), by_address(handed))?;
         self.hand_out(snapshot, sockets);
         Ok(())
     }
@@ -161,19 +201,39 @@ impl Workers {
         self.tell(|_, done| Command::StopReading { done });
     }
 
+    /// As [`Workers::stop_reading`] once a successor reads: plain TCP connections go to `heir`, each
+    /// as soon as what was read of it has been answered. [`Workers::drain`] waits for that.
+    pub fn bequeath(&self, heir: &Heir) {
+        self.lock().clear();
+        self.tell(|_, done| Command::Bequeath { heir: heir.clone(), done });
+    }
+
+    /// Serves on a predecessor's connection; one to an address that is not served is closed.
+    pub fn adopt(&self, connection: HandedConnection) {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        // A worker that is gone closes it.
+        let _ = self.hands[turn % self.hands.len()].send(Command::Adopt(connection));
+    }
+
     /// Descriptors of all listening sockets but QUIC's, for a successor: from now on both may read
     /// them, until one stops reading or [`Workers::own_sockets`] says that the other is gone.
     pub fn share_sockets(&self) -> std::io::Result<Vec<HandedSockets>> {
-        let known = self.lock();
-        let handed = known.iter().filter(|(_, sockets)| !sockets.streams.is_empty());
-        let handed = handed.map(|(_, sockets)| sockets.try_clone()).collect();
-        self.node.shares_sockets.store(true, Ordering::Release);
-        handed
+        self.node.sharers.fetch_add(1, Ordering::AcqRel);
+        self.second_sockets()
     }
 
-    /// The other process that had our listening sockets is gone or reads them no more.
+    /// Descriptors of all listening sockets but QUIC's, for this process itself.
+    pub fn second_sockets(&self) -> std::io::Result<Vec<HandedSockets>> {
+        let known = self.lock();
+        let handed = known.iter().filter(|(_, sockets)| !sockets.streams.is_empty());
+        handed.map(|(_, sockets)| sockets.try_clone()).collect()
+    }
+
+    /// One of the other processes that had our listening sockets is gone or reads them no more.
     pub fn own_sockets(&self) {
-        self.node.shares_sockets.store(false, Ordering::Release);
+        let one_less = |sharers: usize| Some(sharers.saturating_sub(1));
+        // Never fails: there is always a next value.
+        let _ = self.node.sharers.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
     }
 
     /// Waits until no query is parked and no connection open, `longest` at most; true when all are
@@ -275,7 +335,7 @@ impl Workers {
     }
 
     /// Gives every worker its command and waits until all have done it.
-    fn tell(&self, mut command: impl FnMut(usize, std::sync::mpsc::Sender<()>) -> Command) {
+    fn tell(&self, mut command: impl FnMut(usize, Sender<()>) -> Command) {
         let (done, all_done) = channel();
         for (worker, hand) in self.hands.iter().enumerate() {
             // A worker that is gone drops the command and its `done`.

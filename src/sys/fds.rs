@@ -130,8 +130,17 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
     Ok(Received { length, descriptors })
 }
 
-/// The user that the process at the other end of a Unix socket ran as when it connected.
-pub fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
+/// A process at the other end of a Unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The user that it ran as when it connected or began to listen.
+    pub user: u32,
+    /// Its number as it is seen here; 0 where it is not seen, as from another container.
+    pub process: u32,
+}
+
+/// Who is at the other end of a Unix socket.
+pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` octets, the size of `credentials`, which outlives
@@ -148,7 +157,7 @@ pub fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(credentials.uid)
+    Ok(Peer { user: credentials.uid, process: u32::try_from(credentials.pid).unwrap_or(0) })
 }
 
 /// The user that this process runs as.
@@ -203,8 +212,9 @@ mod tests {
     }
 
     #[test]
-    fn the_other_side_s_user_is_known() {
+    fn the_other_side_s_user_and_process_are_known() {
         let (one, _other) = pair();
-        assert_eq!(peer_user(one.as_fd()).unwrap(), own_user());
+        let own = Peer { user: own_user(), process: std::process::id() };
+        assert_eq!(peer(one.as_fd()).unwrap(), own);
     }
 }

@@ -333,7 +333,9 @@ impl Lab {
     pub(crate) fn nodens(&mut self, corefile: &str, name: &str) -> Running {
         let path = self.write("Corefile", corefile);
         let local = format!("{LOCAL},{SERVICE}");
+        let runtime = format!("-runtime-dir={}", self.folder.path().join("run").display());
         let arguments = [
+            &*runtime,
             "-conf",
             path.to_str().unwrap(),
             "-localip",

@@ -48,6 +48,7 @@ impl Node {
             .arg("-metrics-listen-address=127.0.0.1:0")
             .arg(format!("-basecorefile={}", self.path("base").display()))
             .arg(format!("-conf={}", self.path("Corefile").display()))
+            .arg(format!("-runtime-dir={}", self.path("run").display()))
             .args(flags)
             .stdin(Stdio::null());
         command

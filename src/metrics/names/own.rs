@@ -207,6 +207,32 @@ pub static SLOW_READERS: Desc = desc(
     "Counter of TCP connections closed because the client did not take its replies.",
 );
 
+// One process takes over from another.
+
+/// Handovers, by the part that this process had (`successor`, `predecessor`) and how they ended.
+pub static HANDOVER: Desc = desc(
+    "nodens_handover_total",
+    &["role", "result"],
+    Kind::Counter,
+    "Counter of handovers between two processes of a node, by role and result.",
+);
+
+/// Entries that came from the predecessor.
+pub static HANDOVER_ENTRIES: Desc = desc(
+    "nodens_handover_entries_total",
+    &[],
+    Kind::Counter,
+    "Counter of cache entries taken over from the process that served before.",
+);
+
+/// How long the handover took that made this process serve.
+pub static HANDOVER_SECONDS: Desc = desc(
+    "nodens_handover_seconds",
+    &[],
+    Kind::Gauge,
+    "Time from asking the process that served before until it had stopped reading.",
+);
+
 // The cache that outlives a process.
 
 /// Entries that a start took from the file of the kept cache.

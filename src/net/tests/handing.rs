@@ -2,7 +2,8 @@
 //! successor.
 
 use super::*;
-use crate::net::HandedSockets;
+use crate::net::{HandedConnection, HandedSockets};
+use std::sync::Mutex;
 
 /// A successor of `running` on its sockets, with as many workers.
 fn successor(corefile: &str, workers: usize, handed: Vec<HandedSockets>) -> Running {
@@ -95,4 +96,94 @@ fn an_address_that_the_successor_does_not_serve_is_given_up() {
     first.stop();
     assert!(TcpStream::connect(old).is_err());
     next.stop();
+}
+
+/// Has `running` give its connections to `next`; how many octets went along with each.
+fn bequeath(running: &Running, next: &Running) -> Vec<usize> {
+    let given: Arc<Mutex<Vec<HandedConnection>>> = Arc::default();
+    let list = given.clone();
+    running.workers.bequeath(&(Arc::new(move |one| list.lock().unwrap().push(one)) as _));
+    assert!(running.workers.drain(Duration::from_secs(5)));
+    let given = std::mem::take(&mut *given.lock().unwrap());
+    let octets = given.iter().map(|one| one.octets.len()).collect();
+    given.into_iter().for_each(|one| next.workers.adopt(one));
+    octets
+}
+
+#[test]
+fn open_connections_go_on_with_the_successor_and_lose_no_query() {
+    let (port, _) = upstream(Duration::from_millis(200));
+    let forwarding = format!(".:0 {{\nbind 127.0.0.1\nforward . 127.0.0.1:{port}\n}}\n");
+    let first = Running::start(&forwarding, 2);
+    let message = framed(&query("a.test.", 3));
+    let mut idle = first.tcp();
+    let (mut begun, mut asked) = (first.tcp(), first.tcp());
+    begun.write_all(&message[..9]).unwrap();
+    // One query waits for the upstream, and the next is there already.
+    asked.write_all(&message).unwrap();
+    asked.write_all(&framed(&query("b.test.", 4))[..5]).unwrap();
+    let mut ended = first.tcp();
+    ended.write_all(&message).unwrap();
+    ended.shutdown(Shutdown::Write).unwrap();
+    while first.workers.parked() < 2 || first.workers.connections() < 4 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let next = successor(&answering(".:0", 2, ""), 3, first.workers.share_sockets().unwrap());
+    assert_eq!(next.address(), first.address());
+    let mut octets = bequeath(&first, &next);
+    octets.sort_unstable();
+    assert_eq!(octets, [0, 5, 9], "the one that its client ended does not go");
+    // What was asked before is answered by the one that was asked.
+    for stream in [&mut asked, &mut ended] {
+        assert_eq!(last_octet(&read_frame(stream).unwrap()), None);
+    }
+    first.workers.join();
+    assert_eq!(ended.read(&mut [0]).unwrap(), 0);
+    idle.write_all(&message).unwrap();
+    begun.write_all(&message[9..]).unwrap();
+    asked.write_all(&framed(&query("b.test.", 4))[5..]).unwrap();
+    for stream in [&mut idle, &mut begun, &mut asked] {
+        assert_eq!(last_octet(&read_frame(stream).unwrap()), Some(2));
+    }
+    while next.workers.connections() > 3 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop((idle, begun, asked));
+    next.stop();
+}
+
+#[test]
+fn a_connection_to_an_address_that_is_not_served_is_closed() {
+    let first = Running::start(&answering(".:0", 1, ""), 1);
+    let mut client = first.tcp();
+    client.write_all(&framed(&query("a.test.", 3))).unwrap();
+    read_frame(&mut client).unwrap();
+    let other = answering(".:0", 2, "").replace("127.0.0.1", "127.0.0.2");
+    let next = successor(&other, 1, first.workers.share_sockets().unwrap());
+    assert_eq!(bequeath(&first, &next), [0]);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    first.workers.join();
+    next.stop();
+}
+
+#[test]
+fn sockets_that_come_back_are_read_again() {
+    let first = Running::start(&answering(".:0", 1, ""), 2);
+    let clients: Vec<UdpSocket> = (0..64).map(|_| first.udp()).collect();
+    let kept = first.workers.second_sockets().unwrap();
+    let next = successor(&answering(".:0", 2, ""), 1, first.workers.share_sockets().unwrap());
+    first.workers.bequeath(&(Arc::new(drop) as _));
+    ask_all(&clients);
+    assert!(all_are_answered(&clients).iter().all(|from| *from == 2));
+    // The successor ends; what comes meanwhile waits in the sockets.
+    next.workers.stop_reading();
+    ask_all(&clients);
+    let snapshot = snapshot(&answering(".:0", 1, ""), &first.equipment.metrics);
+    first.workers.publish_with(&snapshot, kept).unwrap();
+    assert!(all_are_answered(&clients).iter().all(|from| *from == 1));
+    next.workers.join();
+    first.workers.own_sockets();
+    ask_all(&clients);
+    assert!(all_are_answered(&clients).iter().all(|from| *from == 1));
+    first.stop();
 }

@@ -177,6 +177,11 @@ impl Entry {
         self.bits
     }
 
+    /// As in [`Terms::stored`].
+    pub(super) fn stored(&self) -> i64 {
+        self.stored
+    }
+
     /// How long ago it was stored, in milliseconds.
     pub(super) fn age(&self, now: Duration) -> u64 {
         u64::try_from(milliseconds(now) - self.stored).unwrap_or(0)

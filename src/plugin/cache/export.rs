@@ -76,13 +76,14 @@ impl Store {
 
     /// Puts in an entry from outside, within the same bounds as any other. False when it can no
     /// longer be served, or is none: its message does not parse, has not one question in lower case,
-    /// is no response, or has an OPT record. What is here already is newer and stays.
+    /// is no response, or has an OPT record. Of an entry that is here already the newer one stays.
     pub fn import(&self, kept: &Kept, now: Duration) -> bool {
         let Some(entry) = self.read(kept, now) else { return false };
         if !entry.is_usable(now, self.window()) {
             return false;
         }
-        if self.of(&entry, |_| ()).is_none() {
+        let is_newer = self.of(&entry, |here| here.stored() < entry.stored()).unwrap_or(true);
+        if is_newer {
             self.put(entry, now, Origin::Client);
         }
         true

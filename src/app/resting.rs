@@ -1,0 +1,182 @@
+//! What a serving process does once a successor is there: offers, waits for it to read, stops reading,
+//! answers what had come, and ends; or serves again when the successor is gone.
+//!
+//! Owns the decision when this process is no longer needed. Leaves interface and rules to whoever
+//! claims them ([`super::node`]); never writes the kept cache or the pid file once another process
+//! serves.
+
+use super::handover::{Event, Heir, Offer};
+use super::run::{Run, write_pidfile};
+use super::signals::Asked;
+use crate::plugin::{Journal, Level};
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long SIGTERM waits for a successor that has been offered everything: it lies within the grace
+/// period that Kubernetes gives by default.
+const HEIR_TIME: Duration = Duration::from_secs(15);
+
+/// What a process does that another one has taken over from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterHandover {
+    /// It ends.
+    End,
+    /// It waits for its end to be asked for, and serves again should its successor be gone before:
+    /// where a process that ends is started anew, and would take over in its turn.
+    Wait,
+}
+
+impl AfterHandover {
+    /// Waits in a pod, where kubelet starts anew whatever ends.
+    pub(super) fn by(variable: impl Fn(&str) -> Option<String>) -> AfterHandover {
+        match variable("KUBERNETES_SERVICE_HOST") {
+            Some(_) => AfterHandover::Wait,
+            None => AfterHandover::End,
+        }
+    }
+}
+
+/// How a rest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rested {
+    /// This process is to end.
+    End,
+    /// It is to serve again.
+    Returned,
+}
+
+impl Run {
+    /// Does what a conversation asks for; gives the successor once that reads.
+    pub(super) fn answer(&mut self, event: Event) -> Option<Heir> {
+        match event {
+            Event::Wanted(answer) => {
+                // Who asked may have lost patience: then it says that it has ended.
+                let _ = answer.send(self.offer());
+                None
+            }
+            Event::Ended => {
+                self.serving.own_sockets();
+                // It may have shut ours with its own.
+                self.giver.open(self.serving.snapshot());
+                None
+            }
+            Event::Gone => {
+                self.serving.own_sockets();
+                None
+            }
+            Event::Committed(heir) => Some(heir),
+            Event::Returned => None,
+        }
+    }
+
+    fn offer(&self) -> Option<Offer> {
+        let mut offer = self.serving.offer()?;
+        if let Some((address, site)) = &self.metrics_site {
+            offer.sites.push((address.clone(), site.share().ok()?));
+        }
+        Some(offer)
+    }
+
+    /// At SIGTERM: the successor that is about to read, if there is one. Its pod may have been taken
+    /// for ready because of our answers.
+    pub(super) async fn wait_for_heir(&mut self) -> Option<Heir> {
+        if !self.giver.is_busy() {
+            return None;
+        }
+        self.log
+            .line(Level::Info, format_args!("SIGTERM: Waiting for the process that takes over"));
+        let mut end = pin!(sleep(HEIR_TIME));
+        loop {
+            tokio::select! {
+                () = &mut end => return None,
+                event = self.giver.next() => {
+                    let has_ended = matches!(event, Event::Ended);
+                    let heir = self.answer(event);
+                    if heir.is_some() || has_ended {
+                        return heir;
+                    }
+                }
+                asked = self.signals.next() => if asked != Asked::Reload { return None },
+            }
+        }
+    }
+
+    /// A successor reads. Breaks with the exit code once this process is not needed any more; goes on
+    /// when it is to serve again.
+    pub(super) async fn hand_over(
+        mut self,
+        heir: Heir,
+        after: AfterHandover,
+    ) -> ControlFlow<u8, Run> {
+        self.giver.shut();
+        let resting = self.serving.retire(&heir).await;
+        self.giver.tell_done(&heir);
+        self.notify.handed_to(heir.process);
+        if let Some((_, site)) = &self.metrics_site {
+            site.rest().await;
+        }
+        match self.rest(Arc::new(heir), after).await {
+            Rested::End => {
+                self.serving.flush_handlers();
+                self.network.remove_rules().await;
+                self.network.remove_interface();
+                self.serving.bid_farewell();
+                self.serving.stop().await;
+                ControlFlow::Break(0)
+            }
+            Rested::Returned => {
+                self.serving.resume(resting).await;
+                if let Some((_, site)) = &self.metrics_site {
+                    site.resume();
+                }
+                self.giver.tell_returned();
+                self.giver.open(self.serving.snapshot());
+                self.notify.handed_to(std::process::id());
+                if let Some(path) = &self.pidfile {
+                    write_pidfile(path, &self.log);
+                }
+                ControlFlow::Continue(self)
+            }
+        }
+    }
+
+    /// Answers what had come, then ends or waits.
+    async fn rest(&mut self, heir: Arc<Heir>, mut after: AfterHandover) -> Rested {
+        let mut drained = pin!(self.serving.drain_to(heir));
+        let mut is_drained = false;
+        loop {
+            if is_drained && after == AfterHandover::End {
+                return Rested::End;
+            }
+            tokio::select! {
+                () = &mut drained, if !is_drained => is_drained = true,
+                event = self.giver.next() => match event {
+                    Event::Returned => return Rested::Returned,
+                    Event::Gone => self.serving.own_sockets(),
+                    Event::Wanted(_) | Event::Ended | Event::Committed(_) => {}
+                },
+                asked = self.signals.next() => match asked {
+                    Asked::Quit => return Rested::End,
+                    Asked::Terminate | Asked::Interrupt => after = AfterHandover::End,
+                    Asked::Reload => {}
+                },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_a_pod_waits_for_its_end() {
+        let of =
+            |name: &'static str| AfterHandover::by(move |word| (word == name).then(String::new));
+        assert_eq!(of("KUBERNETES_SERVICE_HOST"), AfterHandover::Wait);
+        assert_eq!(of("HOME"), AfterHandover::End);
+    }
+}

@@ -1,0 +1,570 @@
+//! One process takes over from another, with the real program: sockets, connections, cache and files
+//! go over, and whatever fails changes nothing. What needs network namespaces says so where they are
+//! missing.
+
+// A lab that cannot be made fails the test, and why a test did not run is for whoever runs it.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+// What other tests use of them is not used here.
+#[allow(dead_code)]
+mod lab;
+#[allow(dead_code)]
+mod namespace;
+#[path = "handover/peer.rs"]
+mod peer;
+#[path = "handover/scene.rs"]
+mod scene;
+#[path = "handover/upgrades.rs"]
+mod upgrades;
+#[allow(dead_code)]
+#[path = "process/upstream.rs"]
+mod upstream;
+
+use namespace::{in_namespaces, sh};
+use peer::Peer;
+use scene::{Process, Scene, ask, framed, is_answered, query, until};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// A pod of Kubernetes: kubelet starts anew whatever ends there.
+const POD: (&str, &str) = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+
+#[test]
+fn a_second_process_takes_everything_over_and_the_first_ends_with_0() {
+    let mut scene = Scene::new();
+    let snapshot = scene.path("cache");
+    let flag = format!("-cache-snapshot={}", snapshot.display());
+    let manager = UnixDatagram::bind(scene.path("notify")).unwrap();
+    let notify = scene.path("notify");
+    let mut command = scene.command(&[&flag]);
+    let mut first = scene.start_command(command.env("NOTIFY_SOCKET", &notify));
+    for number in 0..500 {
+        assert!(scene.answers(&format!("n{number}.test")));
+    }
+    let asked = scene.upstream.questions();
+    let (mut idle, mut begun) = (scene.tcp(), scene.tcp());
+    idle.write_all(&framed("n1.test", 1)).unwrap();
+    assert!(is_answered(&mut idle));
+    let message = framed("n2.test", 2);
+    begun.write_all(&message[..7]).unwrap();
+    // It has been read, or will be by the successor: both are right.
+    sleep(Duration::from_millis(50));
+
+    let mut second = scene.start(&[&flag]);
+    assert_eq!(first.exit_code(), Some(0), "{}", first.log());
+    assert!(first.log().contains("has taken over"), "{}", first.log());
+    assert!(!first.log().contains("Going into lameduck"), "{}", first.log());
+    assert!(second.log().contains("[INFO] Handover: took over from process"), "{}", second.log());
+    assert!(!snapshot.exists(), "the first one wrote its cache behind the second one's back");
+    let pid = fs::read_to_string(scene.path("pid")).unwrap();
+    assert_eq!(pid.trim(), second.child.id().to_string());
+
+    idle.write_all(&framed("n3.test", 3)).unwrap();
+    begun.write_all(&message[7..]).unwrap();
+    assert!(is_answered(&mut idle) && is_answered(&mut begun), "{}", second.log());
+    for number in 0..500 {
+        assert!(scene.answers(&format!("n{number}.test")));
+    }
+    assert_eq!(scene.upstream.questions(), asked, "every answer is in the cache that came over");
+    assert_eq!(scene.handovers("successor", "done"), 1.0);
+    assert!(scene.metric("nodens_handover_entries_total") >= 500.0);
+    assert!(scene.metric("nodens_handover_seconds") > 0.0);
+    for (port, path) in [(0, "/metrics"), (1, "/health"), (2, "/metrics")] {
+        assert!(scene.get(port, path).unwrap().starts_with("HTTP/1.1 200"), "{path}");
+    }
+
+    // The service manager's first process named the second one before it ended.
+    let mut told = Vec::new();
+    manager.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 512];
+    while let Ok(length) = manager.recv(&mut buffer) {
+        told.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+    }
+    let main = format!("MAINPID={}\n", second.child.id());
+    assert!(told.last().unwrap().starts_with(&main), "{told:?}");
+
+    second.signal("QUIT");
+    assert_eq!(second.exit_code(), Some(0));
+    assert!(!scene.path("pid").exists() && !scene.door().exists());
+}
+
+/// What a successor does before it goes.
+type Stage<'a> = (&'a str, &'a dyn Fn(&Peer));
+
+#[test]
+fn a_successor_that_goes_at_any_stage_changes_nothing() {
+    let mut scene = Scene::new();
+    let mut command = scene.command(&[]);
+    let mut server = scene.start_command(command.env(POD.0, POD.1));
+    assert!(scene.answers("a.test"));
+    let clients: Vec<UdpSocket> = (0..64).map(|_| scene.client()).collect();
+    let (dns, [one, two, three]) = (scene.dns, scene.http);
+    let stages: [Stage<'_>; 5] = [
+        ("knocks", &|_| {}),
+        ("says who it is", &Peer::hello),
+        ("hears that it is welcome", &|peer| {
+            peer.hello();
+            assert!(peer.hear().0.starts_with("welcome 1 "));
+        }),
+        ("has been given all", &|peer| {
+            peer.hello();
+            let all = peer.take_all();
+            let lines: Vec<&str> = all.iter().map(|(line, _)| &**line).collect();
+            for site in [one, two, three] {
+                assert!(lines.contains(&&*format!("site 127.0.0.1:{site}")), "{lines:?}");
+            }
+            let (line, sockets) = all.iter().find(|(line, _)| line.starts_with("sockets")).unwrap();
+            assert_eq!(*line, format!("sockets dns 127.0.0.1 {dns} {}", sockets.len() / 2));
+        }),
+        ("has read the cache", &|peer| {
+            peer.hello();
+            let (_, mut stream) =
+                peer.take_all().into_iter().find(|(line, _)| line == "cache").unwrap();
+            let mut octets = Vec::new();
+            std::os::unix::net::UnixStream::from(stream.remove(0))
+                .read_to_end(&mut octets)
+                .unwrap();
+            assert!(octets.starts_with(b"nodens cache"));
+        }),
+    ];
+    for (number, (stage, act)) in stages.iter().enumerate() {
+        let peer = Peer::knock(&scene.door());
+        act(&peer);
+        drop(peer);
+        for client in &clients {
+            assert!(ask(client, "a.test"), "{stage}: {}", server.log());
+        }
+        // It was heard of before the next one is let in.
+        let broken = (number + 1) as f64;
+        until(stage, &mut server, |_| scene.handovers("predecessor", "broken") == broken);
+        sleep(Duration::from_millis(300));
+    }
+    assert!(server.log().contains("did not take over: it is gone; this process serves on"));
+    assert!(scene.get(1, "/health").unwrap().ends_with("OK"));
+
+    // One that has said that it reads, and goes: what comes meanwhile waits in the sockets.
+    let peer = Peer::knock(&scene.door());
+    peer.hello();
+    drop(peer.take_all());
+    peer.say(b"nodens-handover commit\n");
+    assert_eq!(peer.hear().0, "retired");
+    for (id, client) in clients.iter().enumerate() {
+        client.send(&query("a.test", id as u16)).unwrap();
+    }
+    drop(peer);
+    for client in &clients {
+        assert!(client.recv(&mut [0; 512]).is_ok(), "{}", server.log());
+    }
+    until("it serves again", &mut server, |_| scene.handovers("predecessor", "returned") == 1.0);
+    let door = scene.door();
+    until("its door", &mut server, |_| door.exists());
+    assert!(scene.get(1, "/health").unwrap().ends_with("OK"));
+
+    // After all that a real one takes over.
+    let second = scene.start(&[]);
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0), "{}", server.log());
+    assert!(second.log().contains("took over from"), "{}", second.log());
+    assert!(scene.answers("a.test"));
+}
+
+#[test]
+fn a_successor_that_is_killed_at_any_moment_changes_nothing() {
+    let mut scene = Scene::new();
+    let mut command = scene.command(&[]);
+    let mut server = scene.start_command(command.env(POD.0, POD.1));
+    assert!(scene.answers("a.test"));
+    let asked = scene.upstream.questions();
+    for moment in 0..40 {
+        let mut command = scene.command(&[]);
+        let mut successor = scene.spawn(command.env(POD.0, POD.1));
+        sleep(Duration::from_millis(moment * 4));
+        successor.child.kill().unwrap();
+        successor.child.wait().unwrap();
+        // Whoever has the sockets now answers all that comes.
+        for client in (0..16).map(|_| scene.client()) {
+            assert!(ask(&client, "a.test"), "{moment}: {}\n{}", server.log(), successor.log());
+        }
+        assert!(server.is_alive(), "{moment}: {}", server.log());
+        assert!(scene.get(1, "/health").unwrap().ends_with("OK"), "{moment}");
+    }
+    assert_eq!(scene.upstream.questions(), asked, "{}", server.log());
+    let ends: f64 =
+        ["broken", "returned"].map(|end| scene.handovers("predecessor", end)).iter().sum();
+    assert!(ends > 0.0, "none of them came as far as its door: {}", server.log());
+    server.signal("QUIT");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn a_process_of_a_pod_waits_until_it_is_told_to_end_and_serves_again_if_need_be() {
+    let mut scene = Scene::new();
+    let start = |scene: &mut Scene| {
+        let mut command = scene.command(&[]);
+        scene.start_command(command.env(POD.0, POD.1))
+    };
+    let mut first = start(&mut scene);
+    assert!(scene.answers("a.test"));
+    let asked = scene.upstream.questions();
+    let mut second = start(&mut scene);
+    assert!(second.log().contains("took over from"), "{}", second.log());
+    sleep(Duration::from_millis(300));
+    assert!(first.is_alive() && scene.answers("a.test"));
+    // A rollout that is undone: the new pod goes, and the old one is there at once.
+    let client = scene.client();
+    second.signal("QUIT");
+    for _ in 0..50 {
+        assert!(ask(&client, "a.test"), "{}", first.log());
+    }
+    assert_eq!(second.exit_code(), Some(0));
+    until("it serves again", &mut first, |first| first.log().contains("this one serves again"));
+    assert_eq!(scene.handovers("predecessor", "returned"), 1.0);
+    let door = scene.door();
+    until("its door", &mut first, |_| door.exists());
+    // A rollout that is done: the old pod is told to end, and ends at once, without lameduck.
+    let mut third = start(&mut scene);
+    assert!(third.log().contains("took over from"), "{}", third.log());
+    first.signal("TERM");
+    assert_eq!(first.exit_code(), Some(0), "{}", first.log());
+    assert!(!first.log().contains("Going into lameduck"), "{}", first.log());
+    assert!(ask(&client, "a.test"));
+    assert_eq!(scene.upstream.questions(), asked);
+    third.signal("QUIT");
+    assert_eq!(third.exit_code(), Some(0));
+}
+
+#[test]
+fn sigterm_waits_for_a_successor_that_is_about_to_read() {
+    let mut scene = Scene::new();
+    let mut server = scene.start(&[]);
+    let peer = Peer::knock(&scene.door());
+    peer.hello();
+    drop(peer.take_all());
+    server.signal("TERM");
+    let told = "SIGTERM: Waiting for the process that takes over";
+    until("it waits", &mut server, |server| server.log().contains(told));
+    assert!(scene.answers("a.test"));
+    peer.say(b"nodens-handover commit\n");
+    assert_eq!(peer.hear().0, "retired");
+    assert_eq!(server.exit_code(), Some(0), "{}", server.log());
+    assert!(!server.log().contains("Going into lameduck"), "{}", server.log());
+}
+
+#[test]
+fn who_knocks_and_is_no_successor_is_told_and_sent_away() {
+    let mut scene = Scene::new();
+    let mut server = scene.start(&[]);
+    let mut count = 0.0;
+    let mut turned_away = |server: &mut Process, scene: &Scene, result: &str, line: &str| {
+        count += 1.0;
+        until(line, server, |server| server.log().matches(line).count() == 1);
+        let all = ["foreign", "refused", "broken"].map(|end| scene.handovers("predecessor", end));
+        assert_eq!(all.iter().sum::<f64>(), count, "{result}: {all:?}\n{}", server.log());
+        assert!(scene.handovers("predecessor", result) >= 1.0, "{result}: {}", server.log());
+        assert!(scene.answers("a.test"));
+        sleep(Duration::from_millis(300));
+    };
+    let garbage = Peer::knock(&scene.door());
+    garbage.say(b"GET / HTTP/1.1\r\n\r\n");
+    turned_away(&mut server, &scene, "foreign", "it does not speak the handover of nodens");
+
+    let later = Peer::knock(&scene.door());
+    later.say(b"nodens-handover hello 7 9 net:[1] 9.9.9\n");
+    assert_eq!(later.hear().0, "refused version");
+    let line = "was refused: it speaks versions 7 to 9, this is 1 to 1";
+    turned_away(&mut server, &scene, "refused", line);
+
+    let elsewhere = Peer::knock(&scene.door());
+    elsewhere.say(b"nodens-handover hello 1 1 net:[1] 9.9.9\n");
+    assert_eq!(elsewhere.hear().0, "refused namespace");
+    turned_away(&mut server, &scene, "refused", "was refused: another network namespace");
+
+    // One at a time; and the first one is not disturbed by the second.
+    let first = Peer::knock(&scene.door());
+    first.hello();
+    drop(first.take_all());
+    let second = Peer::knock(&scene.door());
+    assert_eq!(second.hear().0, "refused busy");
+    let line = "was refused: it is handing over to another process";
+    turned_away(&mut server, &scene, "refused", line);
+    // Out of turn.
+    first.say(b"nodens-handover done\n");
+    until("it is heard", &mut server, |_| scene.handovers("predecessor", "foreign") == 2.0);
+    sleep(Duration::from_millis(300));
+
+    // A real second process goes on beside the first one when it is refused.
+    let first = Peer::knock(&scene.door());
+    first.hello();
+    drop(first.take_all());
+    let beside = scene.start(&[]);
+    let line = ": it is handing over to another process; this process starts on its own";
+    assert!(beside.log().contains(line), "{}", beside.log());
+    assert!(server.is_alive() && scene.answers("a.test"));
+}
+
+#[test]
+fn a_process_of_another_user_gets_nothing() {
+    let mut scene = Scene::new();
+    if fs::metadata("/proc/self").unwrap().permissions().readonly() || !is_root() {
+        assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: root");
+        println!("not run, missing: root");
+        return;
+    }
+    let mut server = scene.start(&[]);
+    // Somebody opened everything: the other side is looked at all the same.
+    let open =
+        |path: PathBuf| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    open(scene.door());
+    open(scene.folder.path().to_owned());
+    open(scene.path("run"));
+    let nobody = 65534;
+    let mut command = scene.command(&[]);
+    let mut foreign = scene.spawn(command.uid(nobody).gid(nobody));
+    assert_eq!(foreign.exit_code(), Some(1), "{}", foreign.log());
+    assert!(
+        foreign.log().contains("it runs as user 0; this process starts on its own"),
+        "{}",
+        foreign.log()
+    );
+    until("it is told", &mut server, |server| {
+        server.log().contains("did not take over: it runs as user 65534; this process serves on")
+    });
+    assert_eq!(scene.handovers("predecessor", "foreign"), 1.0);
+    assert!(scene.answers("a.test"));
+}
+
+fn is_root() -> bool {
+    nodens::sys::fds::own_user() == 0
+}
+
+#[test]
+fn a_predecessor_that_fails_is_told_and_the_start_goes_on() {
+    let act = |act: fn(Peer), result: &str, line: &str| {
+        let mut scene = Scene::new();
+        let predecessor = Peer::wait(&scene.door(), act);
+        // Nobody listens: the start must bind its own sockets.
+        let mut server = scene.start(&[]);
+        predecessor.join().unwrap();
+        assert!(server.log().contains(line), "{line}: {}", server.log());
+        assert_eq!(scene.handovers("successor", result), 1.0, "{line}");
+        assert!(scene.answers("a.test"));
+        server.signal("QUIT");
+        assert_eq!(server.exit_code(), Some(0));
+    };
+    act(drop, "broken", ": it is gone; this process starts on its own");
+    act(
+        |peer| {
+            assert!(peer.hear().0.starts_with("hello 1 1 net:["));
+            peer.say(b"nodens-handover refused version\n");
+        },
+        "refused",
+        ": no version of the handover in common; this process starts on its own",
+    );
+    act(
+        |peer| {
+            peer.hear();
+            peer.say(b"hello yourself\n");
+        },
+        "foreign",
+        ": it does not speak the handover of nodens; this process starts on its own",
+    );
+    act(
+        |peer| {
+            peer.hear();
+            peer.say(b"nodens-handover welcome 9 9.9.9\n");
+        },
+        "foreign",
+        ": it does not speak the handover of nodens; this process starts on its own",
+    );
+    act(
+        |peer| {
+            peer.hear();
+            peer.say(b"nodens-handover welcome 1 9.9.9\n");
+            // Three TCP sockets, it says, and sends none.
+            peer.say(b"nodens-handover sockets dns 127.0.0.1 53 3\n");
+        },
+        "foreign",
+        ": it does not speak the handover of nodens; this process starts on its own",
+    );
+    act(
+        |peer| {
+            peer.hear();
+            peer.say(b"nodens-handover welcome 1 9.9.9\n");
+            // And then nothing, for longer than anybody waits.
+            while !peer.hear().0.is_empty() {}
+        },
+        "broken",
+        ": it does not answer; this process starts on its own",
+    );
+    // It had nothing to offer, and is gone before the commit: all is bound anew.
+    act(
+        |peer| {
+            peer.hear();
+            peer.say(b"nodens-handover welcome 1 9.9.9\n");
+            peer.say(b"nodens-handover offered\n");
+        },
+        "broken",
+        ": it is gone; its sockets are this process's now",
+    );
+}
+
+#[test]
+fn a_file_that_a_crash_left_is_told_and_replaced() {
+    let mut scene = Scene::new();
+    let first = scene.start(&[]);
+    drop(first);
+    assert!(scene.door().exists());
+    let second = scene.start(&[]);
+    let line = format!(
+        "[INFO] Handover: {}: nobody listens there any more; this process starts on its own",
+        scene.door().display()
+    );
+    assert!(second.log().contains(&line), "{}", second.log());
+    assert_eq!(scene.handovers("successor", "stale"), 1.0);
+    let mut second = second;
+    let _third = scene.start(&[]);
+    assert_eq!(second.exit_code(), Some(0), "{}", second.log());
+    assert!(scene.answers("a.test"));
+}
+
+#[test]
+fn a_runtime_directory_that_cannot_be_used_is_told_and_all_else_works() {
+    let told = |scene: &mut Scene, why: &str| {
+        let mut command = scene.command(&[]);
+        let mut server = scene.spawn(&mut command);
+        until("it is told", &mut server, |server| {
+            server.log().contains("Handover: cannot wait for a successor at")
+                && server.log().contains(why)
+        });
+        assert_eq!(scene.handovers("predecessor", "directory"), 1.0);
+        assert!(scene.answers("a.test"));
+        // The next one starts beside it, and neither disturbs the other.
+        let mut command = scene.command(&[]);
+        let mut beside = scene.spawn(&mut command);
+        until("it serves", &mut beside, |beside| {
+            beside.log().contains("cannot wait for a successor")
+        });
+        server.signal("QUIT");
+        assert_eq!(server.exit_code(), Some(0));
+        assert!(scene.answers("a.test"));
+        beside.signal("QUIT");
+        assert_eq!(beside.exit_code(), Some(0));
+    };
+    let mut scene = Scene::new();
+    fs::write(scene.path("run"), "a file").unwrap();
+    told(&mut scene, "next process starts beside this one");
+
+    in_namespaces(&[], move || {
+        // Full: there is room for the directory and nothing in it.
+        let mut scene = Scene::new();
+        let run = scene.path("run");
+        fs::create_dir(&run).unwrap();
+        sh(&format!("mount -t tmpfs -o nr_inodes=1,size=4k tmpfs {}", run.display()));
+        told(&mut scene, "No space left on device");
+        sh(&format!("umount {}", run.display()));
+        // Read-only, as a container's root may be.
+        sh(&format!("mount -t tmpfs -o ro tmpfs {}", run.display()));
+        told(&mut scene, "Read-only file system");
+        sh(&format!("umount {}", run.display()));
+    });
+}
+
+#[test]
+fn after_a_reload_the_successor_finds_the_new_addresses() {
+    let mut scene = Scene::new();
+    let mut server = scene.start(&[]);
+    let before = scene.door();
+    let corefile = fs::read_to_string(scene.path("Corefile")).unwrap();
+    let old = scene.dns;
+    scene.move_to_another_port();
+    let corefile = corefile.replace(&format!(".:{old} "), &format!(".:{} ", scene.dns));
+    fs::write(scene.path("Corefile"), corefile).unwrap();
+    server.signal("USR1");
+    let door = scene.door();
+    until("the new door", &mut server, |_| door.exists() && !before.exists());
+    assert!(scene.answers("a.test"));
+    let second = scene.start(&[]);
+    assert_eq!(server.exit_code(), Some(0), "{}", server.log());
+    assert!(second.log().contains("took over from"), "{}", second.log());
+}
+
+#[test]
+fn without_handover_two_processes_serve_beside_each_other() {
+    let mut scene = Scene::new();
+    let mut command = scene.command(&["-handover=false"]);
+    let mut first = scene.spawn(&mut command);
+    until("it serves", &mut first, |_| scene.answers("a.test"));
+    assert!(!scene.path("run").join("handover").exists() && !scene.door().exists());
+    // Neither does one that would take over find it.
+    let mut second = scene.start(&[]);
+    assert!(!second.log().contains("Handover"), "{}", second.log());
+    let mut command = scene.command(&["-handover=false"]);
+    let mut third = scene.spawn(&mut command);
+    until("it serves", &mut third, |third| third.log().contains("linux/amd64"));
+    sleep(Duration::from_millis(200));
+    for process in [&mut first, &mut second, &mut third] {
+        assert!(process.is_alive(), "{}", process.log());
+        process.signal("QUIT");
+        assert_eq!(process.exit_code(), Some(0));
+    }
+}
+
+#[test]
+fn guardians_end_with_their_servers() {
+    let mut scene = Scene::new();
+    let mut first = scene.start(&["-guardian"]);
+    let mut second = scene.start(&["-guardian"]);
+    assert_eq!(first.exit_code(), Some(0), "{}", first.log());
+    assert!(scene.answers("a.test") && second.is_alive());
+    second.signal("QUIT");
+    assert_eq!(second.exit_code(), Some(0), "{}", second.log());
+}
+
+#[test]
+fn a_second_nodens_on_a_laptop_takes_over() {
+    in_namespaces(&["dig"], || {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |number: u32| {
+            let log = folder.path().join(format!("log-{number}"));
+            let out = fs::File::create(&log).unwrap();
+            let child = Command::new(env!("CARGO_BIN_EXE_nodens"))
+                .env("XDG_RUNTIME_DIR", folder.path())
+                .stdin(Stdio::null())
+                .stdout(out.try_clone().unwrap())
+                .stderr(out)
+                .spawn()
+                .unwrap();
+            (child, log)
+        };
+        let serves = |log: &PathBuf| {
+            let said = |text: &str| fs::read_to_string(log).unwrap().contains(text);
+            for _ in 0..1000 {
+                if said("try: dig")
+                    && folder.path().join("nodens/handover-dns-127.0.0.1-1053").exists()
+                {
+                    return;
+                }
+                sleep(Duration::from_millis(10));
+            }
+            panic!("{}", fs::read_to_string(log).unwrap());
+        };
+        let (mut first, log) = start(1);
+        serves(&log);
+        let (mut second, log) = start(2);
+        serves(&log);
+        assert!(fs::read_to_string(&log).unwrap().contains("took over from process"));
+        assert_eq!(first.wait().unwrap().code(), Some(0));
+        let said = sh("dig @127.0.0.1 -p 1053 localhost +tries=1 +time=3");
+        assert!(said.contains("status: "), "{said}");
+        sh(&format!("kill -TERM {}", second.id()));
+        assert_eq!(second.wait().unwrap().code(), Some(0));
+    });
+}

@@ -1,0 +1,387 @@
+//! Upgrades on a node: a pod asks without pause, a real DNS server stands behind, rules and addresses
+//! are set, and one process follows the other.
+
+use super::POD;
+use super::lab::{EXTERNAL, Knot, LOCAL, Lab, NAMES, Running, has_all_it_needs, wait_for};
+use nix::sched::{CloneFlags, setns};
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
+
+/// Queries per second of the stream: the first of these that the machine holds without any upgrade,
+/// unless `NODENS_UPGRADE_QPS` says another number.
+const RATES: [u32; 5] = [20_000, 10_000, 5_000, 2_000, 1_000];
+
+/// One stream at a time: they would take each other's processor.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Upgrades in a row.
+const UPGRADES: u32 = 20;
+
+/// When a stream ends by itself, at the latest.
+const STREAM_SECONDS: u64 = 600;
+
+/// How long one process serves before the next one starts.
+const BETWEEN: Duration = Duration::from_millis(300);
+
+/// A node with one nodens after the other.
+struct Node {
+    lab: Lab,
+    upstream: Knot,
+    flags: Vec<String>,
+    pods: bool,
+    names: String,
+    started: u32,
+}
+
+impl Node {
+    fn new(flags: &[&str]) -> Option<Node> {
+        if !has_all_it_needs() || !has("nft") {
+            return None;
+        }
+        let mut lab = Lab::new(&[]);
+        let upstream = lab.knot(EXTERNAL);
+        let corefile = format!(
+            ".:53 {{\n bind {LOCAL}\n errors\n cache 3600\n prometheus :9253\n health {LOCAL}:8080\n \
+             ready {LOCAL}:8181\n forward . {EXTERNAL}\n}}\n"
+        );
+        let corefile = lab.write("Corefile", &corefile).display().to_string();
+        let names: String = (0..NAMES).map(|number| format!("n{number}.example.org A\n")).collect();
+        let names = lab.write("names", &names).display().to_string();
+        let run = lab.new_folder("run").display().to_string();
+        let mut all = vec![
+            format!("-localip={LOCAL}"),
+            format!("-conf={corefile}"),
+            "-basecorefile=/nowhere".to_owned(),
+            format!("-runtime-dir={run}"),
+            "-firewall=nftables".to_owned(),
+        ];
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        Some(Node { lab, upstream, flags: all, pods: false, names, started: 0 })
+    }
+
+    /// Starts the next process; returns once it serves, with its rules.
+    fn start(&mut self) -> Running {
+        self.started += 1;
+        let mut command = self.lab.command("node", env!("CARGO_BIN_EXE_nodens"));
+        command.args(&self.flags).env_remove(POD.0);
+        if self.pods {
+            command.env(POD.0, POD.1);
+        }
+        let running = self.lab.start(&mut command);
+        wait_for("nodens", || {
+            let log = running.log();
+            match log.contains("linux/amd64, nodens") && log.contains("Added firewall rules") {
+                true => Ok(()),
+                false => Err(log),
+            }
+        });
+        running
+    }
+
+    /// Asks for every name once.
+    fn fill(&self) {
+        let output = self.dnsperf(&["-n", "1", "-q", "20"]);
+        assert_eq!(told(&output, "Queries lost:"), 0, "{}", text(&output));
+        assert_eq!(told(&output, "Queries completed:"), NAMES as u64, "{}", text(&output));
+    }
+
+    fn dnsperf(&self, more: &[&str]) -> Output {
+        let all =
+            [&["-s", LOCAL, "-d", &self.names, "-c", "10", "-T", "1", "-t", "3"], more].concat();
+        self.lab.run("pod", "dnsperf", &all)
+    }
+
+    /// A stream of queries that goes on until it is told to end.
+    fn stream(&mut self, rate: u32, more: &[&str]) -> Running {
+        let mut command = self.lab.command("pod", "dnsperf");
+        let (rate, seconds) = (rate.to_string(), STREAM_SECONDS.to_string());
+        command.args(["-s", LOCAL, "-d", &self.names, "-c", "10", "-T", "1", "-t", "3"]);
+        command.args(["-Q", &rate, "-l", &seconds]).args(more);
+        self.lab.start(&mut command)
+    }
+
+    /// What the machine holds while nothing else happens.
+    fn rate(&self, more: &[&str]) -> u32 {
+        if let Ok(rate) = std::env::var("NODENS_UPGRADE_QPS") {
+            return rate.parse().unwrap();
+        }
+        let holds = |rate: &u32| {
+            let text = rate.to_string();
+            let output = self.dnsperf(&[&["-l", "2", "-Q", &text], more].concat());
+            told(&output, "Queries lost:") == 0
+                && told(&output, "Queries completed:") > u64::from(*rate) * 19 / 10
+        };
+        let held = RATES.into_iter().find(holds);
+        held.unwrap_or(RATES[RATES.len() - 1])
+    }
+
+    fn asked(&self) -> u64 {
+        self.upstream.queries("udp4")
+    }
+
+    fn sh(&self, line: &str) -> String {
+        String::from_utf8_lossy(&self.lab.run("node", "bash", &["-c", line]).stdout).into_owned()
+    }
+
+    fn metric(&self, family: &str) -> f64 {
+        let text = self.lab.get("10.244.1.1", 9253, "/metrics");
+        text.lines()
+            .filter(|line| {
+                line.strip_prefix(family).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+}
+
+fn has(program: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&paths).any(|folder| folder.join(program).is_file());
+    if !is_there {
+        assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {program}");
+        println!("not run, missing: {program}");
+    }
+    is_there
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A number of dnsperf's summary.
+fn told(output: &Output, what: &str) -> u64 {
+    number(&text(output), what)
+}
+
+fn number(text: &str, what: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(what));
+    let word = line.and_then(|line| line.split_whitespace().next());
+    word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no {what} in {text}"))
+}
+
+/// Asks for /health every few milliseconds until it is ended: how often, and what failed.
+struct Probes {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<(u32, Vec<String>)>,
+}
+
+impl Probes {
+    fn start(lab: &Lab) -> Probes {
+        use std::io::{Read, Write};
+        let space = File::open(format!("/run/netns/{}", lab.space("node"))).unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let flag = is_over.clone();
+        let thread = spawn(move || {
+            setns(space, CloneFlags::CLONE_NEWNET).unwrap();
+            let probe = || -> std::io::Result<String> {
+                let mut stream = std::net::TcpStream::connect((LOCAL, 8080))?;
+                stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+                stream
+                    .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+                let mut text = String::new();
+                stream.read_to_string(&mut text)?;
+                Ok(text)
+            };
+            let (mut count, mut failed) = (0, Vec::new());
+            while !flag.load(Ordering::Acquire) {
+                count += 1;
+                match probe() {
+                    Ok(text) if text.ends_with("OK") => {}
+                    other => failed.push(format!("{other:?}")),
+                }
+                sleep(Duration::from_millis(10));
+            }
+            (count, failed)
+        });
+        Probes { is_over, thread }
+    }
+
+    fn end(self) -> (u32, Vec<String>) {
+        self.is_over.store(true, Ordering::Release);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Twenty upgrades under a stream of queries; `upgrade` starts the next process and ends the one
+/// before.
+fn twenty_upgrades(
+    mut node: Node,
+    more: &[&str],
+    mut upgrade: impl FnMut(&mut Node, Running) -> Running,
+) {
+    let mut serving = node.start();
+    node.fill();
+    let asked = node.asked();
+    assert!(asked >= NAMES as u64);
+    let rate = node.rate(more);
+    let probes = Probes::start(&node.lab);
+    let began = Instant::now();
+    let mut stream = node.stream(rate, more);
+    sleep(BETWEEN);
+    let mut logs = String::new();
+    for _ in 0..UPGRADES {
+        serving = upgrade(&mut node, serving);
+        logs = format!("{logs}\n{}", serving.log());
+        assert!(serving.log().contains("Handover: took over from"), "{}", serving.log());
+        sleep(BETWEEN);
+        // Rules and addresses were there at any moment: now they are the new process's.
+        let tables = node.sh("nft list tables");
+        assert!(tables.contains("table inet nodens"), "{tables}\n{logs}");
+        assert!(node.sh("ip -o addr show").contains(LOCAL), "{logs}");
+    }
+    let took = began.elapsed();
+    stream.signal("INT");
+    stream.ended_within(Duration::from_secs(20));
+    let summary = stream.log();
+    let (probed, failed) = probes.end();
+    let (sent, lost) = (number(&summary, "Queries sent:"), number(&summary, "Queries lost:"));
+    println!(
+        "{UPGRADES} upgrades in {took:.1?} under {rate} queries/s {more:?}: {lost} of {sent} queries \
+         lost, {} asked upstream again, {} of {probed} probes failed",
+        node.asked() - asked,
+        failed.len()
+    );
+    assert!(sent > u64::from(rate), "{summary}");
+    assert_eq!(lost, 0, "{summary}\n{logs}");
+    assert!(summary.contains("NOERROR") && !summary.contains("SERVFAIL"), "{summary}");
+    assert_eq!(node.asked(), asked, "the cache came over every time: {logs}");
+    assert!(node.metric("coredns_cache_hits_total") > 0.0);
+    assert_eq!(node.metric("coredns_cache_misses_total"), 0.0, "{logs}");
+    assert_eq!(failed, [""; 0], "{logs}");
+    // The last one ends as ever: nothing is left.
+    serving.signal("TERM");
+    assert_eq!(serving.ended_within(Duration::from_secs(20)), Some(0), "{}", serving.log());
+    assert_eq!(node.sh("nft list tables"), "", "{}", serving.log());
+    assert!(!node.sh("ip -o addr show").contains(LOCAL), "{}", serving.log());
+}
+
+/// On a machine of one's own: the first process ends by itself.
+fn replace(node: &mut Node, mut serving: Running) -> Running {
+    let next = node.start();
+    let code = serving.ended_within(Duration::from_secs(20));
+    assert_eq!(code, Some(0), "{}", serving.log());
+    next
+}
+
+/// In a DaemonSet with maxSurge 1: the old pod is told to end once the new one is ready.
+fn surge(node: &mut Node, mut serving: Running) -> Running {
+    let next = node.start();
+    let ready = node.lab.get_from("node", LOCAL, 8181, "/ready");
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    assert!(serving.is_alive(), "{}", serving.log());
+    serving.signal("TERM");
+    let code = serving.ended_within(Duration::from_secs(20));
+    assert_eq!(code, Some(0), "{}", serving.log());
+    next
+}
+
+#[test]
+fn twenty_upgrades_lose_no_query() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(node) = Node::new(&[]) else { return };
+    twenty_upgrades(node, &[], replace);
+}
+
+#[test]
+fn twenty_upgrades_lose_no_query_over_tcp() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(node) = Node::new(&[]) else { return };
+    twenty_upgrades(node, &["-m", "tcp"], replace);
+}
+
+#[test]
+fn twenty_rollouts_of_a_daemon_set_with_surge_lose_no_query() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(mut node) = Node::new(&[]) else { return };
+    node.pods = true;
+    twenty_upgrades(node, &[], surge);
+}
+
+/// One query every two milliseconds: when it was asked, and whether it was answered.
+fn ask_on(lab: &Lab, is_over: &Arc<AtomicBool>) -> JoinHandle<Vec<(Instant, bool)>> {
+    let space = File::open(format!("/run/netns/{}", lab.space("pod"))).unwrap();
+    let is_over = is_over.clone();
+    spawn(move || {
+        setns(space, CloneFlags::CLONE_NEWNET).unwrap();
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut asked: Vec<(Instant, bool)> = Vec::new();
+        let take = |asked: &mut Vec<(Instant, bool)>| {
+            let mut reply = [0; 512];
+            while let Ok(length) = socket.recv(&mut reply) {
+                let address: [u8; 4] = *reply[..length].last_chunk().unwrap();
+                let is_answer = reply[3] & 15 == 0 && Ipv4Addr::from(address).octets()[0] == 198;
+                asked[usize::from(u16::from_be_bytes([reply[0], reply[1]]))].1 |= is_answer;
+            }
+        };
+        let pause = || sleep(Duration::from_millis(2));
+        while !is_over.load(Ordering::Acquire) {
+            let id = asked.len();
+            let name = format!("n{}", id % NAMES);
+            let mut query = u16::try_from(id).unwrap().to_be_bytes().to_vec();
+            query.extend(b"\x01\0\0\x01\0\0\0\0\0\0");
+            query.push(name.len() as u8);
+            query.extend(name.as_bytes());
+            query.extend(b"\x07example\x03org\0\0\x01\0\x01");
+            asked.push((Instant::now(), false));
+            // Nobody there is an answer of its own kind: the stream goes on.
+            let _ = socket.send_to(&query, (LOCAL, 53));
+            take(&mut asked);
+            pause();
+        }
+        for _ in 0..500 {
+            take(&mut asked);
+            pause();
+        }
+        asked
+    })
+}
+
+/// SIGTERM, and a start with the kept snapshot when the process has ended: nobody listens in between, so
+/// the queries of that time are lost, and no others; the cache is as before.
+#[test]
+fn sigterm_and_a_start_with_the_kept_cache_lose_the_queries_in_between_alone() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(mut node) = Node::new(&[]) else { return };
+    let kept = node.lab.new_folder("kept").join("cache");
+    node.flags.push(format!("-cache-snapshot={}", kept.display()));
+    let mut serving = node.start();
+    node.fill();
+    let asked = node.asked();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let stream = ask_on(&node.lab, &is_over);
+    let mut gaps = Vec::new();
+    for _ in 0..5 {
+        sleep(BETWEEN);
+        let told = Instant::now();
+        serving.signal("TERM");
+        assert_eq!(serving.ended_within(Duration::from_secs(20)), Some(0), "{}", serving.log());
+        serving = node.start();
+        gaps.push((told, Instant::now()));
+        assert!(serving.log().contains("entries in"), "{}", serving.log());
+    }
+    sleep(BETWEEN);
+    is_over.store(true, Ordering::Release);
+    let all = stream.join().unwrap();
+    let is_between = |at: &Instant| gaps.iter().any(|(from, to)| (from..=to).contains(&at));
+    let lost: Vec<&(Instant, bool)> = all.iter().filter(|(_, is_answered)| !is_answered).collect();
+    let of_gaps: Duration = gaps.iter().map(|(from, to)| *to - *from).sum();
+    println!(
+        "5 restarts: {} of {} queries lost, all of them within the {of_gaps:.1?} from SIGTERM to the \
+         next start; {} asked upstream again",
+        lost.len(),
+        all.len(),
+        node.asked() - asked
+    );
+    assert!(lost.iter().all(|(at, _)| is_between(at)), "{}", serving.log());
+    assert!(all.len() - lost.len() > 300);
+    assert_eq!(node.asked(), asked, "the cache came over every time: {}", serving.log());
+    // The same order with an overlap, as a rollout with surge has it, loses none:
+    // `twenty_rollouts_of_a_daemon_set_with_surge_lose_no_query`.
+    assert!(fs::metadata(&kept).unwrap().len() > 0);
+}

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -157,7 +157,10 @@ async fn connection(
     endpoints: Arc<ArcSwap<Endpoints>>,
     mut resting: watch::Receiver<bool>,
 ) {
+    let asked = Arc::new(Notify::new());
+    let has_asked = asked.clone();
     let service = service_fn(move |request| {
+        has_asked.notify_one();
         let endpoints = endpoints.load_full();
         async move { Ok::<_, Infallible>(endpoints.answer(&request).await) }
     });
@@ -168,9 +171,15 @@ async fn connection(
             .serve_connection(TokioIo::new(stream), service)
     );
     // What a client does wrong is its own loss: errors of a connection end it, no more.
+    let rests = async {
+        // Without the sender there is no site any more.
+        let _ = resting.wait_for(|rests| *rests).await;
+        // hyper would close one that nothing has come on yet, and its first request would be lost.
+        asked.notified().await;
+    };
     let is_to_end = tokio::select! {
         ended = timeout(LONGEST_CONNECTION, connection.as_mut()) => ended.is_err(),
-        _ = resting.wait_for(|rests| *rests) => true,
+        () = rests => true,
     };
     if is_to_end {
         connection.as_mut().graceful_shutdown();
@@ -183,6 +192,7 @@ mod tests {
     use super::super::{Alive, poll_health};
     use super::*;
     use std::io::{Read, Write};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -225,6 +235,29 @@ mod tests {
             for _ in 0..20 {
                 assert!(is_answered().await);
             }
+        });
+    }
+
+    #[test]
+    fn a_request_on_a_connection_that_was_just_accepted_is_answered_while_the_site_rests() {
+        runtime().block_on(async {
+            let health = Endpoints { health: Some(Arc::new(Alive)), ..Endpoints::default() };
+            let site = Site::open("127.0.0.1:0", health).unwrap();
+            let mut client = tokio::net::TcpStream::connect(site.address()).await.unwrap();
+            while site.places.available_permits() == MOST_CONNECTIONS {
+                tokio::task::yield_now().await;
+            }
+            let request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+            let ask = async {
+                sleep(Duration::from_millis(50)).await;
+                client.write_all(request).await.unwrap();
+                let mut text = String::new();
+                client.read_to_string(&mut text).await.unwrap();
+                text
+            };
+            let ((), text) = tokio::join!(site.rest(), ask);
+            // And the connection ends behind it.
+            assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("OK"), "{text}");
         });
     }
 

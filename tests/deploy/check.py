@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """What deploy/ ships, checked without a cluster: every object strictly against the schemas of
-Kubernetes 1.28 to 1.37, the chart by Helm's own engine, and the drop-in against the add-on.
+Kubernetes 1.28 to 1.37, the chart by Helm's own engine, the drop-in against the add-on, and all
+Corefiles by `nodens check`.
 
-Its tools are in requirements.txt."""
+Usage: check.py NODENS    Its tools are in requirements.txt."""
 
 import copy
 import hashlib
 import json
 import pathlib
 import re
+import subprocess
+import sys
 import unittest
 
 import helm_python as helm
@@ -20,6 +23,7 @@ import kustomize
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
+NODENS = str(pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ROOT / "target/debug/nodens").resolve())
 CHART = DEPLOY / "helm" / "nodens"
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
 
@@ -206,7 +210,7 @@ VALUES = {
             "serveStale": {"enabled": True, "mode": "verify"},
             "upstreamServers": ["192.0.2.1", "tls://192.0.2.2"],
             "upstreamForwardConfig": "max_concurrent 1000\npolicy sequential",
-            "extraServerBlocks": "example.org:53 {\n    forward . 192.0.2.3\n}\n",
+            "extraServerBlocks": "example.org:53 {\n    bind 169.254.20.10 10.96.0.10\n    forward . 192.0.2.3\n}\n",
         }
     },
     "rules by iptables": {"config": {"firewall": "iptables"}},
@@ -461,6 +465,17 @@ class Deploy(unittest.TestCase):
                 files = chart.render(values, name="node-local-dns", namespace="kube-system")
                 (notes,) = (text for path, text in files.items() if path.endswith("NOTES.txt"))
                 self.assertIn(said, notes)
+
+    def test_every_corefile_is_what_nodens_takes_without_a_warning(self):
+        checked = 0
+        for name, _, config in self.each("ConfigMap"):
+            if "Corefile" in config["data"]:
+                with self.subTest(set=name):
+                    words = [NODENS, "check", "--strict", "--elsewhere", "-"]
+                    ran = subprocess.run(words, input=config["data"]["Corefile"], capture_output=True, text=True)
+                    self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+                checked += 1
+        self.assertGreater(checked, 15)
 
     def test_the_chart_lints_and_refuses_unknown_and_wrong_values(self):
         found = helm.lint(str(CHART))

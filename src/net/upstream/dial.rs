@@ -5,7 +5,7 @@
 use super::doh_get;
 use super::limits::UNACKNOWLEDGED;
 use super::messenger::Messenger;
-use super::trust::Trust;
+use super::trust::{self, Trust};
 use crate::dns::Transport;
 use crate::plugin::forward::{DohMethod, Keeping, Upstream};
 use crate::sys::interfaces;
@@ -280,6 +280,11 @@ fn distrust(error: &CertificateError, tls: &Tls) -> String {
         | CertificateError::NotValidYetContext { .. } => {
             "certificate has expired or is not yet valid".to_owned()
         }
+        CertificateError::Other(why) if why.to_string() == trust::AUTHORITY => {
+            "certificate signed by unknown authority (it calls itself one: to trust it, name its \
+             file with `tls`)"
+                .to_owned()
+        }
         other => format!("certificate of {}: {other}", tls.shown),
     }
 }
@@ -314,6 +319,29 @@ mod tests {
         ] {
             assert_eq!(words(&io::Error::from_raw_os_error(number)), text);
         }
+    }
+
+    #[test]
+    fn an_authority_that_is_not_trusted_reads_as_in_go() {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let tls = Tls {
+            config: Arc::new(config),
+            name: ServerName::try_from("dns.test").unwrap(),
+            shown: "dns.test".to_owned(),
+            peer: String::new(),
+        };
+        let text = "certificate signed by unknown authority";
+        for error in [CertificateError::UnknownIssuer, CertificateError::BadSignature] {
+            assert_eq!(distrust(&error, &tls), text);
+        }
+        let authority = Arc::new(io::Error::other(trust::AUTHORITY));
+        let shown = distrust(&CertificateError::Other(rustls::OtherError(authority)), &tls);
+        assert!(shown.starts_with(&format!("{text} (it calls itself one")), "{shown}");
     }
 
     #[test]

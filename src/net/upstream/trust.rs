@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// webpki's name for what is wrong with an authority that is shown as a server. It looks at the
 /// dates before that.
-const AUTHORITY: &str = "CaUsedAsEndEntity";
+pub(super) const AUTHORITY: &str = "CaUsedAsEndEntity";
 
 /// Verifies by authorities, and knows the certificates of the operator's own file.
 #[derive(Debug)]

@@ -101,18 +101,19 @@ class Volume:
 
 
 class Node:
-    """A network namespace with the cluster DNS behind its Service's address, and one container."""
+    """A network namespace with the cluster DNS behind its Service's address, and a DaemonSet's pods."""
 
     def __init__(self, folder: pathlib.Path, pod: dict, container: dict, corefile: str):
         self.folder, self.pod, self.container = folder, pod, container
         self.name = f"nodens-image-{os.getpid()}-{folder.name[-6:]}"
-        self.volumes: dict[str, Volume] = {}
+        self.config = Volume(folder / "corefile")
         self.corefile = corefile
+        self.put_corefile(corefile)
+        self.pods: list[Pod] = []
         self.after: list = []
         try:
             self.network()
             self.knot()
-            self.bundle()
         except BaseException:
             self.close()
             raise
@@ -148,17 +149,65 @@ class Node:
         self.after.append(process.terminate)
         wait_for("Knot", lambda: self.dig("ns.cluster.local", UPSTREAM))
 
+    def put_corefile(self, text: str):
+        # Looked at every two seconds, so that the test need not wait for thirty.
+        text = re.sub(r"reload\n", "reload 2s 0s\n", text)
+        self.config.write({"Corefile.base": text})
+
+    def start(self) -> "Pod":
+        """One more pod, serving."""
+        pod = Pod(self, len(self.pods))
+        self.pods.append(pod)
+        self.after.append(pod.kill)
+        pod.start()
+        return pod
+
+    def within(self, *words: str) -> str:
+        return run("ip", "netns", "exec", self.name, *words).stdout
+
+    def dig(self, name: str, server: str = LOCAL) -> str:
+        words = ["ip", "netns", "exec", self.name, "dig", f"@{server}", "+short", "+time=1", "+tries=1", name]
+        return subprocess.run(words, capture_output=True, text=True, timeout=10).stdout.strip()
+
+    def rules(self) -> tuple[bool, bool]:
+        """Whether there are rules of iptables, and a table of nftables of our own."""
+        saved = self.within("iptables-save")
+        return "NodeLocal DNS Cache" in saved, "table inet nodens" in self.within("nft", "list", "tables")
+
+    def probe(self, name: str) -> bool:
+        """Whether a probe of the container succeeds, asked as the kubelet does."""
+        asked = self.container[name]["httpGet"]
+        host = asked["host"]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{asked['port']}{asked['path']}"
+        words = f"import urllib.request as r; print(r.urlopen('{url}', timeout={self.container[name].get('timeoutSeconds', 1)}).status)"
+        done = subprocess.run(["ip", "netns", "exec", self.name, "python3", "-c", words], capture_output=True, text=True)
+        return done.stdout == "200\n"
+
+    def close(self):
+        for step in reversed(self.after):
+            step()
+
+
+class Pod:
+    """One pod of the DaemonSet: the image's container, started by crun as its spec says."""
+
+    def __init__(self, node: Node, number: int):
+        self.node, self.name, self.folder = node, f"{node.name}-{number}", node.folder / f"pod{number}"
+        self.process = None
+        self.folder.mkdir()
+        self.bundle()
+
     def bundle(self):
         bundle = self.folder / "bundle"
-        shutil.copytree(self.folder.parent / "unpacked", bundle, symlinks=True)
-        if self.container["image"].endswith("-iptables"):
+        shutil.copytree(self.node.folder.parent / "unpacked", bundle, symlinks=True)
+        if self.node.container["image"].endswith("-iptables"):
             self.iptables(bundle / "rootfs")
         config = json.loads((bundle / "config.json").read_text())
-        process, context = config["process"], self.container["securityContext"]
+        process, context = config["process"], self.node.container["securityContext"]
         process["terminal"] = False
-        process["args"] = ["/node-cache", *self.container["args"]]
+        process["args"] = ["/node-cache", *self.node.container["args"]]
         process["noNewPrivileges"] = not context.get("allowPrivilegeEscalation", True)
-        process["env"] = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+        process["env"] = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "KUBERNETES_SERVICE_HOST=10.96.0.1"]
         for service, address in [("KUBE_DNS_UPSTREAM", UPSTREAM), ("KUBE_DNS", UPSTREAM)]:
             process["env"].append(f"{service}_SERVICE_HOST={address}")
         wanted = context.get("capabilities", {})
@@ -169,7 +218,7 @@ class Node:
         process["user"] = {"uid": context.get("runAsUser", 0), "gid": 0}
         config["root"] = {"path": "rootfs", "readonly": context.get("readOnlyRootFilesystem", False)}
         kinds = {space["type"]: space for space in config["linux"]["namespaces"]}
-        kinds["network"] = {"type": "network", "path": f"/run/netns/{self.name}"}
+        kinds["network"] = {"type": "network", "path": f"/run/netns/{self.node.name}"}
         # The node's own cgroups stay as they are: they say nothing about what is tested here.
         kinds.pop("user", None)
         kinds.pop("cgroup", None)
@@ -179,7 +228,7 @@ class Node:
         config["linux"].pop("seccomp", None)
         if context.get("seccompProfile", {}).get("type") == "RuntimeDefault":
             config["linux"]["seccomp"] = runtime_default(has)
-        config["mounts"] += [self.mount(one) for one in self.container["volumeMounts"]]
+        config["mounts"] += [self.mount(one) for one in self.node.container["volumeMounts"]]
         resolv = self.folder / "resolv.conf"
         resolv.write_text(f"nameserver {UPSTREAM}\n")
         config["mounts"].append({"destination": "/etc/resolv.conf", "type": "bind", "source": str(resolv), "options": ["rbind", "ro"]})
@@ -198,25 +247,22 @@ class Node:
         shutil.copytree("/usr/lib/x86_64-linux-gnu/xtables", rootfs / "usr/lib/x86_64-linux-gnu/xtables")
 
     def mount(self, wanted: dict) -> dict:
-        volume = next(one for one in self.pod["volumes"] if one["name"] == wanted["name"])
-        source = self.folder / "volumes" / wanted["name"]
-        options = ["rbind", "rw"]
+        volume = next(one for one in self.node.pod["volumes"] if one["name"] == wanted["name"])
+        # What is the node's is there for all of its pods.
+        owner = self.node.folder / "host" if "hostPath" in volume else self.folder / "volumes"
+        source, options = owner / wanted["name"], ["rbind", "rw"]
+        source.parent.mkdir(exist_ok=True)
         if "configMap" in volume:
             options = ["rbind", "ro"]
-            self.volumes[wanted["name"]] = Volume(source)
-            if not volume["configMap"].get("optional"):
-                self.put_corefile(self.corefile)
+            if volume["configMap"].get("optional"):
+                source.mkdir()
+            else:
+                source = self.node.config.folder
         elif volume.get("hostPath", {}).get("type") == "FileOrCreate":
-            source.parent.mkdir(exist_ok=True)
             source.touch()
         else:
-            source.mkdir(parents=True)
+            source.mkdir(exist_ok=True)
         return {"destination": wanted["mountPath"], "type": "bind", "source": str(source), "options": options}
-
-    def put_corefile(self, text: str):
-        # Looked at every two seconds, so that the test need not wait for thirty.
-        text = re.sub(r"reload\n", "reload 2s 0s\n", text)
-        self.volumes["config-volume"].write({"Corefile.base": text})
 
     def start(self):
         self.log = self.folder / "log"
@@ -233,14 +279,14 @@ class Node:
                 stderr=log,
                 start_new_session=True,
             )
-        self.after.append(self.kill)
         try:
-            wait_for("an answer", lambda: self.dig("ns.cluster.local") == "192.0.2.1")
+            wait_for("listeners", lambda: "Running configuration" in self.log.read_text())
+            wait_for("an answer", lambda: self.node.dig("ns.cluster.local") == "192.0.2.1")
         except AssertionError as failed:
             raise AssertionError(f"{failed}\n{self.log.read_text()}") from None
 
     def kill(self):
-        if self.process.poll() is None:
+        if self.process and self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             subprocess.run(["crun", "--root", str(self.folder / "crun"), "delete", "-f", self.name], capture_output=True)
@@ -249,36 +295,57 @@ class Node:
     def crun(self, *words: str):
         return run("crun", "--root", str(self.folder / "crun"), *words)
 
-    def within(self, *words: str) -> str:
-        return run("ip", "netns", "exec", self.name, *words).stdout
-
-    def dig(self, name: str, server: str = LOCAL) -> str:
-        words = ["ip", "netns", "exec", self.name, "dig", f"@{server}", "+short", "+time=1", "+tries=1", name]
-        return subprocess.run(words, capture_output=True, text=True, timeout=10).stdout.strip()
-
-    def rules(self) -> tuple[bool, bool]:
-        """Whether there are rules of iptables, and a table of nftables of our own."""
-        saved = self.within("iptables-save")
-        return "NodeLocal DNS Cache" in saved, "table inet nodens" in self.within("nft", "list", "tables")
-
     def status(self) -> dict[str, str]:
         """What the kernel says of the process."""
         number = json.loads(self.crun("state", self.name).stdout)["pid"]
         lines = pathlib.Path(f"/proc/{number}/status").read_text().splitlines()
         return dict(line.split(":\t", 1) for line in lines)
 
-    def probe(self, name: str) -> bool:
-        """Whether a probe of the container succeeds, asked as the kubelet does."""
-        asked = self.container[name]["httpGet"]
-        host = asked["host"]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{asked['port']}{asked['path']}"
-        words = f"import urllib.request as r; print(r.urlopen('{url}', timeout={self.container[name].get('timeoutSeconds', 1)}).status)"
-        done = subprocess.run(["ip", "netns", "exec", self.name, "python3", "-c", words], capture_output=True, text=True)
-        return done.stdout == "200\n"
+    def stop(self) -> int:
+        """As the kubelet ends it; gives its exit code."""
+        self.crun("kill", self.name, "TERM")
+        return self.process.wait(20)
 
-    def close(self):
-        for step in reversed(self.after):
-            step()
+
+SCRAPE = f"import urllib.request as r; print(r.urlopen('http://{LOCAL}:9253/metrics').read().decode())"
+
+ASKER = """
+import socket, sys, itertools, threading
+end = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), end.set()), daemon=True).start()
+name = b"".join(bytes([len(word)]) + word for word in [b"ns", b"cluster", b"local"]) + bytes(1)
+answered = lost = 0
+for number, server in zip(itertools.count(1), itertools.cycle(sys.argv[1:])):
+    if end.is_set():
+        break
+    with socket.socket(type=socket.SOCK_DGRAM) as asker:
+        asker.settimeout(3)
+        asker.connect((server, 53))
+        query = (number % 65536).to_bytes(2, "big") + bytes.fromhex("01000001000000000000") + name + bytes.fromhex("00010001")
+        try:
+            asker.send(query)
+            reply = asker.recv(512)
+            good = reply[:2] == query[:2] and reply[3] & 15 == 0
+        except OSError:
+            good = False
+    answered, lost = answered + good, lost + (not good)
+print(answered, lost)
+"""
+
+
+class Asking:
+    """Asks servers of a node, one query after the other, each from a port of its own."""
+
+    def __init__(self, node: Node, servers: list[str]):
+        words = ["ip", "netns", "exec", node.name, "python3", "-c", ASKER, *servers]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        told, _ = self.process.communicate("", timeout=30)
+        self.answered, self.lost = (int(word) for word in told.split())
 
 
 class Image(unittest.TestCase):
@@ -343,8 +410,8 @@ class Image(unittest.TestCase):
             with self.subTest(daemonset=name):
                 self.live(self.node(*daemonset_of(objects)))
 
-    def is_confined(self, node: Node):
-        context, status = node.container["securityContext"], node.status()
+    def is_confined(self, node: Node, pod: Pod):
+        context, status = node.container["securityContext"], pod.status()
         if context.get("seccompProfile"):
             self.assertEqual(status["Seccomp"], "2")
         if context.get("allowPrivilegeEscalation") is False:
@@ -354,14 +421,14 @@ class Image(unittest.TestCase):
             given = sum(1 << numbers[name] for name in context["capabilities"]["add"])
             self.assertEqual(int(status["CapBnd"], 16) & ~given, 0)
 
-        wait_for("less", lambda: re.search(r"Privileges reduced to .*NET_ADMIN.* and [0-9]+ system calls", node.log.read_text()))
+        wait_for("less", lambda: re.search(r"Privileges reduced to .*NET_ADMIN.* and [0-9]+ system calls", pod.log.read_text()))
 
     def live(self, node: Node):
-        node.start()
+        pod = node.start()
         for server in [LOCAL, SERVICE]:
-            self.assertEqual(node.dig("ns.cluster.local", server), "192.0.2.1", node.log.read_text())
+            self.assertEqual(node.dig("ns.cluster.local", server), "192.0.2.1", pod.log.read_text())
             self.assertEqual(node.dig("ns.example.org", server), "192.0.2.1")
-        self.is_confined(node)
+        self.is_confined(node, pod)
         by_iptables = "-firewall=iptables" in node.container["args"]
         wait_for("rules", lambda: node.rules() == ((True, False) if by_iptables else (False, True)))
         for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
@@ -370,10 +437,26 @@ class Image(unittest.TestCase):
         more = "added.test:53 {\n    bind 169.254.20.10\n    template ANY A {\n        answer \"{{ .Name }} 60 IN A 192.0.2.77\"\n    }\n}\n"
         node.put_corefile(node.corefile + more)
         wait_for("the edit", lambda: node.dig("new.added.test") == "192.0.2.77", 30)
-        node.crun("kill", node.name, "TERM")
-        self.assertEqual(node.process.wait(20), 0, node.log.read_text())
+        self.assertEqual(pod.stop(), 0, pod.log.read_text())
         addresses = node.within("ip", "address")
-        self.assertNotIn(f"{LOCAL}/32", addresses, node.log.read_text())
+        self.assertNotIn(f"{LOCAL}/32", addresses, pod.log.read_text())
+        self.assertEqual(node.rules(), (False, False))
+
+    def test_an_upgrade_of_the_recommended_daemonset_loses_no_query(self):
+        node = self.node(*daemonset_of(kustomize.build(DEPLOY / "kubernetes")))
+        first = node.start()
+        with Asking(node, [LOCAL, SERVICE]) as asking:
+            # maxSurge 1: the new pod is there, and ready, before the old one ends.
+            second = node.start()
+            wait_for("readiness", lambda: node.probe("readinessProbe"))
+            self.assertEqual(first.stop(), 0, first.log.read_text())
+            wait_for("more answers", lambda: node.dig("ns.cluster.local", SERVICE) == "192.0.2.1")
+        handed = r'nodens_handover_total\{.*result="done".*\} 1'
+        wait_for("a handover", lambda: re.search(handed, node.within("python3", "-c", SCRAPE)), 10)
+        self.assertEqual((asking.lost, asking.answered > 100), (0, True), second.log.read_text())
+        self.assertEqual(node.rules(), (False, True))
+        self.assertIn(f"{LOCAL}/32", node.within("ip", "address"))
+        self.assertEqual(second.stop(), 0, second.log.read_text())
         self.assertEqual(node.rules(), (False, False))
 
 

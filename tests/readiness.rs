@@ -142,8 +142,14 @@ fn a_reload_may_ask_for_it_and_changes_what_is_asked() {
     node.until("upstreams are missing", |node| misses(node, "upstreams"));
     reload(&node, &forwarding(upstream.port, continuously));
     node.until("it is ready", is_ready);
-    reload(&node, &forwarding(nobody, continuously));
+    let with_metrics = format!("{continuously}\n    prometheus HTTP");
+    reload(&node, &forwarding(nobody, &with_metrics));
     node.until("upstreams are missing", |node| misses(node, "upstreams"));
+    assert!(node.metric("nodens_ready").is_some());
+    // What nobody asks for any more is not shown as it was.
+    reload(&node, "    whoami\n    prometheus HTTP");
+    node.until("not asked any more", |node| node.metric("nodens_ready").is_none());
+    assert_eq!(ready(&node).unwrap().0, 404);
 }
 
 #[test]

@@ -189,6 +189,8 @@ impl Services {
             Service::Health { strict, .. } => !strict.is_empty(),
             _ => false,
         };
+        // What nobody keeps any more must not be shown as it was.
+        self.world.metrics.reset(&names::READY);
         if !snapshot.services.iter().any(asks) {
             return;
         }

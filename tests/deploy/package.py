@@ -141,6 +141,18 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
+        wait_for("the end of its cgroups", self.remove_cgroups)
+
+    def remove_cgroups(self) -> bool:
+        """Takes the script's cgroups away, once the last process is gone; true when none is left."""
+        left = []
+        for mounted in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]:
+            top = pathlib.Path(mounted, f"nodens-machine-{self.process.pid}")
+            for group in sorted([top, *top.rglob("*/")], reverse=True) if top.exists() else []:
+                with contextlib.suppress(OSError):
+                    group.rmdir()
+            left.append(top.exists())
+        return not any(left)
 
     def close(self):
         for step in reversed(self.after):

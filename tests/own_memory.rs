@@ -1,0 +1,44 @@
+//! What a process gives back of its memory, measured on this one: alone in a program, for what other
+//! tests take meanwhile would be measured with it.
+#![allow(clippy::unwrap_used)]
+
+use nodens::sys::memory::{forget_the_start, give_back, resident};
+use std::sync::Mutex;
+
+/// One measures at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// KiB of files that are mapped and resident.
+fn of_files() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+    line.trim_end_matches("kB").trim().parse().unwrap()
+}
+
+#[test]
+fn the_pages_of_the_start_go_and_the_program_goes_on() {
+    let _alone = ALONE.lock();
+    let before = of_files();
+    forget_the_start();
+    let after = of_files();
+    assert!(after < before, "{before} to {after}");
+    let parsed: Result<std::net::IpAddr, _> = "2001:db8::1".parse();
+    assert_eq!(format!("{parsed:?}"), "Ok(2001:db8::1)");
+}
+
+#[test]
+fn what_is_freed_goes_back() {
+    let _alone = ALONE.lock();
+    let before = resident().unwrap();
+    // Small ones, so that they stand in the heap, with a last one above that keeps it from
+    // shrinking by itself.
+    let mut many: Vec<Vec<u8>> = (0..64 * 1024).map(|_| vec![1; 1024]).collect();
+    let last = many.pop();
+    let most = resident().unwrap();
+    assert!(most > before + (48 << 20), "{before} to {most}");
+    drop(many);
+    give_back();
+    let after = resident().unwrap();
+    assert!(after + (32 << 20) < most, "{most} to {after}");
+    drop(last);
+}

@@ -72,6 +72,7 @@ impl Scene {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodens"));
         command
             .args(["-localip=127.0.0.1", "-setupinterface=false", "-setupiptables=false"])
+            .arg("-seccomp=kill")
             .arg(format!("-metrics-listen-address=127.0.0.1:{}", self.http[2]))
             .arg(format!("-basecorefile={}", self.path("base").display()))
             .arg(format!("-conf={}", self.path("Corefile").display()))

@@ -61,6 +61,7 @@ impl Node {
             "-basecorefile=/nowhere".to_owned(),
             format!("-runtime-dir={run}"),
             "-firewall=nftables".to_owned(),
+            "-seccomp=kill".to_owned(),
         ];
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
         Some(Node { lab, upstream, corefile, flags: all, pods: false, names, started: 0 })

@@ -148,7 +148,7 @@ async fn develop(
                 privileges: Some((Privileges::of_development(), metrics)),
                 metrics_site: None,
                 giver,
-                after_handover: AfterHandover::End,
+                after_handover: AfterHandover::Prove,
             };
             run.until_the_end().await
         }

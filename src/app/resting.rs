@@ -19,11 +19,18 @@ use tokio::time::sleep;
 /// period that Kubernetes gives by default.
 const HEIR_TIME: Duration = Duration::from_secs(15);
 
+/// How long a successor serves before its predecessor ends by itself: one that crashes at its start
+/// does so by then.
+const PROOF_TIME: Duration = Duration::from_secs(2);
+
 /// What a process does that another one has taken over from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AfterHandover {
     /// It ends.
     End,
+    /// It ends once its successor has served for [`PROOF_TIME`], and serves again should that be gone
+    /// before.
+    Prove,
     /// It waits for its end to be asked for, and serves again should its successor be gone before:
     /// where a process that ends is started anew, and would take over in its turn.
     Wait,
@@ -34,7 +41,7 @@ impl AfterHandover {
     pub(super) fn by(variable: impl Fn(&str) -> Option<String>) -> AfterHandover {
         match variable("KUBERNETES_SERVICE_HOST") {
             Some(_) => AfterHandover::Wait,
-            None => AfterHandover::End,
+            None => AfterHandover::Prove,
         }
     }
 }
@@ -147,12 +154,14 @@ impl Run {
     async fn rest(&mut self, heir: Arc<Heir>, mut after: AfterHandover) -> Rested {
         let mut drained = pin!(self.serving.drain_to(heir));
         let mut is_drained = false;
+        let mut proof = pin!(sleep(PROOF_TIME));
         loop {
             if is_drained && after == AfterHandover::End {
                 return Rested::End;
             }
             tokio::select! {
                 () = &mut drained, if !is_drained => is_drained = true,
+                () = &mut proof, if after == AfterHandover::Prove => after = AfterHandover::End,
                 event = self.giver.next() => match event {
                     Event::Returned => return Rested::Returned,
                     Event::Gone => self.serving.own_sockets(),
@@ -177,6 +186,6 @@ mod tests {
         let of =
             |name: &'static str| AfterHandover::by(move |word| (word == name).then(String::new));
         assert_eq!(of("KUBERNETES_SERVICE_HOST"), AfterHandover::Wait);
-        assert_eq!(of("HOME"), AfterHandover::End);
+        assert_eq!(of("HOME"), AfterHandover::Prove);
     }
 }

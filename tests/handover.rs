@@ -313,7 +313,7 @@ fn who_knocks_and_is_no_successor_is_told_and_sent_away() {
 #[test]
 fn a_process_of_another_user_gets_nothing() {
     let mut scene = Scene::new();
-    if fs::metadata("/proc/self").unwrap().permissions().readonly() || !is_root() {
+    if !is_root() {
         assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: root");
         println!("not run, missing: root");
         return;

@@ -77,7 +77,7 @@ impl Site {
     }
 
     /// Accepts nothing more, as a successor does it, and ends connections behind the request that is
-    /// being served. Returns when all have ended, after [`REST_TIME`] at the latest.
+    /// being served. Returns when all have ended, two seconds later at the latest.
     pub async fn rest(&self) {
         self.rests.send_replace(true);
         let end = Instant::now() + REST_TIME;

@@ -1,7 +1,7 @@
 //! Batched UDP: many datagrams with one system call, each with the address it was sent to.
 //!
 //! Owns the buffers that the kernel writes into and the layout of its control messages. What goes to
-//! one client leaves as a train ([`super::trains`]) where the kernel can cut it up (UDP_SEGMENT, udp(7)).
+//! one client leaves as a train (`trains`) where the kernel can cut it up (UDP_SEGMENT, udp(7)).
 //! Never waits: both calls are for a socket that is ready, and return at once.
 #![allow(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! The filter of system calls: what the process, its threads and the programs that it starts may ask
 //! of the kernel from now on (seccomp(2)).
 //!
-//! Owns the compiled filter and its installing; [`calls`] has the lists. What is set cannot be taken
+//! Owns the compiled filter and its installing; `calls` has the lists. What is set cannot be taken
 //! back. A call that is not listed fails with ENOSYS, as on a kernel that does not have it: libraries
 //! then take the older way, and a list that lacks a call costs that call and not the process.
 #![allow(unsafe_code)]

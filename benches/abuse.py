@@ -155,10 +155,7 @@ def main():
                 f"{row['before_fds']}/{row['most_fds']}/{row['after_fds']}", row["abused"]["lost"],
                 f"{row['quiet']['p50_us']:.0f}/{row['quiet']['p99_us']:.0f}",
                 f"{row['abused']['p50_us']:.0f}/{row['abused']['p99_us']:.0f}"] for row in rows])
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"kind": "abuse", "rows": rows}, file, indent=1)
-            file.write("\n")
+    lab.keep(options.json, "abuse", rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ the process, system calls included, over the answered queries. The kinds are mea
   benches/growth.py [--nodens PATH] [--seconds 3] [--rounds 3] [--names 1000,100000,1000000] [--json FILE]
 """
 import argparse
-import json
 import random
 import re
 import statistics
@@ -92,10 +91,7 @@ def main():
     lab.say(f"\nCPU per hit, median of {options.rounds}:\n")
     lab.table(["", "µs per hit", "ratio", "to", "RSS MiB"],
               [[row["kind"], f"{row['cpu_us']:.2f}", f"{row['ratio']:.2f}", row["beside"], f"{row['rss_mib']:.0f}"] for row in rows])
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"kind": "growth", "rows": rows}, file, indent=1)
-            file.write("\n")
+    lab.keep(options.json, "growth", rows)
 
 
 if __name__ == "__main__":

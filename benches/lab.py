@@ -26,6 +26,18 @@ UPSTREAM = ("127.0.0.1", 5391)
 ZONE = "svc.cluster.local"
 UNIQUE = "unique.example.test"
 
+# The block beside the one that is under load: {port} and {up} as below.
+BESIDE = """.:{port} {{
+    errors
+    cache 3600
+    bind 127.0.0.1
+    forward . 127.0.0.1:{up} {{
+        force_tcp
+    }}
+    prometheus 127.0.0.1:9395
+}}
+"""
+
 # Each: port, the command, the files that it reads. {dir} is a fresh directory, {port} the port,
 # {up} the upstream's port, {entries} how many names the cache must hold.
 COREFILE = """.:{port} {{
@@ -458,6 +470,14 @@ def known_server(name, given):
         return True
     say(f"{name}: not installed, left out")
     return False
+
+
+def keep(path, kind, rows, **more):
+    """Writes results to a file, where one was asked for."""
+    if path:
+        with open(path, "w") as file:
+            json.dump({"kind": kind, **more, "rows": rows}, file, indent=1)
+            file.write("\n")
 
 
 def table(head, rows):

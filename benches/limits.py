@@ -21,7 +21,6 @@ A start command of one's own may use {dir} (holds a Corefile), {port} and {up}, 
 127.0.0.1. Needs root for the cgroups, and knotd and dnsperf.
 """
 import argparse
-import json
 
 import lab
 
@@ -161,11 +160,8 @@ def main():
         limits = Limits(place, options)
         rows = [limits.measure(name) for name in names if lab.known_server(name, options.given)]
     show(rows, options)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"kind": "limits", "cpu": options.cpu, "memory_mib": options.memory, "hits": options.hits,
-                       "misses": options.misses, "rows": rows}, file, indent=1)
-            file.write("\n")
+    lab.keep(options.json, "limits", rows, cpu=options.cpu, memory_mib=options.memory, hits=options.hits,
+             misses=options.misses)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Tables and picture of docs/performance.md from the results of the side-by-side bench (JSON lines).
 
-  benches/picture.py RESULTS.jsonl [...] [--svg docs/performance.svg] [--into docs/performance.md]
+  benches/picture.py RESULTS.jsonl [...] [--svg docs/performance.svg] [--brief docs/gain.svg] [--into docs/performance.md]
 
-Without --into the tables are printed. With it they replace what stands between the two marks of that
+--brief is the picture of the README: what a node feels most. Without --into the tables are printed. With it they replace what stands between the two marks of that
 file. Each figure is the median of the repetitions; measurements that other work disturbed are left out
 where at least two clean ones remain. Python's standard library alone.
 """
@@ -16,8 +16,10 @@ from html import escape
 WORKLOADS = {"W1": "hits, 1,000 names", "W2": "hits, Zipf over 20,000 names", "W3": "hits, ndots:5 pattern",
              "W4": "misses", "W5": "hits over TCP"}
 BEGIN, END = "<!-- figures: made by benches/picture.py -->", "<!-- end of figures -->"
-# The picture: a row is a bar; text grows to the left of it.
-WIDTH, ROW, LEFT, RIGHT = 760, 22, 150, 90
+# What the brief picture shows.
+BRIEF = [("W2", "rate"), ("W4", "cpu"), "memory"]
+# The picture: a row is a bar; its name stands to the left of it, its figure to the right.
+WIDTH, ROW, LEFT, RIGHT = 560, 22, 110, 60
 
 
 class Results:
@@ -74,40 +76,58 @@ def tables(results):
     return "\n".join(lines).strip() + "\n"
 
 
-def picture(results):
-    """An SVG of bars in groups; its colours follow the reader's light or dark scheme."""
-    groups = []
+def groups(results):
+    """Title, format and figures of every group of bars, by what it shows."""
+    found = {}
 
-    def group(title, text, figures):
+    def group(key, title, text, figures):
         figures = [(name, value) for name, value in figures if value is not None]
         if figures:
-            groups.append((title, text, figures))
+            found[key] = (title, text, figures)
 
     for load in results.workloads():
-        group(f"{WORKLOADS[load]}: thousand queries a second on one core (more is better)", "{:.0f}",
-              [(name, rate and rate / 1000) for name in results.servers for rate in [results.median(name, "max", "qps", load)]])
-        group(f"{WORKLOADS[load]}: CPU µs per query (less is better)", "{:.2f}",
+        rates = [(name, results.median(name, "max", "qps", load)) for name in results.servers]
+        group((load, "rate"), f"{WORKLOADS[load]}: thousand queries a second on one core", "{:.0f}",
+              [(name, rate and rate / 1000) for name, rate in rates])
+        group((load, "cpu"), f"{WORKLOADS[load]}: CPU µs per query (less is better)", "{:.2f}",
               [(name, results.median(name, "max", "cpu_us", load)) for name in results.servers])
-    group("memory with 100,000 names, MiB (less is better)", "{:.0f}",
-          [(name, rss and rss / 1024) for name in results.servers for rss in [results.median(name, "fill", "rss_kb")]])
-    body, y = [], 10
-    for title, text, figures in groups:
-        y += 22
-        body.append(f'<text class="head" x="10" y="{y}">{escape(title)}</text>')
-        y += 10
-        most = max(value for _, value in figures) or 1
-        for name, value in figures:
-            kind = "own" if name == "nodens" else "limit" if name in results.limits else "peer"
-            length = max(1, (WIDTH - LEFT - RIGHT) * value / most)
-            body.append(f'<text class="name" x="{LEFT - 8}" y="{y + 14}">{escape(name)}</text>'
-                        f'<rect class="{kind}" x="{LEFT}" y="{y + 2}" width="{length:.1f}" height="{ROW - 6}" rx="2"/>'
-                        f'<text x="{LEFT + length + 6:.1f}" y="{y + 14}">{text.format(value)}</text>')
-            y += ROW
-        y += 6
+    sizes = [(name, results.median(name, "fill", "rss_kb")) for name in results.servers]
+    group("memory", "memory with 100,000 names, MiB (less is better)", "{:.0f}", [(name, size and size / 1024) for name, size in sizes])
+    starts = [(name, results.median(name, "start", "ready_ms")) for name in results.servers]
+    group("start", "start to first answer, ms (less is better)", "{:.1f}", starts)
+    return found
+
+
+def without_limits(results, group):
+    """For readers who have not been told what a limit is."""
+    title, text, figures = group
+    return title, text, [(name, value) for name, value in figures if name not in results.limits]
+
+
+def picture(results, shown, columns):
+    """An SVG of bars in groups, line by line; its colours follow the reader's light or dark scheme."""
+    body, top = [], 10
+    for first in range(0, len(shown), columns):
+        bottom = top
+        for column, (title, text, figures) in enumerate(shown[first:first + columns]):
+            x, y = column * WIDTH, top + 22
+            body.append(f'<text class="head" x="{x + 10}" y="{y}">{escape(title)}</text>')
+            y += 10
+            most = max(value for _, value in figures) or 1
+            for name, value in figures:
+                kind = "own" if name == "nodens" else "limit" if name in results.limits else "peer"
+                length = max(1, (WIDTH - LEFT - RIGHT) * value / most)
+                body.append(f'<text class="name" x="{x + LEFT - 8}" y="{y + 14}">{escape(name)}</text>'
+                            f'<rect class="{kind}" x="{x + LEFT}" y="{y + 2}" width="{length:.1f}" height="{ROW - 6}" rx="2"/>'
+                            f'<text x="{x + LEFT + length + 6:.1f}" y="{y + 14}">{text.format(value)}</text>')
+                y += ROW
+            bottom = max(bottom, y + 6)
+        top = bottom
     style = ("text{font:13px sans-serif;fill:#222}.head{font-weight:bold}.name{text-anchor:end}.back{fill:#fff}"
              ".own{fill:#0a7d54}.peer{fill:#7a8ba0}.limit{fill:#c9a227}"
              "@media(prefers-color-scheme:dark){text{fill:#ddd}.back{fill:#16181d}.own{fill:#3fc48d}.peer{fill:#8fa3bd}}")
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 10}" width="{WIDTH}" height="{y + 10}" role="img">\n'
+    width, height = columns * WIDTH, top + 10
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">\n'
             f'<title>nodens beside other servers</title>\n<style>{style}</style>\n'
             f'<rect class="back" width="100%" height="100%"/>\n' + "\n".join(body) + "\n</svg>\n")
 
@@ -127,14 +147,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+")
     parser.add_argument("--svg")
+    parser.add_argument("--brief")
     parser.add_argument("--into")
     options = parser.parse_args()
     results = Results(options.results)
     if not results.servers:
         sys.exit("picture.py: no measurement in these files")
+    found = groups(results)
     if options.svg:
         with open(options.svg, "w") as file:
-            file.write(picture(results))
+            file.write(picture(results, list(found.values()), 2))
+    if options.brief:
+        with open(options.brief, "w") as file:
+            file.write(picture(results, [without_limits(results, found[key]) for key in BRIEF if key in found], 1))
     if options.into:
         put(options.into, tables(results))
     else:

@@ -18,7 +18,6 @@ connections or fewer.
 """
 import argparse
 import contextlib
-import json
 import os
 import subprocess
 
@@ -34,15 +33,6 @@ COREFILE = """{zone}:{{port}} {{{{
         force_tcp
         {words}
     }}}}
-}}}}
-.:{{port}} {{{{
-    errors
-    cache 3600
-    bind 127.0.0.1
-    forward . 127.0.0.1:{{up}} {{{{
-        force_tcp
-    }}}}
-    prometheus 127.0.0.1:9395
 }}}}
 """
 KINDS = {"pool": "", "fresh": "expire 1ns"}
@@ -84,7 +74,7 @@ class Upstream:
 
 
 def measured(place, options, kind, rate):
-    files = {"base": COREFILE.format(zone=ZONE, address=ADDRESS[0], port=ADDRESS[1], words=KINDS[kind])}
+    files = {"base": COREFILE.format(zone=ZONE, address=ADDRESS[0], port=ADDRESS[1], words=KINDS[kind]) + lab.BESIDE}
     slow = max(rate * options.slow, 0.001)
     streams = [("fast", rate - slow, f"unique=f.{ZONE}"), ("slow", slow, f"unique=slow.{ZONE}")]
     with Upstream(place) as upstream, place.server("nodens", nodens=options.nodens, files=files) as (process, address):
@@ -122,10 +112,7 @@ def main():
                 f"{row['fast']['p99_us'] / 1e3:.2f}", f"{row['slow']['p50_us'] / 1e3:.1f}", row["fast"]["lost"] + row["slow"]["lost"],
                 row["fast"]["failed"] + row["slow"]["failed"], row["taken"], row["most"], f"{row['cpu_us']:.1f}",
                 f"{row['late_p99_us'] / 1e3:.2f}"] for row in rows])
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"kind": "serial", "slow": options.slow, "rows": rows}, file, indent=1)
-            file.write("\n")
+    lab.keep(options.json, "serial", rows, slow=options.slow)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ answer with records counts. The time begins where the process becomes the server
   benches/start.py [--servers nodens,unbound,dnsmasq] [--runs 20] [--nodens PATH] [--json FILE]
 """
 import argparse
-import json
 import os
 import re
 import shutil
@@ -79,10 +78,7 @@ def main():
     lab.table(["server", "median ms", "least", "most", "RSS MiB", "program MiB"],
               [[row["server"], f"{row['median_ms']:.1f}", f"{row['least_ms']:.1f}", f"{row['most_ms']:.1f}",
                 f"{row['rss_mib']:.1f}", f"{row['program_mib']:.2f}"] for row in rows])
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"kind": "start", "rows": rows}, file, indent=1)
-            file.write("\n")
+    lab.keep(options.json, "start", rows)
 
 
 if __name__ == "__main__":

@@ -34,15 +34,6 @@ COREFILE = """storm.test:{{port}} {{{{
         {words}
     }}}}
 }}}}
-.:{{port}} {{{{
-    errors
-    cache 3600
-    bind 127.0.0.1
-    forward . 127.0.0.1:{{up}} {{{{
-        force_tcp
-    }}}}
-    prometheus 127.0.0.1:9395
-}}}}
 """
 
 
@@ -124,7 +115,7 @@ def start_hits(address, path, rate, seconds):
 
 def measured(place, options, kind):
     words = "force_tcp" if kind != "udp" else "prefer_udp"
-    files = {"base": COREFILE.format(silent=SILENT, words=words)}
+    files = {"base": COREFILE.format(silent=SILENT, words=words) + lab.BESIDE}
     with silent(kind), place.server("nodens", nodens=options.nodens, files=files) as (process, address):
         if options.cores > 1:
             for task in os.listdir(f"/proc/{process.pid}/task"):
@@ -174,10 +165,7 @@ def main():
                 f"{row['answers']} {row['rcodes']}", f"{row['slowest_s']:.2f}",
                 f"{row['quiet']['p50_us']:.0f}/{row['quiet']['p99_us']:.0f}",
                 f"{row['stormy']['p50_us']:.0f}/{row['stormy']['p99_us']:.0f}"] for row in rows])
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"kind": "storm", "rows": rows}, file, indent=1)
-            file.write("\n")
+    lab.keep(options.json, "storm", rows)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ fn a_case_without_a_baseline_or_a_count_fails() {
 fn tables_and_picture_come_from_a_file_of_results() {
     let directory = tempfile::tempdir().unwrap();
     let svg = directory.path().join("picture.svg");
+    let brief = directory.path().join("brief.svg");
     let page = directory.path().join("page.md");
     let marks = "<!-- figures: made by benches/picture.py -->\nold\n<!-- end of figures -->\n";
     fs::write(&page, format!("before\n{marks}after\n")).unwrap();
@@ -70,6 +71,8 @@ fn tables_and_picture_come_from_a_file_of_results() {
         results.to_str().unwrap(),
         "--svg",
         svg.to_str().unwrap(),
+        "--brief",
+        brief.to_str().unwrap(),
         "--into",
         page.to_str().unwrap(),
     ];
@@ -83,4 +86,7 @@ fn tables_and_picture_come_from_a_file_of_results() {
     let svg = fs::read_to_string(svg).unwrap();
     assert!(svg.contains("class=\"own\"") && svg.contains("class=\"limit\""), "{svg}");
     assert!(svg.contains("prefers-color-scheme:dark") && svg.ends_with("</svg>\n"), "{svg}");
+    // What needs a word of explanation is not in the README's.
+    let brief = fs::read_to_string(brief).unwrap();
+    assert!(brief.contains("class=\"own\"") && !brief.contains("class=\"limit\""), "{brief}");
 }

@@ -188,8 +188,12 @@ impl Node {
             log.line(Level::Warning, format_args!("{warning}"));
         }
         let service = &options.upstream_service;
-        let cluster_dns = cluster_dns(service, |name| Machine.variable(name))
-            .inspect_err(|why| log.line(Level::Warning, format_args!("{why}")));
+        let cluster_dns = cluster_dns(service, |name| Machine.variable(name));
+        if let Err(why) = &cluster_dns
+            && !service.is_empty()
+        {
+            log.line(Level::Warning, format_args!("{why}"));
+        }
         let values = NodeValues {
             local: options.local.text.clone(),
             cluster_dns,

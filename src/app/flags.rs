@@ -193,7 +193,7 @@ static FLAGS: &[Flag] = &[
     flag(
         "upstreamsvc",
         Text("kube-dns"),
-        "the Service whose cluster IP __PILLAR__CLUSTER__DNS__ stands for",
+        "the Service whose cluster IP __PILLAR__CLUSTER__DNS__ stands for; empty where there is none",
     ),
     flag("version", Switch(false), "show the version and exit"),
 ];

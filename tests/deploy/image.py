@@ -15,12 +15,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
 import yaml
 
 import kustomize
+from waiting import wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -61,16 +61,6 @@ def run(*words: str, **more) -> subprocess.CompletedProcess:
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, **more)
     assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
     return done
-
-
-def wait_for(what: str, is_there, seconds: float = 20.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = is_there()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {seconds} s")
 
 
 def daemonset_of(objects: list[dict]) -> tuple[dict, dict, str]:

@@ -16,11 +16,12 @@ import tempfile
 import threading
 import time
 import unittest
-import urllib.error
 import urllib.parse
 import urllib.request
 
 import yaml
+
+from waiting import wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -37,17 +38,6 @@ def free_port() -> int:
             with contextlib.suppress(OSError):
                 datagram.bind((LOOPBACK, port))
                 return port
-
-
-def wait_for(what: str, is_there, seconds: float = 30.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            found = is_there()
-            if found:
-                return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {seconds} s")
 
 
 class Watched:

@@ -10,7 +10,6 @@ Memory and descriptors before, at their most, and 10 s after; the latency of hit
 
   benches/abuse.py [--nodens PATH] [--kinds garbage,slow,idle] [--seconds 5] [--hits 5000] [--json FILE]
 """
-import argparse
 import contextlib
 import json
 import os
@@ -128,12 +127,10 @@ def measured(place, options, kind):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodens", help="the binary; target/release/nodens unless given")
+    parser = lab.arguments(__doc__)
     parser.add_argument("--kinds", default="garbage,slow,idle")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--hits", type=int, default=5_000, help="hits a second")
-    parser.add_argument("--json", help="writes the results there")
     options = parser.parse_args()
     options.nodens = lab.nodens_binary(options.nodens)
     lab.load_generator()

@@ -8,7 +8,6 @@ the process, system calls included, over the answered queries. The kinds are mea
 
   benches/growth.py [--nodens PATH] [--seconds 3] [--rounds 3] [--names 1000,100000,1000000] [--json FILE]
 """
-import argparse
 import random
 import re
 import statistics
@@ -60,13 +59,11 @@ def cost(place, options, files, paths):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodens", help="the binary; target/release/nodens unless given")
+    parser = lab.arguments(__doc__)
     parser.add_argument("--names", default="1000,100000,1000000")
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tries", type=int, default=2, help="measurements of a process; the least counts")
-    parser.add_argument("--json", help="writes the results there")
     options = parser.parse_args()
     options.nodens = lab.nodens_binary(options.nodens)
     counts = [int(word) for word in options.names.split(",")]

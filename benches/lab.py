@@ -4,6 +4,7 @@ start commands, cgroups with limits, CPU time and memory of a process, a load at
 All on 127.0.0.0/8. The server runs on core 0; load and upstream on core 1. Only processes that were
 started here are ended, by their pid. Python's standard library alone.
 """
+import argparse
 import contextlib
 import json
 import os
@@ -138,6 +139,14 @@ def need(*tools):
     for tool, package in tools:
         if not shutil.which(tool):
             fail(f"{tool} is missing (Debian: {package})")
+
+
+def arguments(words: str) -> argparse.ArgumentParser:
+    """A parser with what every script takes: the binary, and where its results go."""
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodens", help="the binary; target/release/nodens unless given")
+    parser.add_argument("--json", help="writes the results there")
+    return parser
 
 
 def nodens_binary(given=None):

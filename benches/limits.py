@@ -20,7 +20,6 @@ hits is still answered, and how fast.
 A start command of one's own may use {dir} (holds a Corefile), {port} and {up}, the upstream's port on
 127.0.0.1. Needs root for the cgroups, and knotd and dnsperf.
 """
-import argparse
 
 import lab
 
@@ -135,17 +134,15 @@ def show(rows, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = lab.arguments(__doc__)
     parser.add_argument("--servers", default="nodens,unbound,dnsmasq,hickory-dns")
     parser.add_argument("--server", action="append", default=[], metavar="NAME=COMMAND")
-    parser.add_argument("--nodens", help="the binary; target/release/nodens unless given")
     parser.add_argument("--cpu", type=float, default=0.1, help="cores")
     parser.add_argument("--memory", type=int, default=100, help="MiB")
     parser.add_argument("--names", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
     parser.add_argument("--hits", type=int, default=2000, help="beyond the limit, a second")
     parser.add_argument("--misses", type=int, default=12000, help="beyond the limit, a second")
-    parser.add_argument("--json", help="writes the results there")
     parser.add_argument("--verbose", action="store_true", help="a line for each run")
     options = parser.parse_args()
     options.given = dict(text.split("=", 1) for text in options.server)

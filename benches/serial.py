@@ -16,7 +16,6 @@ for on this machine shows by its lost queries and by its p50.
 Targets: p99 of the fast names in the pool at most twice that of `fresh`, with a tenth of its
 connections or fewer.
 """
-import argparse
 import contextlib
 import os
 import subprocess
@@ -90,13 +89,11 @@ def measured(place, options, kind, rate):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodens", help="the binary; target/release/nodens unless given")
+    parser = lab.arguments(__doc__)
     parser.add_argument("--rates", default="2000,5000,20000")
     parser.add_argument("--kinds", default="pool,fresh")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--slow", type=float, default=0.01, help="the share of slow names")
-    parser.add_argument("--json", help="writes the results there")
     options = parser.parse_args()
     options.nodens = lab.nodens_binary(options.nodens)
     lab.load_generator()

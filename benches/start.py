@@ -9,7 +9,6 @@ answer with records counts. The time begins where the process becomes the server
 
   benches/start.py [--servers nodens,unbound,dnsmasq] [--runs 20] [--nodens PATH] [--json FILE]
 """
-import argparse
 import os
 import re
 import shutil
@@ -43,11 +42,9 @@ def stripped_size(program):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = lab.arguments(__doc__)
     parser.add_argument("--servers", default="nodens,unbound,dnsmasq")
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--nodens", help="the binary; target/release/nodens unless given")
-    parser.add_argument("--json", help="writes the results there")
     options = parser.parse_args()
     names = options.servers.split(",")
     if "nodens" in names:

@@ -12,7 +12,6 @@ storm and in it. The upstream is silent over UDP (`udp`), takes connections and 
 Targets: memory grows by at most 16 MiB, at most 256 descriptors, all of it back within 10 s, answers
 within 4 s, hits not slowed by more than a tenth.
 """
-import argparse
 import contextlib
 import json
 import os
@@ -141,14 +140,12 @@ def measured(place, options, kind):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodens", help="the binary; target/release/nodens unless given")
+    parser = lab.arguments(__doc__)
     parser.add_argument("--kinds", default="udp,tcp,dial")
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--hits", type=int, default=5_000, help="hits a second")
     parser.add_argument("--cores", type=int, default=1)
-    parser.add_argument("--json", help="writes the results there")
     options = parser.parse_args()
     options.nodens = lab.nodens_binary(options.nodens)
     lab.load_generator()

@@ -11,7 +11,9 @@ use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::macros::format_description;
 
 /// The greatest number of lines that wait to be written.
 pub(super) const MOST_LINES: usize = 8192;
@@ -100,7 +102,7 @@ impl Log {
         self.flush();
         let line = match self.is_json() {
             false => why.to_owned(),
-            true => object(since_1970(), "fatal", why),
+            true => object(OffsetDateTime::now_utc(), "fatal", why),
         };
         // Nobody reads: nothing to be done about it.
         let _ = writeln!(io::stderr().lock(), "{line}");
@@ -126,13 +128,13 @@ impl Log {
     }
 
     fn put_object(&self, level: &str, text: &str) {
-        self.hand_over(object(since_1970(), level, cut(text)));
+        self.hand_over(object(OffsetDateTime::now_utc(), level, cut(text)));
     }
 
     fn put(&self, mut text: String) {
         text.truncate(cut(&text).len());
         if !self.0.has_started.load(Ordering::Acquire) {
-            text = format!("{} {text}", time_stamp(since_1970().as_secs()));
+            text = format!("{} {text}", time_stamp(OffsetDateTime::now_utc()));
         }
         self.hand_over(text);
     }
@@ -167,20 +169,17 @@ fn cut(text: &str) -> &str {
 }
 
 /// One line as a JSON object; `plugin/NAME: ` in front of the text is a field of its own.
-fn object(time: Duration, level: &str, text: &str) -> String {
+fn object(time: OffsetDateTime, level: &str, text: &str) -> String {
     let named = text.strip_prefix("plugin/").and_then(|rest| rest.split_once(": "));
     let is_name = |name: &str| name.bytes().all(|octet| octet.is_ascii_alphanumeric());
     let (plugin, message) = named.filter(|(name, _)| is_name(name)).unwrap_or(("", text));
-    let stamp = time_stamp(time.as_secs()).replace('/', "-").replace(' ', "T");
+    let format =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     format!(
-        "{{\"ts\":\"{stamp}.{:03}Z\",\"level\":\"{level}\",\"plugin\":\"{plugin}\",\"msg\":{}}}",
-        time.subsec_millis(),
+        "{{\"ts\":\"{}\",\"level\":\"{level}\",\"plugin\":\"{plugin}\",\"msg\":{}}}",
+        time.format(&format).unwrap_or_default(),
         serde_json::Value::from(message)
     )
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
 }
 
 /// Writes until the last sender is gone; flushes whenever nothing more waits. Errors of the output
@@ -208,25 +207,10 @@ fn write_lines(receiver: &Receiver<Message>, output: impl Write) {
     }
 }
 
-/// `2006/01/02 15:04:05` of seconds since 1970, UTC (containers run in UTC).
-pub(super) fn time_stamp(unix: u64) -> String {
-    let (days, seconds) = (unix / 86_400, unix % 86_400);
-    // Days since 0000-03-01 in eras of 400 years of 146097 days; March is month 0.
-    let day = days + 719_468;
-    let (era, day_of_era) = (day / 146_097, day % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year_of_era + next_year;
-    format!(
-        "{year:04}/{month:02}/{day_of_month:02} {:02}:{:02}:{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
+/// `2006/01/02 15:04:05`, UTC (containers run in UTC).
+fn time_stamp(time: OffsetDateTime) -> String {
+    let format = format_description!("[year]/[month]/[day] [hour]:[minute]:[second]");
+    time.format(&format).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -275,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_line_as_an_object_has_its_time_level_plugin_and_text() {
-        let time = Duration::from_millis(1_136_214_245_007);
+        let time = OffsetDateTime::from_unix_timestamp_nanos(1_136_214_245_007_000_000).unwrap();
         for (level, text, fields) in [
             (
                 "info",
@@ -340,9 +324,7 @@ mod tests {
 
     #[test]
     fn time_stamps_are_gos() {
-        assert_eq!(time_stamp(0), "1970/01/01 00:00:00");
-        assert_eq!(time_stamp(951_782_400), "2000/02/29 00:00:00");
-        assert_eq!(time_stamp(1_136_214_245), "2006/01/02 15:04:05");
-        assert_eq!(time_stamp(4_107_542_399), "2100/02/28 23:59:59");
+        let time = OffsetDateTime::from_unix_timestamp(1_136_214_245).unwrap();
+        assert_eq!(time_stamp(time), "2006/01/02 15:04:05");
     }
 }

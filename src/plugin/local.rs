@@ -153,9 +153,8 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut takes_prefix = true;
     while dispenser.next() {
-        if !dispenser.remaining_args().is_empty() {
-            return Err(dispenser.arg_err());
-        }
+        // Passed over, as CoreDNS does.
+        dispenser.remaining_args();
         while dispenser.next_block() {
             let option = dispenser.val();
             if option != "localhost_prefix" {
@@ -247,9 +246,13 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_behind_the_word_is_passed_over() {
+        assert!(Bench::new().load("local host", &MemorySurroundings::new()).is_ok());
+    }
+
+    #[test]
     fn mistakes_are_told_in_corednss_words() {
         for (text, error) in [
-            ("local host", "Wrong argument count or unexpected line ending after 'host'"),
             ("local {\n x\n}", "unknown property 'x'"),
             (
                 "local {\n localhost_prefix x\n}",

@@ -50,6 +50,10 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// What `openssl ca` wants to be told.
+const POLICY: &str = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nrand_serial = yes\n\
+                      new_certs_dir = .\ndefault_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n";
+
 impl Lab {
     /// An empty one.
     pub(crate) fn new() -> Lab {
@@ -57,7 +61,7 @@ impl Lab {
     }
 
     /// One with certificates by openssl, which is among `tools`: `own` of `dns.test` and 127.0.0.1,
-    /// `expired`, both by the authority `ca`, and the authority `stranger`.
+    /// `expired` (of January 2024), both by the authority `ca`, and the authority `stranger`.
     pub(crate) fn with_certificates(tools: &[&str]) -> Option<Lab> {
         if !are_here(tools) {
             return None;
@@ -78,12 +82,16 @@ impl Lab {
             "req -x509 {key} -keyout x.key -out stranger.pem -days 2 -subj /CN=stranger"
         ));
         lab.write("names", "subjectAltName=DNS:dns.test,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n");
-        for (certificate, days) in [("own", 2), ("expired", -1)] {
-            openssl(&format!(
-                "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {certificate}.pem \
-                 -days {days} -extfile names"
-            ));
-        }
+        let signed = "-in own.csr -extfile names -out";
+        openssl(&format!(
+            "x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 {signed} own.pem"
+        ));
+        // Dates of one's own are for `openssl ca` alone, which keeps books.
+        lab.write("index", "");
+        lab.write("policy", POLICY);
+        let ca = "ca -batch -notext -config policy -cert ca.pem -keyfile ca.key";
+        let dates = "-startdate 20240101000000Z -enddate 20240201000000Z";
+        openssl(&format!("{ca} {dates} {signed} expired.pem"));
         Some(lab)
     }
 

@@ -51,6 +51,7 @@ pub const CODES: &[&str] = &[
     "upstream-without-udp",
     "variable-left",
     "variable-unset",
+    "word-passed-over",
     "zone-outside-block",
     "zone-shadowed",
 ];

@@ -1,10 +1,11 @@
 //! A reply as an object, for programs.
 
 use super::exchange::Answer;
-use super::moment::Moment;
 use super::reply::{Reply, Row};
 use serde_json::{Value, json};
 use std::time::SystemTime;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// The object of one question.
 pub(super) fn object(reply: &Reply, answer: &Answer, when: SystemTime) -> Value {
@@ -36,7 +37,7 @@ pub(super) fn object(reply: &Reply, answer: &Answer, when: SystemTime) -> Value 
         },
         "transport": answer.carrier.to_lowercase(),
         "microseconds": u64::try_from(answer.elapsed.as_micros()).unwrap_or(u64::MAX),
-        "when": Moment::of(when).to_rfc3339(),
+        "when": OffsetDateTime::from(when).truncate_to_second().format(&Rfc3339).unwrap_or_default(),
         "octets": reply.size,
         "notes": answer.notes,
         "id": reply.id,

@@ -6,7 +6,6 @@
 mod exchange;
 mod json;
 mod message;
-mod moment;
 mod name;
 mod options;
 mod rdata;

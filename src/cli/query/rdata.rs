@@ -12,6 +12,8 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+use time::OffsetDateTime;
+use time::macros::format_description;
 
 /// One field of a layout.
 #[derive(Debug, Clone, Copy)]
@@ -278,12 +280,9 @@ fn types(mut map: &[u8]) -> Option<String> {
 
 /// `YYYYMMDDHHmmSS` (RFC 4034 §3.2), in the years that 32 bits count from 1970.
 fn date(seconds: u32) -> String {
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(seconds));
-    let moment = super::moment::Moment::of(time);
-    format!(
-        "{:04}{:02}{:02}{:02}{:02}{:02}",
-        moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second
-    )
+    let format = format_description!("[year][month][day][hour][minute][second]");
+    let time = OffsetDateTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(seconds));
+    time.format(&format).unwrap_or_default()
 }
 
 /// `key=value` (RFC 9460 §2.1).

@@ -4,12 +4,13 @@
 //! writes it.
 
 use super::exchange::{Answer, shown};
-use super::moment::Moment;
 use super::options::Shown;
 use super::reply::{Extension, Reply, Row};
 use crate::dns::Rcode;
 use std::fmt::Write as _;
 use std::time::SystemTime;
+use time::OffsetDateTime;
+use time::macros::format_description;
 
 /// Where the columns of a record begin: TTL, class, type, data.
 const COLUMNS: [usize; 4] = [24, 32, 40, 48];
@@ -175,10 +176,18 @@ impl Lines {
         let Answer { server, carrier, .. } = told.answer;
         self.comment(&format!(";; Query time: {time}"));
         self.comment(&format!(";; SERVER: {}({}) ({carrier})", shown(server), server.name));
-        self.comment(&format!(";; WHEN: {}", Moment::of(told.when)));
+        self.comment(&format!(";; WHEN: {}", date(told.when)));
         self.comment(&format!(";; MSG SIZE  rcvd: {}", told.reply.size));
         self.line("");
     }
+}
+
+/// `Sun Nov  6 08:49:37 UTC 1994`, as dig does.
+fn date(time: SystemTime) -> String {
+    let format = format_description!(
+        "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] UTC [year]"
+    );
+    OffsetDateTime::from(time).format(&format).unwrap_or_default()
 }
 
 /// A record in dig's columns: what is not shown leaves its column to the next word.
@@ -212,4 +221,17 @@ fn indent(line: &mut String, from: usize, to: usize) {
     let blanks = if tabs > 0 { to % TAB } else { to - from };
     line.extend(std::iter::repeat_n('\t', tabs));
     line.extend(std::iter::repeat_n(' ', blanks));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn a_moment_reads_as_dig_writes_it() {
+        let text = |seconds: u64| date(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(text(784_111_777), "Sun Nov  6 08:49:37 UTC 1994");
+        assert_eq!(text(951_782_399), "Mon Feb 28 23:59:59 UTC 2000");
+    }
 }

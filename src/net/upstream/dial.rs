@@ -10,11 +10,14 @@ use crate::dns::Transport;
 use crate::plugin::forward::{DohMethod, Keeping, Upstream};
 use crate::sys::interfaces;
 use hickory_net::NetError;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -243,6 +246,15 @@ impl SystemRoots {
     }
 }
 
+/// What Go says of a certificate before its first or after its last second.
+const OUT_OF_DATE: &str = "certificate has expired or is not yet valid";
+
+/// `2006-01-02T15:04:05Z`, as Go writes a time in an error.
+fn date(time: UnixTime) -> String {
+    let time = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(time.as_secs());
+    time.format(&Rfc3339).unwrap_or_default()
+}
+
 /// Go's words for why a server's certificate is not trusted.
 fn distrust(error: &CertificateError, tls: &Tls) -> String {
     match error {
@@ -274,12 +286,13 @@ fn distrust(error: &CertificateError, tls: &Tls) -> String {
                 ),
             }
         }
-        CertificateError::Expired
-        | CertificateError::ExpiredContext { .. }
-        | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => {
-            "certificate has expired or is not yet valid".to_owned()
+        CertificateError::ExpiredContext { time, not_after: end } => {
+            format!("{OUT_OF_DATE}: current time {} is after {}", date(*time), date(*end))
         }
+        CertificateError::NotValidYetContext { time, not_before: begin } => {
+            format!("{OUT_OF_DATE}: current time {} is before {}", date(*time), date(*begin))
+        }
+        CertificateError::Expired | CertificateError::NotValidYet => OUT_OF_DATE.to_owned(),
         CertificateError::Other(why) if why.to_string() == trust::AUTHORITY => {
             "certificate signed by unknown authority (it calls itself one: to trust it, name its \
              file with `tls`)"

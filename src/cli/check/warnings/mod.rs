@@ -40,6 +40,7 @@ const KINDS: &[fn(&Facts<'_>, &mut Vec<Finding>)] = &[
     others::outside,
     others::variables,
     others::log_format,
+    others::passed_over,
     others::missing,
     others::open_metrics,
 ];

@@ -2,7 +2,7 @@
 //! should have.
 
 use super::super::finding::Finding;
-use super::{Facts, lines};
+use super::{Facts, Line, lines};
 use crate::corefile::{Surroundings, Token, normalise_zone, parse_duration, parse_integer};
 use crate::plugin::split_host_port;
 use std::net::IpAddr;
@@ -138,6 +138,25 @@ pub(super) fn log_format(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
                     only,
                     "a single word behind `log` is a zone: nothing is logged",
                     "name the zone first: `log . FORMAT`",
+                ));
+            }
+        }
+    }
+}
+
+/// Words behind directives that read none, or in the block of one that has none.
+pub(super) fn passed_over(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
+    for (word, has_block) in [("any", false), ("local", true)] {
+        for (_, directive) in facts.directives(word) {
+            let lines = lines(&directive.tokens);
+            let said = lines.iter().find(|line| line.depth == 0).map_or(&[][..], Line::arguments);
+            let inside = lines.iter().find(|line| line.depth > 0 && !has_block).map(Line::first);
+            if let Some(token) = said.first().or(inside) {
+                findings.push(Finding::warning(
+                    "word-passed-over",
+                    token,
+                    format!("`{word}` reads no such word: `{}` does nothing", token.text),
+                    "take it out",
                 ));
             }
         }

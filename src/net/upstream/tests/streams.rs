@@ -114,6 +114,25 @@ async fn idle_connections_expire_and_none_outlives_its_age() {
 }
 
 #[tokio::test]
+async fn no_more_idle_connections_are_kept_than_the_directive_says() {
+    // Long enough for all of them to be asked before one is answered.
+    let late = Duration::from_millis(400);
+    let up = Scripted::start(move |_, query, _| Act::Late(late, answer(query, 1))).await;
+    for (most, kept) in [(0, limits::STREAMS.connections), (3, 3)] {
+        let before = up.accepted.load(Ordering::Relaxed);
+        let mut options = Options { read_timeout: Duration::from_secs(2), ..quick() };
+        options.keeping.max_idle = most;
+        let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+        let count = limits::STREAMS.connections;
+        assert_eq!(flood(&asking, count, Transport::Tcp).await, count);
+        // As many at once again: what was kept serves, the rest is opened anew.
+        assert_eq!(flood(&asking, count, Transport::Tcp).await, count);
+        let opened = up.accepted.load(Ordering::Relaxed) - before;
+        assert_eq!(opened, 2 * count - kept, "of {most}");
+    }
+}
+
+#[tokio::test]
 async fn a_silent_upstream_under_a_flood_holds_a_bounded_number_of_sockets() {
     let up = Scripted::start(|_, _, _| Act::Silence).await;
     // Long enough for all of them to be asked at a time.

@@ -2,7 +2,10 @@
 //! example of its page is run, and everything that ships passes.
 #![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
+mod ports;
+
 use nodens::cli::check::CODES;
+use ports::free_port;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -448,13 +451,10 @@ fn answer_over_tcp(listener: TcpListener) {
 
 #[test]
 fn a_probe_tells_who_answers_over_what() {
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let only_udp = udp.local_addr().unwrap();
-    answer_over_udp(udp);
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-    let only_tcp = tcp.local_addr().unwrap();
-    answer_over_tcp(tcp);
-    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let [only_udp, only_tcp, nobody] =
+        [free_port(), free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    answer_over_udp(UdpSocket::bind(&only_udp).unwrap());
+    answer_over_tcp(TcpListener::bind(&only_tcp).unwrap());
     let corefile = format!(
         "a.test {{\n  forward . {only_udp} {only_tcp} {nobody}\n}}\n\
          b.test {{\n  forward . {only_udp} {only_tcp} {{\n    force_tcp\n  }}\n}}\n"

@@ -128,9 +128,11 @@ fn what_a_killed_nodens_leaves_goes_once_nobody_serves_with_it() {
             .spawn()
             .unwrap();
         let begun = std::time::Instant::now();
-        let has_rules = || sh("ip6tables-save").contains("NodeLocal");
-        while !has_rules() {
-            assert!(begun.elapsed().as_secs() < 20, "{}", fs::read_to_string(path("log")).unwrap());
+        let rules = || sh("iptables-save; ip6tables-save").matches("NodeLocal").count();
+        let has_rules = || rules() > 0;
+        // Those of each family come in two steps.
+        while rules() < 24 {
+            assert!(begun.elapsed().as_secs() < 30, "{}", fs::read_to_string(path("log")).unwrap());
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
 

@@ -325,7 +325,7 @@ impl Load {
         let clients = ["udp", "tcp"].map(|mode| {
             let mut command = lab.command("pod", "dnsperf");
             command.args(["-m", mode, "-s", server, "-d"]).arg(&names);
-            lab.start(command.args(["-l", "120", "-Q", "40", "-c", "2", "-T", "1", "-t", "5"]))
+            lab.start(command.args(["-l", "600", "-Q", "40", "-c", "2", "-T", "1", "-t", "15"]))
         });
         Load { clients: clients.into() }
     }
@@ -335,7 +335,7 @@ impl Load {
         for mut client in self.clients {
             assert!(client.is_alive(), "{}", client.log());
             client.signal("INT");
-            assert_eq!(client.ended_within(Duration::from_secs(10)), Some(0));
+            assert_eq!(client.ended_within(Duration::from_secs(30)), Some(0));
             let text = client.log();
             let line = |start: &str| {
                 let found = text.lines().find_map(|line| line.trim().strip_prefix(start));

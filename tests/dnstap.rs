@@ -3,7 +3,10 @@
 //! `NODENS_TEST_ALL=1`.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::net::{TcpListener, UdpSocket};
+mod ports;
+
+use ports::free_port;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,17 +74,6 @@ fn upstream() -> u16 {
     port
 }
 
-/// A port that is free for UDP and TCP.
-fn free_port() -> u16 {
-    loop {
-        let stream = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = stream.local_addr().unwrap().port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
 /// Starts nodens with a `dnstap` to `endpoint`, asks it once and stops it with `signal`.
 fn serve_one_query(folder: &Path, endpoint: &str, signal: &str) {
     let port = free_port();
@@ -133,6 +125,15 @@ fn check(text: &str) {
     }
 }
 
+/// Waits for the last record, whole, and looks at all of them.
+fn check_the_last(output: &Path) {
+    let text = || std::fs::read_to_string(output).unwrap_or_default();
+    until("the last record", || {
+        text().rsplit_once("type: CLIENT_RESPONSE").is_some_and(|(_, rest)| rest.contains("\n---"))
+    });
+    check(&text());
+}
+
 /// Whether the records of a query just before the end reach a collector on a Unix socket.
 fn the_last_records_arrive(signal: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -140,9 +141,7 @@ fn the_last_records_arrive(signal: &str) {
     let Some(_collector) = collector(&["-u", socket.to_str().unwrap()], &output) else { return };
     until("the collector listens", || socket.exists());
     serve_one_query(folder.path(), socket.to_str().unwrap(), signal);
-    let text = || std::fs::read_to_string(&output).unwrap_or_default();
-    until("the last record", || text().contains("type: CLIENT_RESPONSE"));
-    check(&text());
+    check_the_last(&output);
 }
 
 #[test]
@@ -158,14 +157,10 @@ fn the_last_records_are_sent_when_sigint_ends_it() {
 #[test]
 fn a_real_collector_reads_the_records_over_tcp() {
     let folder = tempfile::tempdir().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap().to_string();
-    drop(free);
+    let address = format!("127.0.0.1:{}", free_port());
     let output = folder.path().join("records");
     let Some(_collector) = collector(&["-l", &address], &output) else { return };
     until("the collector listens", || std::net::TcpStream::connect(&address).is_ok());
     serve_one_query(folder.path(), &format!("tcp://{address}"), "-TERM");
-    let text = || std::fs::read_to_string(&output).unwrap_or_default();
-    until("the last record", || text().contains("type: CLIENT_RESPONSE"));
-    check(&text());
+    check_the_last(&output);
 }

@@ -1,13 +1,16 @@
 //! `-memory-limit` in a process: a flood of random names with large answers stays within it.
 #![allow(clippy::unwrap_used)]
 
+mod ports;
+
+use ports::free_port;
 use std::fs;
 use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The longest that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 const LIMIT: u64 = 64 << 20;
 
@@ -69,9 +72,7 @@ fn resident(process: u32) -> u64 {
 #[test]
 fn a_flood_of_large_answers_stays_within_the_limit() {
     let folder = tempfile::tempdir().unwrap();
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = free_port();
     let corefile = format!(
         "flood.test:{port} {{\nbind 127.0.0.1\ncache {{\nsuccess 100000\n}}\n\
          forward . 127.0.0.1:{}\n}}\n",
@@ -110,6 +111,8 @@ fn a_flood_of_large_answers_stays_within_the_limit() {
         }
         assert!(start.elapsed() < PATIENCE, "{}", said());
     }
+    // A late answer is no lost one.
+    client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let (mut most, mut answered) = (0, 0);
     for first in (1..=NAMES).step_by(WINDOW) {
         for number in first..first + WINDOW {

@@ -94,12 +94,17 @@ fn when_an_upstream_dies_the_next_one_answers_at_once() {
     }
     assert!(first.queries("tcp4") >= 20);
     drop(first);
+    let mut took: Vec<Duration> = Vec::new();
     for number in 20..60 {
         let began = Instant::now();
         let told = lab.dig(LOCAL, &format!("n{number}.example.org"), "A", &[]);
         assert_eq!(told.status, "NOERROR", "n{number}: {}", nodens.log());
-        assert!(began.elapsed() < Duration::from_secs(2), "n{number}: {:?}", began.elapsed());
+        took.push(began.elapsed());
     }
+    // Who waits for the dead one waits with every query; a busy machine is not that slow with half of
+    // them.
+    took.sort();
+    assert!(took[took.len() / 2] < Duration::from_secs(1), "{took:?}");
     assert!(second.queries("tcp4") >= 40);
 }
 

@@ -31,7 +31,7 @@ fn rules() -> usize {
 
 /// Waits until a line is told and a trouble counted, with queries answered.
 fn until_told(process: &Process, line: &str, reason: &str) {
-    until(line, process, || process.log().contains(line));
+    process.says(line);
     until(reason, process, || troubles(reason) > 0);
     until("an answer", process, || answers("10.0.0.10"));
 }
@@ -81,7 +81,7 @@ fn while_somebody_holds_the_lock_it_serves_and_rules_come_afterwards() {
         );
         until("an answer", &process, || answers("10.0.0.10"));
         until("the counter", &process, || setup_errors("iptables_lock") > 0);
-        assert!(process.log().contains("holding the xtables lock"), "{}", process.log());
+        process.says("holding the xtables lock");
         assert_eq!((rules(), setup_errors("iptables")), (0, 0), "{}", process.log());
         lock.unlock().unwrap();
         until("rules", &process, || rules() == 24);

@@ -48,6 +48,7 @@ fn after_a_restart_the_same_queries_hit_though_no_upstream_is_there() {
     assert!(metric("nodens_cache_snapshot_entries_loaded_total") >= NAMES as f64);
     assert!(metric("coredns_cache_hits_total") >= NAMES as f64);
     let line = format!("[INFO] Kept cache {}: ", path.display());
+    node.says(&line);
     assert_eq!(node.lines().matches(&line).count(), 1, "{}", node.lines());
     // Without the flag, and for a block that says something else, it is not there.
     node.signal("TERM");
@@ -82,6 +83,7 @@ fn a_file_that_is_not_right_is_ignored_with_one_line() {
         fs::write(&path, file).unwrap();
         node.start(&directives, &[&flag]);
         let line = format!("[WARNING] Kept cache {} is ignored: {reason}\n", path.display());
+        node.says(&line);
         assert_eq!(node.lines().matches(&line).count(), 1, "{word}: {}", node.lines());
         let counter = format!("nodens_cache_snapshot_ignored_total{{reason=\"{word}\"}}");
         assert_eq!(node.metric(&counter).as_deref(), Some("1"));

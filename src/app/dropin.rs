@@ -216,11 +216,11 @@ impl Node {
     /// loaded at once.
     fn look(&mut self) -> bool {
         let news = self.sources.take(look(self.sources.paths()));
+        let errors = self.metrics.counter(&names::SETUP_ERRORS, &["configmap"]);
+        errors.add(news.errors);
         for (level, text) in &news.lines {
             self.log.line(*level, format_args!("{text}"));
         }
-        let errors = self.metrics.counter(&names::SETUP_ERRORS, &["configmap"]);
-        errors.add(news.errors);
         let Some(corefile) = news.corefile else { return false };
         match write_if_changed(&self.corefile, &corefile.text) {
             Ok(is_other) => {

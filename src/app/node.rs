@@ -348,9 +348,6 @@ impl NodeNetwork {
 
     fn tell_interface(&self, report: &InterfaceReport) {
         let Some((metrics, log)) = &self.world else { return };
-        for (level, text) in &report.lines {
-            log.line(*level, format_args!("{text}"));
-        }
         for (kind, count) in
             [("interface_add", report.add_errors), ("interface_check", report.check_errors)]
         {
@@ -361,6 +358,9 @@ impl NodeNetwork {
         }
         if report.repaired > 0 {
             metrics.counter(&names::NODE_REPAIRED, &[]).add(report.repaired);
+        }
+        for (level, text) in &report.lines {
+            log.line(*level, format_args!("{text}"));
         }
     }
 }

@@ -141,6 +141,6 @@ mod tests {
         let began = Instant::now();
         let found = resolve("dns.example.test", &[silent.local_addr().unwrap()]);
         assert_eq!(found, Err("lookup dns.example.test: i/o timeout".to_owned()));
-        assert!(began.elapsed() < LONGEST + Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(began.elapsed() < LONGEST + Duration::from_secs(10), "{:?}", began.elapsed());
     }
 }

@@ -179,6 +179,7 @@ impl Serving {
         self.metrics.reset(&names::RELOAD_VERSION);
         self.metrics.gauge(&names::RELOAD_VERSION, &["sha512", &self.hash]).set(1.0);
         if let Err(why) = result {
+            self.metrics.counter(&names::RELOAD_FAILED, &[]).increment();
             self.log.line(
                 Level::Error,
                 format_args!(
@@ -186,7 +187,6 @@ impl Serving {
                      file descriptors: {why}"
                 ),
             );
-            self.metrics.counter(&names::RELOAD_FAILED, &[]).increment();
         }
     }
 

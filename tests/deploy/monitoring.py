@@ -7,6 +7,7 @@ Usage: monitoring.py NODENS    needs knotd, dig and prometheus with promtool; al
 import contextlib
 import json
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -29,15 +30,17 @@ NODENS = str(pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ROOT / "targ
 LOOPBACK = "127.0.0.1"
 
 
-def free_port() -> int:
-    """A port that is free for UDP and TCP now."""
-    while True:
-        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            stream.bind((LOOPBACK, 0))
-            port = stream.getsockname()[1]
-            with contextlib.suppress(OSError):
-                datagram.bind((LOOPBACK, port))
-                return port
+def free_ports(names: list[str]) -> dict[str, int]:
+    """Ports that are free for UDP and TCP now, below those that the kernel gives to clients."""
+    ports = {}
+    for port in random.sample(range(10_000, 32_768), 2_000):
+        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram, contextlib.suppress(OSError):
+            stream.bind((LOOPBACK, port))
+            datagram.bind((LOOPBACK, port))
+            ports[names[len(ports)]] = port
+        if len(ports) == len(names):
+            return ports
+    raise AssertionError("no free ports")
 
 
 class Watched:
@@ -47,7 +50,7 @@ class Watched:
         self.folder = folder
         self.started: list[subprocess.Popen] = []
         names = ["dns", "metrics", "setup", "health", "knot", "dead", "prometheus"]
-        self.port = {name: free_port() for name in names}
+        self.port = free_ports(names)
         self.start_knot()
         self.start_nodens()
         self.start_prometheus()
@@ -233,8 +236,15 @@ class Monitoring(unittest.TestCase):
         cls.addClassCleanup(cls.watched.stop)
         cls.watched.load()
 
+    # What a busy machine does not bring about at once (many queries at a time, an expiry that nobody
+    # renews) is tried again.
+    loads = 2
+
     def shows(self, query: str):
         with self.subTest(query=query):
+            while not self.watched.ask(query) and Monitoring.loads > 0:
+                Monitoring.loads -= 1
+                self.watched.load()
             self.assertNotEqual(self.watched.ask(query), [], "no series")
 
     def test_every_query_of_the_dashboard_returns_series(self):

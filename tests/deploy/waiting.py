@@ -3,7 +3,7 @@ import contextlib
 import time
 
 
-def wait_for(what: str, is_there, seconds: float = 40.0):
+def wait_for(what: str, is_there, seconds: float = 120.0):
     """The first true value that `is_there` gives; a network error is a value that is not there yet."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

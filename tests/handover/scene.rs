@@ -1,10 +1,14 @@
 //! Several processes of the program under test, one after the other or beside each other, on the same
 //! ports of 127.0.0.1 and in the same runtime directory.
 
+#[path = "../ports/mod.rs"]
+mod ports;
+
+use self::ports::free_port;
 use super::upstream::{ANSWER, Upstream};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -28,10 +32,6 @@ pub(crate) struct Scene {
 pub(crate) struct Process {
     pub(crate) child: Child,
     log: PathBuf,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Scene {
@@ -156,6 +156,11 @@ impl Scene {
 impl Process {
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits for a part of its output: a thread of its own writes that, behind what is told of.
+    pub(crate) fn says(&mut self, part: &str) {
+        until(part, self, |process| process.log().contains(part));
     }
 
     pub(crate) fn signal(&self, name: &str) {

@@ -49,10 +49,10 @@ pub(crate) fn replace(path: &str, by: &Path) {
     mount(Some(by), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
 }
 
-/// Runs a line of shell for at most 20 s.
+/// Runs a line of shell for at most a minute.
 pub(crate) fn try_sh(line: &str) -> Output {
     let mut command = Command::new("timeout");
-    command.args(["-k", "1", "20", "bash", "-c", line]).stdin(Stdio::null());
+    command.args(["-k", "1", "60", "bash", "-c", line]).stdin(Stdio::null());
     command.output().unwrap()
 }
 

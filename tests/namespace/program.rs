@@ -10,6 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// The longest that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Where it shows its metrics.
 const METRICS: &str = "127.0.0.1:9353";
 
@@ -73,7 +76,18 @@ impl Process {
         sh(&format!("kill -s {name} {}", self.child.id()));
     }
 
+    /// Waits for a part of its output: a thread of its own writes that, behind what is told of.
+    pub(crate) fn says(&self, part: &str) {
+        until(part, self, || self.log().contains(part));
+    }
+
+    /// Its exit code; it must end by itself, or was told to.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        let end = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "it does not end: {}", self.log());
+            sleep(Duration::from_millis(5));
+        }
         self.child.wait().unwrap().code()
     }
 }
@@ -86,24 +100,26 @@ impl Drop for Process {
     }
 }
 
-/// How long it took until something holds, at most ten seconds.
-pub(crate) fn until(what: &str, process: &Process, mut holds: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
+/// Waits until something holds.
+pub(crate) fn until(what: &str, process: &Process, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(10), "{what}: {}", process.log());
+        assert!(Instant::now() < end, "not in time: {what}: {}", process.log());
         sleep(Duration::from_millis(5));
     }
-    began.elapsed()
 }
 
 /// Whether a query to port 53 of an address gets an answer.
 pub(crate) fn answers(address: &str) -> bool {
     let wildcard = if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
     let socket = UdpSocket::bind(wildcard).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    // Where nobody listens that is told at once: this is for a machine that is busy.
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
     let address: IpAddr = address.parse().unwrap();
-    socket.send_to(query, (address, 53)).is_ok() && socket.recv(&mut [0; 512]).is_ok()
+    socket.connect((address, 53)).is_ok()
+        && socket.send(query).is_ok()
+        && socket.recv(&mut [0; 512]).is_ok()
 }
 
 /// What it counts now; nothing while nobody tells.

@@ -3,8 +3,11 @@
 
 #![allow(dead_code)] // Not every test file uses all of it.
 
+#[path = "../ports/mod.rs"]
+mod ports;
+
+pub(crate) use ports::free_port;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -43,11 +46,6 @@ pub(crate) fn are_here(tools: &[&str]) -> bool {
         return false;
     }
     true
-}
-
-/// A port of loopback that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// What `openssl ca` wants to be told.
@@ -140,6 +138,7 @@ impl Lab {
         command.arg("-d").arg("-c").arg(config);
         self.start(command, "unbound.log");
         self.until_listening(tls, "unbound.log");
+        self.until_listening(https, "unbound.log");
         (tls, https)
     }
 

@@ -1,6 +1,10 @@
 //! The program under test: a directory, ports, its flags and output, and what an operator does to
 //! it.
 
+#[path = "../ports/mod.rs"]
+mod ports;
+
+pub(crate) use ports::free_port;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::path::PathBuf;
@@ -16,11 +20,6 @@ pub(crate) struct Node {
     pub(crate) dns: u16,
     pub(crate) http: u16,
     pub(crate) child: Option<Child>,
-}
-
-pub(crate) fn free_port() -> u16 {
-    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    tcp.local_addr().unwrap().port()
 }
 
 impl Node {
@@ -68,6 +67,18 @@ impl Node {
         std::fs::read_to_string(self.path("stdout")).unwrap()
     }
 
+    /// Waits for a part of its output: a thread of its own writes that, behind what is told of.
+    pub(crate) fn says(&self, part: &str) {
+        self.until(part, |node| node.lines().contains(part));
+    }
+
+    /// Puts a file in place in one step: whoever looks at it just then finds the old one or the new one.
+    pub(crate) fn put(&self, name: &str, text: &str) {
+        let beside = self.path(&format!("{name}.new"));
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, self.path(name)).unwrap();
+    }
+
     pub(crate) fn answers(&self) -> bool {
         self.exchange("a.test").is_some()
     }
@@ -81,7 +92,8 @@ impl Node {
 
     fn exchange(&self, name: &str) -> Option<Vec<u8>> {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        // Where nobody listens that is told at once: this is for a machine that is busy.
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         client.connect(("127.0.0.1", self.dns)).unwrap();
         let mut query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec();
         for label in name.split('.') {

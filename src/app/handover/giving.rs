@@ -20,14 +20,14 @@ use std::io::{self, BufWriter, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// The pause behind a successor that was none: lines and counters stay bounded.
+/// The pause behind a successor that was none, for which the next one waits: lines and counters stay
+/// bounded.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Events that may wait for the main loop.
@@ -97,13 +97,61 @@ impl Heir {
     }
 }
 
+/// Whose turn it is at the door.
+#[derive(Default, Clone)]
+struct Turn(Arc<Mutex<Whose>>);
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Whoever comes.
+    #[default]
+    Nobodys,
+    /// Whoever comes, from then on.
+    NobodysFrom(Instant),
+    /// One that has not committed, nor failed.
+    Somebodys,
+}
+
+impl Turn {
+    /// Gives the turn to one that has come, behind a pause that is due; false when it is another one's.
+    fn take(&self) -> bool {
+        if let Whose::NobodysFrom(at) = self.whose() {
+            thread::sleep(at.saturating_duration_since(Instant::now()));
+        }
+        self.set(Whose::Somebodys) != Whose::Somebodys
+    }
+
+    /// Its conversation is over; gives what was before.
+    fn set(&self, whose: Whose) -> Whose {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), whose)
+    }
+
+    fn whose(&self) -> Whose {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why one that came does not take over.
+enum Failed {
+    /// This process has not let it.
+    Refused(String),
+    /// It has not.
+    Itself(Trouble),
+}
+
+impl<T: Into<Trouble>> From<T> for Failed {
+    fn from(why: T) -> Failed {
+        Failed::Itself(why.into())
+    }
+}
+
 /// Waits for successors while its door is open.
 pub(crate) struct Giver {
     handover: Handover,
     door: Option<Door>,
     sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
-    is_busy: Arc<AtomicBool>,
+    turn: Turn,
     /// That there can be no door was told already.
     has_told: bool,
 }
@@ -112,7 +160,7 @@ impl Giver {
     /// Nobody is waited for yet.
     pub(crate) fn new(handover: Handover) -> Giver {
         let (sender, events) = mpsc::channel(EVENTS_MOST);
-        Giver { handover, door: None, sender, events, is_busy: Arc::default(), has_told: false }
+        Giver { handover, door: None, sender, events, turn: Turn::default(), has_told: false }
     }
 
     /// Waits at the door of the first address of `snapshot`; where there cannot be one, that is told.
@@ -129,10 +177,10 @@ impl Giver {
         let opened = Door::open(path.clone()).and_then(|door| {
             let socket = door.second()?;
             let (own, events) = (self.handover.clone(), self.sender.clone());
-            let is_busy = self.is_busy.clone();
+            let turn = self.turn.clone();
             thread::Builder::new()
                 .name("handover".to_owned())
-                .spawn(move || wait(&socket, &own, &events, &is_busy))?;
+                .spawn(move || wait(&socket, &own, &events, &turn))?;
             Ok(door)
         });
         if let Err(error) = &opened
@@ -173,7 +221,7 @@ impl Giver {
 
     /// Whether a successor is being served that has not committed.
     pub(crate) fn is_busy(&self) -> bool {
-        self.is_busy.load(Ordering::Acquire)
+        self.turn.whose() == Whose::Somebodys
     }
 
     /// Tells that the successor serves.
@@ -198,12 +246,7 @@ impl Giver {
 }
 
 /// Lets successors in until the door is shut.
-fn wait(
-    socket: &Socket,
-    handover: &Handover,
-    events: &mpsc::Sender<Event>,
-    is_busy: &Arc<AtomicBool>,
-) {
+fn wait(socket: &Socket, handover: &Handover, events: &mpsc::Sender<Event>, turn: &Turn) {
     while let Ok((socket, _)) = socket.accept() {
         let talk = match Talk::on(socket) {
             Ok(talk) => talk,
@@ -213,51 +256,39 @@ fn wait(
                 continue;
             }
         };
-        if is_busy.swap(true, Ordering::AcqRel) {
+        if !turn.take() {
             // An end with something unread would be an end without an answer.
             let _ = talk.receive(Some(PAUSE));
-            refuse(handover, &talk, Reason::Busy);
+            tell_refused(handover, &refuse(&talk, Reason::Busy));
             continue;
         }
-        let (own, events, free) = (handover.clone(), events.clone(), is_busy.clone());
+        let (own, events, own_turn) = (handover.clone(), events.clone(), turn.clone());
         let started = thread::Builder::new().name("handing-over".to_owned()).spawn(move || {
-            converse(&own, &Arc::new(talk), &events, &free);
+            converse(&own, &Arc::new(talk), &events, &own_turn);
         });
         if started.is_err() {
-            is_busy.store(false, Ordering::Release);
+            turn.set(Whose::Nobodys);
         }
     }
 }
 
 /// One conversation, from the first word to the last.
-fn converse(
-    handover: &Handover,
-    talk: &Arc<Talk>,
-    events: &mpsc::Sender<Event>,
-    is_busy: &AtomicBool,
-) {
+fn converse(handover: &Handover, talk: &Arc<Talk>, events: &mpsc::Sender<Event>, turn: &Turn) {
     let begun = Instant::now();
-    let committed = match offer(handover, talk, events) {
-        Ok(true) => true,
-        Ok(false) => {
-            thread::sleep(PAUSE);
-            false
+    if let Err(why) = offer(talk, events) {
+        let _ = events.blocking_send(Event::Ended);
+        turn.set(Whose::NobodysFrom(Instant::now() + PAUSE));
+        // Told when the next one may come.
+        match why {
+            Failed::Refused(line) => tell_refused(handover, &line),
+            Failed::Itself(why) => told_of(handover, &why, talk.process()),
         }
-        Err(why) => {
-            told_of(handover, &why, talk.process());
-            let _ = events.blocking_send(Event::Ended);
-            thread::sleep(PAUSE);
-            false
-        }
-    };
-    if !committed {
-        is_busy.store(false, Ordering::Release);
         return;
     }
     let (tasks, work) = channel();
     let heir = Heir { process: talk.process(), tasks };
     let _ = events.blocking_send(Event::Committed(heir));
-    is_busy.store(false, Ordering::Release);
+    turn.set(Whose::Nobodys);
     let (listening, told) = (talk.clone(), events.clone());
     let heard = thread::Builder::new().name("successor".to_owned()).spawn(move || {
         listen(&listening, &told);
@@ -274,38 +305,30 @@ fn converse(
     hand_on(talk, &work, begun);
 }
 
-/// Offers all there is and waits for the successor to read. False when nothing was offered.
-fn offer(handover: &Handover, talk: &Talk, events: &mpsc::Sender<Event>) -> Result<bool, Trouble> {
+/// Offers all there is and waits for the successor to read.
+fn offer(talk: &Talk, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
     let (Message::Hello { versions, namespace: theirs, program }, _) =
         talk.receive(Some(ANSWER_TIME))?
     else {
-        return Err(Trouble::Garbage);
+        return Err(Trouble::Garbage.into());
     };
     let Some(version) = VERSIONS.common(versions) else {
         let Versions { least, most } = versions;
-        handover.tell(
-            Role::Predecessor,
-            End::Refused,
-            Level::Warning,
-            format_args!(
-                "nodens {program} ({}) was refused: it speaks versions {least} to {most}, this is {} \
-                 to {}",
-                process(talk.process()),
-                VERSIONS.least,
-                VERSIONS.most
-            ),
-        );
         // Refused or gone: the same.
         let _ = talk.send(&Message::Refused(Reason::Version), &[]);
-        return Ok(false);
+        return Err(Failed::Refused(format!(
+            "nodens {program} ({}) was refused: it speaks versions {least} to {most}, this is {} to {}",
+            process(talk.process()),
+            VERSIONS.least,
+            VERSIONS.most
+        )));
     };
     if theirs != namespace() {
-        refuse(handover, talk, Reason::Namespace);
-        return Ok(false);
+        return Err(Failed::Refused(refuse(talk, Reason::Namespace)));
     }
     let (answer, answered) = sync_channel(1);
     if events.blocking_send(Event::Wanted(answer)).is_err() {
-        return Err(Trouble::Gone);
+        return Err(Trouble::Gone.into());
     }
     let offer = answered.recv().ok().flatten().filter(|offer| {
         let count = |one: &HandedSockets| one.streams.len() + one.datagrams.len();
@@ -313,9 +336,7 @@ fn offer(handover: &Handover, talk: &Talk, events: &mpsc::Sender<Event>) -> Resu
             && offer.sites.len() <= SITES_MOST
     });
     let Some(offer) = offer else {
-        refuse(handover, talk, Reason::Sockets);
-        let _ = events.blocking_send(Event::Ended);
-        return Ok(false);
+        return Err(Failed::Refused(refuse(talk, Reason::Sockets)));
     };
     talk.send(&Message::Welcome { version, program: PROGRAM.to_owned() }, &[])?;
     for sockets in &offer.sockets {
@@ -330,9 +351,9 @@ fn offer(handover: &Handover, talk: &Talk, events: &mpsc::Sender<Event>) -> Resu
     let _ = pour_into(out, &offer.stores, offer.clock, None);
     drop(offer);
     match talk.receive(Some(COMMIT_TIME)) {
-        Ok((Message::Commit, _)) => Ok(true),
-        Ok(_) => Err(Trouble::Garbage),
-        Err(why) => Err(why),
+        Ok((Message::Commit, _)) => Ok(()),
+        Ok(_) => Err(Trouble::Garbage.into()),
+        Err(why) => Err(why.into()),
     }
 }
 
@@ -436,15 +457,15 @@ fn listen(talk: &Talk, events: &mpsc::Sender<Event>) {
     }
 }
 
-fn refuse(handover: &Handover, talk: &Talk, reason: Reason) {
+/// Refuses; gives the line that tells so.
+fn refuse(talk: &Talk, reason: Reason) -> String {
     // Refused or gone: the same.
     let _ = talk.send(&Message::Refused(reason), &[]);
-    handover.tell(
-        Role::Predecessor,
-        End::Refused,
-        Level::Warning,
-        format_args!("{} was refused: {}", process(talk.process()), reason.text()),
-    );
+    format!("{} was refused: {}", process(talk.process()), reason.text())
+}
+
+fn tell_refused(handover: &Handover, line: &str) {
+    handover.tell(Role::Predecessor, End::Refused, Level::Warning, format_args!("{line}"));
 }
 
 fn told_of(handover: &Handover, why: &Trouble, number: u32) {

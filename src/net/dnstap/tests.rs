@@ -143,7 +143,7 @@ fn a_collector_that_takes_nothing_costs_records_and_nothing_else() {
     assert!(tap.dropped.value() > 0);
     // The thread is in its handshake: the end does not wait for it.
     senders.stop();
-    assert!(began.elapsed() < FAREWELL + Duration::from_secs(2));
+    assert!(began.elapsed() < FAREWELL + Duration::from_secs(10));
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn bequeath(running: &Running, next: &Running) -> Vec<usize> {
 
 #[test]
 fn open_connections_go_on_with_the_successor_and_lose_no_query() {
-    let (port, _) = upstream(Duration::from_millis(200));
+    let (port, _) = upstream(Duration::from_millis(1000));
     let forwarding = format!(".:0 {{\nbind 127.0.0.1\nforward . 127.0.0.1:{port}\n}}\n");
     let first = Running::start(&forwarding, 2);
     let message = framed(&query("a.test.", 3));

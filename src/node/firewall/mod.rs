@@ -63,11 +63,8 @@ impl Report {
         self.errors.is_empty()
     }
 
-    /// Writes the lines and counts the errors and the changes.
+    /// Counts the errors and the changes, and writes the lines: who reads one finds it counted.
     pub fn tell(&self, journal: &dyn Journal, metrics: &Registry) {
-        for (level, text) in &self.lines {
-            journal.line(*level, format_args!("{text}"));
-        }
         for (kind, count) in &self.errors {
             metrics.counter(&names::SETUP_ERRORS, &[kind]).add(*count);
         }
@@ -76,6 +73,9 @@ impl Report {
         }
         metrics.counter(&names::FIREWALL_ADDED, &[]).add(self.added);
         metrics.counter(&names::FIREWALL_REMOVED, &[]).add(self.removed);
+        for (level, text) in &self.lines {
+            journal.line(*level, format_args!("{text}"));
+        }
     }
 
     fn line(&mut self, level: Level, text: String) {

@@ -102,15 +102,18 @@ async fn idle_connections_expire_and_none_outlives_its_age() {
     assert_eq!(up.accepted.load(Ordering::Relaxed), 2);
 
     let mut options = quick();
-    options.keeping.max_age = Some(Duration::from_millis(100));
+    let age = Duration::from_millis(100);
+    options.keeping.max_age = Some(age);
     let asking = Asking::new(vec![up.upstream()], options);
     let before = up.accepted.load(Ordering::Relaxed);
+    let began = Instant::now();
     for _ in 0..15 {
         assert_eq!(asking.tcp("a.test.").await, Ok(1));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let opened = up.accepted.load(Ordering::Relaxed) - before;
-    assert!((2..=6).contains(&opened), "{opened}");
+    let most = began.elapsed().as_millis() / age.as_millis() + 2;
+    assert!((2..=most).contains(&(opened as u128)), "{opened} of {most}");
 }
 
 #[tokio::test]
@@ -154,13 +157,14 @@ async fn a_silent_upstream_under_a_flood_holds_a_bounded_number_of_sockets() {
 
 #[tokio::test]
 async fn queries_over_tcp_do_not_wait_for_one_another() {
-    let delay = Duration::from_millis(100);
+    // One after the other they would take six seconds.
+    let delay = Duration::from_millis(200);
     let up = Scripted::start(move |_, query, _| Act::Late(delay, answer(query, 1))).await;
     let options = Options { policy: Policy::Sequential, ..Options::default() };
     let asking = Arc::new(Asking::new(vec![up.upstream()], options));
     let began = Instant::now();
     assert_eq!(flood(&asking, 30, Transport::Tcp).await, 30);
-    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -59,7 +59,13 @@ impl FrequentClock {
 
     /// A reading; its wall clock is as right as a second ago.
     pub(super) fn now(&self) -> Now {
-        self.at(self.clock.monotonic())
+        self.reading().0
+    }
+
+    /// A reading, and the same as a moment of the runtime's.
+    pub(super) fn reading(&self) -> (Now, Instant) {
+        let moment = Instant::now();
+        (self.at(moment.saturating_duration_since(self.clock.origin)), moment)
     }
 
     fn at(&self, monotonic: Duration) -> Now {

@@ -7,8 +7,10 @@
 use rustls::{ServerConfig, ServerConnection};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Plain text that a session keeps until it can be sent, at most; what is beyond stays with the
@@ -43,10 +45,22 @@ impl Stream {
         Ok(Stream::Sealed(Box::new(Sealed { socket, session, has_more: false })))
     }
 
-    /// Reads what is there; 0 is the end of the stream.
-    pub(super) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads what is there; 0 is the end of the stream. `task` is that which waits for more.
+    pub(super) fn try_read(
+        &mut self,
+        task: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
         match self {
-            Stream::Plain(socket) => socket.try_read(buffer),
+            Stream::Plain(socket) => {
+                // Unlike the runtime's `try_read` it knows an emptied socket by a short read: then
+                // nothing is read in vain.
+                let mut buffer = ReadBuf::new(buffer);
+                match Pin::new(socket).poll_read(task, &mut buffer) {
+                    Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+                    Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+                }
+            }
             Stream::Sealed(sealed) => sealed.read(buffer),
         }
     }

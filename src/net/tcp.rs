@@ -304,12 +304,13 @@ pub(super) async fn connection(
         client,
         partial: octets,
         left: timeouts.queries,
+        moment: Instant::now(),
     };
     let mut clock = Patience::new(timeouts);
     let mut alarm = pin!(sleep_until(clock.deadline(shared, false)));
     let (mut more_to_read, mut has_ended) = (true, false);
     loop {
-        if !matches!(send(&mut stream, shared), Ok(())) || shared.is_evicted() {
+        if !matches!(send(&mut stream, shared, reader.moment), Ok(())) || shared.is_evicted() {
             return;
         }
         if !shared.is_full() && !listener.is_closed() && reader.has_frame() {
@@ -328,17 +329,19 @@ pub(super) async fn connection(
         }
         let wanted = Wanted { reading: more_to_read && !shared.is_full(), writing: unsent };
         match wait(&stream, shared, wanted, alarm.as_mut()).await {
-            Ok(Wake::Readable) => match reader.read(&mut stream, shared, &mut clock) {
-                Ok(more) => {
-                    more_to_read = more;
-                    has_ended = !more;
-                }
-                Err(_) => return,
-            },
-            Ok(Wake::Look) => {}
+            Ok(Wake::Readable) => {
+                let read = |task: &mut task::Context<'_>| {
+                    Poll::Ready(reader.read(task, &mut stream, shared, &mut clock))
+                };
+                let Ok(more) = poll_fn(read).await else { return };
+                more_to_read = more;
+                has_ended = !more;
+            }
+            Ok(Wake::Look) => reader.moment = Instant::now(),
             Ok(Wake::Alarm) => {
+                reader.moment = Instant::now();
                 let deadline = clock.deadline(shared, unsent);
-                if deadline <= Instant::now() {
+                if deadline <= reader.moment {
                     if unsent {
                         worker.counters.slow_readers.increment();
                     }
@@ -426,8 +429,8 @@ impl Patience {
     }
 }
 
-/// Sends what the client takes now.
-fn send(stream: &mut Stream, connection: &Connection) -> io::Result<()> {
+/// Sends what the client takes now, which is about `moment`.
+fn send(stream: &mut Stream, connection: &Connection, moment: Instant) -> io::Result<()> {
     stream.flush()?;
     let mut unsent = connection.unsent.borrow_mut();
     let mut sent = 0;
@@ -440,7 +443,7 @@ fn send(stream: &mut Stream, connection: &Connection) -> io::Result<()> {
         }
     }
     if sent > 0 {
-        connection.is_active_at(Instant::now());
+        connection.is_active_at(moment);
     }
     match sent == unsent.len() {
         true if unsent.capacity() > KEPT_OCTETS => *unsent = Vec::new(),
@@ -459,19 +462,23 @@ struct Reader<'w> {
     partial: Vec<u8>,
     /// How many more messages are served (`maxtcpqueries`).
     left: u64,
+    /// When the connection's task last looked at its clock: once a turn.
+    moment: Instant,
 }
 
 impl Reader<'_> {
     /// Reads once and serves the messages that are complete; false at the end of the stream.
     fn read(
         &mut self,
+        task: &mut task::Context<'_>,
         stream: &mut Stream,
         connection: &Rc<Connection>,
         clock: &mut Patience,
     ) -> io::Result<bool> {
         let mut scratch = self.worker.scratch.borrow_mut();
-        let received = self.worker.now();
-        let count = match stream.try_read(&mut scratch) {
+        let (received, moment) = self.worker.reading();
+        self.moment = moment;
+        let count = match stream.try_read(task, &mut scratch) {
             Ok(0) => return Ok(false),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
@@ -495,7 +502,9 @@ impl Reader<'_> {
 
     /// Serves what was held back.
     fn serve_frames(&mut self, connection: &Rc<Connection>, clock: &mut Patience) {
-        self.serve_partial(self.worker.now(), connection, clock);
+        let (received, moment) = self.worker.reading();
+        self.moment = moment;
+        self.serve_partial(received, connection, clock);
     }
 
     fn serve_partial(&mut self, received: Now, connection: &Rc<Connection>, clock: &mut Patience) {
@@ -539,7 +548,7 @@ impl Reader<'_> {
         });
         if served > 0 {
             clock.spoken = true;
-            connection.is_active_at(Instant::now());
+            connection.is_active_at(self.moment);
         }
         if response.wire.capacity() > KEPT_OCTETS {
             *response = Response::new();

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
+use tokio::time::Instant;
 
 /// The most queries that wait at once on the whole node; beyond, a query that would have to wait
 /// fails at once.
@@ -198,6 +199,12 @@ impl Worker {
     /// A clock reading.
     pub(super) fn now(&self) -> Now {
         self.clock.now()
+    }
+
+    /// A clock reading, and the same as a moment of the runtime's.
+    pub(super) fn reading(&self) -> (Now, Instant) {
+        let (now, moment) = self.clock.reading();
+        (now, Instant::from_std(moment))
     }
 
     /// A place for a query that must wait; `None`, counted, when there is none.

@@ -15,8 +15,11 @@ const SEGMENT_MOST: usize = 1200;
 /// Octets in one train, at most: a datagram's bound, less some headers.
 const OCTETS_MOST: usize = 65_000;
 
-/// Places of the table. Two clients in one place part trains, nothing worse.
+/// Places of the table: a power of two, several times the messages of a usual batch.
 const PLACES: usize = 256;
+
+/// Places that are looked at for one message. Who finds none begins a train of its own.
+const PROBES_MOST: usize = 8;
 
 /// Messages that leave together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,8 @@ pub(super) struct Train {
     pub(super) segment: usize,
     last: usize,
     octets: usize,
-    is_closed: bool,
+    /// Its messages leave in others.
+    is_broken: bool,
 }
 
 impl Train {
@@ -40,16 +44,24 @@ impl Train {
             segment: length,
             last: place,
             octets: length,
-            is_closed: length > SEGMENT_MOST,
+            is_broken: false,
         }
     }
 
-    fn takes(&self, length: usize) -> bool {
-        !self.is_closed
-            && (1..=self.segment).contains(&length)
+    /// Whether one more message, no longer than the others, may come.
+    fn has_place(&self) -> bool {
+        (1..=SEGMENT_MOST).contains(&self.segment)
             && self.count < MESSAGES_MOST
-            && self.octets + length <= OCTETS_MOST
+            && self.octets + self.segment <= OCTETS_MOST
     }
+}
+
+/// What there is for a message.
+enum Found {
+    /// This train.
+    Train(usize),
+    /// None; a new one belongs to this place of the table, if to any.
+    None(Option<usize>),
 }
 
 /// The arrangement of a batch. Made once, used for all: it allocates until it has seen the largest
@@ -62,6 +74,10 @@ pub(super) struct Trains {
     next: Vec<usize>,
     /// One more than the number of a train for the client that belongs here; 0 for none.
     known: Box<[u16; PLACES]>,
+    /// The numbers of the trains in their lower halves, by client and length.
+    ranks: Vec<u64>,
+    /// The trains of one client that take one more message.
+    open: Vec<usize>,
 }
 
 impl Trains {
@@ -72,6 +88,8 @@ impl Trains {
             order: Vec::with_capacity(slots),
             next: Vec::with_capacity(slots),
             known: Box::new([0; PLACES]),
+            ranks: Vec::with_capacity(slots),
+            open: Vec::with_capacity(slots),
         }
     }
 
@@ -93,22 +111,19 @@ impl Trains {
             self.next.push(place);
             let length = length(place);
             // Those of one length first: they make long trains.
-            let known = &mut self.known[(hash(place) ^ length.wrapping_mul(31)) % PLACES];
-            let train = usize::from(*known).checked_sub(1).map(|number| &mut self.trains[number]);
-            match train {
-                Some(train)
-                    if train.segment == length
-                        && train.takes(length)
-                        && is_same(train.first, place) =>
-                {
+            match self.find(place, length, hash(place), &is_same) {
+                Found::Train(number) => {
+                    let train = &mut self.trains[number];
                     self.next[train.last] = place;
                     train.last = place;
                     train.count += 1;
                     train.octets += length;
                 }
-                _ => {
+                Found::None(known) => {
                     self.trains.push(Train::of(place, length));
-                    *known = self.trains.len() as u16;
+                    if let Some(known) = known {
+                        self.known[known] = self.trains.len() as u16;
+                    }
                 }
             }
         }
@@ -121,6 +136,33 @@ impl Trains {
                 place = self.next[place];
             }
         }
+    }
+
+    /// The train that a message belongs into.
+    fn find(
+        &self,
+        place: usize,
+        length: usize,
+        hash: usize,
+        is_same: &impl Fn(usize, usize) -> bool,
+    ) -> Found {
+        // Fibonacci hashing: neighbouring ports and lengths come far apart.
+        let mixed = ((hash << 16 | length) as u32).wrapping_mul(0x9e37_79b1) as usize >> 16;
+        for probe in 0..PROBES_MOST {
+            let at = (mixed + probe) % PLACES;
+            let Some(number) = usize::from(self.known[at]).checked_sub(1) else {
+                return Found::None(Some(at));
+            };
+            let train = &self.trains[number];
+            if train.segment == length && is_same(train.first, place) {
+                return if train.has_place() {
+                    Found::Train(number)
+                } else {
+                    Found::None(Some(at))
+                };
+            }
+        }
+        Found::None(None)
     }
 
     /// Has every message leave by itself.
@@ -150,34 +192,107 @@ impl Trains {
         self.order.extend(0..count);
     }
 
-    /// Puts a message that is alone behind a train of longer ones for the same client.
+    /// Puts what is in short trains behind longer messages for the same client, one behind each train,
+    /// so that few trains are left.
     fn couple(&mut self, hash: impl Fn(usize) -> usize, is_same: impl Fn(usize, usize) -> bool) {
-        self.known.fill(0);
-        for number in 0..self.trains.len() {
-            let train = self.trains[number];
-            let known = &mut self.known[hash(train.first) % PLACES];
-            let other = usize::from(*known).checked_sub(1);
-            *known = number as u16 + 1;
-            let Some(other) = other.filter(|&other| is_same(self.trains[other].first, train.first))
-            else {
-                continue;
-            };
-            let (long, short) = match self.trains[other].segment > train.segment {
-                true => (other, number),
-                false => (number, other),
-            };
-            let behind = self.trains[short];
-            if behind.count == 1 && self.trains[long].takes(behind.segment) {
-                let long = &mut self.trains[long];
-                self.next[long.last] = behind.first;
-                long.last = behind.first;
-                long.count += 1;
-                long.octets += behind.segment;
-                long.is_closed = true;
-                self.trains[short].count = 0;
-                *known = 0;
+        self.ranks.clear();
+        for (number, train) in self.trains.iter().enumerate() {
+            // By client, then the longest first. A longer message than a datagram is not there.
+            let (client, length) = (hash(train.first) as u16, !(train.segment as u16));
+            let rank = u64::from(client) << 48 | u64::from(length) << 32 | number as u64;
+            self.ranks.push(rank);
+        }
+        self.ranks.sort_unstable();
+        let mut start = 0;
+        while start < self.ranks.len() {
+            let client = self.ranked(start).first;
+            let others = self.ranks.len() - start;
+            let count = (1..others)
+                .find(|&other| !is_same(client, self.ranked(start + other).first))
+                .unwrap_or(others);
+            if count > 1 {
+                self.couple_of_one(start, start + count);
+            }
+            start += count;
+        }
+    }
+
+    fn ranked(&self, rank: usize) -> &Train {
+        &self.trains[self.ranks[rank] as u32 as usize]
+    }
+
+    fn ranked_mut(&mut self, rank: usize) -> &mut Train {
+        &mut self.trains[self.ranks[rank] as u32 as usize]
+    }
+
+    /// Couples the trains of one client, which stand in `ranks` from the longest messages to the
+    /// shortest. A train is broken up only if each of its messages finds a place.
+    fn couple_of_one(&mut self, start: usize, end: usize) {
+        let mut places = 0;
+        for rank in start..end {
+            let train = self.ranked_mut(rank);
+            if train.count == 1 && train.segment > 0 && places > 0 {
+                train.is_broken = true;
+                places -= 1;
+            } else if train.has_place() {
+                places += 1;
             }
         }
+        // Then what takes several places: of few and short messages first.
+        for rank in (start + 1..end).rev() {
+            let train = self.ranked(rank);
+            let needed = train.count + usize::from(train.has_place());
+            if train.count > 1 && train.segment > 0 && needed <= places {
+                self.ranked_mut(rank).is_broken = true;
+                match self.is_enough(start, end) {
+                    true => places -= needed,
+                    false => self.ranked_mut(rank).is_broken = false,
+                }
+            }
+        }
+        self.open.clear();
+        for rank in start..end {
+            let number = self.ranks[rank] as u32 as usize;
+            let train = self.trains[number];
+            if !train.is_broken {
+                if train.has_place() {
+                    self.open.push(number);
+                }
+                continue;
+            }
+            let mut place = train.first;
+            for _ in 0..train.count {
+                let behind = self.next[place];
+                let Some(open) = self.open.pop() else {
+                    debug_assert!(false, "a train was broken up without places");
+                    return;
+                };
+                let long = &mut self.trains[open];
+                self.next[long.last] = place;
+                long.last = place;
+                long.count += 1;
+                long.octets += train.segment;
+                place = behind;
+            }
+            self.trains[number].count = 0;
+        }
+    }
+
+    /// Whether every message of a broken train finds a place behind a longer one.
+    fn is_enough(&self, start: usize, end: usize) -> bool {
+        let mut places = 0_usize;
+        for rank in start..end {
+            let train = self.ranked(rank);
+            if train.is_broken {
+                match places.checked_sub(train.count) {
+                    Some(left) => places = left,
+                    None => return false,
+                }
+            } else if train.has_place() {
+                places += 1;
+            }
+        }
+        true
     }
 }
 
@@ -212,6 +327,21 @@ mod tests {
     fn replies_of_one_length_make_a_long_train_with_a_shorter_one_at_its_end() {
         let messages = [(1, 80), (1, 70), (1, 80), (2, 80), (1, 80)];
         assert_eq!(arranged(&messages), [vec![0, 2, 4, 1], vec![3]]);
+    }
+
+    #[test]
+    fn there_are_as_few_trains_as_can_be() {
+        let messages = |lengths: &[usize]| -> Vec<(usize, usize)> {
+            lengths.iter().map(|&length| (1, length)).collect()
+        };
+        let trains = arranged(&messages(&[90, 90, 80, 80, 70, 70]));
+        assert_eq!(trains, [vec![0, 1, 5], vec![2, 3, 4]]);
+        let trains = arranged(&messages(&[100, 90, 80, 80, 80, 70]));
+        assert_eq!(trains.len(), 2, "{trains:?}");
+        let trains = arranged(&messages(&[100, 100, 90, 90, 80, 80, 70, 60]));
+        assert_eq!(trains.len(), 3, "{trains:?}");
+        let trains = arranged(&messages(&[60, 70, 80, 90, 100]));
+        assert_eq!(trains.len(), 3, "{trains:?}");
     }
 
     #[test]

@@ -14,6 +14,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// Asked of the kernel while there is little traffic: preparing a place costs, too.
 const FEW: usize = 8;
 
+/// Octets between the rooms of two datagrams. Were they powers of two apart, their beginnings would all
+/// fall into one set of a CPU's cache, and drive each other out.
+const APART: usize = 64;
+
 /// Octets of control messages per datagram: one `in6_pktinfo` with its header is 40, the length of a
 /// train's segments 24.
 const CONTROL: usize = 64;
@@ -109,6 +113,8 @@ pub struct Datagram<'i> {
 /// Buffers for a batch of datagrams. One serves all sockets of a thread.
 pub struct Inbox {
     octets: usize,
+    /// From one datagram's room to the next.
+    stride: usize,
     asked: usize,
     received: usize,
     with_destination: bool,
@@ -123,12 +129,14 @@ impl Inbox {
     /// Room for `slots` datagrams of at most `octets` octets each; both at least 1.
     pub fn new(slots: usize, octets: usize) -> Inbox {
         let slots = slots.max(1);
+        let stride = octets + APART;
         Inbox {
             octets,
+            stride,
             asked: FEW.min(slots),
             received: 0,
             with_destination: false,
-            buffers: vec![0; slots * octets].into_boxed_slice(),
+            buffers: vec![0; slots * stride].into_boxed_slice(),
             names: vec![no_name(); slots].into_boxed_slice(),
             controls: vec![Control([0; CONTROL]); slots].into_boxed_slice(),
             iovecs: vec![no_iovec(); slots].into_boxed_slice(),
@@ -145,8 +153,9 @@ impl Inbox {
         let buffers = self.buffers.as_mut_ptr();
         for slot in 0..asked {
             self.iovecs[slot] = libc::iovec {
-                // SAFETY: slot < slots, so the offset lies inside the slots * octets allocation.
-                iov_base: unsafe { buffers.add(slot * self.octets) }.cast(),
+                // SAFETY: slot < slots, so slot * stride + octets lies inside the allocation of
+                // slots * stride.
+                iov_base: unsafe { buffers.add(slot * self.stride) }.cast(),
                 iov_len: self.octets,
             };
             let header = &mut self.headers[slot].msg_hdr;
@@ -194,7 +203,7 @@ impl Inbox {
         debug_assert!(slot < self.received);
         let header = &self.headers[slot];
         let length = (header.msg_len as usize).min(self.octets);
-        let start = slot * self.octets;
+        let start = slot * self.stride;
         Datagram {
             bytes: &self.buffers[start..start + length],
             route: Route {

@@ -67,7 +67,7 @@ impl KeptCache {
         // Without the thread there is no kept cache: no reason not to serve.
         let _ = std::thread::Builder::new()
             .name("snapshot".to_owned())
-            .spawn(move || keep(&path, stores, &reports, &receiver));
+            .spawn(move || keep(&path, stores, &reports, &receiver, WRITE_EVERY));
         KeptCache(sender)
     }
 
@@ -80,7 +80,7 @@ impl KeptCache {
             load(&path, &stores, &reports);
             // The start may have gone on without.
             let _ = loaded.try_send(());
-            keep(&path, stores, &reports, &receiver);
+            keep(&path, stores, &reports, &receiver, WRITE_EVERY);
         });
         // Without the thread there is no kept cache: no reason not to serve.
         if thread.is_ok() {
@@ -104,9 +104,15 @@ impl KeptCache {
     }
 }
 
-/// The thread: a write a minute until the last one.
-fn keep(path: &Path, mut stores: Stores, reports: &Reports, messages: &Receiver<Message>) {
-    let mut due = Instant::now() + WRITE_EVERY;
+/// The thread: a write `every` so often until the last one.
+fn keep(
+    path: &Path,
+    mut stores: Stores,
+    reports: &Reports,
+    messages: &Receiver<Message>,
+    every: Duration,
+) {
+    let mut due = Instant::now() + every;
     let mut has_failed = false;
     loop {
         match messages.recv_timeout(due.saturating_duration_since(Instant::now())) {
@@ -119,7 +125,7 @@ fn keep(path: &Path, mut stores: Stores, reports: &Reports, messages: &Receiver<
             }
             Err(RecvTimeoutError::Timeout) => {
                 save(path, &stores, reports, PAUSE, &mut has_failed);
-                due = Instant::now() + WRITE_EVERY;
+                due = Instant::now() + every;
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -393,6 +399,35 @@ mod tests {
         save(&nowhere, &stores, &reports, Duration::ZERO, &mut has_failed);
         assert!(has_failed);
         assert_eq!(writes("failed"), 1);
+    }
+
+    #[test]
+    fn the_file_is_written_again_and_again_with_what_has_come_since() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let reports = reports();
+        let stores = of(ONE, &reports);
+        put(&stores, &reports, std::iter::once(entry(0, 0)));
+        let (sender, receiver) = channel();
+        let every = Duration::from_millis(5);
+        let thread = std::thread::spawn({
+            let (path, stores, reports) = (path.clone(), stores.clone(), reports.clone());
+            move || keep(&path, stores, &reports, &receiver, every)
+        });
+        let until = |entries: u64| {
+            let begun = Instant::now();
+            while taken(&path, ONE).0 != entries {
+                assert!(begun.elapsed() < Duration::from_secs(20), "never {entries} entries");
+                std::thread::sleep(every);
+            }
+        };
+        until(1);
+        put(&stores, &reports, std::iter::once(entry(1, 0)));
+        until(2);
+        // Without a last word the thread ends and leaves the file.
+        drop(sender);
+        thread.join().unwrap();
+        assert_eq!(taken(&path, ONE).0, 2);
     }
 
     #[test]

@@ -6,6 +6,9 @@
 mod inputs;
 #[path = "process/metrics_tls.rs"]
 mod metrics_tls;
+// What other tests use of it is not used here.
+#[allow(dead_code)]
+mod namespace;
 #[path = "process/node.rs"]
 mod node;
 

@@ -1,6 +1,7 @@
 //! Files that change while the program runs: resolv.conf, the template, the kube-dns ConfigMap.
 //! The template and the ConfigMap are looked at every ten seconds.
 
+use crate::namespace::in_namespaces;
 use crate::node::Node;
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -8,19 +9,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-/// An upstream on port 53 of a loopback address of its own, which answers every question with that
-/// address. `None`, said and why, where port 53 cannot be had. Its thread ends with the test.
-fn upstream(last: u8) -> Option<Ipv4Addr> {
-    let [high, low] = (std::process::id() as u16).to_be_bytes();
-    let address = Ipv4Addr::new(127, 100 + (high & 63), low, last);
-    let socket = match UdpSocket::bind((address, 53)) {
-        Ok(socket) => socket,
-        Err(why) => {
-            assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "port 53: {why}");
-            println!("not run, missing: port 53 of loopback addresses ({why})");
-            return None;
-        }
-    };
+/// An upstream on port 53 of a loopback address, which answers every question with that address: for a
+/// network of the test's own, where nobody else has that port. Its thread ends with the test.
+fn upstream(last: u8) -> Ipv4Addr {
+    let address = Ipv4Addr::new(127, 0, 1, last);
+    let socket = UdpSocket::bind((address, 53)).unwrap();
     thread::spawn(move || {
         let mut query = [0; 512];
         while let Ok((length, client)) = socket.recv_from(&mut query) {
@@ -32,7 +25,7 @@ fn upstream(last: u8) -> Option<Ipv4Addr> {
             let _ = socket.send_to(&reply, client);
         }
     });
-    Some(address)
+    address
 }
 
 /// Turns the link `name` in `folder` to `target`, in one step as the kubelet does it.
@@ -77,7 +70,11 @@ impl Mounted {
 
 #[test]
 fn a_configmap_that_is_bad_at_start_is_taken_when_it_is_good() {
-    let (Some(first), Some(second)) = (upstream(3), upstream(4)) else { return };
+    in_namespaces(&[], bad_configmap);
+}
+
+fn bad_configmap() {
+    let (first, second) = (upstream(1), upstream(2));
     let mut node = Node::new();
     fs::write(node.path("resolv.conf"), format!("nameserver {first}\n")).unwrap();
     let key = "upstreamNameservers";
@@ -159,7 +156,11 @@ fn a_missing_service_variable_is_named_and_the_process_ends_with_1() {
 
 #[test]
 fn an_edit_of_resolv_conf_takes_effect_and_the_cache_stays() {
-    let (Some(first), Some(second)) = (upstream(1), upstream(2)) else { return };
+    in_namespaces(&[], edited_resolv_conf);
+}
+
+fn edited_resolv_conf() {
+    let (first, second) = (upstream(1), upstream(2));
     let mut node = Node::new();
     let folder = node.folder.path().to_owned();
     fs::write(folder.join("first"), format!("nameserver {first}\n")).unwrap();

@@ -11,15 +11,20 @@ A quota of 100m is 10 ms of CPU in each 100 ms: a server that uses it up stands 
 the period, so such a rate is just below the one at which the quota is used up now and then. Arrivals
 are random (exponential gaps), as those of many pods. Names are cached before the limit is set.
 
-Then the same load beyond the limit for every server, misses and hits together: which share of the
-hits is still answered, and how fast.
+Then the same load beyond the limit for every server, misses and hits together (`--mode overload`: this
+alone): which share of the hits is still answered with records, and how fast. An answer after more than
+a second counts as none.
+
+With `--repetitions` every server is started anew for each, one after the other in turn; medians are shown.
 
   benches/limits.py [--servers nodens,unbound,dnsmasq,hickory-dns] [--nodens PATH] [--json FILE]
+  benches/limits.py --mode overload [--hits 2000] [--misses 12000] --repetitions 3
   benches/limits.py --server 'node-cache=/path/node-cache -localip 127.0.0.1 -conf {dir}/Corefile ...'
 
 A start command of one's own may use {dir} (holds a Corefile), {port} and {up}, the upstream's port on
 127.0.0.1. Needs root for the cgroups, and knotd and dnsperf.
 """
+import statistics
 
 import lab
 
@@ -94,14 +99,20 @@ class Limits:
             with self.lab.server(name, group=group, given=self.options.given.get(name), nodens=self.options.nodens) as (process, address):
                 self.lab.warm(address, self.warm)
                 group.limit(self.options.cpu)
-                for workload in ("W2", "W4"):
+                for workload in ("W2", "W4") if self.options.mode != "overload" else ():
                     rate, got = self.highest(group, address, workload)
                     row[workload] = {"rate": rate, **(got or {})}
                     lab.say(f"  {name} {workload}: {rate:.0f} queries/s")
-                group.limit(None)
-                self.lab.warm(address, self.warm)
-                group.limit(self.options.cpu)
-                row["beyond"] = self.beyond(group, address)
+                if self.options.mode != "highest":
+                    group.limit(None)
+                    self.lab.warm(address, self.warm)
+                    group.limit(self.options.cpu)
+                    row["beyond"] = self.beyond(group, address)
+                    for part in ("hits", "misses"):
+                        row["beyond"][part]["share"] = share(row["beyond"][part])
+                    lab.say(f"  {name}: {row['beyond']['hits']['share']:.1f} % of the hits answered,"
+                            f" {row['beyond']['misses']['share']:.1f} % of the misses,"
+                            f" hits' p99 {row['beyond']['hits']['p99_us'] / 1e3:.1f} ms")
                 row["rss_mib"] = process.rss() / 2**20
                 row["peak_mib"] = group.peak() / 2**20
         finally:
@@ -109,7 +120,27 @@ class Limits:
         return row
 
 
+def share(part):
+    """Hundredths of what was sent that were answered with records."""
+    return 100 * (part["answered"] - part["failed"]) / max(part["sent"], 1)
+
+
+def medians(rows):
+    """One row of all of a server: each number is the median of theirs."""
+    first = rows[0]
+    if isinstance(first, dict):
+        return {key: medians([row[key] for row in rows if key in row]) for key in first}
+    return statistics.median(rows) if isinstance(first, (int, float)) else first
+
+
 def show(rows, options):
+    if options.mode != "overload":
+        show_highest(rows, options)
+    if options.mode != "highest":
+        show_beyond(rows, options)
+
+
+def show_highest(rows, options):
     base = {row["server"]: row for row in rows}.get("nodens")
 
     def ratio(row, workload):
@@ -122,14 +153,14 @@ def show(rows, options):
               [[row["server"], f"{row['W2']['rate']:.0f}", f"{row['W2'].get('p99_us', 0) / 1e3:.1f}", ratio(row, "W2"),
                 f"{row['W4']['rate']:.0f}", f"{row['W4'].get('p99_us', 0) / 1e3:.1f}", ratio(row, "W4"), f"{row['rss_mib']:.1f}"]
                for row in rows])
-    lab.say(f"\nBeyond the limit, {options.hits} hits/s and {options.misses} misses/s together:\n")
 
-    def share(part):
-        return f"{100 * part['answered'] / max(part['sent'], 1):.1f} %"
 
-    lab.table(["server", "hits answered", "hits p50 ms", "hits p99 ms", "misses answered", "periods throttled"],
-              [[row["server"], share(row["beyond"]["hits"]), f"{row['beyond']['hits']['p50_us'] / 1e3:.1f}",
-                f"{row['beyond']['hits']['p99_us'] / 1e3:.1f}", share(row["beyond"]["misses"]), row["beyond"]["throttled"]]
+def show_beyond(rows, options):
+    lab.say(f"\nBeyond the limit, {options.hits} hits/s and {options.misses} misses/s together; {options.cpu * 1000:.0f}m CPU:\n")
+    lab.table(["server", "hits answered", "hits p50 ms", "hits p99 ms", "misses answered", "misses p50 ms", "periods throttled", "RSS MiB"],
+              [[row["server"], f"{row['beyond']['hits']['share']:.1f} %", f"{row['beyond']['hits']['p50_us'] / 1e3:.1f}",
+                f"{row['beyond']['hits']['p99_us'] / 1e3:.1f}", f"{row['beyond']['misses']['share']:.1f} %",
+                f"{row['beyond']['misses']['p50_us'] / 1e3:.1f}", f"{row['beyond']['throttled']:.0f}", f"{row['rss_mib']:.1f}"]
                for row in rows])
 
 
@@ -143,6 +174,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
     parser.add_argument("--hits", type=int, default=2000, help="beyond the limit, a second")
     parser.add_argument("--misses", type=int, default=12000, help="beyond the limit, a second")
+    parser.add_argument("--mode", choices=["both", "highest", "overload"], default="both")
+    parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--verbose", action="store_true", help="a line for each run")
     options = parser.parse_args()
     options.given = dict(text.split("=", 1) for text in options.server)
@@ -155,8 +188,9 @@ def main():
     lab.load_generator()
     with lab.Lab() as place:
         limits = Limits(place, options)
-        rows = [limits.measure(name) for name in names if lab.known_server(name, options.given)]
-    show(rows, options)
+        names = [name for name in names if lab.known_server(name, options.given)]
+        rows = [limits.measure(name) for _ in range(options.repetitions) for name in names]
+    show([medians([row for row in rows if row["server"] == name]) for name in names], options)
     lab.keep(options.json, "limits", rows, cpu=options.cpu, memory_mib=options.memory, hits=options.hits,
              misses=options.misses)
 

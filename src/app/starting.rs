@@ -10,7 +10,7 @@ use super::services::{Prepared, ServiceWorld, Services};
 use super::serving::{Made, Serving, blocking};
 use super::snapshot_file::{KeptCache, Reports};
 use super::upkeep::Upkeep;
-use crate::net::{Clock, Equipment, WaitingWorkers, Workers};
+use crate::net::{Clock, Equipment, OwnMeter, WaitingWorkers, Workers};
 use crate::plugin::cache::stores;
 use crate::plugin::{Carried, Part};
 use std::net::TcpListener;
@@ -119,6 +119,7 @@ impl Starting {
             metrics: metrics.clone(),
             journal: Arc::new(log.clone()),
             budget: loader.budget.clone(),
+            meter: Arc::new(OwnMeter),
         };
         let sockets = taken.as_mut().map(|taken| std::mem::take(&mut taken.sockets));
         let first = loaded.snapshot.clone();

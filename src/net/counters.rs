@@ -13,6 +13,10 @@ pub(super) struct Counters {
     pub(super) starved: Counter,
     /// Refreshes given up because too many were under way.
     pub(super) shed_refresh: Counter,
+    /// Queries failed or dropped because CPU time is scarce and too many waited for it, or for too long.
+    pub(super) shed_cpu: Counter,
+    /// Questions that waited for CPU time.
+    pub(super) held_back: Counter,
     /// Queries that wait for an upstream.
     pub(super) in_flight: Gauge,
     /// Queries that joined a question in flight.
@@ -38,6 +42,8 @@ impl Counters {
             shed_memory: metrics.counter(&names::QUERIES_SHED, &["memory"]),
             starved: metrics.counter(&names::CONNECTIONS_STARVED, &[]),
             shed_refresh: metrics.counter(&names::QUERIES_SHED, &["refresh"]),
+            shed_cpu: metrics.counter(&names::QUERIES_SHED, &["cpu"]),
+            held_back: metrics.counter(&names::QUERIES_HELD_BACK, &[]),
             in_flight: metrics.gauge(&names::QUERIES_IN_FLIGHT, &[]),
             joined: metrics.counter(&names::QUERIES_JOINED, &[]),
             ignored: metrics.counter(&names::MESSAGES_IGNORED, &[]),

@@ -25,6 +25,9 @@ const WAITS_MOST: usize = 32;
 /// The error of a query whose time is over, in Go's words.
 const OVERDUE: &str = "context deadline exceeded";
 
+/// The error of a query that CPU time was too scarce for.
+const NO_CPU_TIME: &str = "CPU quota used up";
+
 type Waiting = Pin<Box<dyn Future<Output = Exchanged>>>;
 
 /// A leader's duty to tell those that follow, also when its task goes before it is done.
@@ -283,10 +286,13 @@ impl Worker {
         let wire: Box<[u8]> = query.wire().into();
         let question_end = 12 + query.question().len();
         let dispatcher = self.dispatcher.clone();
+        let turn = self.thrift.turn(&self.counters);
         let waiting = async move {
-            let exchanged = {
+            let exchanged = if turn.comes().await {
                 let question = wire.get(12..question_end).unwrap_or_default();
                 dispatcher.exchange(&wire, question, &exchange).await
+            } else {
+                failed(NO_CPU_TIME)
             };
             if let Some(leading) = leading {
                 leading.land(&exchanged);

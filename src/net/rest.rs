@@ -3,11 +3,13 @@
 //! A container's CPU limit is a quota for each 100 ms: who has used it up stands still until they are
 //! over, and so do all queries. A query that wakes a worker alone costs several times what it costs
 //! among others. So while most of the quota is used, a worker that has nothing more to do rests for at
-//! most [`LONGEST`] before it waits for the next query, and then finds several. Owns how long; never
-//! rests without a quota.
+//! most [`LONGEST`] before it waits for the next query, and then finds several. Owns how long, whether CPU
+//! time is scarce, and whether a thread was kept from working; never rests without a quota.
 
 use crate::sys::{cgroup, cpu};
-use std::sync::{Mutex, PoisonError};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The longest rest: what a query may wait beyond its time, and a miss once more for its answer.
@@ -25,23 +27,138 @@ const LONG_AGO: Duration = Duration::from_secs(2);
 /// How often the quota is read anew: it can be changed while a container runs.
 const QUOTA_LASTS: Duration = Duration::from_secs(1);
 
-/// Rests become longer above this share of the quota, and are the longest at once above the second.
+/// Rests become longer above this share of the quota, and are the longest at once above the second. CPU
+/// time is scarce from the second on, until less than the first is used.
 const MUCH: f64 = 0.55;
 const NEARLY_ALL: f64 = 0.85;
 
 /// Rests become shorter below this share. Far below the others: it is the rests that make it little.
 const LITTLE: f64 = 0.25;
 
-/// What a runtime shall do before its thread waits: rest, if need be.
-pub(super) fn before_waiting() -> impl Fn() + Send + Sync + 'static {
-    let rest = Mutex::new(Rest::new(Instant::now()));
-    move || {
-        let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
-        let length = rest.length(Instant::now(), cpu::used, || cgroup::cpu_quota(&cgroup::read));
-        drop(rest);
-        if !length.is_zero() {
-            std::thread::sleep(length);
+/// A thread that wanted to work and was off the CPU for longer was kept from it.
+const STANDSTILL: Duration = Duration::from_millis(5);
+
+/// What a thread remembers while it rests between its turns.
+#[derive(Clone, Copy)]
+struct Watch {
+    /// Since when it works, with its CPU time until then.
+    works: Option<(Instant, Duration)>,
+    /// Until when it stood still last.
+    stood_still: Option<Instant>,
+}
+
+thread_local! {
+    static WATCH: Cell<Watch> = const { Cell::new(Watch { works: None, stood_still: None }) };
+}
+
+impl Watch {
+    /// Whether the thread got less of the time since it works than it wanted; begins anew if so.
+    fn look(&mut self, now: Instant, used: impl FnOnce() -> Duration) {
+        let Some((since, used_before)) = self.works else { return };
+        let passed = now.saturating_duration_since(since);
+        if passed <= STANDSTILL {
+            return;
         }
+        let used = used();
+        if passed > used.saturating_sub(used_before) + STANDSTILL {
+            self.stood_still = Some(now);
+            self.works = Some((now, used));
+        }
+    }
+}
+
+/// Whether this thread was kept from working after `moment`: what then seems late may have been there in
+/// time. Known of threads that rest between their turns alone.
+pub(super) fn stood_still_since(moment: Instant) -> bool {
+    let mut watch = WATCH.get();
+    watch.look(Instant::now(), cpu::used_by_this_thread);
+    WATCH.set(watch);
+    watch.stood_still.is_some_and(|until| until > moment)
+}
+
+/// What tells the CPU time of the process.
+pub trait Meter: Send + Sync {
+    /// CPU time of all threads until now. A system call.
+    fn used(&self) -> Duration;
+
+    /// CPU time that may be used in a second; `None` when as much as there is.
+    fn quota(&self) -> Option<Duration>;
+}
+
+/// This process, and the cgroup that it is in.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnMeter;
+
+impl Meter for OwnMeter {
+    fn used(&self) -> Duration {
+        cpu::used()
+    }
+
+    fn quota(&self) -> Option<Duration> {
+        cgroup::cpu_quota(&cgroup::read)
+    }
+}
+
+/// What one worker knows of the quota.
+pub(super) struct Rests {
+    meter: Arc<dyn Meter>,
+    rest: Mutex<Rest>,
+    is_scarce: AtomicBool,
+    /// Whether the thread has rested before it waits.
+    rests_now: AtomicBool,
+}
+
+impl Rests {
+    pub(super) fn new(meter: Arc<dyn Meter>) -> Rests {
+        let rest = Mutex::new(Rest::new(Instant::now()));
+        Rests { meter, rest, is_scarce: AtomicBool::new(false), rests_now: AtomicBool::new(false) }
+    }
+
+    /// Judges anew, if a window has passed; how long to rest now. Also for a worker that never waits.
+    pub(super) fn look(&self) -> Duration {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let length = rest.length(Instant::now(), || self.meter.used(), || self.meter.quota());
+        self.is_scarce.store(rest.is_scarce, Ordering::Relaxed);
+        length
+    }
+
+    /// What a thread shall do before it waits: rest, if need be.
+    pub(super) fn before_waiting(&self) {
+        let length = self.look();
+        if length.is_zero() {
+            return;
+        }
+        let mut watch = WATCH.get();
+        let now = Instant::now();
+        watch.look(now, cpu::used_by_this_thread);
+        watch.works = None;
+        std::thread::sleep(length);
+        let woken = Instant::now();
+        if woken.saturating_duration_since(now) > length + STANDSTILL {
+            watch.stood_still = Some(woken);
+        }
+        WATCH.set(watch);
+        self.rests_now.store(true, Ordering::Relaxed);
+    }
+
+    /// What a thread shall do after it has waited.
+    pub(super) fn after_waiting(&self) {
+        if self.rests_now.load(Ordering::Relaxed) {
+            self.rests_now.store(false, Ordering::Relaxed);
+            let works = Some((Instant::now(), cpu::used_by_this_thread()));
+            WATCH.set(Watch { works, ..WATCH.get() });
+        }
+    }
+
+    /// Whether nearly all of the quota is in use.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.is_scarce.load(Ordering::Relaxed)
+    }
+
+    /// The process's CPU time until now, and what it may use in a second as it was last read.
+    pub(super) fn reading(&self) -> (Duration, Option<Duration>) {
+        let quota = self.rest.lock().unwrap_or_else(PoisonError::into_inner).quota;
+        (self.meter.used(), quota)
     }
 }
 
@@ -55,6 +172,7 @@ struct Rest {
     /// CPU time for each second, and when that was read.
     quota: Option<Duration>,
     quota_read: Option<Instant>,
+    is_scarce: bool,
 }
 
 impl Rest {
@@ -65,6 +183,7 @@ impl Rest {
             used: Duration::ZERO,
             quota: None,
             quota_read: None,
+            is_scarce: false,
         }
     }
 
@@ -87,11 +206,13 @@ impl Rest {
         }
         let Some(quota) = self.quota.filter(|quota| !quota.is_zero()) else {
             self.length = Duration::ZERO;
+            self.is_scarce = false;
             return self.length;
         };
         let used = used();
         let spent = used.saturating_sub(std::mem::replace(&mut self.used, used));
         let share = spent.as_secs_f64() / (passed.as_secs_f64() * quota.as_secs_f64());
+        self.is_scarce = share > if self.is_scarce { MUCH } else { NEARLY_ALL };
         self.length = match self.length {
             _ if passed >= LONG_AGO => Duration::ZERO,
             _ if share > NEARLY_ALL => LONGEST,
@@ -137,6 +258,37 @@ mod tests {
     #[test]
     fn a_quota_that_is_used_up_makes_long_rests_at_once() {
         assert_eq!(rests(Some(QUOTA), &[90, 100, 50]), microseconds(&[2000, 2000, 2000]));
+    }
+
+    #[test]
+    fn cpu_time_is_scarce_from_nearly_all_of_the_quota_until_less_than_much() {
+        let mut now = Instant::now();
+        let mut rest = Rest::new(now);
+        let mut used = Duration::ZERO;
+        for (share, scarce) in [(80, false), (90, true), (60, true), (50, false), (80, false)] {
+            now += WINDOW;
+            used += WINDOW / 10 * share / 100;
+            rest.length(now, || used, || Some(QUOTA));
+            assert_eq!(rest.is_scarce, scarce, "{share}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_got_no_cpu_time_while_it_wanted_some_stood_still() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut watch = Watch { works: Some((start, WINDOW)), stood_still: None };
+        // It had 30 of 34 ms.
+        watch.look(at(34), || WINDOW + Duration::from_millis(30));
+        assert_eq!(watch.stood_still, None);
+        watch.look(at(40), || WINDOW + Duration::from_millis(30));
+        assert_eq!(watch.stood_still, Some(at(40)));
+        // What was seen is not seen again.
+        watch.look(at(50), || WINDOW + Duration::from_millis(38));
+        assert_eq!(watch.stood_still, Some(at(40)));
+        watch.works = None;
+        watch.look(at(900), || panic!("it waits"));
+        assert_eq!(watch.stood_still, Some(at(40)));
     }
 
     #[test]

@@ -21,8 +21,13 @@ pub struct ListenError(pub String);
 /// Connections that the kernel keeps for us until they are accepted, at most.
 const BACKLOG: i32 = 4096;
 
-/// Octets of datagrams that the kernel is asked to keep for us; `net.core.rmem_max` bounds it.
+/// Octets of datagrams that the kernel is asked to keep for a socket: what comes while a process that has
+/// used up its CPU quota stands still.
 const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// The most octets that the kernel may keep for all sockets of an address together, as it counts them:
+/// twice what it is asked for. `-memory-limit` leaves room for it.
+pub const RECEIVE_BUFFERS_MOST: usize = 8 << 20;
 
 /// Tries to find a port that is free for TCP and UDP when the Corefile says port 0.
 const PORT_TRIES: usize = 8;
@@ -242,6 +247,7 @@ fn bind_once(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError
         }
     }
     let mut bound = Vec::with_capacity(copies);
+    datagrams.iter().for_each(|socket| keep_datagrams(socket, copies));
     let mut datagrams = datagrams.into_iter();
     for stream in streams {
         stream.listen(BACKLOG).map_err(|error| listen(&system("listen", &error)))?;
@@ -266,6 +272,7 @@ fn bind_datagrams(address: &Address, copies: usize) -> Result<Vec<Bound>, String
     for _ in 1..copies {
         sockets.push(open(local, Type::DGRAM)?);
     }
+    sockets.iter().for_each(|socket| keep_datagrams(socket, copies));
     let bound = sockets.into_iter().map(|socket| Bound {
         address: address.clone(),
         local,
@@ -316,14 +323,21 @@ fn prepare(socket: &Socket, at: SocketAddr, kind: Type) -> io::Result<()> {
     }
     if kind == Type::STREAM {
         socket.set_reuse_address(true)?;
-    } else {
-        // Best effort: bursts survive a busy moment.
-        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-        if at.ip().is_unspecified() {
-            udp::tell_destination(socket.as_fd(), at.is_ipv6())?;
-        }
+    } else if at.ip().is_unspecified() {
+        udp::tell_destination(socket.as_fd(), at.is_ipv6())?;
     }
     Ok(())
+}
+
+/// Makes room for what comes in a busy moment, for one of `copies` sockets of an address.
+fn keep_datagrams(socket: &Socket, copies: usize) {
+    let each = RECEIVE_BUFFERS_MOST / 2 / copies.max(1);
+    udp::keep_datagrams(socket.as_fd(), each.min(RECEIVE_BUFFER));
+}
+
+/// The most octets that the kernel keeps for these sockets, as it counts them.
+pub(super) fn receive_buffers(sockets: &[UdpSocket]) -> usize {
+    sockets.iter().filter_map(|socket| SockRef::from(socket).recv_buffer_size().ok()).sum()
 }
 
 fn system(call: &str, error: &io::Error) -> String {
@@ -333,6 +347,7 @@ fn system(call: &str, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::WORKERS_MOST;
 
     fn address(host: Option<&str>, port: u16) -> Address {
         Address { transport: KeyTransport::Dns, host: host.map(str::to_owned), port, h3: None }
@@ -404,6 +419,21 @@ mod tests {
         let bound = bind(&quic, 2).unwrap();
         assert!(bound.iter().all(|one| one.tcp.is_empty() && one.udp.len() == 1));
     }
+
+    #[test]
+    fn receive_buffers_of_an_address_are_bounded_whatever_the_number_of_workers() {
+        let of = |copies| {
+            let bound = bind(&address(Some("127.0.0.1"), 0), copies).unwrap();
+            bound.iter().map(|one| receive_buffers(&one.udp)).sum::<usize>()
+        };
+        // A kernel may allow less.
+        let one = of(1);
+        assert!(one <= 2 * RECEIVE_BUFFER, "{one}");
+        assert!(one >= receive_buffers(&[UdpSocket::bind("127.0.0.1:0").unwrap()]), "{one}");
+        let many = of(WORKERS_MOST);
+        assert!((one..=RECEIVE_BUFFERS_MOST).contains(&many), "{many}");
+    }
+
     fn handed(bound: Vec<Bound>) -> HandedSockets {
         let sets: Vec<Vec<Bound>> = bound.into_iter().map(|one| vec![one]).collect();
         duplicates(&sets).remove(0).1

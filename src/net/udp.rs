@@ -127,17 +127,24 @@ impl Port {
 
 /// Serves a socket until its task is aborted.
 pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, port: Rc<Port>) {
+    let mut unread = None;
     loop {
         let Ok(mut ready) = port.socket.readable().await else { return };
         match receive(&worker, &listener, &port) {
             // Emptied: a datagram from now on wakes us again, so nothing is asked in vain.
-            Ok(true) => ready.clear_ready(),
+            Ok(true) => {
+                ready.clear_ready();
+                unread = None;
+            }
             Ok(false) => {
                 drop(ready);
+                worker.thrift.look();
+                unread.get_or_insert_with(|| worker.thrift.unread());
                 yield_now().await;
             }
             Err(error) => {
                 ready.clear_ready();
+                unread = None;
                 if error.kind() != io::ErrorKind::WouldBlock {
                     yield_now().await;
                 }
@@ -163,6 +170,7 @@ fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Res
     let emptied = inbox.receive(port.fd(), port.wildcard)?;
     let Some(serving) = listener.serving() else { return Ok(emptied) };
     routes.clear();
+    worker.thrift.begin_batch();
     worker.with_means(&serving.snapshot, |means| {
         means.received = received;
         for slot in 0..inbox.count() {
@@ -190,6 +198,11 @@ fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Res
 }
 
 fn park(worker: &Rc<Worker>, port: &Rc<Port>, route: Route, parked: Box<Parked>, step: Step) {
+    if !worker.thrift.has_place(&worker.counters) {
+        // Its client asks again after some seconds. SERVFAIL would be asked again at once, and cost as
+        // much as a hit.
+        return;
+    }
     let held = worker.hold(&parked);
     let (worker, port) = (worker.clone(), port.clone());
     spawn_local(async move {

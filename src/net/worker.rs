@@ -6,8 +6,10 @@
 use super::clock::FrequentClock;
 use super::counters::Counters;
 use super::handed::{HandedConnection, Heir, adopt};
+use super::rest::Rests;
 use super::sockets::{Address, Bound};
 use super::tcp::{self, Connection};
+use super::thrift::{self, Credit, SharedCredit, Thrift};
 use super::udp::{self, Port};
 use super::upstream::{Dispatcher, Shared};
 use super::workers::Equipment;
@@ -22,9 +24,10 @@ use rand::rngs::StdRng;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::Instant;
@@ -50,6 +53,8 @@ pub(super) struct Node {
     pub(super) connections: AtomicUsize,
     /// How many other processes have our listening sockets too: what is done to them is done to those.
     pub(super) sharers: AtomicUsize,
+    /// CPU time that is left for misses.
+    pub(super) credit: SharedCredit,
 }
 
 impl Node {
@@ -60,6 +65,7 @@ impl Node {
             refreshes: Arc::default(),
             connections: AtomicUsize::new(0),
             sharers: AtomicUsize::new(0),
+            credit: Mutex::new(Credit::new(Instant::now())),
         }
     }
 }
@@ -163,6 +169,7 @@ pub(super) struct Worker {
     pub(super) counters: Counters,
     pub(super) dispatcher: Rc<Dispatcher>,
     pub(super) batch: udp::Batch,
+    pub(super) thrift: Rc<Thrift>,
     /// Where TCP connections read into: none keeps a buffer of its own while it is idle.
     pub(super) scratch: RefCell<Box<[u8]>>,
     /// Where a connection's replies are made.
@@ -180,11 +187,13 @@ impl Worker {
         node: Arc<Node>,
         upstreams: Arc<Shared>,
         number: usize,
+        rests: Arc<Rests>,
     ) -> Worker {
         Worker {
             counters: Counters::new(&equipment.metrics),
             dispatcher: Rc::new(Dispatcher::new(upstreams, number)),
             batch: udp::Batch::new(),
+            thrift: Rc::new(Thrift::new(rests)),
             scratch: RefCell::new(vec![0; tcp::READ_OCTETS].into_boxed_slice()),
             response: RefCell::default(),
             open: RefCell::default(),
@@ -277,6 +286,8 @@ impl Worker {
 /// A worker's life: commands until the last one.
 pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let mut listeners: HashMap<Address, Rc<Listener>> = HashMap::new();
+    // It ends with the runtime.
+    spawn_local(thrift::give_turns(worker.clone()));
     while let Some(command) = commands.recv().await {
         match command {
             Command::Publish { snapshot, bound, done } => {

@@ -3,14 +3,17 @@
 //! Owns the threads and which addresses are bound. Everything here blocks, briefly: it is for the
 //! thread that loads Corefiles and takes signals, never for a worker's own.
 
+use super::Clock;
 use super::handed::{HandedConnection, Heir};
-use super::sockets::{Address, Bound, HandedSockets, ListenError, adopt, bind, duplicates};
+use super::rest::{Meter, Rests};
+use super::sockets::{
+    Address, Bound, HandedSockets, ListenError, adopt, bind, duplicates, receive_buffers,
+};
 use super::upstream::Shared;
 use super::worker::{Command, Node, Worker, run};
-use super::{Clock, rest};
 use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
-use crate::metrics::{self, Registry};
+use crate::metrics::{self, Gauge, Registry, names};
 use crate::plugin::forward::Upstreams;
 use crate::plugin::{Budget, Journal};
 use std::collections::{HashMap, HashSet};
@@ -45,6 +48,8 @@ pub struct Equipment {
     pub journal: Arc<dyn Journal>,
     /// The memory that queries and connections share with the caches.
     pub budget: Arc<Budget>,
+    /// What tells the CPU time that is used and may be used: [`super::OwnMeter`].
+    pub meter: Arc<dyn Meter>,
 }
 
 /// The threads that serve queries.
@@ -57,6 +62,8 @@ pub struct Workers {
     bound: Mutex<Vec<Known>>,
     /// Who gets the next connection of a predecessor.
     turn: AtomicUsize,
+    /// Octets that the kernel may keep for the UDP sockets.
+    receive_buffers: Gauge,
 }
 
 /// Workers that read nothing yet, with a predecessor's sockets, which it goes on reading.
@@ -154,12 +161,17 @@ impl Workers {
             threads: Vec::with_capacity(count),
             bound: Mutex::default(),
             turn: AtomicUsize::new(0),
+            receive_buffers: equipment.metrics.gauge(&names::UDP_RECEIVE_BUFFERS, &[]),
         };
         workers.node.sharers.store(usize::from(!handed.is_empty()), Ordering::Release);
         for number in 0..count {
             let system = |error: std::io::Error| ListenError(format!("worker {number}: {error}"));
             let mut runtime = runtime::Builder::new_current_thread();
-            runtime.enable_all().on_thread_park(rest::before_waiting());
+            let rests = Arc::new(Rests::new(equipment.meter.clone()));
+            let (before, after) = (rests.clone(), rests.clone());
+            runtime.enable_all();
+            runtime.on_thread_park(move || before.before_waiting());
+            runtime.on_thread_unpark(move || after.after_waiting());
             let runtime = runtime.build().map_err(system)?;
             let (hand, commands) = mpsc::unbounded_channel();
             let (equipment, node) = (equipment.clone(), node.clone());
@@ -167,7 +179,8 @@ impl Workers {
             let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 metrics::enter_worker(number + 1);
                 LocalSet::new().block_on(&runtime, async move {
-                    run(Rc::new(Worker::new(equipment, node, upstreams, number)), commands).await;
+                    run(Rc::new(Worker::new(equipment, node, upstreams, number, rests)), commands)
+                        .await;
                 });
             });
             workers.hands.push(hand);
@@ -326,6 +339,8 @@ impl Workers {
         let mut known = self.lock();
         known.retain(|(_, sockets)| wanted.contains(&sockets.address()));
         known.extend(duplicates(&sockets));
+        let octets = known.iter().map(|(_, sockets)| receive_buffers(&sockets.datagrams));
+        self.receive_buffers.set(octets.sum::<usize>() as f64);
         drop(known);
         self.tell(|worker, done| Command::Publish {
             snapshot: snapshot.clone(),

@@ -91,7 +91,8 @@ pub static DNSTAP_DROPPED: Desc = desc(
 );
 
 /// Queries answered at once because a bound was reached, by what piled up: `parked` (queries that
-/// wait), `memory` (what they hold), `refresh` (refreshes under way).
+/// wait), `memory` (what they hold), `refresh` (refreshes under way), `cpu` (those that wait for CPU time
+/// under a quota; over UDP they get no answer).
 pub static QUERIES_SHED: Desc = desc(
     "nodens_queries_shed_total",
     &["reason"],
@@ -105,6 +106,22 @@ pub static QUERIES_IN_FLIGHT: Desc = desc(
     &[],
     Kind::Gauge,
     "Queries of clients that wait for an upstream.",
+);
+
+/// What the kernel may keep of datagrams that are not read yet, as it counts.
+pub static UDP_RECEIVE_BUFFERS: Desc = desc(
+    "nodens_udp_receive_buffers_bytes",
+    &[],
+    Kind::Gauge,
+    "Memory that the kernel may use for UDP queries that are not read yet.",
+);
+
+/// Questions for an upstream that waited for CPU time, because nearly all of the quota was in use.
+pub static QUERIES_HELD_BACK: Desc = desc(
+    "nodens_queries_held_back_total",
+    &[],
+    Kind::Counter,
+    "Counter of queries that waited for CPU time before they were asked upstream.",
 );
 
 /// Queries that joined a question in flight.

@@ -13,6 +13,7 @@ fn successor(corefile: &str, workers: usize, handed: Vec<HandedSockets>) -> Runn
         metrics: Registry::new(workers),
         journal: Arc::new(FakeJournal::default()),
         budget: Arc::default(),
+        meter: Arc::new(OwnMeter),
     };
     let snapshot = snapshot(corefile, &equipment.metrics);
     let workers = Workers::start_with(&equipment, &snapshot, handed).unwrap();

@@ -20,6 +20,7 @@ mod handing;
 mod https;
 #[path = "../../../tests/ports/mod.rs"]
 mod ports;
+mod scarcity;
 mod tls;
 
 /// A server on a port of its own.
@@ -62,6 +63,7 @@ impl Running {
             metrics: Registry::new(workers),
             journal: Arc::new(FakeJournal::default()),
             budget,
+            meter: Arc::new(OwnMeter),
         };
         let snapshot = snapshot(corefile, &equipment.metrics);
         let workers = Workers::start(&equipment, &snapshot).unwrap();

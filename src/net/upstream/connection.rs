@@ -7,6 +7,7 @@
 use super::limits::{Fitness, Limits};
 use super::pace::{Effect, Pace};
 use crate::dns::{Rcode, Transport, flags};
+use crate::net::rest::stood_still_since;
 use crate::plugin::forward::{Meaning, Verdict, judge};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -312,7 +313,10 @@ impl Connection {
         };
         if let Some(parked) = state.parked.remove(&id) {
             self.less(&mut state, now);
-            self.pace.answered(parked.asked, now, |slow| state.effect(parked.number, now, slow));
+            self.pace.answered(parked.asked, now, |slow| match stood_still_since(parked.asked) {
+                true => Effect::Unknown,
+                false => state.effect(parked.number, now, slow),
+            });
             state.newest_answered = state.newest_answered.max(parked.number);
             drop(state);
             // Nobody waits any more: nothing to tell.

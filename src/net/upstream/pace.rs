@@ -50,6 +50,8 @@ pub(super) enum Effect {
     HeldUp,
     /// There were none that could tell.
     Alone,
+    /// It may have come in time: we stood still.
+    Unknown,
 }
 
 impl Pace {
@@ -63,7 +65,7 @@ impl Pace {
         self.depth.load(Ordering::Relaxed)
     }
 
-    /// An answer came `now` to what was asked then. `effect` is called for a slow one, with how
+    /// An answer is read `now` to what was asked then. `effect` is called for a slow one, with how
     /// long the others must have waited.
     pub(super) fn answered(
         &self,
@@ -85,6 +87,7 @@ impl Pace {
                 Effect::Overtaken => learned.overtakes = true,
                 Effect::HeldUp => learned.overtakes = false,
                 Effect::Alone => {}
+                Effect::Unknown => return,
             }
             if !learned.overtakes {
                 self.cut(&mut learned, asked, now);
@@ -166,6 +169,13 @@ mod tests {
         let pace = Pace::new(1, 32);
         assert_eq!(play(&pace, 100_000, 100, Effect::Overtaken), 32);
         assert_eq!(play(&pace, 1_000, 1_001, Effect::Alone), 32);
+    }
+
+    #[test]
+    fn answers_that_are_read_late_say_nothing() {
+        let pace = Pace::new(1, 32);
+        play(&pace, 10 * RUN, u32::MAX, Effect::Alone);
+        assert_eq!(play(&pace, 20_000, 100, Effect::Unknown), 32);
     }
 
     #[test]

@@ -1,0 +1,190 @@
+//! One worker on the test's own thread, of a process whose CPU quota is used up: nothing happens but
+//! when the test lets it.
+
+use super::*;
+use crate::net::rest::Rests;
+use crate::net::sockets::{Address, bind};
+use crate::net::upstream::Shared;
+use crate::net::worker::{Command, Node, Worker, run};
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local, yield_now};
+
+/// A quota of 100m, of which much more is used while it is busy.
+#[derive(Default)]
+struct FakeMeter {
+    is_idle: AtomicBool,
+    used: Mutex<Duration>,
+}
+
+impl Meter for FakeMeter {
+    fn used(&self) -> Duration {
+        let mut used = self.used.lock().unwrap();
+        if !self.is_idle.load(Ordering::Relaxed) {
+            *used += Duration::from_secs(1);
+        }
+        *used
+    }
+
+    fn quota(&self) -> Option<Duration> {
+        Some(Duration::from_millis(100))
+    }
+}
+
+/// What the test holds of the worker.
+struct Lone {
+    worker: Rc<Worker>,
+    meter: Arc<FakeMeter>,
+    client: UdpSocket,
+    upstream: UdpSocket,
+}
+
+impl Lone {
+    /// Sends a query for each name; nothing is read of them before the next await.
+    fn send(&self, names: impl IntoIterator<Item = String>) {
+        for (id, name) in names.into_iter().enumerate() {
+            self.client.send(&query(&name, id as u16)).unwrap();
+        }
+    }
+
+    /// The reply to the next query that is answered, if one is.
+    fn replied(&self) -> Option<Vec<u8>> {
+        let mut buffer = [0; 512];
+        let length = self.client.recv(&mut buffer).ok()?;
+        Some(buffer[..length].to_vec())
+    }
+
+    /// The first of `look` that is there.
+    async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(Instant::now() < end, "it does not come");
+            yield_now().await;
+        }
+    }
+
+    /// The value of a counter.
+    fn counted(&self, counter: &str) -> usize {
+        let text = self.worker.equipment.metrics.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(counter));
+        line.map_or(0, |value| value.trim().parse().unwrap())
+    }
+}
+
+/// Runs `test` beside a worker, and answers its queries of `hit.test` with 192.0.2.9. Others go to an
+/// upstream that says nothing by itself.
+fn beside_a_worker<F: Future<Output = ()>>(test: impl FnOnce(Lone) -> F) {
+    let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
+    upstream.set_nonblocking(true).unwrap();
+    let corefile = format!(
+        ".:0 {{\nbind 127.0.0.1\nhosts {{\n192.0.2.9 hit.test\nfallthrough\n}}\nforward . {}\n}}\n",
+        upstream.local_addr().unwrap()
+    );
+    let meter = Arc::new(FakeMeter::default());
+    let equipment = Equipment {
+        workers: 1,
+        clock: Clock::start(),
+        metrics: Registry::new(1),
+        journal: Arc::new(FakeJournal::default()),
+        budget: Arc::default(),
+        meter: meter.clone(),
+    };
+    let snapshot = snapshot(&corefile, &equipment.metrics);
+    let bound = bind(&Address::of(&snapshot.servers[0]), 1).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(bound[0].local).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let rests = Arc::new(Rests::new(meter.clone()));
+    while !rests.is_scarce() {
+        std::thread::sleep(Duration::from_millis(100));
+        rests.look();
+    }
+    let shared = Shared::new(&equipment.metrics, 1);
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async move {
+        let worker = Worker::new(equipment, Arc::new(Node::new()), shared, 0, rests);
+        let worker = Rc::new(worker);
+        let (hand, commands) = mpsc::unbounded_channel();
+        spawn_local(run(worker.clone(), commands));
+        let (done, _all_done) = channel();
+        assert!(hand.send(Command::Publish { snapshot, bound, done }).is_ok());
+        test(Lone { worker, meter, client, upstream }).await;
+    });
+}
+
+fn misses(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|number| format!("n{number}.miss.test."))
+}
+
+const SHED: &str = "nodens_queries_shed_total{reason=\"cpu\"} ";
+const HELD_BACK: &str = "nodens_queries_held_back_total ";
+
+#[test]
+fn a_hit_is_answered_before_misses_that_came_earlier() {
+    const SENT: usize = 400;
+    beside_a_worker(|lone| async move {
+        lone.send(misses(SENT));
+        lone.send(["hit.test.".to_owned()]);
+        let reply = lone.until(|| lone.replied()).await;
+        assert_eq!(last_octet(&reply), Some(9));
+        // One goes on with each batch in any case.
+        let waiting = lone.worker.thrift.waiting();
+        assert!((SENT - 100..SENT).contains(&waiting), "{waiting}");
+        assert_eq!(lone.counted(HELD_BACK), SENT);
+        // Once there is CPU time they are asked, but for those that waited too long meanwhile.
+        lone.meter.is_idle.store(true, Ordering::Relaxed);
+        let mut asked = 0;
+        let none_is_left = || {
+            while lone.upstream.recv(&mut [0; 512]).is_ok() {
+                asked += 1;
+            }
+            (asked + lone.counted(SHED) == SENT).then_some(())
+        };
+        lone.until(none_is_left).await;
+        assert_eq!(lone.worker.thrift.waiting(), 0);
+    });
+}
+
+#[test]
+fn misses_beyond_the_bound_are_shed_and_counted_and_hits_are_not() {
+    const TOGETHER: usize = 200;
+    beside_a_worker(|lone| async move {
+        let (mut sent, mut replies) = (0, 0);
+        while sent < TURNS_MOST + 2 * TOGETHER {
+            lone.send(misses(sent + TOGETHER).skip(sent));
+            sent += TOGETHER;
+            let all_are_read = || {
+                replies += std::iter::from_fn(|| lone.replied()).count();
+                let read = lone.counted(HELD_BACK) + lone.counted(SHED);
+                (read >= sent).then_some(())
+            };
+            lone.until(all_are_read).await;
+            assert!(lone.worker.thrift.waiting() <= TURNS_MOST);
+        }
+        assert!(lone.counted(SHED) > 0);
+        // Nothing is said to those that found no place: their clients ask again later.
+        let gone = lone.counted(HELD_BACK) - lone.worker.thrift.waiting();
+        assert!(replies <= gone, "{replies} of {gone}");
+        lone.send(["hit.test.".to_owned()]);
+        let the_hit_s = || lone.replied().filter(|reply| reply[3] & 15 == 0);
+        assert_eq!(last_octet(&lone.until(the_hit_s).await), Some(9));
+    });
+}
+
+#[test]
+fn a_question_asked_by_many_has_one_turn() {
+    beside_a_worker(|lone| async move {
+        lone.send(std::iter::repeat_n("same.miss.test.".to_owned(), 300));
+        lone.send(["hit.test.".to_owned()]);
+        lone.until(|| lone.replied()).await;
+        assert_eq!(lone.counted("nodens_queries_held_back_total "), 1);
+        assert_eq!(lone.counted("nodens_queries_joined_total "), 299);
+    });
+}

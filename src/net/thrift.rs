@@ -1,0 +1,303 @@
+//! Who goes first when CPU time is scarce: hits, which are answered as they are read; then those that
+//! would ask an upstream, with what is left.
+//!
+//! Who uses up a quota is stopped for the rest of its period (`rest`), and hits with it. So while nearly
+//! all of it is in use, a question for an upstream waits for its turn here, and turns are given so that
+//! the quota is not used up. Owns the order, the bound and the age of what waits; never looks at a query.
+
+use super::counters::Counters;
+use super::rest::Rests;
+use super::worker::Worker;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::yield_now;
+
+/// The most questions of a worker that wait for their turn; who comes then is not waited for.
+pub const TURNS_MOST: usize = 1024;
+
+/// The longest that a question waits for its turn. Stub resolvers ask again after 2.5 s (musl) or 5 s
+/// (glibc, Go): an answer should be there well before.
+pub const TURN_LONGEST: Duration = Duration::from_secs(1);
+
+/// How many go at once before the CPU time is looked at again.
+const TOGETHER: usize = 16;
+
+/// How long to wait when there is no CPU time left.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Which part of the quota is given out: the kernel stops who uses all of it.
+const GIVEN_OUT: f64 = 0.95;
+
+/// How long CPU time that was not used can be used later.
+const SAVED: f64 = 0.005;
+
+/// For how long CPU time that was used too much keeps others waiting, at most.
+const OWED: f64 = 0.1;
+
+/// CPU time that is left for questions, of the whole process.
+#[derive(Debug)]
+pub(super) struct Credit {
+    at: Instant,
+    used: Duration,
+    /// Seconds.
+    left: f64,
+}
+
+impl Credit {
+    pub(super) fn new(now: Instant) -> Credit {
+        Credit { at: now, used: Duration::ZERO, left: 0.0 }
+    }
+
+    /// Whether there is some, with so much used until now. `quota` is for each second.
+    fn is_left(&mut self, now: Instant, used: Duration, quota: Option<Duration>) -> bool {
+        let passed = now.saturating_duration_since(std::mem::replace(&mut self.at, now));
+        let spent = used.saturating_sub(std::mem::replace(&mut self.used, used));
+        let Some(quota) = quota.map(|quota| quota.as_secs_f64()) else { return true };
+        let left = self.left + passed.as_secs_f64() * quota * GIVEN_OUT - spent.as_secs_f64();
+        self.left = left.clamp(-OWED * quota, SAVED * quota);
+        self.left > 0.0
+    }
+}
+
+/// Those that wait, in their order.
+#[derive(Debug)]
+struct Queue<T>(VecDeque<(Instant, T)>);
+
+impl<T> Queue<T> {
+    /// Takes the next one in, or gives it back when there is no room.
+    fn push(&mut self, now: Instant, one: T) -> Result<(), T> {
+        if self.0.len() >= TURNS_MOST {
+            return Err(one);
+        }
+        self.0.push_back((now, one));
+        Ok(())
+    }
+
+    /// Takes out those that waited too long.
+    fn overdue(&mut self, now: Instant) -> impl Iterator<Item = T> {
+        let is_overdue =
+            |(since, _): &(Instant, T)| now.saturating_duration_since(*since) > TURN_LONGEST;
+        let count = self.0.iter().take_while(|one| is_overdue(one)).count();
+        self.0.drain(..count).map(|(_, one)| one)
+    }
+
+    /// Takes out those that go now: one in any case, so that names get into the cache at all.
+    fn next(&mut self, is_left: bool) -> impl Iterator<Item = T> {
+        let count = if is_left { TOGETHER } else { 1 };
+        self.0.drain(..count.min(self.0.len())).map(|(_, one)| one)
+    }
+}
+
+/// A question's turn.
+pub(super) enum Turn {
+    /// Now.
+    Now,
+    /// Once it is told; given up when the teller is gone.
+    Waits(oneshot::Receiver<()>),
+    /// Never: too many wait.
+    Never,
+}
+
+impl Turn {
+    /// Waits for it; false when it does not come.
+    pub(super) async fn comes(self) -> bool {
+        match self {
+            Turn::Now => true,
+            Turn::Waits(told) => told.await.is_ok(),
+            Turn::Never => false,
+        }
+    }
+}
+
+/// The turns of one worker.
+pub(super) struct Thrift {
+    rests: Arc<Rests>,
+    queue: RefCell<Queue<oneshot::Sender<()>>>,
+    /// Queries of this batch that will ask for a turn.
+    coming: Cell<usize>,
+    /// Sockets that hold more than was read.
+    unread: Cell<usize>,
+    filled: Notify,
+}
+
+impl Thrift {
+    pub(super) fn new(rests: Arc<Rests>) -> Thrift {
+        Thrift {
+            rests,
+            queue: RefCell::new(Queue(VecDeque::new())),
+            coming: Cell::new(0),
+            unread: Cell::new(0),
+            filled: Notify::new(),
+        }
+    }
+
+    /// A batch begins: the tasks of the last one have come to their turns.
+    pub(super) fn begin_batch(&self) {
+        self.coming.set(0);
+    }
+
+    /// Whether a query of this batch that must wait has a place to wait in; false is counted. Asked before
+    /// it becomes a task: most of what one costs is saved.
+    pub(super) fn has_place(&self, counters: &Counters) -> bool {
+        if !self.rests.is_scarce() {
+            return true;
+        }
+        let coming = self.coming.get();
+        if self.queue.borrow().0.len() + coming >= TURNS_MOST {
+            counters.shed_cpu.increment();
+            return false;
+        }
+        self.coming.set(coming + 1);
+        true
+    }
+
+    /// The turn of a question for an upstream.
+    pub(super) fn turn(&self, counters: &Counters) -> Turn {
+        if !self.rests.is_scarce() {
+            return Turn::Now;
+        }
+        let (teller, told) = oneshot::channel();
+        if self.queue.borrow_mut().push(Instant::now(), teller).is_err() {
+            counters.shed_cpu.increment();
+            return Turn::Never;
+        }
+        counters.held_back.increment();
+        self.filled.notify_one();
+        Turn::Waits(told)
+    }
+
+    /// How many wait now.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.borrow().0.len()
+    }
+
+    /// Judges the quota anew, for a worker that has too much to do to rest.
+    pub(super) fn look(&self) {
+        self.rests.look();
+    }
+
+    /// Marks a socket that holds more than was read, until it is dropped.
+    pub(super) fn unread(self: &Rc<Thrift>) -> Unread {
+        self.unread.set(self.unread.get() + 1);
+        Unread(self.clone())
+    }
+}
+
+/// A socket that holds more than was read: hits may be among it.
+pub(super) struct Unread(Rc<Thrift>);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.0.unread.set(self.0.unread.get() - 1);
+    }
+}
+
+/// Gives turns, for the worker's whole life.
+pub(super) async fn give_turns(worker: Rc<Worker>) {
+    let thrift = &worker.thrift;
+    loop {
+        if thrift.queue.borrow().0.is_empty() {
+            thrift.filled.notified().await;
+            continue;
+        }
+        let now = Instant::now();
+        let is_read = thrift.unread.get() == 0;
+        let is_left = is_read && {
+            let (used, quota) = thrift.rests.reading();
+            let mut credit = worker.node.credit.lock().unwrap_or_else(PoisonError::into_inner);
+            credit.is_left(now, used, quota)
+        };
+        {
+            let mut queue = thrift.queue.borrow_mut();
+            // Dropped tellers tell that no turn comes.
+            worker.counters.shed_cpu.add(queue.overdue(now).count() as u64);
+            for teller in queue.next(is_left) {
+                // One that waits no more needs no turn.
+                let _ = teller.send(());
+            }
+        }
+        match is_left || !is_read {
+            true => yield_now().await,
+            false => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// What all workers of a process share.
+pub(super) type SharedCredit = Mutex<Credit>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUOTA: Option<Duration> = Some(Duration::from_millis(100));
+
+    fn milliseconds(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    fn queue(now: Instant, count: usize) -> Queue<usize> {
+        let mut queue = Queue(VecDeque::new());
+        for one in 0..count {
+            queue.push(now, one).unwrap();
+        }
+        queue
+    }
+
+    #[test]
+    fn credit_comes_with_time_and_goes_with_cpu_time() {
+        let start = Instant::now();
+        let mut credit = Credit::new(start);
+        // 10 ms bring 0.95 ms of CPU time, of which half a millisecond can be saved.
+        assert!(credit.is_left(start + milliseconds(10), Duration::ZERO, QUOTA));
+        let mut used = Duration::from_micros(400);
+        assert!(credit.is_left(start + milliseconds(10), used, QUOTA));
+        used += Duration::from_micros(200);
+        assert!(!credit.is_left(start + milliseconds(10), used, QUOTA));
+        assert!(!credit.is_left(start + milliseconds(11), used, QUOTA));
+        assert!(credit.is_left(start + milliseconds(12), used, QUOTA));
+    }
+
+    #[test]
+    fn what_was_used_too_much_is_owed_for_one_period_at_most() {
+        let start = Instant::now();
+        let mut credit = Credit::new(start);
+        let used = Duration::from_secs(100);
+        assert!(!credit.is_left(start, used, QUOTA));
+        assert!(!credit.is_left(start + milliseconds(100), used, QUOTA));
+        assert!(credit.is_left(start + milliseconds(110), used, QUOTA));
+    }
+
+    #[test]
+    fn without_a_quota_there_is_always_credit() {
+        let start = Instant::now();
+        let mut credit = Credit::new(start);
+        assert!(credit.is_left(start, Duration::from_secs(100), None));
+    }
+
+    #[test]
+    fn turns_are_given_in_order_and_one_in_any_case() {
+        let mut queue = queue(Instant::now(), 3 * TOGETHER);
+        assert_eq!(queue.next(false).collect::<Vec<_>>(), [0]);
+        assert_eq!(queue.next(true).collect::<Vec<_>>(), (1..=TOGETHER).collect::<Vec<_>>());
+        assert_eq!(queue.next(false).next(), Some(TOGETHER + 1));
+    }
+
+    #[test]
+    fn who_finds_no_place_is_given_back_and_who_waits_too_long_is_taken_out() {
+        let start = Instant::now();
+        let mut queue = queue(start, TURNS_MOST);
+        assert_eq!(queue.push(start, 7), Err(7));
+        assert_eq!(queue.overdue(start + TURN_LONGEST).count(), 0);
+        queue.next(true).for_each(drop);
+        queue.push(start + milliseconds(1), 7).unwrap();
+        let late = start + TURN_LONGEST + milliseconds(1);
+        assert_eq!(queue.overdue(late).count(), TURNS_MOST - TOGETHER);
+        assert_eq!(queue.next(true).collect::<Vec<_>>(), [7]);
+    }
+}

@@ -104,7 +104,7 @@ pub(super) struct Rests {
     meter: Arc<dyn Meter>,
     rest: Mutex<Rest>,
     is_scarce: AtomicBool,
-    /// Whether the thread has rested before it waits.
+    /// Whether the thread rested before it waited last.
     rests_now: AtomicBool,
 }
 
@@ -125,7 +125,11 @@ impl Rests {
     /// What a thread shall do before it waits: rest, if need be.
     pub(super) fn before_waiting(&self) {
         let length = self.look();
+        let rested = self.rests_now.swap(!length.is_zero(), Ordering::Relaxed);
         if length.is_zero() {
+            if rested {
+                WATCH.set(Watch { works: None, ..WATCH.get() });
+            }
             return;
         }
         let mut watch = WATCH.get();
@@ -138,13 +142,11 @@ impl Rests {
             watch.stood_still = Some(woken);
         }
         WATCH.set(watch);
-        self.rests_now.store(true, Ordering::Relaxed);
     }
 
     /// What a thread shall do after it has waited.
     pub(super) fn after_waiting(&self) {
-        if self.rests_now.load(Ordering::Relaxed) {
-            self.rests_now.store(false, Ordering::Relaxed);
+        if self.is_resting() {
             let works = Some((Instant::now(), cpu::used_by_this_thread()));
             WATCH.set(Watch { works, ..WATCH.get() });
         }
@@ -153,6 +155,11 @@ impl Rests {
     /// Whether nearly all of the quota is in use.
     pub(super) fn is_scarce(&self) -> bool {
         self.is_scarce.load(Ordering::Relaxed)
+    }
+
+    /// Whether the worker rests between its turns.
+    pub(super) fn is_resting(&self) -> bool {
+        self.rests_now.load(Ordering::Relaxed)
     }
 
     /// The process's CPU time until now, and what it may use in a second as it was last read.

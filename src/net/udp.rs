@@ -167,6 +167,9 @@ fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Res
     let mut buffers = worker.batch.0.borrow_mut();
     let received = worker.now();
     let Buffers { inbox, outbox, responses, routes } = &mut *buffers;
+    if worker.thrift.is_resting() {
+        inbox.expect_many();
+    }
     let emptied = inbox.receive(port.fd(), port.wildcard)?;
     let Some(serving) = listener.serving() else { return Ok(emptied) };
     routes.clear();

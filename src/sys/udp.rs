@@ -144,6 +144,11 @@ impl Inbox {
         }
     }
 
+    /// Much may have arrived: as much as there is room for is asked for at once.
+    pub fn expect_many(&mut self) {
+        self.asked = self.headers.len();
+    }
+
     /// Receives what has arrived. `with_destination` for sockets that [`tell_destination`] was
     /// called on. Returns true when the socket was emptied.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, with_destination: bool) -> io::Result<bool> {

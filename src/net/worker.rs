@@ -27,7 +27,6 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::Instant;
@@ -65,7 +64,7 @@ impl Node {
             refreshes: Arc::default(),
             connections: AtomicUsize::new(0),
             sharers: AtomicUsize::new(0),
-            credit: Mutex::new(Credit::new(Instant::now())),
+            credit: Mutex::new(Credit::new(std::time::Instant::now())),
         }
     }
 }

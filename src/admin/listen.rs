@@ -19,6 +19,13 @@ pub fn listen(address: &str) -> Result<TcpListener, String> {
         .map_err(|error| format!("listen tcp {address}: bind: {}", system_error_text(&error)))
 }
 
+/// Whether a socket that is bound to `local` is one for `address`. Asks for nothing but names like
+/// `localhost`.
+pub fn is_at(address: &str, local: SocketAddr) -> bool {
+    let at = split_host_port(address).ok().map(|(host, port)| resolve(host, port));
+    at.is_some_and(|at| at.is_ok_and(|at| at == local))
+}
+
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -92,6 +99,16 @@ mod tests {
             listen(&address).unwrap_err(),
             format!("listen tcp {address}: bind: address already in use")
         );
+    }
+
+    #[test]
+    fn a_socket_is_at_its_address_however_that_is_written() {
+        let at = |address: &str, local: &str| is_at(address, local.parse().unwrap());
+        assert!(at("127.0.0.1:80", "127.0.0.1:80") && at("localhost:80", "127.0.0.1:80"));
+        assert!(!at("127.0.0.1:80", "127.0.0.1:81") && !at("127.0.0.1:80", "127.0.0.2:80"));
+        assert!(!at("no address", "127.0.0.1:80") && !at("127.0.0.1:0", "127.0.0.1:80"));
+        let everywhere = SocketAddr::new(all_addresses(), 80);
+        assert!(is_at(":80", everywhere) && is_at("0.0.0.0:80", everywhere));
     }
 
     #[test]

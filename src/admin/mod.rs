@@ -9,7 +9,7 @@ mod profile;
 mod respond;
 mod site;
 
-pub use listen::listen;
+pub use listen::{is_at, listen};
 pub use poll::{PollFailure, poll_health};
 pub use respond::{Alive, Condition, Endpoints};
 pub use site::{MOST_CONNECTIONS, Site};

@@ -5,6 +5,7 @@
 //! says so in one line each, instead of failing for it.
 
 use super::handover::is_served;
+use super::inherited::Inherited;
 use super::load::Source;
 use super::surroundings::Machine;
 use crate::admin;
@@ -55,17 +56,18 @@ pub(super) fn runtime_directory(variable: impl Fn(&str) -> Option<String>) -> Op
 }
 
 /// Looks at this machine. What a nodens serves that can be taken over from (it is met in `directory`)
-/// is not tried: even a socket that is open for a moment takes queries away. The error says why nothing
-/// can be served.
-pub(super) fn plan(directory: Option<&Path>) -> Result<Plan, String> {
+/// is not tried: even a socket that is open for a moment takes queries away. Nor is what is `inherited`.
+/// The error says why nothing can be served.
+pub(super) fn plan(directory: Option<&Path>, inherited: &Inherited) -> Result<Plan, String> {
     let mut takes_over = false;
     let mut tree =
         parse(COREFILE.as_bytes(), NAME, &is_known, &Machine).map_err(|error| error.to_string())?;
     let mut missing = Vec::new();
+    let is_given = |text: &str| text.parse().is_ok_and(|address| inherited.is_at(address));
     let addresses = keep_arguments(&mut tree, "bind", |address| {
         // It has a file for the first of its addresses alone.
         takes_over |= directory.is_some_and(|directory| is_served(directory, address, PORT));
-        if takes_over && accepts(&at(address, PORT)) {
+        if is_given(&at(address, PORT)) || takes_over && accepts(&at(address, PORT)) {
             return true;
         }
         let port = PORT.to_string();
@@ -79,7 +81,7 @@ pub(super) fn plan(directory: Option<&Path>) -> Result<Plan, String> {
     let mut endpoints = Vec::new();
     for (word, path) in [("prometheus", "metrics"), ("health", "health")] {
         let kept = keep_arguments(&mut tree, word, |address| {
-            if takes_over && accepts(address) {
+            if is_given(address) || takes_over && accepts(address) {
                 return true;
             }
             admin::listen(address)

@@ -3,6 +3,7 @@
 
 use super::flags::{self, Outcome, Stream};
 use super::handover::Handover;
+use super::inherited::Inherited;
 use super::limit;
 use super::load::{Loader, Source};
 use super::log::Log;
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Serves by the command line; `arguments` start with the program's name. Gives the exit code.
-pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
+pub(super) async fn serve(arguments: &[String], mut common: Common) -> u8 {
     let log = common.log.clone();
     // Nothing is touched by reading the command line, and the first line has its format already.
     let outcome = flags::parse(arguments);
@@ -55,10 +56,15 @@ pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
         Ok(signals) => signals,
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
     };
+    let inherited = std::mem::take(&mut common.given).recognize(&log, &common.metrics);
     let mut node = Node::new(&options, &common);
     let directory = options.network.hands_over.then(|| options.network.runtime_directory.clone());
     let handover = Handover { directory, log: log.clone(), metrics: common.metrics.clone() };
-    let metrics = MetricsEndpoint::new(&options, &common.metrics, &log, &handover);
+    let mut metrics = MetricsEndpoint::new(&options, &common.metrics, &log);
+    // Where somebody may have its socket for us, that is asked for first.
+    if inherited.is_empty() && !handover.is_anybody_there() {
+        metrics.open(None);
+    }
     node.look();
     if node.sources.paths().kube_dns.is_none() {
         log.line(
@@ -68,12 +74,13 @@ pub(super) async fn serve(arguments: &[String], common: Common) -> u8 {
     }
     let network = NodeNetwork::make(&options, &common.metrics, &log, &common.readiness);
     log.start();
-    run(&options, common, Made { signals, node, network, metrics, handover }).await
+    run(&options, common, Made { signals, node, network, metrics, handover, inherited }).await
 }
 
 async fn run(options: &Options, common: Common, made: Made) -> u8 {
-    let Made { signals, mut node, mut network, metrics: mut endpoint, handover } = made;
-    let Common { workers, metrics, log, readiness } = common;
+    let Made { signals, mut node, mut network, metrics: mut endpoint, handover, inherited } = made;
+    let Common { workers, metrics, log, readiness, .. } = common;
+    let (notify, store) = super::manager(&inherited, &log, &metrics);
     let privileges = Privileges::of_server(&options.network, network.backend());
     privileges.hand_on();
     let loader = Loader {
@@ -88,7 +95,16 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
         )),
     };
     let kept_cache = options.files.cache_snapshot.clone();
-    let parts = Parts { loader, workers, kept_cache, handover, readiness };
+    let store_of_start = store.clone();
+    let parts = Parts {
+        loader,
+        workers,
+        kept_cache,
+        handover,
+        readiness,
+        inherited,
+        store: store_of_start,
+    };
     let started = start(parts, &mut network, &mut endpoint).await;
     let Started { serving, verdict, giver } = match started {
         Ok(started) => started,
@@ -117,7 +133,6 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
     }
     network.listeners_answer();
     let look: Look = Box::new(move || node.look());
-    let notify = super::notify(&log);
     let run = Run {
         serving,
         signals,
@@ -130,6 +145,7 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
         privileges: Some((privileges, metrics)),
         metrics_site: endpoint.site.map(|site| (endpoint.address, site)),
         giver,
+        store,
         after_handover: AfterHandover::by(|name| Machine.variable(name)),
     };
     run.until_the_end().await
@@ -142,6 +158,7 @@ struct Made {
     network: NodeNetwork,
     metrics: MetricsEndpoint,
     handover: Handover,
+    inherited: Inherited,
 }
 
 /// Starts the server. Where it takes over, its rules are set before it reads: while it sets them, its
@@ -252,13 +269,8 @@ struct MetricsEndpoint {
 }
 
 impl MetricsEndpoint {
-    /// Opens it, unless there is somebody who may have its socket for us.
-    fn new(
-        options: &Options,
-        metrics: &Registry,
-        log: &Log,
-        handover: &Handover,
-    ) -> MetricsEndpoint {
+    /// Not open yet.
+    fn new(options: &Options, metrics: &Registry, log: &Log) -> MetricsEndpoint {
         let address = options.endpoints.metrics.clone();
         let mut endpoint =
             MetricsEndpoint { address, endpoints: None, site: None, log: log.clone() };
@@ -270,13 +282,10 @@ impl MetricsEndpoint {
             }
             Err(why) => endpoint.failed(&why),
         }
-        if !handover.is_anybody_there() {
-            endpoint.open(None);
-        }
         endpoint
     }
 
-    /// Opens it, on a predecessor's socket if there is one. Doing it again changes nothing.
+    /// Opens it, on a socket that came from elsewhere if there is one. Doing it again changes nothing.
     fn open(&mut self, handed: Option<TcpListener>) {
         let Some(endpoints) = self.endpoints.take() else { return };
         let address = &self.address;

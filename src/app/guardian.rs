@@ -7,6 +7,7 @@
 //! kube-proxy takes queries for the Service before they come to it.
 
 use super::flags::{self, Outcome};
+use super::inherited::Given;
 use super::log::Log;
 use super::options::Options;
 use super::privileges::Privileges;
@@ -68,7 +69,7 @@ impl End {
 
 /// Serves as the guardian when the command line asks for one, until the server has ended: gives the
 /// exit code. `None` when this process is to serve itself.
-pub(super) fn guard(arguments: &[String]) -> Option<u8> {
+pub(super) fn guard(arguments: &[String], given: &mut Given) -> Option<u8> {
     if !arguments.iter().any(|argument| argument.trim_start_matches('-').starts_with("guardian")) {
         return None;
     }
@@ -76,7 +77,7 @@ pub(super) fn guard(arguments: &[String]) -> Option<u8> {
     if !options.network.has_guardian || is_guarded() {
         return None;
     }
-    match watch(arguments, &options) {
+    match watch(arguments, &options, std::mem::take(given)) {
         Ok(end) => {
             clean_up(&options, end);
             Some(end.code())
@@ -88,10 +89,16 @@ pub(super) fn guard(arguments: &[String]) -> Option<u8> {
     }
 }
 
+/// Whether a process with this number is our guardian: what it was given is for us.
+pub(super) fn is(process: &str) -> bool {
+    let guardian = std::env::var(GUARDIAN).ok();
+    guardian.is_some_and(|id| id == process && id == getppid().to_string())
+}
+
 /// Whether this process is a guardian's server; if so it ends, cleanly, with its guardian.
 fn is_guarded() -> bool {
-    let guardian = std::env::var(GUARDIAN).ok().and_then(|id| id.parse().ok());
-    let has_guardian = || guardian == Some(getppid().as_raw());
+    let guardian = std::env::var(GUARDIAN).unwrap_or_default();
+    let has_guardian = || is(&guardian);
     if !has_guardian() {
         return false;
     }
@@ -105,7 +112,7 @@ fn is_guarded() -> bool {
 
 /// Starts the server, hands signals on and waits for its end. Reaps what else comes to it, as the
 /// first process of a container has to.
-fn watch(arguments: &[String], options: &Options) -> Result<End, String> {
+fn watch(arguments: &[String], options: &Options, given: Given) -> Result<End, String> {
     let waited_for = waited_for();
     // Before the start: no signal may come in between.
     waited_for.thread_block().map_err(|error| error.to_string())?;
@@ -118,7 +125,10 @@ fn watch(arguments: &[String], options: &Options) -> Result<End, String> {
     let _ = set_child_subreaper(true);
     // A group of its own: what a terminal sends comes to the guardian alone, and from it once.
     command.env(GUARDIAN, std::process::id().to_string()).process_group(0);
+    given.pass_on();
     let child = command.spawn().map_err(|error| error.to_string())?;
+    // Here nobody reads them.
+    drop(given);
     let server = Pid::from_raw(i32::try_from(child.id()).map_err(|error| error.to_string())?);
     // The server needs more for its start; from here on rules are removed, at most.
     let network = &options.network;

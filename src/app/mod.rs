@@ -11,6 +11,7 @@ mod ebb;
 mod flags;
 mod guardian;
 mod handover;
+mod inherited;
 mod limit;
 mod load;
 mod log;
@@ -28,6 +29,7 @@ mod serving;
 mod signals;
 mod snapshot_file;
 mod starting;
+mod store;
 mod surroundings;
 mod upkeep;
 mod version;
@@ -36,6 +38,7 @@ use crate::metrics::Registry;
 use crate::net::default_workers;
 use crate::plugin::{Journal, Level};
 use handover::Handover;
+use inherited::{Given, Inherited};
 use load::Loader;
 use log::Log;
 use notify::Notify;
@@ -47,6 +50,7 @@ use signals::Signals;
 use starting::{Parts, Started, Starting};
 use std::path::Path;
 use std::sync::Arc;
+use store::Store;
 
 pub use flags::{FlagText, flag_texts};
 pub use surroundings::Machine;
@@ -58,15 +62,17 @@ struct Common {
     metrics: Registry,
     log: Log,
     readiness: Readiness,
+    given: Given,
 }
 
 /// Serves, or guards a process that does: with node-cache's flags, or in development mode without any. `arguments` start with the
 /// program's name. Gives the exit code. Call [`crate::sys::signals::ignore_until_handled`] before.
 pub fn main(arguments: &[String]) -> u8 {
-    if let Some(code) = guardian::guard(arguments) {
+    let mut given = given();
+    if let Some(code) = guardian::guard(arguments, &mut given) {
         return code;
     }
-    in_runtime(|common| async {
+    in_runtime(given, |common| async {
         match arguments {
             [] | [_] if !is_called_node_cache(arguments) => develop(common, dev::plan).await,
             _ => dropin::serve(arguments, common).await,
@@ -77,14 +83,19 @@ pub fn main(arguments: &[String]) -> u8 {
 /// Serves by a Corefile of one's own, as it is: no template, no interface, no rules. Gives the exit
 /// code. Call [`crate::sys::signals::ignore_until_handled`] before.
 pub fn serve_corefile(path: &Path) -> u8 {
-    in_runtime(|common| develop(common, |_| dev::plan_of(path)))
+    in_runtime(given(), |common| develop(common, |_, _| dev::plan_of(path)))
 }
 
-fn in_runtime<F: Future<Output = u8>>(serve: impl FnOnce(Common) -> F) -> u8 {
+/// What this process was given at its start; before it opens anything itself.
+fn given() -> Given {
+    Given::from_variables(|name| std::env::var(name).ok(), std::process::id())
+}
+
+fn in_runtime<F: Future<Output = u8>>(given: Given, serve: impl FnOnce(Common) -> F) -> u8 {
     let workers = default_workers();
     let metrics = Registry::new(workers);
     let log = Log::new(&metrics);
-    let common = Common { workers, metrics, log: log.clone(), readiness: Readiness::new() };
+    let common = Common { workers, metrics, log: log.clone(), readiness: Readiness::new(), given };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fatal(&log, &format!("cannot start: {error}")),
@@ -102,12 +113,14 @@ fn is_called_node_cache(arguments: &[String]) -> bool {
 /// Development mode: prints what it serves, serves until a signal.
 async fn develop(
     common: Common,
-    plan: impl FnOnce(Option<&Path>) -> Result<dev::Plan, String>,
+    plan: impl FnOnce(Option<&Path>, &Inherited) -> Result<dev::Plan, String>,
 ) -> u8 {
-    let Common { workers, metrics, log, readiness } = common;
+    let Common { workers, metrics, log, readiness, given } = common;
     log.start();
+    let inherited = given.recognize(&log, &metrics);
+    let (notify, store) = manager(&inherited, &log, &metrics);
     let directory = dev::runtime_directory(|name| std::env::var(name).ok());
-    let plan = match plan(directory.as_deref()) {
+    let plan = match plan(directory.as_deref(), &inherited) {
         Ok(plan) => plan,
         Err(why) => return fatal(&log, &why),
     };
@@ -126,7 +139,17 @@ async fn develop(
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
     };
     let handover = Handover { directory, log: log.clone(), metrics: loader.metrics.clone() };
-    let parts = Parts { loader, workers, kept_cache: None, handover, readiness };
+    let kept_cache = None;
+    let store_of_start = store.clone();
+    let parts = Parts {
+        loader,
+        workers,
+        kept_cache,
+        handover,
+        readiness,
+        inherited,
+        store: store_of_start,
+    };
     let started = async { Starting::load(parts).await?.prepare().await?.serve().await };
     match started.await {
         Err(why) => fatal(&log, &dev::with_advice(&why)),
@@ -135,7 +158,6 @@ async fn develop(
                 log.plain(line);
             }
             let network = node::NodeNetwork::default();
-            let notify = notify(&log);
             let run = Run {
                 serving,
                 signals,
@@ -148,6 +170,7 @@ async fn develop(
                 privileges: Some((Privileges::of_development(), metrics)),
                 metrics_site: None,
                 giver,
+                store,
                 after_handover: AfterHandover::Prove,
             };
             run.until_the_end().await
@@ -155,7 +178,13 @@ async fn develop(
     }
 }
 
-/// The service manager that started us, if one did.
+/// The service manager that started us, if one did, and its store of sockets.
+fn manager(inherited: &Inherited, log: &Log, metrics: &Registry) -> (Notify, Store) {
+    let variable = |name: &str| std::env::var(name).ok();
+    let notify = notify(log);
+    (notify.clone(), Store::from_variable(variable, notify, inherited, (log, metrics)))
+}
+
 fn notify(log: &Log) -> Notify {
     Notify::from_variables(|name| std::env::var(name).ok(), std::process::id()).unwrap_or_else(
         |why| {

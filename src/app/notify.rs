@@ -1,22 +1,29 @@
 //! What the service tells systemd, by the protocol of sd_notify(3): that it is ready, reloads, stops,
-//! and that it lives.
+//! that it lives, and which sockets to keep for the next start.
 //!
 //! Owns the datagram socket of `NOTIFY_SOCKET`. Without that variable nothing is told, and nothing
 //! fails: nobody answers these messages.
 
 use crate::net::Heartbeat;
-use std::io;
+use crate::sys::fds::{self, DESCRIPTORS_MOST};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+/// How long the manager may take to take a socket, or to do what it was told.
+const MANAGER_TIME: Duration = Duration::from_secs(2);
+
 /// Tells the service manager; clones share the socket.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Notify {
     socket: Option<Arc<UnixDatagram>>,
+    /// The same one, where what is sent must arrive: sending waits for [`MANAGER_TIME`].
+    patient: Option<Arc<UnixDatagram>>,
     /// How often to tell that the service lives: a third of what the manager waits for
     /// (`WATCHDOG_USEC`), so that one lost message ends nothing.
     alive_every: Option<Duration>,
@@ -32,13 +39,22 @@ impl Notify {
         let Some(path) = variable("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
             return Ok(Notify::default());
         };
-        let socket = connect(&path).map_err(|error| format!("NOTIFY_SOCKET {path}: {error}"))?;
+        let wrong = |error: io::Error| format!("NOTIFY_SOCKET {path}: {error}");
+        let (socket, patient) = (connect(&path).map_err(wrong)?, connect(&path).map_err(wrong)?);
+        // Sending never waits.
+        socket.set_nonblocking(true).map_err(wrong)?;
+        patient.set_write_timeout(Some(MANAGER_TIME)).map_err(wrong)?;
         let is_ours = variable("WATCHDOG_PID").is_none_or(|number| number == process.to_string());
         let wait = variable("WATCHDOG_USEC").and_then(|text| text.parse().ok()).filter(|_| is_ours);
         let alive_every = wait
             .map(|microseconds| Duration::from_micros(microseconds) / 3)
             .filter(|every| !every.is_zero());
-        Ok(Notify { socket: Some(Arc::new(socket)), alive_every })
+        Ok(Notify { socket: Some(Arc::new(socket)), patient: Some(Arc::new(patient)), alive_every })
+    }
+
+    /// Whether there is a manager.
+    pub(super) fn is_heard(&self) -> bool {
+        self.socket.is_some()
     }
 
     /// Queries are answered.
@@ -91,6 +107,37 @@ impl Notify {
         all_answered
     }
 
+    /// Has the manager keep sockets under a name, beside those that it has. One that it has already it
+    /// does not take twice. Blocks, within a bound of time.
+    pub(super) fn keep(&self, name: &str, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let Some(patient) = &self.patient else { return Ok(()) };
+        // Not looked at by the manager: it would let a socket go for an error that is none to us.
+        let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
+        let mut parts = sockets.chunks(DESCRIPTORS_MOST);
+        parts.try_for_each(|part| fds::send(patient.as_fd(), text.as_bytes(), part))
+    }
+
+    /// Has the manager close all that it keeps under a name. Blocks, within a bound of time.
+    pub(super) fn forget(&self, name: &str) {
+        if let Some(patient) = &self.patient {
+            // What it does not hear it keeps until the unit is stopped, and gives to the next start.
+            let _ = patient.send(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes());
+        }
+    }
+
+    /// Waits until the manager has done what it was told before, for [`MANAGER_TIME`] at most.
+    pub(super) fn wait_until_heard(&self) {
+        let Some(patient) = &self.patient else { return };
+        let Ok((own, its)) = UnixStream::pair() else { return };
+        // It closes what comes with this once it is there.
+        let sent = fds::send(patient.as_fd(), b"BARRIER=1", &[its.as_fd()]);
+        drop(its);
+        if sent.is_ok() && own.set_read_timeout(Some(MANAGER_TIME)).is_ok() {
+            // The end of the stream, or of our patience.
+            let _ = (&own).read(&mut [0]);
+        }
+    }
+
     fn tell(&self, text: &str) {
         if let Some(socket) = &self.socket {
             // A manager that is gone or does not read must not stop a resolver.
@@ -111,7 +158,7 @@ impl Drop for Watch {
     }
 }
 
-/// The socket of a path, or of an abstract name (`@name`); sending never waits.
+/// The socket of a path, or of an abstract name (`@name`).
 fn connect(path: &str) -> io::Result<UnixDatagram> {
     let address = match path.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -119,7 +166,6 @@ fn connect(path: &str) -> io::Result<UnixDatagram> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 

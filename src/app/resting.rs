@@ -79,12 +79,9 @@ impl Run {
         }
     }
 
+    /// `None` when there are no descriptors left.
     fn offer(&self) -> Option<Offer> {
-        let mut offer = self.serving.offer()?;
-        if let Some((address, site)) = &self.metrics_site {
-            offer.sites.push((address.clone(), site.share().ok()?));
-        }
-        Some(offer)
+        self.listening().ok().map(|listening| self.serving.offer(listening))
     }
 
     /// At SIGTERM: the successor that is about to read, if there is one. Its pod may have been taken
@@ -131,11 +128,12 @@ impl Run {
                 self.network.remove_rules().await;
                 self.network.remove_interface();
                 self.serving.bid_farewell();
-                self.serving.stop().await;
+                self.serving.stop(self.store.keeper()).await;
                 ControlFlow::Break(0)
             }
             Rested::Returned => {
                 self.serving.resume(resting).await;
+                self.keep_sockets().await;
                 if let Some((_, site)) = &self.metrics_site {
                     site.resume();
                 }

@@ -8,12 +8,14 @@ use super::privileges::Privileges;
 use super::resting::AfterHandover;
 use super::serving::Serving;
 use super::signals::{Asked, Signals};
+use super::store::{Listening, Store};
 use crate::admin::Site;
 use crate::corefile::{format_duration, system_error_text};
 use crate::metrics::Registry;
 use crate::plugin::{Journal, Level};
 use crate::sys::memory;
 use std::fs;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,6 +54,8 @@ pub(super) struct Run {
     pub(super) metrics_site: Option<(String, Site)>,
     /// Where successors are waited for.
     pub(super) giver: Giver,
+    /// Where the sockets are kept for the next start.
+    pub(super) store: Store,
     /// What follows once one has taken over.
     pub(super) after_handover: AfterHandover,
 }
@@ -65,6 +69,7 @@ impl Run {
         let mut reload_at = self.next_reload();
         // Until the end of this function: a drain that hangs is ended by the manager, too.
         let _watch = self.notify.watch(self.serving.heartbeat());
+        self.keep_sockets().await;
         self.notify.ready();
         memory::forget_the_start();
         loop {
@@ -111,6 +116,7 @@ impl Run {
                 () = self.network.keep() => {}
                 () = reload => {
                     self.serving.look_for_change().await;
+                    self.keep_sockets().await;
                     self.giver.open(self.serving.snapshot());
                     reload_at = self.next_reload();
                 }
@@ -130,10 +136,38 @@ impl Run {
     async fn reload_now(&mut self) -> Option<Instant> {
         self.notify.reloading();
         self.serving.reload_now().await;
+        self.keep_sockets().await;
         // After an error, too: the old Corefile serves.
         self.notify.ready();
         self.giver.open(self.serving.snapshot());
         self.next_reload()
+    }
+
+    /// Further descriptors of all sockets that are listened at.
+    pub(super) fn listening(&self) -> io::Result<Listening> {
+        let mut listening = self.serving.listening()?;
+        if let Some((address, site)) = &self.metrics_site {
+            listening.sites.push((address.clone(), site.share()?));
+        }
+        Ok(listening)
+    }
+
+    /// Has the service manager keep what is listened at now, where it keeps sockets.
+    pub(super) async fn keep_sockets(&self) {
+        if !self.store.is_there() {
+            return;
+        }
+        match self.listening() {
+            Ok(listening) => {
+                let store = self.store.clone();
+                // Beside the loop, which probes wait for.
+                let _ = spawn_blocking(move || store.keep(&listening)).await;
+            }
+            Err(error) => self.log.line(
+                Level::Warning,
+                format_args!("Kept sockets: there are no descriptors left: {error}"),
+            ),
+        }
     }
 
     /// INTERVAL give or take half of JITTER, which counts for no more than half of INTERVAL.
@@ -159,9 +193,9 @@ impl Run {
         }
         self.remove_pidfile();
         self.serving.give_back();
-        let Run { serving, mut signals, log, mut network, .. } = self;
+        let Run { serving, mut signals, log, mut network, store, .. } = self;
         let mut interrupts = 0;
-        let mut stop = std::pin::pin!(serving.stop());
+        let mut stop = std::pin::pin!(serving.stop(store.keeper()));
         loop {
             tokio::select! {
                 _ = &mut stop => {

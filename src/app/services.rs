@@ -111,6 +111,11 @@ impl Services {
         Ok(prepared)
     }
 
+    /// The addresses that `services` want.
+    pub(super) fn addresses(&self, services: &[Service]) -> Vec<String> {
+        self.wanted(services).into_keys().collect()
+    }
+
     /// Runs what was prepared for `services`; closes the addresses that are not theirs.
     pub(super) fn replace(&mut self, prepared: Prepared, services: &[Service]) {
         let Prepared { wanted, opened, handed } = prepared;

@@ -9,6 +9,7 @@ use super::log::Log;
 use super::readiness::Readiness;
 use super::services::{Prepared, Services};
 use super::snapshot_file::{KeptCache, Reports};
+use super::store::Listening;
 use super::upkeep::Upkeep;
 use super::version;
 use crate::corefile::{has_preferred_syntax, quote};
@@ -16,7 +17,7 @@ use crate::dns::Name;
 use crate::engine::Snapshot;
 use crate::metrics::{Registry, names};
 use crate::net::dnstap::Senders;
-use crate::net::{Clock, HandedSockets, Heartbeat, Workers};
+use crate::net::{Clock, HandedSockets, Heartbeat, Keeper, Workers};
 use crate::plugin::cache::stores;
 use crate::plugin::dnstap::Tap;
 use crate::plugin::{Journal, Level, Part, Service};
@@ -48,7 +49,7 @@ pub(super) struct Serving {
     predecessor: Option<Predecessor>,
 }
 
-/// What a server is made of.
+/// What a server is made of, beside its workers.
 pub(super) struct Made {
     /// Where the Corefile comes from.
     pub(super) loader: Loader,
@@ -56,9 +57,7 @@ pub(super) struct Made {
     pub(super) clock: Clock,
     /// Who is told that the listeners answer.
     pub(super) readiness: Readiness,
-    /// The workers, serving.
-    pub(super) workers: Arc<Workers>,
-    /// What they serve.
+    /// What is served.
     pub(super) loaded: Loaded,
     /// The services, running.
     pub(super) services: Services,
@@ -74,19 +73,10 @@ pub(super) struct Made {
 pub(super) struct Resting(io::Result<Vec<HandedSockets>>);
 
 impl Serving {
-    /// Of what [`super::starting`] has made ready and serves already.
-    pub(super) fn of(made: Made) -> Serving {
-        let Made {
-            loader,
-            clock,
-            readiness,
-            workers,
-            loaded,
-            services,
-            upkeep,
-            kept_cache,
-            kept_path,
-        } = made;
+    /// Of what [`super::starting`] has made ready, and the workers that serve it already.
+    pub(super) fn of(made: Made, workers: Arc<Workers>) -> Serving {
+        let Made { loader, clock, readiness, loaded, services, upkeep, kept_cache, kept_path } =
+            made;
         let (log, metrics) = (loader.log.clone(), loader.metrics.clone());
         let Loaded { snapshot, hash } = loaded;
         let mut senders = Senders::new(Arc::new(log.clone()));
@@ -235,14 +225,15 @@ impl Serving {
         Ok(())
     }
 
-    /// What a successor is to have; `None` when there are no descriptors left.
-    pub(super) fn offer(&self) -> Option<Offer> {
-        Some(Offer {
-            sockets: self.workers.share_sockets().ok()?,
-            sites: self.services.share().ok()?,
-            stores: stores(&self.snapshot.carried),
-            clock: self.clock,
-        })
+    /// Further descriptors of all listening sockets; the error when there are none left.
+    pub(super) fn listening(&self) -> io::Result<Listening> {
+        Ok(Listening { sockets: self.workers.second_sockets()?, sites: self.services.share()? })
+    }
+
+    /// What a successor is to have, with the sockets: from now on it may read them.
+    pub(super) fn offer(&self, listening: Listening) -> Offer {
+        self.workers.share();
+        Offer { listening, stores: stores(&self.snapshot.carried), clock: self.clock }
     }
 
     /// One that had the sockets is gone, or has not read them.
@@ -358,14 +349,17 @@ impl Serving {
         .await;
     }
 
-    /// Stops reading, answers what was received, closes everything. False when queries were still
-    /// in flight after 5 s.
-    pub(super) async fn stop(self) -> bool {
+    /// Stops reading, answers what was received, closes everything; what arrives from then on waits where
+    /// somebody keeps the sockets. False when queries were still in flight after 5 s.
+    pub(super) async fn stop(self, keeper: Keeper) -> bool {
         self.readiness.lacks(Part::Listeners);
         let (workers, senders, kept_cache) = (self.workers, self.senders, self.kept_cache);
         drop(self.services);
         spawn_blocking(move || {
-            workers.stop_reading();
+            match keeper {
+                Keeper::Manager => workers.leave_sockets(),
+                Keeper::Nobody => workers.stop_reading(),
+            }
             let is_drained = workers.drain(DRAIN_TIME);
             if let Some(kept) = kept_cache {
                 kept.finish();

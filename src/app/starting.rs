@@ -3,16 +3,19 @@
 //!
 //! Owns the order. An error in any step leaves a predecessor as it was.
 
-use super::handover::{Giver, Handover, Taken, ask};
+use super::handover::{Giver, Handover, Taken, ask, join};
+use super::inherited::Inherited;
 use super::load::{Loaded, Loader};
 use super::readiness::Readiness;
 use super::services::{Prepared, ServiceWorld, Services};
 use super::serving::{Made, Serving, blocking};
 use super::snapshot_file::{KeptCache, Reports};
+use super::store::Store;
 use super::upkeep::Upkeep;
-use crate::net::{Clock, Equipment, OwnMeter, WaitingWorkers, Workers};
+use crate::net::{Clock, Equipment, HandedSockets, OwnMeter, WaitingWorkers, Workers};
 use crate::plugin::cache::stores;
 use crate::plugin::{Carried, Part};
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +34,10 @@ pub(super) struct Parts {
     pub(super) handover: Handover,
     /// Who is told that the listeners answer.
     pub(super) readiness: Readiness,
+    /// The sockets that the service manager gave us.
+    pub(super) inherited: Inherited,
+    /// Where it keeps them.
+    pub(super) store: Store,
 }
 
 /// The Corefile is loaded, and whoever serves has offered what it has.
@@ -39,19 +46,14 @@ pub(super) struct Starting {
     clock: Clock,
     loaded: Loaded,
     taken: Option<Taken>,
+    /// The listening sockets that came from elsewhere.
+    sockets: Vec<HandedSockets>,
 }
 
 /// All is made ready; nothing is read.
 pub(super) struct Poised {
-    loader: Loader,
-    clock: Clock,
-    readiness: Readiness,
-    loaded: Loaded,
-    services: Services,
+    made: Made,
     prepared: Prepared,
-    upkeep: Upkeep,
-    kept_cache: Option<KeptCache>,
-    kept_path: Option<PathBuf>,
     waiting: WaitingWorkers,
     verdict: Receiver<String>,
     taken: Option<Taken>,
@@ -69,39 +71,48 @@ pub(super) struct Started {
 }
 
 impl Starting {
-    /// Loads the Corefile and asks. The error is CoreDNS's text.
-    pub(super) async fn load(parts: Parts) -> Result<Starting, String> {
+    /// Loads the Corefile, looks at what was inherited, and asks. The error is CoreDNS's text.
+    pub(super) async fn load(mut parts: Parts) -> Result<Starting, String> {
         let loaded = parts.loader.load(Carried::within(parts.loader.budget.clone()))?;
+        let mut sockets = parts.inherited.take_wanted(&loaded.snapshot);
         let (handover, snapshot) = (parts.handover.clone(), loaded.snapshot.clone());
-        let taken = spawn_blocking(move || ask(&handover, &snapshot)).await.unwrap_or_default();
-        Ok(Starting { parts, clock: Clock::start(), loaded, taken })
+        let mut taken = spawn_blocking(move || ask(&handover, &snapshot)).await.unwrap_or_default();
+        if let Some(taken) = &mut taken {
+            join(&mut sockets, std::mem::take(&mut taken.sockets));
+        }
+        Ok(Starting { parts, clock: Clock::start(), loaded, taken, sockets })
     }
 
-    /// The predecessor's socket of an HTTP address that is none of the Corefile's.
+    /// A socket that came from elsewhere for an HTTP address.
     pub(super) fn site(&mut self, address: &str) -> Option<TcpListener> {
-        self.taken.as_mut()?.sites.remove(address)
+        let inherited = self.parts.inherited.take_site(address);
+        let taken = self.taken.as_mut().and_then(|taken| taken.sites.remove(address));
+        taken.or(inherited)
     }
 
     /// Makes all ready: HTTP sockets, the cache, the threads.
-    pub(super) async fn prepare(self) -> Result<Poised, String> {
-        let Starting { parts, clock, loaded, mut taken } = self;
-        let Parts { loader, workers, kept_cache: kept_path, handover, readiness } = parts;
-        let (log, metrics) = (loader.log.clone(), loader.metrics.clone());
+    pub(super) async fn prepare(mut self) -> Result<Poised, String> {
+        let (log, metrics) = (self.parts.loader.log.clone(), self.parts.loader.metrics.clone());
         let (verdicts, verdict) = channel(1);
         let services = Services::new(ServiceWorld {
             metrics: metrics.clone(),
             log: log.clone(),
-            readiness: readiness.clone(),
+            readiness: self.parts.readiness.clone(),
             verdicts,
         });
-        let wanted = &loaded.snapshot.services;
-        let prepared = match &mut taken {
-            Some(taken) => services.prepare_with(wanted, &mut taken.sites)?,
-            None => services.prepare(wanted)?,
-        };
+        let wanted = services.addresses(&self.loaded.snapshot.services);
+        let mut sites: BTreeMap<String, TcpListener> = wanted
+            .into_iter()
+            .filter_map(|address| self.site(&address).map(|socket| (address, socket)))
+            .collect();
+        self.close_rest().await;
+        let Starting { parts, clock, loaded, taken, sockets } = self;
+        let Parts { loader, workers, kept_cache: kept_path, handover, readiness, .. } = parts;
+        let prepared = services.prepare_with(&loaded.snapshot.services, &mut sites)?;
         let reports = Reports { clock, log: log.clone(), metrics: metrics.clone() };
         let (path, own) = (kept_path.clone(), stores(&loaded.snapshot.carried));
         let (taken, kept_cache) = spawn_blocking(move || {
+            let mut taken = taken;
             // What the predecessor holds is newer than what a file holds.
             let is_full = taken.as_mut().is_some_and(|taken| taken.fill(&own, clock));
             let kept_cache = path.map(|path| match is_full {
@@ -112,7 +123,6 @@ impl Starting {
         })
         .await
         .map_err(|error| error.to_string())?;
-        let mut taken = taken;
         let equipment = Equipment {
             workers,
             clock,
@@ -121,28 +131,22 @@ impl Starting {
             budget: loader.budget.clone(),
             meter: Arc::new(OwnMeter),
         };
-        let sockets = taken.as_mut().map(|taken| std::mem::take(&mut taken.sockets));
         let first = loaded.snapshot.clone();
-        let waiting =
-            blocking(move || Workers::prepare(&equipment, &first, sockets.unwrap_or_default()))
-                .await?;
+        let waiting = blocking(move || Workers::prepare(&equipment, &first, sockets)).await?;
+        let waiting = if taken.is_some() { waiting.shared() } else { waiting };
         let upkeep = Upkeep::start(clock, log, &metrics, loader.budget.clone());
         upkeep.replace(&loaded.snapshot);
-        Ok(Poised {
-            loader,
-            clock,
-            readiness,
-            loaded,
-            services,
-            prepared,
-            upkeep,
-            kept_cache,
-            kept_path,
-            waiting,
-            verdict,
-            taken,
-            handover,
-        })
+        let made =
+            Made { loader, clock, readiness, loaded, services, upkeep, kept_cache, kept_path };
+        Ok(Poised { made, prepared, waiting, verdict, taken, handover })
+    }
+
+    /// Closes what nobody wants of the inherited sockets, here and where they are kept, before others are
+    /// opened beside them.
+    async fn close_rest(&mut self) {
+        let (store, names) = (self.parts.store.clone(), self.parts.inherited.close_rest());
+        // Only fails when it is cut off: then the manager goes on keeping them.
+        let _ = spawn_blocking(move || store.forget(names)).await;
     }
 }
 
@@ -152,44 +156,20 @@ impl Poised {
         self.taken.is_some()
     }
 
-    /// Opens what was not handed over, reads, and has a predecessor stop.
+    /// Opens what did not come from elsewhere, reads, and has a predecessor stop.
     pub(super) async fn serve(self) -> Result<Started, String> {
-        let Poised {
-            loader,
-            clock,
-            readiness,
-            loaded,
-            mut services,
-            prepared,
-            upkeep,
-            kept_cache,
-            kept_path,
-            waiting,
-            verdict,
-            taken,
-            handover,
-        } = self;
+        let Poised { mut made, prepared, waiting, verdict, taken, handover } = self;
         let workers = Arc::new(blocking(move || waiting.serve()).await?);
-        readiness.has(Part::Listeners);
-        services.replace(prepared, &loaded.snapshot.services);
-        services.watch(&loaded.snapshot, &workers);
-        let own = stores(&loaded.snapshot.carried);
-        let made = Made {
-            loader,
-            clock,
-            readiness,
-            workers: workers.clone(),
-            loaded,
-            services,
-            upkeep,
-            kept_cache,
-            kept_path,
-        };
-        let mut serving = Serving::of(made);
+        made.readiness.has(Part::Listeners);
+        let (snapshot, clock) = (made.loaded.snapshot.clone(), made.clock);
+        made.services.replace(prepared, &snapshot.services);
+        made.services.watch(&snapshot, &workers);
+        let mut serving = Serving::of(made, workers.clone());
         // Before the predecessor's is shut: a successor finds somebody at any moment.
         let mut giver = Giver::new(handover);
         giver.open(serving.snapshot());
         if let Some(taken) = taken {
+            let own = stores(&snapshot.carried);
             let commit = spawn_blocking(move || taken.commit(&workers, own, clock));
             serving.took_over(commit.await.ok().flatten());
         }

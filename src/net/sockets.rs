@@ -3,11 +3,13 @@
 //! Every worker has sockets of its own on every address (SO_REUSEPORT), so that the kernel spreads
 //! clients over workers and a successor can bind before its predecessor goes.
 
+use super::found::socket_number;
 use super::h3;
 use crate::corefile::{KeyTransport, system_error_text};
 use crate::engine::Server;
 use crate::sys::{interfaces, udp};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
@@ -61,13 +63,13 @@ impl Address {
         }
     }
 
-    fn has_udp(&self) -> bool {
+    pub(super) fn has_udp(&self) -> bool {
         self.transport == KeyTransport::Dns
     }
 
     /// The addresses to try, in order: all addresses means both families on one socket where the
     /// kernel can do that, else IPv4 alone. As in Go this also holds for `0.0.0.0` and `::`.
-    fn candidates(&self) -> Result<Vec<SocketAddr>, String> {
+    pub(super) fn candidates(&self) -> Result<Vec<SocketAddr>, String> {
         let everywhere = vec![
             SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.port),
             SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.port),
@@ -99,6 +101,16 @@ pub(super) struct Bound {
     /// Empty for QUIC and HTTP/3.
     pub(super) tcp: Vec<TcpListener>,
     pub(super) udp: Vec<UdpSocket>,
+    pub(super) keeper: Keeper,
+}
+
+/// Who has sockets beside this process, without reading them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// Nobody: they go with this process.
+    Nobody,
+    /// The service manager, which gave them: its next process must find them as they were.
+    Manager,
 }
 
 /// All sockets of one address, on their way from one process to its successor.
@@ -114,6 +126,8 @@ pub struct HandedSockets {
     pub streams: Vec<TcpListener>,
     /// UDP sockets.
     pub datagrams: Vec<UdpSocket>,
+    /// Who keeps them.
+    pub keeper: Keeper,
 }
 
 impl HandedSockets {
@@ -129,7 +143,22 @@ impl HandedSockets {
                 .iter()
                 .map(UdpSocket::try_clone)
                 .collect::<io::Result<_>>()?,
+            keeper: self.keeper,
         })
+    }
+
+    /// Puts further sockets of the same address beside these.
+    pub fn join(&mut self, others: HandedSockets) {
+        self.streams.extend(others.streams);
+        self.datagrams.extend(others.datagrams);
+        if others.keeper == Keeper::Manager {
+            self.keeper = Keeper::Manager;
+        }
+    }
+
+    /// Whether both are of one address.
+    pub fn is_beside(&self, others: &HandedSockets) -> bool {
+        self.address() == others.address()
     }
 
     pub(super) fn address(&self) -> Address {
@@ -158,30 +187,34 @@ pub(super) fn duplicates(sets: &[Vec<Bound>]) -> Vec<(SocketAddr, HandedSockets)
             _ => (Vec::new(), Vec::new()),
         };
         let local = sets[0][at].local;
-        (local, HandedSockets { transport, host, port, streams, datagrams })
+        let keeper = sets[0][at].keeper;
+        (local, HandedSockets { transport, host, port, streams, datagrams, keeper })
     };
     (0..first.len()).map(whole).collect()
 }
 
-/// Spreads a predecessor's sockets of an address over `copies` workers. Every socket is read by
-/// somebody, for the kernel goes on spreading clients over all of them; where there are fewer than
-/// workers, some read the same one. The error says what is wrong with them.
+/// Spreads sockets that came from elsewhere over `copies` workers. Every socket is read by somebody, for
+/// the kernel goes on spreading clients over all of them; where there are fewer than workers, some read
+/// the same one. Where one kind is missing, it is opened. The error says what is wrong with them.
 pub(super) fn adopt(handed: HandedSockets, copies: usize) -> Result<Vec<Bound>, String> {
     let address = handed.address();
     let mut candidates = address.candidates()?;
-    let HandedSockets { streams, datagrams, .. } = handed;
-    let local = streams.first().ok_or("no socket")?.local_addr().map_err(|e| e.to_string())?;
-    if address.has_udp() == datagrams.is_empty() {
-        return Err("sockets of one kind alone".to_owned());
+    let HandedSockets { streams, datagrams, keeper, .. } = handed;
+    let (mut streams, mut datagrams) = (distinct(streams), distinct(datagrams));
+    if !address.has_udp() && !datagrams.is_empty() {
+        return Err("sockets of a kind that is not wanted".to_owned());
     }
+    let first = match (streams.first(), datagrams.first()) {
+        (Some(stream), _) => stream.local_addr(),
+        (None, Some(datagrams)) => datagrams.local_addr(),
+        (None, None) => return Err("no socket".to_owned()),
+    };
+    let local = first.map_err(|error| error.to_string())?;
     for candidate in &mut candidates {
         if candidate.port() == 0 {
             candidate.set_port(local.port());
         }
     }
-    let mut bound: Vec<Bound> = (0..copies)
-        .map(|_| Bound { address: address.clone(), local, tcp: Vec::new(), udp: Vec::new() })
-        .collect();
     let is_right = |at: io::Result<SocketAddr>| at.is_ok_and(|at| at == local);
     if !candidates.contains(&local)
         || !streams.iter().all(|socket| is_right(socket.local_addr()) && is_listening(socket))
@@ -189,6 +222,35 @@ pub(super) fn adopt(handed: HandedSockets, copies: usize) -> Result<Vec<Bound>, 
     {
         return Err(format!("not sockets of {}", address.shown()));
     }
+    let set = |error: io::Error| system("setsockopt", &error);
+    for socket in &streams {
+        prepare(&SockRef::from(socket), local, Type::STREAM).map_err(set)?;
+    }
+    for socket in &datagrams {
+        prepare(&SockRef::from(socket), local, Type::DGRAM).map_err(set)?;
+    }
+    if streams.is_empty() {
+        for _ in 0..copies {
+            streams.push(listening(open(local, Type::STREAM)?)?);
+        }
+    }
+    if datagrams.is_empty() && address.has_udp() {
+        for _ in 0..copies {
+            datagrams.push(open(local, Type::DGRAM)?.into());
+        }
+    }
+    for socket in &datagrams {
+        keep_datagrams(&SockRef::from(socket), datagrams.len());
+    }
+    let mut bound: Vec<Bound> = (0..copies)
+        .map(|_| Bound {
+            address: address.clone(),
+            local,
+            tcp: Vec::new(),
+            udp: Vec::new(),
+            keeper,
+        })
+        .collect();
     let copy = |error: io::Error| system("dup", &error);
     for number in 0..copies.max(streams.len()) {
         let socket = streams[number % streams.len()].try_clone().map_err(copy)?;
@@ -199,6 +261,13 @@ pub(super) fn adopt(handed: HandedSockets, copies: usize) -> Result<Vec<Bound>, 
         bound[number % copies].udp.push(socket.try_clone().map_err(copy)?);
     }
     Ok(bound)
+}
+
+/// One descriptor of each socket: a predecessor and the service manager may both have given it.
+fn distinct<S: AsFd>(sockets: Vec<S>) -> Vec<S> {
+    let mut known = HashSet::new();
+    let is_new = |socket: &S| socket_number(socket.as_fd()).is_none_or(|one| known.insert(one));
+    sockets.into_iter().filter(is_new).collect()
 }
 
 fn is_listening(socket: &TcpListener) -> bool {
@@ -250,12 +319,13 @@ fn bind_once(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError
     datagrams.iter().for_each(|socket| keep_datagrams(socket, copies));
     let mut datagrams = datagrams.into_iter();
     for stream in streams {
-        stream.listen(BACKLOG).map_err(|error| listen(&system("listen", &error)))?;
+        let stream = listening(stream).map_err(|text| listen(&text))?;
         bound.push(Bound {
             address: address.clone(),
             local,
-            tcp: vec![stream.into()],
+            tcp: vec![stream],
             udp: datagrams.next().map(Into::into).into_iter().collect(),
+            keeper: Keeper::Nobody,
         });
     }
     Ok(bound)
@@ -278,6 +348,7 @@ fn bind_datagrams(address: &Address, copies: usize) -> Result<Vec<Bound>, String
         local,
         tcp: Vec::new(),
         udp: vec![socket.into()],
+        keeper: Keeper::Nobody,
     });
     Ok(bound.collect())
 }
@@ -310,17 +381,24 @@ fn socket_possible(candidate: SocketAddr) -> bool {
 fn open(at: SocketAddr, kind: Type) -> Result<Socket, String> {
     let domain = Domain::for_address(at);
     let socket = Socket::new(domain, kind, None).map_err(|error| system("socket", &error))?;
-    prepare(&socket, at, kind).map_err(|error| system("setsockopt", &error))?;
+    let set = |error: io::Error| system("setsockopt", &error);
+    prepare(&socket, at, kind).map_err(set)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(!at.ip().is_unspecified()).map_err(set)?;
+    }
     socket.bind(&at.into()).map_err(|error| system("bind", &error))?;
     Ok(socket)
 }
 
+fn listening(socket: Socket) -> Result<TcpListener, String> {
+    socket.listen(BACKLOG).map_err(|error| system("listen", &error))?;
+    Ok(socket.into())
+}
+
+/// What is set on every socket, whoever opened it.
 fn prepare(socket: &Socket, at: SocketAddr, kind: Type) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_port(true)?;
-    if at.is_ipv6() {
-        socket.set_only_v6(!at.ip().is_unspecified())?;
-    }
     if kind == Type::STREAM {
         socket.set_reuse_address(true)?;
     } else if at.ip().is_unspecified() {
@@ -458,13 +536,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_of_one_kind_is_opened_and_what_came_twice_is_read_once() {
+        let empty = |handed: &mut HandedSockets, kind: Type| match kind {
+            Type::STREAM => handed.streams.clear(),
+            _ => handed.datagrams.clear(),
+        };
+        for kind in [Type::STREAM, Type::DGRAM] {
+            let mut half = handed(bind(&address(Some("127.0.0.1"), 0), 2).unwrap());
+            empty(&mut half, kind);
+            half.join(half.try_clone().unwrap());
+            let adopted = adopt(half, 2).unwrap();
+            for one in &adopted {
+                assert_eq!((one.tcp.len(), one.udp.len()), (1, 1), "{kind:?}");
+                assert_eq!(one.tcp[0].local_addr().unwrap(), one.udp[0].local_addr().unwrap());
+            }
+        }
+    }
+
+    #[test]
     fn sockets_that_are_not_the_address_s_are_not_adopted() {
         let mut wrong = handed(bind(&address(Some("127.0.0.1"), 0), 1).unwrap());
         wrong.host = Some("127.0.0.2".to_owned());
         assert!(adopt(wrong, 1).is_err());
-        let mut half = handed(bind(&address(Some("127.0.0.1"), 0), 1).unwrap());
-        half.datagrams.clear();
-        assert!(adopt(half, 1).is_err());
         let connected = handed(bind(&address(Some("127.0.0.1"), 0), 1).unwrap());
         connected.datagrams[0].connect("127.0.0.1:9").unwrap();
         assert!(adopt(connected, 1).is_err());

@@ -7,7 +7,7 @@ use super::clock::FrequentClock;
 use super::counters::Counters;
 use super::handed::{HandedConnection, Heir, adopt};
 use super::rest::Rests;
-use super::sockets::{Address, Bound};
+use super::sockets::{Address, Bound, Keeper};
 use super::tcp::{self, Connection};
 use super::thrift::{self, Credit, SharedCredit, Thrift};
 use super::udp::{self, Port};
@@ -103,12 +103,21 @@ impl Drop for Held {
     }
 }
 
+/// What becomes of the sockets that a worker reads no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SocketsAfter {
+    /// They are closed: what has arrived is taken in before.
+    Closed,
+    /// Somebody has them, and what arrives waits in them.
+    Kept,
+}
+
 /// What the handle tells a worker; `done` is answered when it is so.
 pub(super) enum Command {
     /// Serve by this snapshot; `bound` holds the sockets of addresses that are new.
     Publish { snapshot: Arc<Snapshot>, bound: Vec<Bound>, done: Sender<()> },
-    /// Take in what has arrived, then no more.
-    StopReading { done: Sender<()> },
+    /// Read no more.
+    StopReading { after: SocketsAfter, done: Sender<()> },
     /// As `StopReading`, and let connections go to a successor.
     Bequeath { heir: Heir, done: Sender<()> },
     /// Serve on a predecessor's connection, if its address is served.
@@ -136,6 +145,7 @@ pub(super) struct Listener {
     /// Its address, and who takes its connections, once that is not this process any more.
     heir: RefCell<Option<(Address, Heir)>>,
     ports: Vec<Rc<Port>>,
+    keeper: Keeper,
     tasks: RefCell<Vec<AbortHandle>>,
 }
 
@@ -294,16 +304,20 @@ pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceive
                 // Nobody listens any more only when the process is ending.
                 let _ = done.send(());
             }
-            Command::StopReading { done } => {
+            Command::StopReading { after, done } => {
                 for (_, listener) in listeners.drain() {
-                    close(&worker, &listener);
+                    let after = match listener.keeper {
+                        Keeper::Manager => SocketsAfter::Kept,
+                        Keeper::Nobody => after,
+                    };
+                    close(&worker, &listener, after);
                 }
                 let _ = done.send(());
             }
             Command::Bequeath { heir, done } => {
                 for (address, listener) in listeners.drain() {
                     *listener.heir.borrow_mut() = Some((address, heir.clone()));
-                    close(&worker, &listener);
+                    close(&worker, &listener, SocketsAfter::Kept);
                 }
                 let _ = done.send(());
             }
@@ -353,7 +367,7 @@ fn publish(
         }
     }
     for (_, gone) in listeners.drain() {
-        close(worker, &gone);
+        close(worker, &gone, SocketsAfter::Closed);
     }
     *listeners = kept;
 }
@@ -372,6 +386,7 @@ fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<
         connections: RefCell::default(),
         heir: RefCell::default(),
         ports,
+        keeper: bound.keeper,
         tasks: RefCell::default(),
     });
     let mut tasks = listener.tasks.borrow_mut();
@@ -399,18 +414,21 @@ fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<
     Ok(listener)
 }
 
-/// Takes in what the address has received, then gives it up. Parked queries still get their
-/// replies; connections end once theirs are out.
-fn close(worker: &Rc<Worker>, listener: &Rc<Listener>) {
+/// Takes in what the address has received, unless somebody else has the sockets then, and gives it up.
+/// Parked queries still get their replies; connections end once theirs are out.
+fn close(worker: &Rc<Worker>, listener: &Rc<Listener>, after: SocketsAfter) {
     for task in listener.tasks.borrow_mut().drain(..) {
         task.abort();
     }
-    let is_shared = worker.node.sharers.load(Ordering::Acquire) > 0;
     // A socket that another process reads too must go on receiving, and loses nothing.
-    for port in listener.ports.iter().filter(|_| !is_shared) {
+    let is_shared = worker.node.sharers.load(Ordering::Acquire) > 0;
+    let is_to_wait = is_shared || after == SocketsAfter::Kept;
+    for port in listener.ports.iter().filter(|_| !is_to_wait) {
         udp::drain(worker, listener, port);
-        port.leave();
-        udp::drain(worker, listener, port);
+        if listener.keeper == Keeper::Nobody {
+            port.leave();
+            udp::drain(worker, listener, port);
+        }
     }
     *listener.serving.borrow_mut() = None;
     for connection in listener.connections.borrow().values() {

@@ -10,7 +10,7 @@ use super::sockets::{
     Address, Bound, HandedSockets, ListenError, adopt, bind, duplicates, receive_buffers,
 };
 use super::upstream::Shared;
-use super::worker::{Command, Node, Worker, run};
+use super::worker::{Command, Node, SocketsAfter, Worker, run};
 use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
 use crate::metrics::{self, Gauge, Registry, names};
@@ -74,6 +74,12 @@ pub struct WaitingWorkers {
 }
 
 impl WaitingWorkers {
+    /// A predecessor reads the sockets too, until [`Workers::own_sockets`].
+    pub fn shared(self) -> WaitingWorkers {
+        self.workers.node.sharers.store(1, Ordering::Release);
+        self
+    }
+
     /// Binds the addresses that are left, then serves. After an error nothing was read.
     pub fn serve(self) -> Result<Workers, ListenError> {
         let WaitingWorkers { workers, snapshot, handed } = self;
@@ -142,10 +148,13 @@ impl Workers {
         snapshot: &Arc<Snapshot>,
         handed: Vec<HandedSockets>,
     ) -> Result<Workers, ListenError> {
-        Workers::prepare(equipment, snapshot, handed)?.serve()
+        let is_shared = !handed.is_empty();
+        let waiting = Workers::prepare(equipment, snapshot, handed)?;
+        if is_shared { waiting.shared() } else { waiting }.serve()
     }
 
-    /// As [`Workers::start_with`], but nothing is bound or read before [`WaitingWorkers::serve`].
+    /// With sockets that came from elsewhere, where they are of an address of `snapshot`. Nothing is bound
+    /// or read before [`WaitingWorkers::serve`].
     pub fn prepare(
         equipment: &Equipment,
         snapshot: &Arc<Snapshot>,
@@ -163,7 +172,6 @@ impl Workers {
             turn: AtomicUsize::new(0),
             receive_buffers: equipment.metrics.gauge(&names::UDP_RECEIVE_BUFFERS, &[]),
         };
-        workers.node.sharers.store(usize::from(!handed.is_empty()), Ordering::Release);
         for number in 0..count {
             let system = |error: std::io::Error| ListenError(format!("worker {number}: {error}"));
             let mut runtime = runtime::Builder::new_current_thread();
@@ -211,7 +219,14 @@ impl Workers {
     /// when their replies are out. Sockets that are shared with a successor go on receiving.
     pub fn stop_reading(&self) {
         self.lock().clear();
-        self.tell(|_, done| Command::StopReading { done });
+        self.tell(|_, done| Command::StopReading { after: SocketsAfter::Closed, done });
+    }
+
+    /// As [`Workers::stop_reading`], of sockets that somebody keeps open: what has not been read, and what
+    /// arrives from now on, waits in them for whoever reads them next.
+    pub fn leave_sockets(&self) {
+        self.lock().clear();
+        self.tell(|_, done| Command::StopReading { after: SocketsAfter::Kept, done });
     }
 
     /// As [`Workers::stop_reading`] once a successor reads: plain TCP connections go to `heir`, each
@@ -231,8 +246,13 @@ impl Workers {
     /// Descriptors of all listening sockets but QUIC's, for a successor: from now on both may read
     /// them, until one stops reading or [`Workers::own_sockets`] says that the other is gone.
     pub fn share_sockets(&self) -> std::io::Result<Vec<HandedSockets>> {
-        self.node.sharers.fetch_add(1, Ordering::AcqRel);
+        self.share();
         self.second_sockets()
+    }
+
+    /// A successor may read our listening sockets, as with [`Workers::share_sockets`].
+    pub fn share(&self) {
+        self.node.sharers.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Descriptors of all listening sockets but QUIC's, for this process itself.

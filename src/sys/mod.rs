@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod descriptors;
 pub mod errors;
 pub mod fds;
+pub mod inherited;
 pub mod interfaces;
 pub mod memory;
 pub mod netlink;

@@ -4,7 +4,7 @@
 #[path = "../ports/mod.rs"]
 mod ports;
 
-use self::ports::free_port;
+pub(crate) use self::ports::free_port;
 use super::upstream::{ANSWER, Upstream};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -81,6 +81,7 @@ impl Scene {
             .args(flags)
             .env_remove("KUBERNETES_SERVICE_HOST")
             .env_remove("NOTIFY_SOCKET")
+            .env_remove("FDSTORE")
             .stdin(Stdio::null());
         command
     }

@@ -4,6 +4,7 @@
 //! time. Until it has committed, nothing is changed by whatever it does or fails to do.
 
 use super::super::cache_stream::{Pace, Stores, pour};
+use super::super::store::Listening;
 use super::door::{Door, file};
 use super::message::{Message, Place, Reason, VERSIONS, Versions};
 use super::talk::{ANSWER_TIME, Talk, Trouble};
@@ -17,7 +18,6 @@ use crate::plugin::Level;
 use crate::sys::fds::DESCRIPTORS_MOST;
 use socket2::Socket;
 use std::io::{self, BufWriter, Write};
-use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -50,9 +50,7 @@ pub(crate) enum Event {
 /// What a successor gets.
 pub(crate) struct Offer {
     /// All listening sockets.
-    pub(crate) sockets: Vec<HandedSockets>,
-    /// HTTP sockets by their address.
-    pub(crate) sites: Vec<(String, TcpListener)>,
+    pub(crate) listening: Listening,
     /// The cache.
     pub(crate) stores: Stores,
     /// The clock of the cache.
@@ -332,17 +330,17 @@ fn offer(talk: &Talk, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
     }
     let offer = answered.recv().ok().flatten().filter(|offer| {
         let count = |one: &HandedSockets| one.streams.len() + one.datagrams.len();
-        offer.sockets.iter().map(count).sum::<usize>() <= SOCKETS_MOST
-            && offer.sites.len() <= SITES_MOST
+        offer.listening.sockets.iter().map(count).sum::<usize>() <= SOCKETS_MOST
+            && offer.listening.sites.len() <= SITES_MOST
     });
     let Some(offer) = offer else {
         return Err(Failed::Refused(refuse(talk, Reason::Sockets)));
     };
     talk.send(&Message::Welcome { version, program: PROGRAM.to_owned() }, &[])?;
-    for sockets in &offer.sockets {
+    for sockets in &offer.listening.sockets {
         send_sockets(talk, sockets)?;
     }
-    for (address, socket) in &offer.sites {
+    for (address, socket) in &offer.listening.sites {
         talk.send(&Message::Site { address: address.clone() }, &[socket.as_fd()])?;
     }
     let out = send_stream(talk, &Message::Cache)?;
@@ -359,7 +357,7 @@ fn offer(talk: &Talk, events: &mpsc::Sender<Event>) -> Result<(), Failed> {
 
 /// The sockets of an address, in as many messages as they need.
 fn send_sockets(talk: &Talk, sockets: &HandedSockets) -> Result<(), Trouble> {
-    let HandedSockets { transport, host, port, streams, datagrams } = sockets;
+    let HandedSockets { transport, host, port, streams, datagrams, .. } = sockets;
     let place = Place { transport: *transport, host: host.clone(), port: *port };
     let all: Vec<BorrowedFd<'_>> =
         streams.iter().map(AsFd::as_fd).chain(datagrams.iter().map(AsFd::as_fd)).collect();

@@ -13,7 +13,7 @@ mod taking;
 mod talk;
 
 pub(super) use giving::{Event, Giver, Heir, Offer};
-pub(super) use taking::{Predecessor, Taken, ask};
+pub(super) use taking::{Predecessor, Taken, ask, join};
 
 use self::message::Place;
 use super::log::Log;
@@ -35,10 +35,10 @@ const COMMIT_TIME: Duration = Duration::from_secs(30);
 const RETIRE_TIME: Duration = Duration::from_secs(10);
 
 /// The most sockets that are handed over; a message holds 64 of them.
-const SOCKETS_MOST: usize = 1024;
+pub(super) const SOCKETS_MOST: usize = 1024;
 
 /// The most HTTP addresses.
-const SITES_MOST: usize = 64;
+pub(super) const SITES_MOST: usize = 64;
 
 /// Which part this process has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

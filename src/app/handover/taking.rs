@@ -13,7 +13,7 @@ use super::{
 };
 use crate::engine::Snapshot;
 use crate::metrics::names;
-use crate::net::{Clock, HandedConnection, HandedSockets, Workers};
+use crate::net::{Clock, HandedConnection, HandedSockets, Keeper, Workers};
 use crate::plugin::{Journal, Level};
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -24,6 +24,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Instant;
+
+/// Puts sockets beside those of the same address.
+pub(crate) fn join(all: &mut Vec<HandedSockets>, more: Vec<HandedSockets>) {
+    for one in more {
+        match all.iter_mut().find(|known| known.is_beside(&one)) {
+            Some(known) => known.join(one),
+            None => all.push(one),
+        }
+    }
+}
 
 /// What a predecessor offered.
 pub(crate) struct Taken {
@@ -155,23 +165,15 @@ impl Taken {
         let Place { transport, host, port } = place;
         let datagrams = all.split_off(streams).into_iter().map(UdpSocket::from);
         let streams = all.into_iter().map(TcpListener::from);
-        let known = self
-            .sockets
-            .iter_mut()
-            .find(|known| known.transport == transport && known.host == host && known.port == port);
-        match known {
-            Some(known) => {
-                known.streams.extend(streams);
-                known.datagrams.extend(datagrams);
-            }
-            None => self.sockets.push(HandedSockets {
-                transport,
-                host,
-                port,
-                streams: streams.collect(),
-                datagrams: datagrams.collect(),
-            }),
-        }
+        let more = HandedSockets {
+            transport,
+            host,
+            port,
+            streams: streams.collect(),
+            datagrams: datagrams.collect(),
+            keeper: Keeper::Nobody,
+        };
+        join(&mut self.sockets, vec![more]);
         Ok(())
     }
 

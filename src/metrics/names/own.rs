@@ -291,3 +291,20 @@ pub static SNAPSHOT_LEFT_OUT: Desc = desc(
     Kind::Counter,
     "Counter of cache entries for which the file of the kept cache had no room.",
 );
+
+/// Sockets that a start was given by `LISTEN_FDS`: `used`, `unwanted` (the Corefile does not listen
+/// there), `unusable`.
+pub static SOCKETS_INHERITED: Desc = desc(
+    "nodens_sockets_inherited_total",
+    &["result"],
+    Kind::Counter,
+    "Counter of sockets given by the service manager at the start, by what became of them.",
+);
+
+/// Sockets that the service manager keeps over a restart; 0 where it does not keep all.
+pub static SOCKETS_KEPT: Desc = desc(
+    "nodens_sockets_kept",
+    &[],
+    Kind::Gauge,
+    "Listening sockets that the service manager keeps for the next start.",
+);

@@ -70,6 +70,26 @@ fn no_query_is_lost_while_sockets_change_hands() {
 }
 
 #[test]
+fn what_arrives_at_sockets_that_were_left_waits_for_whoever_reads_them_next() {
+    for (before, after) in [(2, 2), (3, 1), (1, 3)] {
+        let first = Running::start(&answering(".:0", 1, ""), before);
+        let clients: Vec<UdpSocket> = (0..64).map(|_| first.udp()).collect();
+        let (kept, address) = (first.workers.second_sockets().unwrap(), first.address());
+        first.workers.leave_sockets();
+        ask_all(&clients);
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        stream.write_all(&framed(&query("a.test.", 5))).unwrap();
+        assert!(first.workers.drain(Duration::from_secs(5)));
+        first.workers.join();
+        let next = successor(&answering(".:0", 2, ""), after, kept);
+        assert!(all_are_answered(&clients).iter().all(|from| *from == 2));
+        assert_eq!(last_octet(&read_frame(&mut stream).unwrap()), Some(2));
+        next.stop();
+    }
+}
+
+#[test]
 fn a_successor_that_goes_again_changes_nothing() {
     let first = Running::start(&answering(".:0", 1, ""), 2);
     let clients: Vec<UdpSocket> = (0..64).map(|_| first.udp()).collect();

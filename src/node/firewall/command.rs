@@ -2,6 +2,7 @@
 //!
 //! Owns the bounds on time and output. Knows no firewall.
 
+use crate::sys::inherited;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::fmt;
@@ -126,6 +127,9 @@ pub(super) fn run(
     }
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for name in inherited::VARIABLES {
+        command.env_remove(name);
+    }
     // A group of its own, so that a script's children can be ended with it.
     command.process_group(0);
     let child = command.spawn().map_err(|error| match error.kind() {

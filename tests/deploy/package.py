@@ -150,6 +150,56 @@ class Machine:
             step()
 
 
+# Asks without pause from many sockets, each of which waits 5 s for its answer; at each line it reads it
+# writes how many it has asked since the last one and how many of them were lost.
+STREAM = """
+import selectors, socket, sys, time
+CLIENTS, PAUSE, PATIENCE = 16, 0.005, 5
+poll = selectors.DefaultSelector()
+poll.register(sys.stdin, selectors.EVENT_READ, None)
+clients = []
+for _ in range(CLIENTS):
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.connect((sys.argv[1], 53))
+    client.setblocking(False)
+    poll.register(client, selectors.EVENT_READ, set())
+    clients.append(client)
+name = b"".join(bytes([len(word)]) + word for word in [b"ns", b"example", b"org"]) + bytes(1)
+answered, count, end = set(), 0, time.monotonic() + 300
+
+def take(wait):
+    told = False
+    for key, _ in poll.select(wait):
+        if key.fileobj is sys.stdin:
+            told = sys.stdin.readline()
+            if not told:
+                sys.exit()
+            continue
+        try:
+            reply = key.fileobj.recv(512)
+        except OSError:
+            continue
+        if reply[3] & 15 == 0 and reply.endswith(bytes([192, 0, 2, 1])):
+            answered.add((clients.index(key.fileobj), reply[:2]))
+    return told
+
+while time.monotonic() < end:
+    client = count % CLIENTS
+    head = (count // CLIENTS).to_bytes(2, "big")
+    count += 1
+    try:
+        clients[client].send(head + bytes([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + name + bytes([0, 1, 0, 1]))
+    except OSError:
+        pass
+    if take(PAUSE):
+        until = time.monotonic() + PATIENCE
+        while len(answered) < count and time.monotonic() < until:
+            take(PAUSE)
+        print(count, count - len(answered), flush=True)
+        answered, count = set(), 0
+"""
+
+
 class Unit(unittest.TestCase):
     def test_its_exposure_is_at_most_three(self):
         told = run("systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT))
@@ -221,8 +271,12 @@ class Package(unittest.TestCase):
         self.is_confined(machine)
         self.takes_an_edit_at_a_reload_and_keeps_serving_after_a_mistake(machine)
         self.is_ended_when_it_hangs(machine)
+        self.loses_no_query_over_restarts_an_upgrade_and_crashes(machine)
         self.keeps_its_edits_and_its_cache_over_an_upgrade(machine)
         machine.does("systemctl", "stop", "nodens")
+        # Its sockets go with it: who asks is told at once that nobody is there.
+        self.assertEqual(machine.property_of("NFileDescriptorStore"), "0")
+        self.assertIn("refused", machine.tries("dig", f"@{ADDRESS}", "+time=5", "+tries=1", "ns.example.org"))
         self.assertEqual((machine.property_of("Result"), machine.property_of("ExecMainStatus")), ("success", "0"))
         heard = machine.journal("_PID=1")
         for word in ["READY=1", "RELOADING=1", "STOPPING=1", "WATCHDOG=1"]:
@@ -283,6 +337,67 @@ class Package(unittest.TestCase):
         wait_for("its start", lambda: machine.property_of("ActiveState") == "active")
         machine.answers()
         self.assertEqual(machine.property_of("NRestarts"), "1")
+
+    def loses_no_query_over_restarts_an_upgrade_and_crashes(self, machine: Machine):
+        machine.answers()
+        self.assertGreaterEqual(int(machine.property_of("NFileDescriptorStore")), 4)
+        (machine.file("/tmp/stream.py")).write_text(STREAM)
+        words = machine.words("python3", "/tmp/stream.py", ADDRESS)
+        stream = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(stream.kill)
+        processes = {machine.property_of("MainPID")}
+
+        def is_another() -> bool:
+            process = machine.property_of("MainPID")
+            is_new = process not in processes | {"0"} and machine.property_of("ActiveState") == "active"
+            processes.update([process] if is_new else [])
+            return is_new
+
+        ends = [["systemctl", "restart", "nodens"]] * 3 + [["dpkg", "--install", "/tmp/nodens.deb"]]
+        for words in ends:
+            machine.does("systemctl", "reset-failed", "nodens")
+            machine.does(*words)
+            wait_for("another process", is_another)
+        asked, lost = self.heard(stream, "restarts and an upgrade")
+        self.assertEqual(lost, 0, asked)
+        for _ in range(2):
+            machine.does("systemctl", "reset-failed", "nodens")
+            machine.does("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "nodens")
+            wait_for("another process", is_another)
+        asked, lost = self.heard(stream, "crashes")
+        # Only what was read and not answered at that moment.
+        self.assertLessEqual(lost, 2 * 16, asked)
+        stream.communicate(timeout=20)
+
+    def heard(self, stream: subprocess.Popen, what: str) -> tuple[int, int]:
+        """How many queries were asked since it was heard last, and how many of them got no answer."""
+        stream.stdin.write("tell\n")
+        stream.stdin.flush()
+        asked, lost = map(int, stream.stdout.readline().split())
+        print(f"{what}: {lost} of {asked} queries lost")
+        self.assertGreater(asked, 100)
+        return asked, lost
+
+    def test_a_socket_unit_gives_it_port_53_without_any_capability(self):
+        machine = self.machine()
+        machine.does("dpkg", "--install", "/tmp/nodens.deb")
+        machine.does("systemctl", "stop", "nodens")
+        page = (ROOT / "docs/install.md").read_text()
+        unit, drop_in = re.findall(r"```text\n# (/etc/systemd/system/\S+)\n(.*?)```", page, re.S)
+        for path, text in [unit, drop_in]:
+            machine.file(path).parent.mkdir(exist_ok=True)
+            machine.file(path).write_text(text)
+        machine.does("systemctl", "daemon-reload")
+        machine.does("systemctl", "start", "nodens.socket")
+        self.assertEqual(machine.property_of("ActiveState"), "inactive")
+        machine.answers()
+        status = machine.does("cat", f"/proc/{machine.property_of('MainPID')}/status")
+        self.assertRegex(status, r"(?m)^CapEff:\t0+$")
+        first = machine.property_of("MainPID")
+        machine.does("systemctl", "restart", "nodens")
+        self.assertNotEqual(machine.property_of("MainPID"), first)
+        machine.answers()
+        self.assertNotRegex(machine.journal("--identifier=nodens"), r"\[(WARNING|ERROR|FATAL)\]")
 
     def keeps_its_edits_and_its_cache_over_an_upgrade(self, machine: Machine):
         process = machine.property_of("MainPID")

@@ -18,7 +18,7 @@ const NODENS: &str = env!("CARGO_BIN_EXE_nodens");
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The programs that pages run.
-const TOOLS: &[&str] = &["curl", "dig", "dnsperf", "nft", "promtool"];
+const TOOLS: &[&str] = &["curl", "dig", "dnsperf", "nft", "promtool", "systemd-socket-activate"];
 
 /// A command and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +139,10 @@ fn kind(text: &str) -> Kind {
     };
     if let Some(row) = NOT_RUN.iter().position(is_row) {
         return Kind::LookedAt(row);
+    }
+    // What it starts serves as soon as somebody asks.
+    if *program == "systemd-socket-activate" {
+        return Kind::Server;
     }
     let is_nodens = ["nodens", "node-cache"].contains(program) || program.ends_with("/nodens");
     let is_told = |word: &&str| ["--help", "-help", "-h", "-version", "-plugins"].contains(word);
@@ -432,7 +436,7 @@ impl Machine {
         let began = Instant::now();
         loop {
             let told = fs::read_to_string(&log).unwrap();
-            if told.contains("CoreDNS-") || told.contains("serving ") {
+            if ["CoreDNS-", "serving ", "Listening on "].iter().any(|said| told.contains(said)) {
                 return child;
             }
             let ended = child.try_wait().unwrap();
@@ -514,6 +518,7 @@ fn commands_are_told_apart() {
         ("ip netns exec x target/release/nodens -localip ::1", Kind::Server),
         ("ip netns exec x dig @::1 a", Kind::Ends),
         ("nodens run my.Corefile", Kind::Server),
+        ("systemd-socket-activate --listen ::1:53 nodens run my.Corefile", Kind::Server),
         ("nodens query a", Kind::Ends),
         ("nodens version", Kind::Ends),
     ] {

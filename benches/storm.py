@@ -3,7 +3,7 @@
 
 What the server holds for queries that wait: its memory and descriptors before, at their most, and
 10 s after the last answer; how long the slowest SERVFAIL took; and the latency of hits without the
-storm and in it. The upstream is silent over UDP (`udp`), takes connections and is silent on them
+storm, beside one that goes elsewhere (the load's core is as busy then), and in it. The upstream is silent over UDP (`udp`), takes connections and is silent on them
 (`tcp`), or does not even take them (`dial`).
 
   benches/storm.py [--nodens PATH] [--kinds udp,tcp,dial] [--queries 10000] [--seconds 5]
@@ -80,8 +80,9 @@ def descriptors(process):
     return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
-def storm(address, count, seconds):
-    """Asks `count` names at an even rate, UDP; the latencies in seconds and rcodes of the answers."""
+def storm(address, count, seconds, patience=8):
+    """Asks `count` names at an even rate, UDP, and waits for their answers for so many seconds more; the
+    latencies in seconds and rcodes of the answers."""
     asked, took, rcodes = {}, [], {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
@@ -89,7 +90,7 @@ def storm(address, count, seconds):
         client.setblocking(False)
         began = time.monotonic()
         sent = 0
-        while sent < count or (asked and time.monotonic() - began < seconds + 8):
+        while sent < count or (asked and time.monotonic() - began < seconds + patience):
             now = time.monotonic()
             while sent < count and sent * seconds / count <= now - began:
                 asked[sent] = now
@@ -125,6 +126,12 @@ def measured(place, options, kind):
         row = {"kind": kind, "idle_mib": process.rss() / 2**20, "idle_fds": descriptors(process)}
         hits = start_hits(address, path, options.hits, options.seconds)
         quiet = json.loads(hits.communicate()[0])["hits"]
+        # The load's own core is busier in a storm: the same storm, to a socket that nobody reads.
+        hits = start_hits(address, path, options.hits, options.seconds)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            storm(nobody.getsockname(), options.queries, options.seconds, patience=0)
+        control = json.loads(hits.communicate()[0])["hits"]
         watch = Watch(process)
         watch.start()
         hits = start_hits(address, path, options.hits, options.seconds)
@@ -135,7 +142,7 @@ def measured(place, options, kind):
         watch.end()
         row["peak_mib"], row["peak_fds"] = watch.rss / 2**20, watch.fds
         row["answers"], row["rcodes"], row["slowest_s"] = len(took), rcodes, max(took, default=0)
-        row["quiet"], row["stormy"] = quiet, stormy
+        row["quiet"], row["control"], row["stormy"] = quiet, control, stormy
         return row
 
 
@@ -155,12 +162,13 @@ def main():
             rows.append(measured(place, options, kind))
     lab.say(f"{options.queries} names in {options.seconds:g} s to a silent upstream, beside {options.hits} hits/s:\n")
     lab.table(["upstream", "RSS before, MiB", "most", "grown", "10 s after", "fds before/most/after", "answered",
-               "slowest s", "hits p50/p99 µs quiet", "in the storm"],
+               "slowest s", "hits p50/p99 µs quiet", "beside a storm elsewhere", "in the storm"],
               [[row["kind"], f"{row['idle_mib']:.1f}", f"{row['peak_mib']:.1f}",
                 f"{row['peak_mib'] - row['idle_mib']:+.1f}", f"{row['after_mib']:.1f}",
                 f"{row['idle_fds']}/{row['peak_fds']}/{row['after_fds']}",
                 f"{row['answers']} {row['rcodes']}", f"{row['slowest_s']:.2f}",
                 f"{row['quiet']['p50_us']:.0f}/{row['quiet']['p99_us']:.0f}",
+                f"{row['control']['p50_us']:.0f}/{row['control']['p99_us']:.0f}",
                 f"{row['stormy']['p50_us']:.0f}/{row['stormy']['p99_us']:.0f}"] for row in rows])
     lab.keep(options.json, "storm", rows)
 

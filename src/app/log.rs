@@ -25,6 +25,10 @@ pub(super) const LONGEST_LINE: usize = 64 * 1024;
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
+/// How long the writer rests behind what it wrote: meanwhile lines gather, and whoever logs wakes
+/// nobody. A flood of lines would wake it for each, which costs more than the line.
+const REST: Duration = Duration::from_millis(5);
+
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
@@ -182,28 +186,34 @@ fn object(time: OffsetDateTime, level: &str, text: &str) -> String {
     )
 }
 
-/// Writes until the last sender is gone; flushes whenever nothing more waits. Errors of the output
-/// (a closed pipe) are nobody's to hear.
+/// Writes until the last sender is gone; a first line at once, what comes soon after it together.
+/// Errors of the output (a closed pipe) are nobody's to hear.
 fn write_lines(receiver: &Receiver<Message>, output: impl Write) {
     let mut output = BufWriter::new(output);
-    while let Ok(mut message) = receiver.recv() {
-        loop {
-            match message {
-                Message::Line(text) => {
-                    let _ =
-                        output.write_all(text.as_bytes()).and_then(|()| output.write_all(b"\n"));
+    while let Ok(first) = receiver.recv() {
+        let mut next = Some(first);
+        while let Some(mut message) = next {
+            loop {
+                match message {
+                    Message::Line(text) => {
+                        let _ = output
+                            .write_all(text.as_bytes())
+                            .and_then(|()| output.write_all(b"\n"));
+                    }
+                    Message::Flush(done) => {
+                        let _ = output.flush();
+                        let _ = done.try_send(());
+                    }
                 }
-                Message::Flush(done) => {
-                    let _ = output.flush();
-                    let _ = done.try_send(());
+                match receiver.try_recv() {
+                    Ok(next) => message = next,
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
             }
-            match receiver.try_recv() {
-                Ok(next) => message = next,
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+            let _ = output.flush();
+            std::thread::sleep(REST);
+            next = receiver.try_recv().ok();
         }
-        let _ = output.flush();
     }
 }
 

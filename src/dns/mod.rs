@@ -14,7 +14,7 @@ mod writer;
 
 pub use message::{Malformed, Message, Record, Section};
 pub use name::{Name, NameError};
-pub use query::{Edns, Query, Received, Reject};
+pub use query::{Edns, KeptQuery, Query, Received, Reject};
 pub use reply::{ReplyLimits, badvers_reply, finish_reply, fit_reply, reject_reply};
 pub use response::{Records, Response, Written};
 pub use words::{Class, Opcode, Rcode, RecordType, Transport, UnknownWord, flags};

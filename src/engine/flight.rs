@@ -3,7 +3,7 @@
 //! Owns the table that all workers share. Never waits and never sends: what a waiting query leaves
 //! behind is the caller's type, and so is how it is told.
 
-use crate::dns::{Query, RecordType, Transport};
+use crate::dns::{KeptQuery, RecordType, Transport};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,9 @@ pub const WAITERS_PER_QUESTION_MOST: usize = 4_096;
 /// Locks to spread the workers over.
 const SHARDS: usize = 64;
 
+/// Questions that a shard keeps room for when there are few.
+const KEPT_PER_SHARD: usize = 16;
+
 /// What makes two queries one question upstream: whom it goes to, how, and every octet of the
 /// message but the id, the name in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,29 +32,31 @@ impl FlightKey {
         target: usize,
         transport: Transport,
         udp_limit: u16,
-        query: &Query<'_>,
+        query: &KeptQuery,
     ) -> FlightKey {
         let wire = query.wire();
-        let name = query.name().as_bytes();
-        let behind = wire.get(12 + name.len()..).unwrap_or_default();
+        let question_end = query.question_end();
         let mut key = Vec::with_capacity(11 + wire.len());
         key.extend_from_slice(&target.to_ne_bytes());
         key.push(transport as u8);
         key.extend_from_slice(&udp_limit.to_ne_bytes());
-        key.extend_from_slice(wire.get(2..12).unwrap_or_default());
-        key.extend_from_slice(name);
-        key.extend_from_slice(behind);
+        let name = key.len() + 10..key.len() + question_end - 6;
+        key.extend_from_slice(wire.get(2..).unwrap_or_default());
+        if let Some(name) = key.get_mut(name) {
+            // The lengths of labels are below the letters.
+            name.make_ascii_lowercase();
+        }
         // The probe of `loop` must go round: joined to itself it would wait for itself, and the
         // loop would never be noticed.
         if query.qtype() == RecordType::HINFO {
-            key.extend_from_slice(&query.id().to_be_bytes());
+            key.extend_from_slice(wire.get(..2).unwrap_or_default());
         }
         FlightKey(key.into())
     }
 }
 
 /// What a query is to its question.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The first: it asks, and [`Flights::land`]s when it is done, however that ends.
     Leader,
@@ -105,7 +110,14 @@ impl<W> Flights<W> {
     /// The leader's question is over: those who wait for it, in the order they came. Whoever asks
     /// the same from now on leads anew.
     pub fn land(&self, key: &FlightKey) -> Vec<W> {
-        self.shard(key).remove(key).unwrap_or_default()
+        let mut shard = self.shard(key);
+        let waiting = shard.remove(key).unwrap_or_default();
+        // After a storm the room that it took goes back.
+        if shard.capacity() > KEPT_PER_SHARD && shard.len() < shard.capacity() / 8 {
+            let room = 2 * shard.len();
+            shard.shrink_to(room);
+        }
+        waiting
     }
 
     /// How many questions are in flight.
@@ -128,7 +140,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::Class;
+    use crate::dns::{Class, Query};
 
     fn query(name: &str, id: u16) -> Query<'static> {
         let mut query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
@@ -137,7 +149,7 @@ mod tests {
     }
 
     fn key(name: &str, id: u16) -> FlightKey {
-        FlightKey::new(1, Transport::Udp, 512, &query(name, id))
+        FlightKey::new(1, Transport::Udp, 512, &query(name, id).keep())
     }
 
     #[test]
@@ -147,7 +159,7 @@ mod tests {
             let name = "1.2.".parse().unwrap();
             let mut query = Query::new(&name, RecordType::HINFO, Class::IN, true);
             query.set_id(id);
-            let key = FlightKey::new(1, Transport::Udp, 512, &query);
+            let key = FlightKey::new(1, Transport::Udp, 512, &query.keep());
             assert_eq!(flights.join(&key, || id), Role::Leader);
         }
     }
@@ -166,15 +178,16 @@ mod tests {
     #[test]
     fn another_name_target_transport_or_flag_is_another_question() {
         let flights = Flights::new();
-        let base = query("a.test.", 1);
-        let mut no_recursion = Query::new(base.name(), RecordType::A, Class::IN, false);
+        let asked = query("a.test.", 1);
+        let mut no_recursion = Query::new(asked.name(), RecordType::A, Class::IN, false);
         no_recursion.set_id(1);
+        let base = asked.keep();
         for key in [
             FlightKey::new(1, Transport::Udp, 512, &base),
             FlightKey::new(2, Transport::Udp, 512, &base),
             FlightKey::new(1, Transport::Tcp, 512, &base),
-            FlightKey::new(1, Transport::Udp, 512, &query("b.test.", 1)),
-            FlightKey::new(1, Transport::Udp, 512, &no_recursion),
+            FlightKey::new(1, Transport::Udp, 512, &query("b.test.", 1).keep()),
+            FlightKey::new(1, Transport::Udp, 512, &no_recursion.keep()),
             FlightKey::new(1, Transport::Udp, 1232, &base),
         ] {
             assert_eq!(flights.join(&key, || ()), Role::Leader);

@@ -4,7 +4,7 @@
 //! comes back with the result. The same code serves a hit at once and a miss in a task.
 
 use super::snapshot::{Block, Server};
-use crate::dns::{Query, Rcode, Response, Transport};
+use crate::dns::{KeptQuery, Query, Rcode, Response, Transport};
 use crate::plugin::forward::{Exchange, Exchanged};
 use crate::plugin::{Client, Context, DropReason, Flow, Journal, Labels, Note, Now, Turn};
 use rand::rngs::StdRng;
@@ -65,6 +65,19 @@ pub struct Means<'m> {
 #[derive(Debug)]
 pub struct Life<'a> {
     query: Query<'a>,
+    course: Course,
+}
+
+/// A life between two passes: what a query that waits keeps.
+#[derive(Debug)]
+pub struct KeptLife {
+    query: KeptQuery,
+    course: Course,
+}
+
+/// A life without its query.
+#[derive(Debug)]
+struct Course {
     client: Client,
     received: Now,
     /// The handler that acts next on the way down, or that waits.
@@ -95,14 +108,59 @@ struct Patience {
     lasts: Duration,
     depth: usize,
     /// The query as that handler saw it: those below may have changed it since.
-    query: Query<'static>,
+    query: KeptQuery,
+}
+
+impl KeptLife {
+    /// Ready for the next pass.
+    pub fn wake(self) -> Life<'static> {
+        Life { query: self.query.wake(), course: self.course }
+    }
+
+    /// The query, as the handlers left it.
+    pub fn query(&self) -> &KeptQuery {
+        &self.query
+    }
+
+    /// Who asked.
+    pub fn client(&self) -> &Client {
+        &self.course.client
+    }
+
+    /// The monotonic moment at which it ends waiting for upstreams, if there is one.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.course.deadline
+    }
+
+    /// Splits off what goes on without the client when patience ends: the exchange's result passes
+    /// through the handlers below the impatient one and ends there. Then call [`Life::late`].
+    pub fn leave_behind(&mut self) -> Option<KeptLife> {
+        let course = &mut self.course;
+        let depth = course.patience.as_ref()?.depth;
+        let mut notes: Vec<Note> = Vec::new();
+        for (place, note) in course.notes.iter_mut().enumerate().skip(depth + 1) {
+            notes.resize_with(place, || None);
+            notes.push(note.take());
+        }
+        let course = Course {
+            client: course.client,
+            received: course.received,
+            depth: course.depth,
+            floor: depth,
+            notes,
+            labels: Labels::default(),
+            clientless: true,
+            deadline: None,
+            patience: None,
+        };
+        Some(KeptLife { query: self.query.clone(), course })
+    }
 }
 
 impl<'a> Life<'a> {
     /// A client's query.
     pub fn new(query: Query<'a>, client: Client, received: Now) -> Life<'a> {
-        Life {
-            query,
+        let course = Course {
             client,
             received,
             depth: 0,
@@ -112,18 +170,19 @@ impl<'a> Life<'a> {
             clientless: false,
             deadline: None,
             patience: None,
-        }
+        };
+        Life { query, course }
     }
 
     /// A query without a client, through the handlers below `refresh.depth`; the response ends at
     /// that handler.
     pub fn refreshing(refresh: Refresh, received: Now) -> Life<'static> {
         let mut life = Life::new(refresh.query, refresh.client, received);
-        life.depth = refresh.depth + 1;
-        life.floor = refresh.depth;
-        life.clientless = true;
+        life.course.depth = refresh.depth + 1;
+        life.course.floor = refresh.depth;
+        life.course.clientless = true;
         // CoreDNS's refreshes go out as a TCP client's query does (spec/coredns.md §2.6).
-        life.client.transport = Transport::Tcp;
+        life.course.client.transport = Transport::Tcp;
         life
     }
 
@@ -134,34 +193,18 @@ impl<'a> Life<'a> {
 
     /// Who asked.
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.course.client
     }
 
-    /// The monotonic moment at which it ends waiting for upstreams, if there is one.
-    pub fn deadline(&self) -> Option<Duration> {
-        self.deadline
-    }
-
-    /// The same life, for a question that `other` asks: it waits no longer than that.
-    pub fn within(mut self, other: &Life<'_>) -> Life<'a> {
-        self.deadline = other.deadline;
+    /// The same life, for a question that `asker` waits for: it waits no longer than that one.
+    pub fn within(mut self, asker: &KeptLife) -> Life<'a> {
+        self.course.deadline = asker.course.deadline;
         self
     }
 
-    /// The same life, borrowing nothing: what waits is owned.
-    pub fn into_owned(self) -> Life<'static> {
-        Life {
-            query: self.query.into_owned(),
-            client: self.client,
-            received: self.received,
-            depth: self.depth,
-            floor: self.floor,
-            notes: self.notes,
-            labels: self.labels,
-            clientless: self.clientless,
-            deadline: self.deadline,
-            patience: self.patience,
-        }
+    /// Borrows nothing, until the next pass.
+    pub fn keep(self) -> KeptLife {
+        KeptLife { query: self.query.keep(), course: self.course }
     }
 
     /// The first pass down. `response` must be clear.
@@ -171,7 +214,7 @@ impl<'a> Life<'a> {
         response: &mut Response,
         means: &mut Means<'_>,
     ) -> Step {
-        self.labels.wanted = place.block.metadata;
+        self.course.labels.wanted = place.block.metadata;
         self.down(place, response, means)
     }
 
@@ -183,7 +226,7 @@ impl<'a> Life<'a> {
         means: &mut Means<'_>,
         exchanged: &Exchanged,
     ) -> Step {
-        self.patience = None;
+        self.course.patience = None;
         match &exchanged.outcome {
             Ok(bytes) => {
                 if response.take(bytes, "forward").is_err() {
@@ -196,32 +239,9 @@ impl<'a> Life<'a> {
             place,
             response,
             means,
-            self.depth + 1,
+            self.course.depth + 1,
             After { exchanged: Some(exchanged), late: false },
         )
-    }
-
-    /// Splits off what goes on without the client when patience ends: the exchange's result passes
-    /// through the handlers below the impatient one and ends there. Then call [`Life::late`].
-    pub fn leave_behind(&mut self) -> Option<Life<'static>> {
-        let depth = self.patience.as_ref()?.depth;
-        let mut notes: Vec<Note> = Vec::new();
-        for (place, note) in self.notes.iter_mut().enumerate().skip(depth + 1) {
-            notes.resize_with(place, || None);
-            notes.push(note.take());
-        }
-        Some(Life {
-            query: self.query.clone().into_owned(),
-            client: self.client,
-            received: self.received,
-            depth: self.depth,
-            floor: depth,
-            notes,
-            labels: Labels::default(),
-            clientless: true,
-            deadline: None,
-            patience: None,
-        })
     }
 
     /// Patience ended before the exchange did: up from the handler whose patience it was.
@@ -231,10 +251,10 @@ impl<'a> Life<'a> {
         response: &mut Response,
         means: &mut Means<'_>,
     ) -> Step {
-        let mut depth = self.depth;
-        if let Some(patience) = self.patience.take() {
+        let mut depth = self.course.depth;
+        if let Some(patience) = self.course.patience.take() {
             depth = patience.depth;
-            self.query = patience.query;
+            self.query = patience.query.wake();
         }
         response.fail(Rcode::SERVFAIL, None);
         self.up(place, response, means, depth + 1, After { exchanged: None, late: true })
@@ -248,7 +268,7 @@ impl<'a> Life<'a> {
         means: &mut Means<'_>,
         further: &Response,
     ) -> Step {
-        let depth = self.depth;
+        let depth = self.course.depth;
         let turn = self.with(place, means, depth, After::default(), |query, context| {
             place.block.chain[depth].answered(query, response, further, context)
         });
@@ -256,16 +276,16 @@ impl<'a> Life<'a> {
     }
 
     fn down(&mut self, place: Place<'_>, response: &mut Response, means: &mut Means<'_>) -> Step {
-        while let Some(handler) = place.block.chain.get(self.depth) {
-            let depth = self.depth;
+        while let Some(handler) = place.block.chain.get(self.course.depth) {
+            let depth = self.course.depth;
             let flow = self.with(place, means, depth, After::default(), |query, context| {
                 handler.query(query, response, context)
             });
             match flow {
-                Flow::Next => self.depth += 1,
+                Flow::Next => self.course.depth += 1,
                 Flow::Answer => return self.up(place, response, means, depth, After::default()),
                 Flow::Forward(exchange) => {
-                    let lasts = self.patience.as_ref().map(|patience| patience.lasts);
+                    let lasts = self.course.patience.as_ref().map(|patience| patience.lasts);
                     return Step::Exchange(exchange, lasts);
                 }
                 Flow::Ask(question) => return Step::Ask(question),
@@ -279,7 +299,7 @@ impl<'a> Life<'a> {
                 Some(format!("plugin/{}: no next plugin found", last.word()).into()),
             ),
         }
-        self.up(place, response, means, self.depth, After::default())
+        self.up(place, response, means, self.course.depth, After::default())
     }
 
     /// No reply, but the handlers above see that the query has ended: they log and count it. As
@@ -292,7 +312,7 @@ impl<'a> Life<'a> {
         reason: DropReason,
     ) -> Step {
         response.fail(Rcode::NOERROR, None);
-        self.up(place, response, means, self.depth, After::default());
+        self.up(place, response, means, self.course.depth, After::default());
         Step::Drop(reason)
     }
 
@@ -305,8 +325,8 @@ impl<'a> Life<'a> {
         below: usize,
         mut after: After<'_>,
     ) -> Step {
-        for depth in (self.floor..below).rev() {
-            self.depth = depth;
+        for depth in (self.course.floor..below).rev() {
+            self.course.depth = depth;
             let turn = self.with(place, means, depth, after, |query, context| {
                 place.block.chain[depth].response(query, response, context)
             });
@@ -333,11 +353,11 @@ impl<'a> Life<'a> {
             Turn::Up => self.up(place, response, means, depth, after),
             Turn::Down => {
                 response.clear();
-                self.depth = depth + 1;
+                self.course.depth = depth + 1;
                 self.down(place, response, means)
             }
             Turn::Ask(question) => {
-                self.depth = depth;
+                self.course.depth = depth;
                 Step::Ask(question)
             }
         }
@@ -349,7 +369,7 @@ impl<'a> Life<'a> {
             block: place.block.clone(),
             depth,
             server: place.server.identity.index,
-            client: self.client,
+            client: self.course.client,
         });
     }
 
@@ -362,38 +382,40 @@ impl<'a> Life<'a> {
         after: After<'_>,
         call: impl FnOnce(&mut Query<'a>, &mut Context<'_>) -> T,
     ) -> T {
-        let mut note = self.notes.get_mut(depth).and_then(Option::take);
+        let mut note = self.course.notes.get_mut(depth).and_then(Option::take);
         let mut refresh = false;
         let mut patience = None;
         let mut context = Context {
             now: means.now,
-            received: self.received,
-            client: &self.client,
+            received: self.course.received,
+            client: &self.course.client,
             server: &place.server.identity,
             random: means.random,
             note: &mut note,
-            labels: &mut self.labels,
-            clientless: self.clientless,
+            labels: &mut self.course.labels,
+            clientless: self.course.clientless,
             refresh: &mut refresh,
             patience: &mut patience,
-            deadline: &mut self.deadline,
+            deadline: &mut self.course.deadline,
             late: after.late,
             exchanged: after.exchanged,
             journal: means.journal,
         };
         let result = call(&mut self.query, &mut context);
         if note.is_some() {
-            if self.notes.len() <= depth {
-                self.notes.resize_with(depth + 1, || None);
+            let missing = (depth + 1).saturating_sub(self.course.notes.len());
+            if missing > 0 {
+                self.course.notes.reserve_exact(missing);
+                self.course.notes.resize_with(depth + 1, || None);
             }
-            self.notes[depth] = note;
+            self.course.notes[depth] = note;
         }
         if refresh {
             self.wish(place, depth, means);
         }
         if let Some(lasts) = patience {
-            let query = self.query.clone().into_owned();
-            self.patience = Some(Box::new(Patience { lasts, depth, query }));
+            let query = self.query.clone().keep();
+            self.course.patience = Some(Box::new(Patience { lasts, depth, query }));
         }
         result
     }

@@ -4,12 +4,12 @@
 //! serves the rest, and that a panic costs one query only. A hit is done within [`arrive`],
 //! without allocating; what must wait leaves as a [`Parked`] that owns all it needs.
 
-use super::life::{Life, Means, Place, Refresh, Step};
+use super::life::{KeptLife, Life, Means, Place, Refresh, Step};
 use super::snapshot::{Block, Server, Snapshot};
 use crate::dns::{Class, Query, Rcode, Received, Response, badvers_reply, reject_reply};
 use crate::plugin::forward::Exchanged;
 use crate::plugin::prometheus::Observation;
-use crate::plugin::{Client, DropReason, Level, Now};
+use crate::plugin::{Client, DropReason, Level};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -60,13 +60,53 @@ pub struct Parked {
     snapshot: Arc<Snapshot>,
     server: usize,
     block: Arc<Block>,
-    life: Life<'static>,
-    response: Response,
+    stage: Stage,
+}
+
+/// Where a parked query is. Thousands may wait: what they can do without is made again.
+#[allow(clippy::large_enum_variant)] // A parked query is boxed itself.
+enum Stage {
+    /// It waits. The response is the asking handler's when a further question is asked, and nothing
+    /// is in it, or of use, when an exchange is waited for.
+    Waiting(KeptLife, Option<Box<Response>>),
+    /// Nothing is waited for.
+    Over(Box<(Life<'static>, Response)>),
+    /// A pass is under way.
+    Passing,
+}
+
+impl Stage {
+    /// Behind a pass that ended with `step`.
+    fn after(step: &Step, life: Life<'static>, mut response: Response) -> Stage {
+        match step {
+            Step::Done | Step::Drop(_) => Stage::Over(Box::new((life, response))),
+            Step::Exchange(..) | Step::Ask(_) => {
+                Stage::Waiting(life.keep(), left(&mut response, step))
+            }
+        }
+    }
+
+    /// For the next pass.
+    fn wake(self) -> Option<(Life<'static>, Response)> {
+        match self {
+            Stage::Waiting(life, response) => {
+                Some((life.wake(), response.map_or_else(Response::new, |response| *response)))
+            }
+            Stage::Over(both) => Some(*both),
+            Stage::Passing => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for Parked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parked").field("life", &self.life).finish_non_exhaustive()
+        let mut parked = f.debug_struct("Parked");
+        match &self.stage {
+            Stage::Waiting(life, _) => parked.field("life", life),
+            Stage::Over(both) => parked.field("life", &both.0),
+            Stage::Passing => &mut parked,
+        };
+        parked.finish_non_exhaustive()
     }
 }
 
@@ -151,8 +191,7 @@ fn read(
                 snapshot: snapshot.clone(),
                 server,
                 block: block.clone(),
-                life: life.into_owned(),
-                response: response.leave_buffer(),
+                stage: Stage::Waiting(life.keep(), left(response, &step)),
             }),
             step,
         ),
@@ -165,15 +204,30 @@ fn read(
 }
 
 impl Parked {
-    /// A refresh, without a client, as a handler wished for it.
-    pub fn refreshing(snapshot: &Arc<Snapshot>, refresh: Refresh, now: Now) -> Parked {
-        Parked {
-            snapshot: snapshot.clone(),
-            server: refresh.server,
-            block: refresh.block.clone(),
-            response: Response::new(),
-            life: Life::refreshing(refresh, now),
-        }
+    /// A refresh, without a client, as a handler wished for it; with what it waits for.
+    pub fn refreshing(
+        snapshot: &Arc<Snapshot>,
+        refresh: Refresh,
+        means: &mut Means<'_>,
+    ) -> (Box<Parked>, Step) {
+        let (server, block) = (refresh.server, refresh.block.clone());
+        let life = Life::refreshing(refresh, means.now);
+        Parked::start(snapshot.clone(), server, block, life, means)
+    }
+
+    /// The first pass of a query that has no place of its own yet.
+    fn start(
+        snapshot: Arc<Snapshot>,
+        server: usize,
+        block: Arc<Block>,
+        life: Life<'static>,
+        means: &mut Means<'_>,
+    ) -> (Box<Parked>, Step) {
+        let stage = Stage::Over(Box::new((life, Response::new())));
+        let mut parked = Box::new(Parked { snapshot, server, block, stage });
+        let step =
+            parked.pass(means, |life, place, response, means| life.start(place, response, means));
+        (parked, step)
     }
 
     /// The snapshot it began with.
@@ -181,29 +235,20 @@ impl Parked {
         &self.snapshot
     }
 
-    /// The monotonic moment at which it ends waiting for upstreams, if there is one.
-    pub fn deadline(&self) -> Option<Duration> {
-        self.life.deadline()
-    }
-
-    /// The query as the handlers left it.
-    pub fn query(&self) -> &Query<'static> {
-        self.life.query()
-    }
-
-    /// Who asked.
-    pub fn client(&self) -> &Client {
-        self.life.client()
+    /// What it keeps while it waits; `None` once nothing is waited for.
+    pub fn waiting(&self) -> Option<&KeptLife> {
+        match &self.stage {
+            Stage::Waiting(life, _) => Some(life),
+            Stage::Over(_) | Stage::Passing => None,
+        }
     }
 
     /// The response; the reply after [`Parked::finish`].
     pub fn into_response(self) -> Response {
-        self.response
-    }
-
-    /// The first pass of a refresh.
-    pub fn start(&mut self, means: &mut Means<'_>) -> Step {
-        self.pass(means, |life, place, response, means| life.start(place, response, means))
+        match self.stage {
+            Stage::Over(both) => both.1,
+            Stage::Waiting(..) | Stage::Passing => Response::new(),
+        }
     }
 
     /// On with the query after what it waited for.
@@ -218,35 +263,32 @@ impl Parked {
     /// Splits off, before [`Event::Late`], what goes on without the client: the exchange's result
     /// is for that one. `None` when nobody's patience is running.
     pub fn leave_behind(&mut self) -> Option<Parked> {
+        let Stage::Waiting(life, _) = &mut self.stage else { return None };
         Some(Parked {
+            stage: Stage::Waiting(life.leave_behind()?, None),
             snapshot: self.snapshot.clone(),
             server: self.server,
             block: self.block.clone(),
-            life: self.life.leave_behind()?,
-            response: Response::new(),
         })
     }
 
     /// Asks one further question through the whole server.
     pub fn further(&self, question: Query<'static>, means: &mut Means<'_>) -> Further {
         let listener = &self.snapshot.servers[self.server];
-        let client = *self.life.client();
-        let mut response = Response::new();
+        let Some(asker) = self.waiting() else { return Further::Answered(Response::new()) };
         match admit(&self.snapshot, listener, &question) {
             Admission::Serve(block) => {
-                let mut parked = Parked {
-                    snapshot: self.snapshot.clone(),
-                    server: self.server,
-                    block: block.clone(),
-                    life: Life::new(question, client, means.now).within(&self.life),
-                    response,
-                };
-                match parked.start(means) {
-                    Step::Done | Step::Drop(_) => Further::Answered(parked.response),
-                    step => Further::Wait(Box::new(parked), step),
+                let life = Life::new(question, *asker.client(), means.now).within(asker);
+                let (snapshot, block) = (self.snapshot.clone(), block.clone());
+                match Parked::start(snapshot, self.server, block, life, means) {
+                    (parked, Step::Done | Step::Drop(_)) => {
+                        Further::Answered(parked.into_response())
+                    }
+                    (parked, step) => Further::Wait(parked, step),
                 }
             }
             Admission::Refuse | Admission::BadVersion => {
+                let mut response = Response::new();
                 response.fail(Rcode::REFUSED, None);
                 Further::Answered(response)
             }
@@ -256,19 +298,28 @@ impl Parked {
     /// Makes the reply for the client out of the response.
     pub fn finish(&mut self, means: &mut Means<'_>) {
         let listener = &self.snapshot.servers[self.server];
-        let (snapshot, life) = (&self.snapshot, &self.life);
-        let done = guarded(listener, &mut self.response, means, |response, _| {
+        let Stage::Over(both) = &mut self.stage else { return };
+        let (life, response) = &mut **both;
+        let snapshot = &self.snapshot;
+        let done = guarded(listener, response, means, |response, _| {
             finish(snapshot, life, response);
         });
         if done.is_err() {
-            self.response.fail(Rcode::SERVFAIL, None);
-            finish(snapshot, life, &mut self.response);
+            response.fail(Rcode::SERVFAIL, None);
+            finish(snapshot, life, response);
         }
     }
 
     /// Ends it here: SERVFAIL, whatever the handlers still wanted.
     pub fn give_up(&mut self) {
-        self.response.fail(Rcode::SERVFAIL, None);
+        if let Some((life, mut response)) = self.take() {
+            response.fail(Rcode::SERVFAIL, None);
+            self.stage = Stage::Over(Box::new((life, response)));
+        }
+    }
+
+    fn take(&mut self) -> Option<(Life<'static>, Response)> {
+        std::mem::replace(&mut self.stage, Stage::Passing).wake()
     }
 
     fn pass(
@@ -276,16 +327,29 @@ impl Parked {
         means: &mut Means<'_>,
         pass: impl FnOnce(&mut Life<'static>, Place<'_>, &mut Response, &mut Means<'_>) -> Step,
     ) -> Step {
+        let Some((mut life, mut response)) = self.take() else {
+            debug_assert!(false, "no pass leaves a query without its life");
+            return Step::Done;
+        };
         let listener = &self.snapshot.servers[self.server];
         let place = Place { server: listener, block: &self.block };
-        let life = &mut self.life;
-        let step = guarded(listener, &mut self.response, means, |response, means| {
-            pass(life, place, response, means)
+        let step = guarded(listener, &mut response, means, |response, means| {
+            pass(&mut life, place, response, means)
         });
-        step.unwrap_or_else(|Panicked| {
-            self.response.fail(Rcode::SERVFAIL, None);
+        let step = step.unwrap_or_else(|Panicked| {
+            response.fail(Rcode::SERVFAIL, None);
             Step::Done
-        })
+        });
+        self.stage = Stage::after(&step, life, response);
+        step
+    }
+}
+
+/// What a query that waits for `step` keeps of its response.
+fn left(response: &mut Response, step: &Step) -> Option<Box<Response>> {
+    match step {
+        Step::Ask(_) => Some(Box::new(response.leave_buffer())),
+        Step::Exchange(..) | Step::Done | Step::Drop(_) => None,
     }
 }
 

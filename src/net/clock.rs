@@ -68,6 +68,11 @@ impl FrequentClock {
         (self.at(moment.saturating_duration_since(self.clock.origin)), moment)
     }
 
+    /// Monotonic time alone.
+    pub(super) fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
     fn at(&self, monotonic: Duration) -> Now {
         let known = self.known.get();
         let since = monotonic.saturating_sub(known.monotonic);

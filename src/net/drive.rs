@@ -3,11 +3,15 @@
 //! Owns who asks upstream for whom: a question in flight is asked once, its followers wait for the
 //! leader's result. Never decides what a result means.
 
+use super::upstream::Asked;
 use super::worker::{Listener, Node, Permit, REFRESHES_MOST, Serving, Worker};
 use crate::dns::{Query, Rcode, Response};
-use crate::engine::{Arrival, Event, FlightKey, Further, Parked, Role, Silence, Step, arrive};
+use crate::engine::{
+    Arrival, Event, FlightKey, Further, KeptLife, Parked, Role, Silence, Step, arrive,
+};
 use crate::plugin::Client;
 use crate::plugin::forward::{Exchange, ExchangeFailure, Exchanged};
+use std::future::{poll_fn, ready};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,16 +21,38 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 /// The most further questions within further questions.
-const DEPTH_MOST: usize = 4;
+const DEPTH_MOST: u8 = 4;
 
 /// The most waits of one query: handlers that send it round for ever are stopped.
-const WAITS_MOST: usize = 32;
+const WAITS_MOST: u8 = 32;
 
 /// The error of a query whose time is over, in Go's words.
 const OVERDUE: &str = "context deadline exceeded";
 
 /// The error of a query that CPU time was too scarce for.
 const NO_CPU_TIME: &str = "CPU quota used up";
+
+/// What a query waits for.
+enum Wait {
+    /// Nothing.
+    Over,
+    /// Nothing: there is no reply.
+    Dropped,
+    /// The answer to a further question, which is there until it is asked.
+    Answer(Option<Box<Query<'static>>>),
+    /// An exchange.
+    Exchange(Role, Waiting, Ending),
+}
+
+/// What may end the wait for an exchange.
+enum Ending {
+    /// Its own end alone.
+    Natural,
+    /// The end of the query's time, that far away.
+    Cancelled(Duration),
+    /// The end of a handler's patience, that far away.
+    Impatient(Duration),
+}
 
 type Waiting = Pin<Box<dyn Future<Output = Exchanged>>>;
 
@@ -57,17 +83,20 @@ impl Drop for Leading {
 }
 
 impl Worker {
-    /// Waits for a client's query and makes its reply; `None` when there is none.
-    ///
-    /// Not an `async fn`, whose future would hold each argument twice.
-    #[allow(clippy::manual_async_fn)]
-    pub(super) fn answer(
+    /// Waits for a client's query and makes its reply, for `then` to send; there may be none.
+    pub(super) fn answer<T, F>(
         self: &Rc<Worker>,
         parked: Box<Parked>,
         step: Step,
-    ) -> impl Future<Output = Option<Response>> {
-        let driving = self.drive(parked, step, 0);
-        async move { driving.await.map(|parked| self.finished(parked)) }
+        then: F,
+    ) -> impl Future<Output = T> + use<T, F>
+    where
+        F: FnOnce(&Rc<Worker>, Option<Response>) -> T,
+    {
+        self.drive(parked, step, 0, |worker, parked| {
+            let reply = parked.map(|parked| worker.finished(parked));
+            then(worker, reply)
+        })
     }
 
     /// One message that came whole, to its reply; `None` when there is none.
@@ -91,7 +120,7 @@ impl Worker {
             Arrival::Silence(Silence::Dropped(_)) => None,
             Arrival::Wait(parked, step) => {
                 let reply = match self.hold(&parked) {
-                    Some(_held) => self.answer(parked, step).await,
+                    Some(_held) => self.answer(parked, step, |_, reply| reply).await,
                     None => self.shed(parked, step),
                 };
                 reply.map(|reply| reply.wire)
@@ -130,84 +159,114 @@ impl Worker {
         parked.into_response()
     }
 
-    /// Waits until the query is done; `None` when it is dropped. `depth` counts the questions that
-    /// this one is asked for.
+    /// Waits until the query is done, for `then` to end it; it may have been dropped. `depth` counts
+    /// the questions that this one is asked for.
     ///
-    /// Not an `async fn`, whose future would hold each argument twice.
-    #[allow(clippy::manual_async_fn)]
-    pub(super) fn drive(
+    /// One future with what is done at its end, not an `async fn` for each: a future that waits for
+    /// another holds it twice, and thousands may wait.
+    pub(super) fn drive<T, F>(
         self: &Rc<Worker>,
         mut parked: Box<Parked>,
-        mut step: Step,
-        depth: usize,
-    ) -> impl Future<Output = Option<Box<Parked>>> {
+        step: Step,
+        depth: u8,
+        then: F,
+    ) -> impl Future<Output = T> + use<T, F>
+    where
+        F: FnOnce(&Rc<Worker>, Option<Box<Parked>>) -> T,
+    {
+        let worker = self.clone();
+        // Before the future is made, which then has no place for what an exchange begins with.
+        let mut wait = worker.begin(&parked, step);
         async move {
-            let snapshot = parked.snapshot().clone();
-            for _ in 0..WAITS_MOST {
-                step = match step {
-                    Step::Done => return Some(parked),
-                    Step::Drop(_) => return None,
-                    Step::Ask(question) => {
+            let mut waits = 0;
+            loop {
+                let step = match &mut wait {
+                    Wait::Over => return then(&worker, Some(parked)),
+                    Wait::Dropped => return then(&worker, None),
+                    Wait::Answer(question) => {
                         // Boxed, as is all that few queries do: each that waits pays for its size.
-                        let answer = Box::pin(self.ask(&parked, question, depth + 1)).await;
-                        self.with_means(&snapshot, |means| {
-                            parked.resume(means, &Event::Answered(&answer))
-                        })
+                        let question = question.take();
+                        let answer = Box::pin(worker.ask(&parked, question, depth + 1)).await;
+                        worker.resumed(&mut parked, &Event::Answered(&answer))
                     }
-                    Step::Exchange(exchange, patience) => {
-                        let (role, waiting) = self.exchange(&parked, exchange);
-                        let left = parked
-                            .deadline()
-                            .map(|end| end.saturating_sub(self.equipment.clock.now().monotonic));
-                        let exchanged = match (patience, left) {
-                            (None, None) => Some(waiting.await),
-                            (None, Some(left)) => {
-                                Some(Box::pin(self.cancel(waiting, role, left)).await)
-                            }
-                            (Some(patience), Some(left)) if left < patience => {
-                                Some(Box::pin(self.cancel(waiting, role, left)).await)
-                            }
-                            (Some(patience), _) => {
-                                Box::pin(self.wait(&mut parked, waiting, patience, depth)).await
-                            }
-                        };
-                        match exchanged {
-                            Some(exchanged) => self.with_means(&snapshot, |means| {
-                                parked.resume(means, &Event::Exchanged(&exchanged))
-                            }),
-                            None => self
-                                .with_means(&snapshot, |means| parked.resume(means, &Event::Late)),
-                        }
+                    Wait::Exchange(_, waiting, Ending::Natural) => {
+                        let ended = poll_fn(|task| {
+                            worker.look_between();
+                            waiting.as_mut().poll(task)
+                        });
+                        let exchanged = ended.await;
+                        worker.resumed(&mut parked, &Event::Exchanged(&exchanged))
+                    }
+                    Wait::Exchange(role, waiting, Ending::Cancelled(left)) => {
+                        let exchanged = Box::pin(worker.cancel(waiting, *role, *left)).await;
+                        worker.resumed(&mut parked, &Event::Exchanged(&exchanged))
+                    }
+                    Wait::Exchange(_, waiting, Ending::Impatient(patience)) => {
+                        Box::pin(worker.wait(&mut parked, waiting, *patience)).await
                     }
                 };
+                waits += 1;
+                if waits == WAITS_MOST && !matches!(step, Step::Done | Step::Drop(_)) {
+                    parked.give_up();
+                    return then(&worker, Some(parked));
+                }
+                wait = worker.begin(&parked, step);
             }
-            parked.give_up();
-            Some(parked)
         }
     }
 
-    /// The exchange's end, or `None` when patience ended first; then the exchange goes on for the
-    /// handlers alone.
+    /// Begins what `step` waits for.
+    fn begin(self: &Rc<Worker>, parked: &Parked, step: Step) -> Wait {
+        match step {
+            Step::Done => Wait::Over,
+            Step::Drop(_) => Wait::Dropped,
+            Step::Ask(question) => Wait::Answer(Some(question)),
+            Step::Exchange(exchange, patience) => {
+                let (role, waiting) = self.exchange(parked, exchange);
+                Wait::Exchange(role, waiting, self.ending(parked, patience))
+            }
+        }
+    }
+
+    fn resumed(self: &Rc<Worker>, parked: &mut Parked, event: &Event<'_>) -> Step {
+        let snapshot = parked.snapshot().clone();
+        self.with_means(&snapshot, |means| parked.resume(means, event))
+    }
+
+    /// What else may end the wait for an exchange.
+    fn ending(&self, parked: &Parked, patience: Option<Duration>) -> Ending {
+        let deadline = parked.waiting().and_then(KeptLife::deadline);
+        let left = deadline.map(|end| end.saturating_sub(self.equipment.clock.now().monotonic));
+        match (patience, left) {
+            (None, None) => Ending::Natural,
+            (None, Some(left)) => Ending::Cancelled(left),
+            (Some(patience), Some(left)) if left < patience => Ending::Cancelled(left),
+            (Some(patience), _) => Ending::Impatient(patience),
+        }
+    }
+
+    /// The step behind the exchange's end, or behind the end of patience when that is first; then
+    /// the exchange goes on for the handlers alone.
     async fn wait(
         self: &Rc<Worker>,
         parked: &mut Parked,
-        mut waiting: Waiting,
+        waiting: &mut Waiting,
         patience: Duration,
-        depth: usize,
-    ) -> Option<Exchanged> {
-        if let Ok(exchanged) = timeout(patience, &mut waiting).await {
-            return Some(exchanged);
+    ) -> Step {
+        if let Ok(exchanged) = timeout(patience, &mut *waiting).await {
+            return self.resumed(parked, &Event::Exchanged(&exchanged));
         }
-        let Some(mut rest) = parked.leave_behind() else { return Some(waiting.await) };
-        let worker = self.clone();
+        let Some(mut rest) = parked.leave_behind() else {
+            let exchanged = waiting.await;
+            return self.resumed(parked, &Event::Exchanged(&exchanged));
+        };
+        let (worker, waiting) = (self.clone(), taken(waiting));
         spawn_local(async move {
             let exchanged = waiting.await;
-            let snapshot = rest.snapshot().clone();
-            let step = worker
-                .with_means(&snapshot, |means| rest.resume(means, &Event::Exchanged(&exchanged)));
-            worker.drive(Box::new(rest), step, depth).await;
+            let step = worker.resumed(&mut rest, &Event::Exchanged(&exchanged));
+            worker.drive(Box::new(rest), step, 0, |_, _| ()).await;
         });
-        None
+        self.resumed(parked, &Event::Late)
     }
 
     /// The exchange's end, or its failure when the query's time is over first. A leader's goes on
@@ -215,11 +274,11 @@ impl Worker {
     /// none.
     async fn cancel(
         self: &Rc<Worker>,
-        mut waiting: Waiting,
+        waiting: &mut Waiting,
         role: Role,
         left: Duration,
     ) -> Exchanged {
-        if let Ok(exchanged) = timeout(left, &mut waiting).await {
+        if let Ok(exchanged) = timeout(left, &mut *waiting).await {
             return exchanged;
         }
         if role != Role::Leader {
@@ -227,6 +286,7 @@ impl Worker {
         }
         match Permit::take(&self.node.refreshes, REFRESHES_MOST) {
             Some(permit) => {
+                let waiting = taken(waiting);
                 spawn_local(async move {
                     waiting.await;
                     drop(permit);
@@ -241,26 +301,31 @@ impl Worker {
     async fn ask(
         self: &Rc<Worker>,
         parked: &Parked,
-        question: Box<Query<'static>>,
-        depth: usize,
+        question: Option<Box<Query<'static>>>,
+        depth: u8,
     ) -> Response {
-        if depth > DEPTH_MOST {
+        let Some(question) = question.filter(|_| depth <= DEPTH_MOST) else {
             return Response::new();
-        }
+        };
         let snapshot = parked.snapshot();
         match self.with_means(snapshot, |means| parked.further(*question, means)) {
             Further::Answered(response) => response,
             Further::Wait(parked, step) => {
                 // Boxed again: a future cannot hold itself.
-                let driven = Box::pin(self.drive(parked, step, depth)).await;
-                driven.map_or_else(Response::new, |parked| parked.into_response())
+                let driven = self.drive(parked, step, depth, |_, parked| {
+                    parked.map_or_else(Response::new, |parked| parked.into_response())
+                });
+                Box::pin(driven).await
             }
         }
     }
 
     /// Asks upstream, or joins whoever asks the same already.
     fn exchange(self: &Rc<Worker>, parked: &Parked, exchange: Exchange) -> (Role, Waiting) {
-        let query = parked.query();
+        let Some(query) = parked.waiting().map(KeptLife::query) else {
+            debug_assert!(false, "who waits for an exchange keeps its query");
+            return (Role::Alone, Box::pin(ready(failed("no query"))));
+        };
         let target = Arc::as_ptr(&exchange.upstreams) as usize;
         let key = FlightKey::new(target, exchange.transport, exchange.udp_limit, query);
         let mut told = None;
@@ -271,10 +336,10 @@ impl Worker {
         });
         if let (Role::Follower, Some(told)) = (&role, told) {
             self.counters.joined.increment();
-            let question = query.question().to_vec();
+            let query = query.clone();
             let waiting = async move {
                 match told.await {
-                    Ok(exchanged) => respelled(exchanged, &question),
+                    Ok(exchanged) => respelled(exchanged, query.question()),
                     Err(_) => failed("exchange given up"),
                 }
             };
@@ -282,17 +347,13 @@ impl Worker {
         }
         let leading =
             (role == Role::Leader).then(|| Leading { node: self.node.clone(), key, landed: false });
-        // Not the whole query: thousands may wait.
-        let wire: Box<[u8]> = query.wire().into();
-        let question_end = 12 + query.question().len();
+        let asked = Asked::new(query.wire().clone(), query.question_end());
         let dispatcher = self.dispatcher.clone();
         let turn = self.thrift.turn(&self.counters);
         let waiting = async move {
-            let exchanged = if turn.comes().await {
-                let question = wire.get(12..question_end).unwrap_or_default();
-                dispatcher.exchange(&wire, question, &exchange).await
-            } else {
-                failed(NO_CPU_TIME)
+            let exchanged = match turn.comes().await {
+                true => dispatcher.exchange(&asked, &exchange).await,
+                false => failed(NO_CPU_TIME),
             };
             if let Some(leading) = leading {
                 leading.land(&exchanged);
@@ -301,6 +362,11 @@ impl Worker {
         };
         (role, Box::pin(waiting))
     }
+}
+
+/// What goes on without whoever waited for it.
+fn taken(waiting: &mut Waiting) -> Waiting {
+    std::mem::replace(waiting, Box::pin(ready(failed(OVERDUE))))
 }
 
 fn failed(text: &str) -> Exchanged {

@@ -34,7 +34,7 @@ pub use sockets::{HandedSockets, Keeper, ListenError, RECEIVE_BUFFERS_MOST};
 pub use tcp::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
 pub use thrift::{TURN_LONGEST, TURNS_MOST};
 pub use unverified::Unverified;
-pub use worker::{PARKED_MOST, REFRESHES_MOST};
+pub use worker::{PARKED_MOST, REFRESHES_MOST, WAITING_OCTETS};
 pub use workers::{
     Equipment, Heartbeat, WORKERS_MOST, WaitingWorkers, Workers, can_listen, default_workers,
 };

@@ -557,24 +557,34 @@ impl Reader<'_> {
     }
 
     fn park(&self, connection: &Rc<Connection>, parked: Box<Parked>, step: Step) {
-        let held = self.worker.hold(&parked);
-        let (worker, connection) = (self.worker.clone(), connection.clone());
         connection.waits();
-        spawn_local(async move {
-            // Given back however the task ends: a connection must not wait for what is lost.
-            let slot = Slot(connection);
-            let reply = match held {
-                Some(_held) => worker.answer(parked, step).await,
-                None => worker.shed(parked, step),
-            };
-            if let Some(reply) = reply {
-                slot.0.push(&reply.wire);
+        // Given back however the task ends: a connection must not wait for what is lost.
+        let slot = Slot(connection.clone());
+        match self.worker.hold(&parked) {
+            Some(held) => {
+                spawn_local(self.worker.answer(parked, step, move |_, reply| {
+                    drop(held);
+                    slot.take(reply);
+                }));
             }
-        });
+            None => {
+                let worker = self.worker.clone();
+                spawn_local(async move { slot.take(worker.shed(parked, step)) });
+            }
+        }
     }
 }
 
+/// A query's place on its connection.
 struct Slot(Rc<Connection>);
+
+impl Slot {
+    fn take(self, reply: Option<Response>) {
+        if let Some(reply) = reply {
+            self.0.push(&reply.wire);
+        }
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {

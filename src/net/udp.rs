@@ -153,6 +153,11 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, port: Rc<P
     }
 }
 
+/// Takes in a batch if there is one, without waiting. What goes wrong is met again by who serves.
+pub(super) fn look(worker: &Rc<Worker>, listener: &Rc<Listener>, port: &Rc<Port>) {
+    let _ = receive(worker, listener, port);
+}
+
 /// Takes in what the socket holds, without waiting.
 pub(super) fn drain(worker: &Rc<Worker>, listener: &Rc<Listener>, port: &Rc<Port>) {
     for _ in 0..LAST_BATCHES {
@@ -166,6 +171,7 @@ pub(super) fn drain(worker: &Rc<Worker>, listener: &Rc<Listener>, port: &Rc<Port
 fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Result<bool> {
     let mut buffers = worker.batch.0.borrow_mut();
     let received = worker.now();
+    worker.received.set(received.monotonic);
     let Buffers { inbox, outbox, responses, routes } = &mut *buffers;
     if worker.thrift.is_resting() {
         inbox.expect_many();
@@ -206,15 +212,23 @@ fn park(worker: &Rc<Worker>, port: &Rc<Port>, route: Route, parked: Box<Parked>,
         // much as a hit.
         return;
     }
-    let held = worker.hold(&parked);
-    let (worker, port) = (worker.clone(), port.clone());
-    spawn_local(async move {
-        let reply = match held {
-            Some(_held) => worker.answer(parked, step).await,
-            None => worker.shed(parked, step),
-        };
-        if let Some(reply) = reply {
-            port.reply(&worker, reply.wire, route);
+    let port = port.clone();
+    match worker.hold(&parked) {
+        Some(held) => {
+            spawn_local(worker.answer(parked, step, move |worker, reply| {
+                drop(held);
+                if let Some(reply) = reply {
+                    port.reply(worker, reply.wire, route);
+                }
+            }));
         }
-    });
+        None => {
+            let worker = worker.clone();
+            spawn_local(async move {
+                if let Some(reply) = worker.shed(parked, step) {
+                    port.reply(&worker, reply.wire, route);
+                }
+            });
+        }
+    }
 }

@@ -17,16 +17,16 @@ use super::{h3, quic};
 use crate::corefile::KeyTransport;
 use crate::dns::Response;
 use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
-use crate::metrics::Gauge;
+use crate::plugin::Now;
 use crate::plugin::forward::Exchanged;
-use crate::plugin::{Budget, Now};
 use rand::rngs::StdRng;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::Instant;
@@ -36,8 +36,13 @@ use tokio::time::Instant;
 pub const PARKED_MOST: usize = 10_000;
 
 /// What a query that waits takes, in octets, beside copies of its message: its task, its way to the
-/// upstream and its place there (`benches/storm.py`).
-const WAITING_OCTETS: u64 = 2_560;
+/// upstream, its place there, and its part of the connection (`tests/waiting_octets.rs`).
+pub const WAITING_OCTETS: u64 = 2_400;
+
+/// How long datagrams may lie while queries that waited have their turns, and after how many of those
+/// the clock is read.
+const UNSEEN_MOST: Duration = Duration::from_micros(300);
+const TURNS_A_LOOK: u8 = 8;
 
 /// The most refreshes under way at once on the whole node.
 pub const REFRESHES_MOST: usize = 1_000;
@@ -46,7 +51,7 @@ pub const REFRESHES_MOST: usize = 1_000;
 pub(super) struct Node {
     pub(super) flights: Flights<oneshot::Sender<Exchanged>>,
     /// Queries that wait, refreshes not counted.
-    pub(super) parked: Arc<AtomicUsize>,
+    pub(super) parked: AtomicUsize,
     pub(super) refreshes: Arc<AtomicUsize>,
     /// Open client connections.
     pub(super) connections: AtomicUsize,
@@ -60,7 +65,7 @@ impl Node {
     pub(super) fn new() -> Node {
         Node {
             flights: Flights::new(),
-            parked: Arc::default(),
+            parked: AtomicUsize::new(0),
             refreshes: Arc::default(),
             connections: AtomicUsize::new(0),
             sharers: AtomicUsize::new(0),
@@ -90,16 +95,15 @@ impl Drop for Permit {
 
 /// A query's place among those that wait, and the memory it takes; given back when dropped.
 pub(super) struct Held {
-    _permit: Permit,
-    budget: Arc<Budget>,
+    worker: Rc<Worker>,
     octets: u64,
-    in_flight: Gauge,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.in_flight.add(-1.0);
-        self.budget.waiting.give(self.octets);
+        self.worker.counters.in_flight.add(-1.0);
+        self.worker.equipment.budget.waiting.give(self.octets);
+        self.worker.node.parked.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -185,6 +189,11 @@ pub(super) struct Worker {
     pub(super) response: RefCell<Response>,
     /// Open client connections of this worker.
     pub(super) open: RefCell<HashMap<*const Connection, Rc<Connection>>>,
+    /// The UDP sockets that are served.
+    doors: RefCell<Vec<(Rc<Listener>, Rc<Port>)>>,
+    /// When datagrams were last taken in, and how many queries had their turn since the last look.
+    pub(super) received: Cell<Duration>,
+    turns: Cell<u8>,
     clock: FrequentClock,
     random: RefCell<StdRng>,
     refreshes: RefCell<Vec<Refresh>>,
@@ -206,6 +215,9 @@ impl Worker {
             scratch: RefCell::new(vec![0; tcp::READ_OCTETS].into_boxed_slice()),
             response: RefCell::default(),
             open: RefCell::default(),
+            doors: RefCell::default(),
+            received: Cell::default(),
+            turns: Cell::default(),
             clock: FrequentClock::new(equipment.clock),
             random: RefCell::new(rand::make_rng()),
             refreshes: RefCell::default(),
@@ -226,20 +238,40 @@ impl Worker {
     }
 
     /// A place for a query that must wait; `None`, counted, when there is none.
-    pub(super) fn hold(&self, parked: &Parked) -> Option<Held> {
-        let Some(permit) = Permit::take(&self.node.parked, PARKED_MOST) else {
+    pub(super) fn hold(self: &Rc<Worker>, parked: &Parked) -> Option<Held> {
+        let message = parked.waiting().map_or(0, |life| life.query().wire().len());
+        if self.node.parked.fetch_add(1, Ordering::Relaxed) >= PARKED_MOST {
+            self.node.parked.fetch_sub(1, Ordering::Relaxed);
             self.counters.shed_parked.increment();
             return None;
-        };
-        let budget = &self.equipment.budget;
-        let octets = WAITING_OCTETS + 4 * parked.query().wire().len() as u64;
-        if !budget.waiting.take(octets) {
+        }
+        let octets = WAITING_OCTETS + 4 * message as u64;
+        if !self.equipment.budget.waiting.take(octets) {
+            self.node.parked.fetch_sub(1, Ordering::Relaxed);
             self.counters.shed_memory.increment();
             return None;
         }
-        let in_flight = self.counters.in_flight.clone();
-        in_flight.add(1.0);
-        Some(Held { _permit: permit, budget: budget.clone(), octets, in_flight })
+        self.counters.in_flight.add(1.0);
+        Some(Held { worker: self.clone(), octets })
+    }
+
+    /// A query that waited has its turn. When hundreds have theirs together, because an upstream is
+    /// silent, those that could be answered at once are not kept waiting until the last: datagrams
+    /// are taken in between.
+    pub(super) fn look_between(self: &Rc<Worker>) {
+        let turns = self.turns.get() + 1;
+        self.turns.set(turns % TURNS_A_LOOK);
+        if turns < TURNS_A_LOOK {
+            return;
+        }
+        let now = self.clock.monotonic();
+        if now.saturating_sub(self.received.get()) < UNSEEN_MOST {
+            return;
+        }
+        self.received.set(now);
+        for (listener, port) in self.doors.borrow().iter() {
+            udp::look(self, listener, port);
+        }
     }
 
     /// Runs passes with this moment's means, then starts the refreshes that they wished for.
@@ -271,22 +303,17 @@ impl Worker {
     }
 
     fn refresh(self: &Rc<Worker>, snapshot: &Arc<Snapshot>, refresh: Refresh) {
-        let now = self.now();
-        let mut parked = Parked::refreshing(snapshot, refresh, now);
         let permit = Permit::take(&self.node.refreshes, REFRESHES_MOST);
-        let step = self.with_means(snapshot, |means| parked.start(means));
+        let (parked, step) =
+            self.with_means(snapshot, |means| Parked::refreshing(snapshot, refresh, means));
         match permit {
             Some(permit) => {
-                let worker = self.clone();
-                spawn_local(async move {
-                    worker.drive(Box::new(parked), step, 0).await;
-                    drop(permit);
-                });
+                spawn_local(self.drive(parked, step, 0, move |_, _| drop(permit)));
             }
             // The handler that wished for it must hear that nothing came.
             None => {
                 self.counters.shed_refresh.increment();
-                self.shed(Box::new(parked), step);
+                self.shed(parked, step);
             }
         }
     }
@@ -407,6 +434,7 @@ fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<
         }
     }
     for port in &listener.ports {
+        worker.doors.borrow_mut().push((listener.clone(), port.clone()));
         let receiving = spawn_local(udp::serve(worker.clone(), listener.clone(), port.clone()));
         tasks.push(receiving.abort_handle());
     }
@@ -420,6 +448,7 @@ fn close(worker: &Rc<Worker>, listener: &Rc<Listener>, after: SocketsAfter) {
     for task in listener.tasks.borrow_mut().drain(..) {
         task.abort();
     }
+    worker.doors.borrow_mut().retain(|(known, _)| !Rc::ptr_eq(known, listener));
     // A socket that another process reads too must go on receiving, and loses nothing.
     let is_shared = worker.node.sharers.load(Ordering::Acquire) > 0;
     let is_to_wait = is_shared || after == SocketsAfter::Kept;

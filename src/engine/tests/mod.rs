@@ -222,6 +222,16 @@ fn asked(text: &str, qtype: RecordType, qclass: Class) -> Query<'static> {
     query
 }
 
+/// The name of a query that waits.
+fn kept_name(parked: &Parked) -> Name {
+    parked.waiting().unwrap().query().clone().wake().name().clone()
+}
+
+/// Whether `name` is asked for in a query that waits no more.
+fn asks_at_last(parked: &Parked, name: &str) -> bool {
+    parked.waiting().is_none() && format!("{parked:?}").contains(&format!("{:?}", self::name(name)))
+}
+
 fn exchange() -> Exchange {
     let options = Options::default();
     Exchange {
@@ -477,8 +487,8 @@ fn a_refresh_runs_below_the_handler_that_wished_for_it_and_ends_there() {
     assert_eq!(scene.seen(), ["log down", "cache down", "log up NOERROR"]);
 
     let refresh = scene.refreshes.pop().unwrap();
-    let mut parked = Parked::refreshing(&snapshot, refresh, scene.now);
-    let step = scene.with_means(|means| parked.start(means));
+    let (mut parked, step) =
+        scene.with_means(|means| Parked::refreshing(&snapshot, refresh, means));
     assert!(matches!(step, Step::Exchange(..)));
     let result = exchanged("a.test.", Rcode::NOERROR);
     let step = scene.with_means(|means| parked.resume(means, &Event::Exchanged(&result)));
@@ -523,14 +533,14 @@ fn when_patience_ends_the_client_is_answered_and_the_exchange_goes_on_without_it
     let mut rest = parked.leave_behind().unwrap();
     let step = scene.with_means(|means| parked.resume(means, &Event::Late));
     assert!(matches!(step, Step::Done));
-    assert_eq!(parked.query().name(), &name("a.test."));
+    assert!(asks_at_last(&parked, "a.test."), "{parked:?}");
     assert_eq!(scene.seen(), ["cache up SERVFAIL late", "log up NOERROR"]);
 
-    assert_eq!(rest.query().name(), &name("b.test."));
+    assert_eq!(kept_name(&rest), name("b.test."));
     let result = exchanged("b.test.", Rcode::NXDOMAIN);
     let step = scene.with_means(|means| rest.resume(means, &Event::Exchanged(&result)));
     assert!(matches!(step, Step::Done));
-    assert_eq!(rest.query().name(), &name("a.test."));
+    assert!(asks_at_last(&rest, "a.test."), "{rest:?}");
     assert_eq!(scene.seen(), ["forward up NXDOMAIN", "rewrite up NXDOMAIN", "cache up NXDOMAIN"]);
 }
 

@@ -4,6 +4,7 @@
 //! that reads the socket delivers; whoever asks holds a [`Ticket`]. Knows ids and framing; what a
 //! message is worth is [`judge`]'s to say.
 
+use super::Asked;
 use super::limits::{Fitness, Limits};
 use super::pace::{Effect, Pace};
 use crate::dns::{Rcode, Transport, flags};
@@ -13,8 +14,10 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, oneshot};
@@ -48,11 +51,11 @@ struct Parked {
     asked: Instant,
     /// When its time is over.
     deadline: Instant,
-    /// QNAME, QTYPE, QCLASS as sent.
-    question: Box<[u8]>,
+    /// As sent but for the id.
+    asked_for: Asked,
     udp_limit: Option<u16>,
-    /// The header of a message with its id that was no response to it.
-    misleading: Option<[u8; 12]>,
+    /// The header of a message with its id that was no response to it. Boxed: hardly any has one.
+    misleading: Option<Box<[u8; 12]>>,
     answer: oneshot::Sender<Result<Reply, Failure>>,
 }
 
@@ -200,8 +203,7 @@ impl Connection {
     /// sends it ([`Ticket::id`]). It fails at `deadline`.
     pub(super) fn park(
         self: &Arc<Self>,
-        wire: &[u8],
-        question: &[u8],
+        query: &Asked,
         udp_limit: Option<u16>,
         random: &mut StdRng,
         now: Instant,
@@ -226,7 +228,7 @@ impl Connection {
                 number,
                 asked: now,
                 deadline,
-                question: question.into(),
+                asked_for: query.clone(),
                 udp_limit,
                 misleading: None,
                 answer,
@@ -235,6 +237,7 @@ impl Connection {
         self.load.fetch_add(1, Ordering::Relaxed);
         state.last_used = now;
         if self.transport != Transport::Udp {
+            let wire = query.wire();
             // A query is a message of at most 65535 octets: its length fits.
             let length = wire.len().min(usize::from(u16::MAX)) as u16;
             state.outgoing.extend_from_slice(&length.to_be_bytes());
@@ -299,14 +302,14 @@ impl Connection {
         state.last_heard = now;
         state.has_spoken = true;
         let Some(parked) = state.parked.get_mut(&id) else { return false };
-        let result = match judge(&parked.question, message, parked.udp_limit) {
+        let result = match judge(parked.asked_for.question(), message, parked.udp_limit) {
             Verdict::Ignore => {
-                parked.misleading = message.first_chunk().copied();
+                parked.misleading = message.first_chunk().map(|header| Box::new(*header));
                 return false;
             }
             Verdict::Accept(meaning) => Ok((Arc::from(message), meaning)),
             Verdict::Cut(empty, meaning) => Ok((Arc::from(empty), meaning)),
-            Verdict::Misunderstood => Ok(misunderstood(message, &parked.question)),
+            Verdict::Misunderstood => Ok(misunderstood(message, parked.asked_for.question())),
             Verdict::Malformed(malformed) => {
                 Err(Failure::Response(format!("dns: {malformed}").into()))
             }
@@ -416,9 +419,10 @@ impl Connection {
         for parked in ended {
             let failure = match parked.misleading {
                 None => Failure::Response(words.clone()),
-                Some(header) => {
-                    Failure::Misled(words.clone(), misunderstood(&header, &parked.question))
-                }
+                Some(header) => Failure::Misled(
+                    words.clone(),
+                    misunderstood(&header[..], parked.asked_for.question()),
+                ),
             };
             // Nobody waits any more: nothing to tell.
             let _ = parked.answer.send(Err(failure));
@@ -492,11 +496,11 @@ pub(super) struct Ticket {
 
 impl Ticket {
     /// The response, or why there is none.
-    pub(super) async fn wait(&mut self) -> Result<Reply, Failure> {
-        match (&mut self.receiver).await {
+    pub(super) fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<Reply, Failure>> {
+        Pin::new(&mut self.receiver).poll(task).map(|told| match told {
             Ok(result) => result,
             Err(_) => Err(Failure::Closed(self.connection.words("operation was canceled").into())),
-        }
+        })
     }
 
     /// Gives the query up, if it is not answered yet.

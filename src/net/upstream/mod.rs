@@ -3,6 +3,7 @@
 //! Owns every socket towards upstreams and the time that tries take. Who is tried, in which order
 //! and what a response means is decided by `plugin::forward`; here it is carried out.
 
+mod attempt;
 mod carry;
 mod connection;
 mod dial;
@@ -16,21 +17,20 @@ mod pool;
 mod trail;
 mod trust;
 
+use self::attempt::{Errand, Try};
 use self::connection::Reply;
 use self::dial::SystemRoots;
 use self::limits::REMEMBERED;
-use self::peer::{Failed, Peer, PeerKey, Try};
+use self::peer::{Failed, Peer, PeerKey};
 use self::trail::Trail;
-use crate::dns::Transport;
 use crate::metrics::{Counter, Registry, names};
 use crate::plugin::forward::{Exchange, Exchanged, Move, Options, Tries, Upstreams};
 use rand::rngs::StdRng;
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -101,7 +101,67 @@ pub struct Dispatcher {
     random: Mutex<StdRng>,
 }
 
-type Running<'t> = Pin<Box<dyn Future<Output = (usize, Result<Reply, Failed>)> + Send + 't>>;
+/// A query as it goes out, but for its id; shared by all who hold it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    wire: Arc<[u8]>,
+    question_end: u32,
+}
+
+impl Asked {
+    /// The query whose message is `wire`, with its question up to the octet at `question_end`.
+    pub fn new(wire: Arc<[u8]>, question_end: usize) -> Asked {
+        // A question is of less than 300 octets.
+        Asked { wire, question_end: question_end as u32 }
+    }
+
+    /// The whole message.
+    fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// The question section.
+    fn question(&self) -> &[u8] {
+        self.wire.get(12..self.question_end as usize).unwrap_or_default()
+    }
+}
+
+/// The tries that go on. Nearly always one: that takes no place elsewhere.
+#[derive(Default)]
+struct Running<'t> {
+    one: Option<Try<'t>>,
+    more: Vec<Try<'t>>,
+}
+
+impl<'t> Running<'t> {
+    fn push(&mut self, one: Try<'t>) {
+        match self.one {
+            None => self.one = Some(one),
+            Some(_) => self.more.push(one),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.one.is_none() && self.more.is_empty()
+    }
+
+    /// The first to end, taken out; pending while there is none.
+    fn poll(&mut self, task: &mut Context<'_>) -> Poll<(usize, Result<Reply, Failed>)> {
+        if let Some(one) = &mut self.one
+            && let Poll::Ready(result) = one.poll(task)
+        {
+            let place = one.place;
+            self.one = None;
+            return Poll::Ready((place, result));
+        }
+        for at in 0..self.more.len() {
+            if let Poll::Ready(result) = self.more[at].poll(task) {
+                return Poll::Ready((self.more.swap_remove(at).place, result));
+            }
+        }
+        Poll::Pending
+    }
+}
 
 impl Dispatcher {
     /// For the worker with this number, from 0 and below the `workers` of [`Shared::new`].
@@ -110,114 +170,106 @@ impl Dispatcher {
     }
 
     /// Asks the upstreams of `exchange` in policy order until one gives a usable response or the
-    /// budget ends (at most 4 s in all). `wire` is the query, all but its id as it goes out, with
-    /// `question` in it. Call it inside the worker's runtime; dropping the future gives up the
-    /// question.
-    pub async fn exchange(&self, wire: &[u8], question: &[u8], exchange: &Exchange) -> Exchanged {
-        let began = Instant::now();
-        let upstreams = &exchange.upstreams;
-        let in_use = upstreams.attached.get_or_init(|| self.shared.attach(upstreams));
-        let own;
-        let attached = match in_use.downcast_ref::<Attached>() {
-            Some(attached) => attached,
-            None => {
-                debug_assert!(false, "only this module attaches");
-                own = Attached { peers: Box::default() };
-                &own
-            }
-        };
-        let options = &upstreams.options;
-        let budget = exchange.budget;
-        let mut tries = Tries::new(options, exchange.order, budget);
-        let mut running: Vec<Running<'_>> = Vec::new();
-        let mut trail = Trail::new(exchange.keeps_tries);
-        let mut last = None;
-        // The upstream that is waited for alone, and until when.
-        let mut waited: Option<(usize, Option<Instant>)> = None;
-        let response = loop {
-            let until = if let Some((_, until)) = waited {
-                until
-            } else {
-                let reading = Instant::now();
-                let now = reading - began;
-                match self.next(&mut tries, now, attached, options, in_use) {
-                    Move::Ask { upstream, patience } => {
-                        let Some(peer) = attached.peers.get(upstream) else { break None };
-                        last = Some(peer);
-                        trail.asks(upstream, peer, exchange.transport, now);
-                        let limit = options.read_timeout.min(budget.saturating_sub(now));
-                        let (transport, udp_limit) = (exchange.transport, exchange.udp_limit);
-                        let this = Try {
-                            worker: self.worker,
-                            wire,
-                            question,
-                            transport,
-                            udp_limit,
-                            deadline: reading + limit,
-                            random: &self.random,
-                        };
-                        running.push(trying(upstream, peer, this, options.prefer_udp));
-                        // A try that is waited for to its end ends by itself.
-                        let until = (patience < limit).then(|| reading + patience);
-                        waited = Some((upstream, until));
-                        until
+    /// budget ends (at most 4 s in all). Call it inside the worker's runtime; dropping the future
+    /// gives up the question.
+    #[allow(clippy::manual_async_fn)] // Which would hold its arguments beside what is made of them.
+    pub fn exchange<'t>(
+        &'t self,
+        query: &'t Asked,
+        exchange: &'t Exchange,
+    ) -> impl Future<Output = Exchanged> + 't {
+        let errand = Errand { dispatcher: self, query, exchange };
+        async move {
+            let began = Instant::now();
+            let upstreams = &errand.exchange.upstreams;
+            let in_use = upstreams.attached.get_or_init(|| self.shared.attach(upstreams));
+            let attached: &[Arc<Peer>] =
+                in_use.downcast_ref::<Attached>().map_or(&[], |all| &all.peers);
+            debug_assert!(in_use.is::<Attached>(), "only this module attaches");
+            let options = &upstreams.options;
+            let mut tries = Tries::new(options, errand.exchange.order, errand.exchange.budget);
+            let mut running = Running::default();
+            let mut trail = Trail::new(errand.exchange.keeps_tries);
+            let mut last = None;
+            // The upstream that is waited for alone, and until when.
+            let mut waited: Option<(usize, Option<Instant>)> = None;
+            let response = loop {
+                let until = if let Some((_, until)) = waited {
+                    until
+                } else {
+                    let reading = Instant::now();
+                    let now = reading - began;
+                    match errand.dispatcher.next(&mut tries, now, attached, options, in_use) {
+                        Move::Ask { upstream, patience } => {
+                            let Some(peer) = attached.get(upstream) else { break None };
+                            last = Some(peer);
+                            trail.asks(upstream, peer, errand.exchange.transport, now);
+                            let left = errand.exchange.budget.saturating_sub(now);
+                            let limit = options.read_timeout.min(left);
+                            running.push(Try::new(&errand, peer, upstream, reading + limit));
+                            // A try that is waited for to its end ends by itself.
+                            let until = (patience < limit).then(|| reading + patience);
+                            waited = Some((upstream, until));
+                            until
+                        }
+                        Move::Pause(pause) => Some(reading + pause),
+                        Move::End if running.is_empty() => break None,
+                        Move::End => None,
                     }
-                    Move::Pause(pause) => Some(reading + pause),
-                    Move::End if running.is_empty() => break None,
-                    Move::End => None,
-                }
-            };
-            let ended = match until {
-                None => Some(first(&mut running).await),
-                // Boxed, as is all that few queries do: each that waits pays for its size.
-                Some(until) => {
-                    let ended = tokio::time::timeout_at(until, first(&mut running));
-                    Box::pin(ended).await.ok()
-                }
-            };
-            let Some((upstream, result)) = ended else {
-                // Its try may be given up for another's response, and never fail: ask its health.
-                let impatient = waited.take().and_then(|(place, _)| attached.peers.get(place));
-                if let Some(peer) = impatient
-                    && options.max_fails != 0
-                {
-                    peer.check(in_use);
-                }
-                continue;
-            };
-            waited = waited.filter(|(place, _)| *place != upstream);
-            let Some(peer) = attached.peers.get(upstream) else { break None };
-            match result {
-                Ok((bytes, meaning)) => {
-                    last = Some(peer);
-                    trail.answered(upstream, began.elapsed(), &bytes);
-                    if let Some(response) = tries.answered(bytes, meaning) {
-                        break Some(response);
+                };
+                let ended = match until {
+                    None => Some(poll_fn(|task| running.poll(task)).await),
+                    // Boxed, as is all that few queries do: each that waits pays for its size.
+                    Some(until) => {
+                        let ended = poll_fn(|task| running.poll(task));
+                        let ended = tokio::time::timeout_at(until, ended);
+                        Box::pin(ended).await.ok()
                     }
-                }
-                Err(failed) => {
-                    if !failed.is_ours && options.max_fails != 0 {
+                };
+                let Some((upstream, result)) = ended else {
+                    // Its try may be given up for another's response, and never fail: ask its health.
+                    let impatient = waited.take().and_then(|(place, _)| attached.get(place));
+                    if let Some(peer) = impatient
+                        && options.max_fails != 0
+                    {
                         peer.check(in_use);
                     }
-                    if let Some((bytes, _)) = failed.instead {
-                        tries.keep(bytes);
+                    continue;
+                };
+                waited = waited.filter(|(place, _)| *place != upstream);
+                let Some(peer) = attached.get(upstream) else { break None };
+                match result {
+                    Ok((bytes, meaning)) => {
+                        last = Some(peer);
+                        trail.answered(upstream, began.elapsed(), &bytes);
+                        if let Some(response) = tries.answered(bytes, meaning) {
+                            break Some(response);
+                        }
                     }
-                    tries.failed(failed.text);
+                    Err(failed) => {
+                        if !failed.is_ours && options.max_fails != 0 {
+                            peer.check(in_use);
+                        }
+                        if let Some((bytes, _)) = failed.instead {
+                            tries.keep(bytes);
+                        }
+                        tries.failed(failed.text);
+                    }
                 }
+            };
+            drop(running);
+            if tries.found_all_down() {
+                errand.dispatcher.shared.broken.increment();
             }
-        };
-        drop(running);
-        if tries.found_all_down() {
-            self.shared.broken.increment();
-        }
-        Exchanged {
-            outcome: match response {
-                Some(response) => Ok(response),
-                None => tries.outcome(),
-            },
-            upstream: last.and_then(|peer| peer.address()),
-            took: began.elapsed(),
-            tried: trail.into_tried(),
+            Exchanged {
+                outcome: match response {
+                    Some(response) => Ok(response),
+                    None => tries.outcome(),
+                },
+                upstream: last.and_then(|peer| peer.address()),
+                took: began.elapsed(),
+                tried: trail.into_tried(),
+            }
         }
     }
 
@@ -226,56 +278,16 @@ impl Dispatcher {
         &self,
         tries: &mut Tries<'_>,
         now: Duration,
-        attached: &Attached,
+        attached: &[Arc<Peer>],
         options: &Options,
         in_use: &Arc<dyn Any + Send + Sync>,
     ) -> Move {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         let is_down = |place: usize| {
-            attached.peers.get(place).is_none_or(|peer| peer.is_down(options.max_fails, in_use))
+            attached.get(place).is_none_or(|peer| peer.is_down(options.max_fails, in_use))
         };
         tries.next(now, is_down, &mut random)
     }
-}
-
-/// One try of the upstream at `place`, with `prefer_udp`'s second go over TCP when the response is
-/// truncated. One future without others in it that hold the same again: thousands may wait.
-fn trying<'t>(place: usize, peer: &'t Peer, mut this: Try<'t>, prefer_udp: bool) -> Running<'t> {
-    Box::pin(async move {
-        let began = Instant::now();
-        let result = peer.ask(&this).await;
-        let Ok((_, meaning)) = &result else { return (place, result) };
-        peer.observe(meaning.rcode, began.elapsed());
-        if !prefer_udp || this.transport != Transport::Udp || !meaning.truncated {
-            return (place, result);
-        }
-        this.transport = Transport::Tcp;
-        // What came over UDP is better than nothing.
-        (place, Box::pin(observed(peer, &this)).await.or(result))
-    })
-}
-
-async fn observed(peer: &Peer, this: &Try<'_>) -> Result<Reply, Failed> {
-    let began = Instant::now();
-    let result = peer.ask(this).await;
-    if let Ok((_, meaning)) = &result {
-        peer.observe(meaning.rcode, began.elapsed());
-    }
-    result
-}
-
-/// The first of the running tries to end, taken out; pending while there is none.
-async fn first<T>(running: &mut Vec<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
-    poll_fn(|context| {
-        for place in 0..running.len() {
-            if let Poll::Ready(result) = running[place].as_mut().poll(context) {
-                drop(running.swap_remove(place));
-                return Poll::Ready(result);
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 #[cfg(test)]

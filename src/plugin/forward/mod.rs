@@ -226,7 +226,11 @@ impl Handler for Forward {
             response.fail(Rcode::REFUSED, Some(error.into()));
             return Flow::Answer;
         };
-        *context.note = Some(Box::new(place));
+        // The mark alone takes no memory: thousands may wait.
+        *context.note = Some(match place.0 {
+            None => Box::new(()),
+            Some(_) => Box::new(place),
+        });
         let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let policy = self.options.policy;
         let from_udp = !context.clientless && context.client.transport == Transport::Udp;

@@ -5,7 +5,7 @@
 mod streams;
 
 use super::*;
-use crate::dns::{Class, Name, Query, Rcode, RecordType};
+use crate::dns::{Class, Name, Query, Rcode, RecordType, Transport};
 use crate::plugin::forward::{
     BUDGET, DohMethod, ExchangeFailure, Keeping, Order, Policy, TlsFiles, TlsSettings, Upstream,
 };
@@ -224,7 +224,8 @@ impl Asking {
             budget: BUDGET,
             keeps_tries: false,
         };
-        self.dispatcher.exchange(query.wire(), query.question(), &exchange).await
+        let asked = super::Asked::new(query.wire().into(), 12 + query.question().len());
+        self.dispatcher.exchange(&asked, &exchange).await
     }
 
     async fn udp(&self, name: &str) -> Result<u8, String> {

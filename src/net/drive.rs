@@ -3,6 +3,7 @@
 //! Owns who asks upstream for whom: a question in flight is asked once, its followers wait for the
 //! leader's result. Never decides what a result means.
 
+use super::thrift::Turn;
 use super::upstream::Asked;
 use super::worker::{Listener, Node, Permit, REFRESHES_MOST, Serving, Worker};
 use crate::dns::{Query, Rcode, Response};
@@ -349,9 +350,8 @@ impl Worker {
             (role == Role::Leader).then(|| Leading { node: self.node.clone(), key, landed: false });
         let asked = Asked::new(query.wire().clone(), query.question_end());
         let dispatcher = self.dispatcher.clone();
-        let turn = self.thrift.turn(&self.counters);
-        let waiting = async move {
-            let exchanged = match turn.comes().await {
+        let ask = move |has_turn: bool| async move {
+            let exchanged = match has_turn {
                 true => dispatcher.exchange(&asked, &exchange).await,
                 false => failed(NO_CPU_TIME),
             };
@@ -360,7 +360,12 @@ impl Worker {
             }
             exchanged
         };
-        (role, Box::pin(waiting))
+        // Without a wait for its turn a query takes no room for it.
+        let waiting: Waiting = match self.thrift.turn(&self.counters) {
+            Turn::Now => Box::pin(ask(true)),
+            turn => Box::pin(async move { ask(turn.comes().await).await }),
+        };
+        (role, waiting)
     }
 }
 

@@ -19,7 +19,7 @@ mod h3;
 mod handing;
 mod https;
 #[path = "../../../tests/ports/mod.rs"]
-mod ports;
+pub(super) mod ports;
 mod scarcity;
 mod tls;
 

@@ -181,13 +181,9 @@ impl Dispatcher {
         let errand = Errand { dispatcher: self, query, exchange };
         async move {
             let began = Instant::now();
-            let upstreams = &errand.exchange.upstreams;
-            let in_use = upstreams.attached.get_or_init(|| self.shared.attach(upstreams));
-            let attached: &[Arc<Peer>] =
-                in_use.downcast_ref::<Attached>().map_or(&[], |all| &all.peers);
-            debug_assert!(in_use.is::<Attached>(), "only this module attaches");
-            let options = &upstreams.options;
-            let mut tries = Tries::new(options, errand.exchange.order, errand.exchange.budget);
+            // No more than this is kept while it waits: each that waits pays for it.
+            let in_use = errand.in_use();
+            let mut tries = errand.tries();
             let mut running = Running::default();
             let mut trail = Trail::new(errand.exchange.keeps_tries);
             let mut last = None;
@@ -199,13 +195,13 @@ impl Dispatcher {
                 } else {
                     let reading = Instant::now();
                     let now = reading - began;
-                    match errand.dispatcher.next(&mut tries, now, attached, options, in_use) {
+                    match errand.next(&mut tries, now, in_use) {
                         Move::Ask { upstream, patience } => {
-                            let Some(peer) = attached.get(upstream) else { break None };
+                            let Some(peer) = peers(in_use).get(upstream) else { break None };
                             last = Some(peer);
                             trail.asks(upstream, peer, errand.exchange.transport, now);
                             let left = errand.exchange.budget.saturating_sub(now);
-                            let limit = options.read_timeout.min(left);
+                            let limit = errand.options().read_timeout.min(left);
                             running.push(Try::new(&errand, peer, upstream, reading + limit));
                             // A try that is waited for to its end ends by itself.
                             let until = (patience < limit).then(|| reading + patience);
@@ -228,16 +224,16 @@ impl Dispatcher {
                 };
                 let Some((upstream, result)) = ended else {
                     // Its try may be given up for another's response, and never fail: ask its health.
-                    let impatient = waited.take().and_then(|(place, _)| attached.get(place));
+                    let impatient = waited.take().and_then(|(place, _)| peers(in_use).get(place));
                     if let Some(peer) = impatient
-                        && options.max_fails != 0
+                        && errand.options().max_fails != 0
                     {
                         peer.check(in_use);
                     }
                     continue;
                 };
                 waited = waited.filter(|(place, _)| *place != upstream);
-                let Some(peer) = attached.get(upstream) else { break None };
+                let Some(peer) = peers(in_use).get(upstream) else { break None };
                 match result {
                     Ok((bytes, meaning)) => {
                         last = Some(peer);
@@ -247,7 +243,7 @@ impl Dispatcher {
                         }
                     }
                     Err(failed) => {
-                        if !failed.is_ours && options.max_fails != 0 {
+                        if !failed.is_ours && errand.options().max_fails != 0 {
                             peer.check(in_use);
                         }
                         if let Some((bytes, _)) = failed.instead {
@@ -272,22 +268,45 @@ impl Dispatcher {
             }
         }
     }
+}
+
+impl<'t> Errand<'t> {
+    /// How its upstreams are asked.
+    fn options(&self) -> &'t Options {
+        &self.exchange.upstreams.options
+    }
+
+    /// What was attached to its upstreams, now if not before.
+    fn in_use(&self) -> &'t Arc<dyn Any + Send + Sync> {
+        let upstreams = &self.exchange.upstreams;
+        upstreams.attached.get_or_init(|| self.dispatcher.shared.attach(upstreams))
+    }
+
+    /// No try yet.
+    fn tries(&self) -> Tries<'t> {
+        Tries::new(self.options(), self.exchange.order, self.exchange.budget)
+    }
 
     /// The next move of `tries`.
     fn next(
         &self,
         tries: &mut Tries<'_>,
         now: Duration,
-        attached: &[Arc<Peer>],
-        options: &Options,
         in_use: &Arc<dyn Any + Send + Sync>,
     ) -> Move {
-        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_down = |place: usize| {
-            attached.get(place).is_none_or(|peer| peer.is_down(options.max_fails, in_use))
-        };
+        let random = &self.dispatcher.random;
+        let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
+        let (peers, most) = (peers(in_use), self.options().max_fails);
+        let is_down = |place: usize| peers.get(place).is_none_or(|peer| peer.is_down(most, in_use));
         tries.next(now, is_down, &mut random)
     }
+}
+
+/// The peers of what was attached.
+fn peers(in_use: &Arc<dyn Any + Send + Sync>) -> &[Arc<Peer>] {
+    let attached = in_use.downcast_ref::<Attached>();
+    debug_assert!(attached.is_some(), "only this module attaches");
+    attached.map_or(&[], |all| &all.peers)
 }
 
 #[cfg(test)]

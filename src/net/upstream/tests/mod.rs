@@ -6,6 +6,7 @@ mod streams;
 
 use super::*;
 use crate::dns::{Class, Name, Query, Rcode, RecordType, Transport};
+use crate::net::tests::ports::free_port;
 use crate::plugin::forward::{
     BUDGET, DohMethod, ExchangeFailure, Keeping, Order, Policy, TlsFiles, TlsSettings, Upstream,
 };
@@ -258,9 +259,9 @@ fn quick() -> Options {
 /// hears another one alone and one for streams that does not listen.
 async fn closed_port() -> Upstream {
     let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let socket = UdpSocket::bind(address).await.unwrap();
     socket.connect(nobody.local_addr().unwrap()).await.unwrap();
-    let address = socket.local_addr().unwrap();
     let stream = tokio::net::TcpSocket::new_v4().unwrap();
     stream.bind(address).unwrap();
     std::mem::forget((socket, stream));

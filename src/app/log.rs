@@ -11,7 +11,7 @@ use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -25,9 +25,12 @@ pub(super) const LONGEST_LINE: usize = 64 * 1024;
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
-/// How long the writer rests behind what it wrote: meanwhile lines gather, and whoever logs wakes
-/// nobody. A flood of lines would wake it for each, which costs more than the line.
+/// How long the writer rests in a flood of lines: meanwhile they gather, and whoever logs wakes
+/// nobody. It would be woken for each, which costs more than the line.
 const REST: Duration = Duration::from_millis(5);
+
+/// More lines than this within [`REST`] are a flood; up to them each is written as it comes.
+const FLOOD: u32 = 16;
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,34 +189,51 @@ fn object(time: OffsetDateTime, level: &str, text: &str) -> String {
     )
 }
 
-/// Writes until the last sender is gone; a first line at once, what comes soon after it together.
-/// Errors of the output (a closed pipe) are nobody's to hear.
+/// Writes until the last sender is gone; flushes whenever nothing more waits. Errors of the output
+/// (a closed pipe) are nobody's to hear.
 fn write_lines(receiver: &Receiver<Message>, output: impl Write) {
     let mut output = BufWriter::new(output);
-    while let Ok(first) = receiver.recv() {
-        let mut next = Some(first);
-        while let Some(mut message) = next {
-            loop {
-                match message {
-                    Message::Line(text) => {
-                        let _ = output
-                            .write_all(text.as_bytes())
-                            .and_then(|()| output.write_all(b"\n"));
-                    }
-                    Message::Flush(done) => {
-                        let _ = output.flush();
-                        let _ = done.try_send(());
-                    }
+    let mut pace = Pace { since: Instant::now(), lines: 0 };
+    while let Ok(mut message) = receiver.recv() {
+        let mut lines = 0;
+        loop {
+            match message {
+                Message::Line(text) => {
+                    lines += 1;
+                    let _ =
+                        output.write_all(text.as_bytes()).and_then(|()| output.write_all(b"\n"));
                 }
-                match receiver.try_recv() {
-                    Ok(next) => message = next,
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                Message::Flush(done) => {
+                    let _ = output.flush();
+                    let _ = done.try_send(());
                 }
             }
-            let _ = output.flush();
-            std::thread::sleep(REST);
-            next = receiver.try_recv().ok();
+            match receiver.try_recv() {
+                Ok(next) => message = next,
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
         }
+        let _ = output.flush();
+        if pace.is_flood(Instant::now(), lines) {
+            std::thread::sleep(REST);
+        }
+    }
+}
+
+/// How many lines were written lately.
+struct Pace {
+    since: Instant,
+    lines: u32,
+}
+
+impl Pace {
+    /// Whether there are so many, these among them, that the writer shall rest.
+    fn is_flood(&mut self, now: Instant, lines: u32) -> bool {
+        if now.saturating_duration_since(self.since) > REST {
+            *self = Pace { since: now, lines: 0 };
+        }
+        self.lines = self.lines.saturating_add(lines);
+        self.lines > FLOOD
     }
 }
 
@@ -330,6 +350,22 @@ mod tests {
         log.plain(&"ä".repeat(LONGEST_LINE));
         let Ok(Message::Line(line)) = receiver.try_recv() else { panic!("no line") };
         assert_eq!(line.len(), LONGEST_LINE);
+    }
+
+    #[test]
+    fn the_writer_rests_in_a_flood_alone() {
+        let begun = Instant::now();
+        let mut pace = Pace { since: begun, lines: 0 };
+        // A line in each millisecond, for a second.
+        for millisecond in 0..1000 {
+            assert!(!pace.is_flood(begun + Duration::from_millis(millisecond), 1));
+        }
+        let later = begun + Duration::from_secs(2);
+        assert!((0..FLOOD).all(|_| !pace.is_flood(later, 1)));
+        assert!(pace.is_flood(later, 1));
+        assert!(pace.is_flood(later + REST, 1), "it goes on");
+        assert!(!pace.is_flood(later + 3 * REST, 1), "it is over");
+        assert!(pace.is_flood(later + 5 * REST, FLOOD + 1));
     }
 
     #[test]

@@ -95,16 +95,8 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
         )),
     };
     let kept_cache = options.files.cache_snapshot.clone();
-    let store_of_start = store.clone();
-    let parts = Parts {
-        loader,
-        workers,
-        kept_cache,
-        handover,
-        readiness,
-        inherited,
-        store: store_of_start,
-    };
+    let parts =
+        Parts { loader, workers, kept_cache, handover, readiness, inherited, store: store.clone() };
     let started = start(parts, &mut network, &mut endpoint).await;
     let Started { serving, verdict, giver } = match started {
         Ok(started) => started,

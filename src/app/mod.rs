@@ -139,16 +139,14 @@ async fn develop(
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
     };
     let handover = Handover { directory, log: log.clone(), metrics: loader.metrics.clone() };
-    let kept_cache = None;
-    let store_of_start = store.clone();
     let parts = Parts {
         loader,
         workers,
-        kept_cache,
+        kept_cache: None,
         handover,
         readiness,
         inherited,
-        store: store_of_start,
+        store: store.clone(),
     };
     let started = async { Starting::load(parts).await?.prepare().await?.serve().await };
     match started.await {

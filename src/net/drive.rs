@@ -203,7 +203,7 @@ impl Worker {
                         worker.resumed(&mut parked, &Event::Exchanged(&exchanged))
                     }
                     Wait::Exchange(_, waiting, Ending::Impatient(patience)) => {
-                        Box::pin(worker.wait(&mut parked, waiting, *patience)).await
+                        Box::pin(worker.wait(&mut parked, waiting, *patience, depth)).await
                     }
                 };
                 waits += 1;
@@ -253,6 +253,7 @@ impl Worker {
         parked: &mut Parked,
         waiting: &mut Waiting,
         patience: Duration,
+        depth: u8,
     ) -> Step {
         if let Ok(exchanged) = timeout(patience, &mut *waiting).await {
             return self.resumed(parked, &Event::Exchanged(&exchanged));
@@ -265,7 +266,7 @@ impl Worker {
         spawn_local(async move {
             let exchanged = waiting.await;
             let step = worker.resumed(&mut rest, &Event::Exchanged(&exchanged));
-            worker.drive(Box::new(rest), step, 0, |_, _| ()).await;
+            worker.drive(Box::new(rest), step, depth, |_, _| ()).await;
         });
         self.resumed(parked, &Event::Late)
     }

@@ -79,12 +79,17 @@ pub(super) struct Permit(Arc<AtomicUsize>);
 
 impl Permit {
     pub(super) fn take(places: &Arc<AtomicUsize>, most: usize) -> Option<Permit> {
-        if places.fetch_add(1, Ordering::Relaxed) >= most {
-            places.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Permit(places.clone()))
+        has_entered(places, most).then(|| Permit(places.clone()))
     }
+}
+
+/// Takes one of `most` places; false when there is none.
+fn has_entered(places: &AtomicUsize, most: usize) -> bool {
+    let has_entered = places.fetch_add(1, Ordering::Relaxed) < most;
+    if !has_entered {
+        places.fetch_sub(1, Ordering::Relaxed);
+    }
+    has_entered
 }
 
 impl Drop for Permit {
@@ -240,8 +245,7 @@ impl Worker {
     /// A place for a query that must wait; `None`, counted, when there is none.
     pub(super) fn hold(self: &Rc<Worker>, parked: &Parked) -> Option<Held> {
         let message = parked.waiting().map_or(0, |life| life.query().wire().len());
-        if self.node.parked.fetch_add(1, Ordering::Relaxed) >= PARKED_MOST {
-            self.node.parked.fetch_sub(1, Ordering::Relaxed);
+        if !has_entered(&self.node.parked, PARKED_MOST) {
             self.counters.shed_parked.increment();
             return None;
         }

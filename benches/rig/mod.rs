@@ -7,7 +7,7 @@ use nodens::corefile::{MemorySurroundings, parse};
 use nodens::dns::{Response, Transport};
 use nodens::engine::{Arrival, Event, Means, Parked, Refresh, Silence, Snapshot, Step, World};
 use nodens::engine::{arrive, build};
-use nodens::metrics::Registry;
+use nodens::metrics::{Registry, enter_worker};
 use nodens::plugin::cache::{Store, stores};
 use nodens::plugin::forward::Exchanged;
 use nodens::plugin::{Carried, Client, Journal, Level, Now};
@@ -69,6 +69,8 @@ impl Rig {
         let tree = parse(corefile.as_bytes(), "Corefile", &|_| true, &surroundings)
             .expect("the Corefile parses");
         let metrics = Registry::new(1);
+        // The thread that makes the rig is its worker: it alone counts.
+        enter_worker(1);
         let mut random = StdRng::seed_from_u64(7);
         let world = World {
             surroundings: &surroundings,

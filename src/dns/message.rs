@@ -229,7 +229,7 @@ impl<'a> Message<'a> {
     }
 
     /// The owner name of a record in the case it came in.
-    pub(super) fn spelled_owner(&self, record: &Record) -> Option<Spelled> {
+    pub(super) fn spelled_owner(&self, record: &Record) -> Option<Spelled<'_>> {
         Spelled::parse(self.wire, record.at).ok().map(|(spelled, _)| spelled)
     }
 }

@@ -52,6 +52,16 @@ impl Name {
         Ok((spelled.name(), end))
     }
 
+    /// Lower-cases what is a name in wire form.
+    fn lowered(wire: &[u8]) -> Name {
+        let mut name = Name { length: wire.len() as u8, wire: [0; MAX_NAME] };
+        // A length octet is below 64 and lower-casing touches 65 to 90 only: it is safe.
+        for (into, octet) in name.wire.iter_mut().zip(wire) {
+            *into = octet.to_ascii_lowercase();
+        }
+        name
+    }
+
     /// The wire form, root label included.
     pub fn as_bytes(&self) -> &[u8] {
         &self.wire[..usize::from(self.length)]
@@ -85,22 +95,38 @@ impl Name {
     /// True when this name is `zone` or below it.
     pub fn is_in(&self, zone: &Name) -> bool {
         let (name, zone) = (self.as_bytes(), zone.as_bytes());
-        name.len() >= zone.len()
-            && name.ends_with(zone)
-            && self.suffixes().any(|suffix| suffix.len() == zone.len())
+        // Every name ends in the root, and most zones asked about are it.
+        zone.len() == 1
+            || (name.ends_with(zone) && self.suffixes().any(|suffix| suffix.len() == zone.len()))
     }
 }
 
 /// A name's uncompressed wire form in the case it came in.
 #[derive(Debug, Clone)]
-pub(super) struct Spelled {
-    length: u8,
-    wire: [u8; MAX_NAME],
+#[allow(clippy::large_enum_variant)] // A box would be an allocation for every compressed name.
+pub(super) enum Spelled<'m> {
+    /// It stands in its message as it is.
+    Whole(&'m [u8]),
+    /// It was put together from its parts.
+    Joined {
+        /// Octets of it.
+        length: u8,
+        /// They, and zeros.
+        wire: [u8; MAX_NAME],
+    },
 }
 
-impl Spelled {
+impl<'m> Spelled<'m> {
     /// As [`Name::parse`], case kept.
-    pub(super) fn parse(message: &[u8], at: usize) -> Result<(Spelled, usize), Malformed> {
+    #[inline]
+    pub(super) fn parse(message: &'m [u8], at: usize) -> Result<(Spelled<'m>, usize), Malformed> {
+        match whole(message, at) {
+            Some(wire) => Ok((Spelled::Whole(wire), at + wire.len())),
+            None => Spelled::join(message, at),
+        }
+    }
+
+    fn join(message: &[u8], at: usize) -> Result<(Spelled<'m>, usize), Malformed> {
         let mut wire = [0; MAX_NAME];
         let mut length = 0;
         let end = walk(message, at, |label| {
@@ -109,20 +135,38 @@ impl Spelled {
             length += label.len();
             Ok(())
         })?;
-        Ok((Spelled { length: length as u8, wire }, end))
+        Ok((Spelled::Joined { length: length as u8, wire }, end))
     }
 
     /// The wire form, root label included.
+    #[inline]
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.wire[..usize::from(self.length)]
+        match self {
+            Spelled::Whole(wire) => wire,
+            Spelled::Joined { length, wire } => &wire[..usize::from(*length)],
+        }
     }
 
     /// The name, lower-cased.
+    #[inline]
     pub(super) fn name(&self) -> Name {
-        let mut name = Name { length: self.length, wire: self.wire };
-        // A length octet is below 64 and lower-casing touches 65 to 90 only: it is safe.
-        name.wire[..usize::from(self.length)].make_ascii_lowercase();
-        name
+        Name::lowered(self.as_bytes())
+    }
+}
+
+/// The octets of the name at `at` where it is uncompressed and complete, as nearly every question is.
+#[inline]
+fn whole(message: &[u8], at: usize) -> Option<&[u8]> {
+    let mut length = 0;
+    loop {
+        let head = *message.get(at + length)?;
+        length += 1 + usize::from(head);
+        if head > 63 || length > MAX_NAME {
+            return None;
+        }
+        if head == 0 {
+            return Some(&message[at..at + length]);
+        }
     }
 }
 

@@ -142,8 +142,7 @@ impl KeptQuery {
 
     /// The query as it was.
     pub fn wake(self) -> Query<'static> {
-        let spelled = Spelled::parse(&self.wire, 12);
-        let name = spelled.map_or_else(|_| Name::root(), |(name, _)| name.name());
+        let name = Name::parse(&self.wire, 12).map_or_else(|_| Name::root(), |(name, _)| name);
         debug_assert_eq!(12 + name.as_bytes().len() + 4, self.question_end());
         Query {
             wire: Cow::Owned(self.wire.to_vec()),
@@ -215,7 +214,7 @@ impl<'a> Query<'a> {
     /// OPT, no TSIG, RCODE 0, true counts, nothing behind the last record.
     fn normalised(
         bytes: &[u8],
-        asked: &Asked,
+        asked: &Asked<'_>,
         reading: &Reading,
     ) -> Result<Query<'static>, Malformed> {
         let message = Message::parse_behind(bytes, asked.end)?;
@@ -292,7 +291,7 @@ impl<'a> Query<'a> {
     }
 
     /// What a query that waits keeps of itself.
-    pub fn keep(self) -> KeptQuery {
+    pub fn keep(&self) -> KeptQuery {
         // A message is of 65535 octets, and what a plugin adds to one not much more.
         let narrow = |octets: usize| octets as u32;
         KeptQuery {
@@ -300,7 +299,7 @@ impl<'a> Query<'a> {
             qclass: self.qclass,
             question_end: narrow(self.question_end),
             received_size: narrow(self.received_size),
-            edns: self.edns.map(|edns| KeptEdns {
+            edns: self.edns.as_ref().map(|edns| KeptEdns {
                 at: narrow(edns.at),
                 options: (narrow(edns.options.start), narrow(edns.options.end)),
                 udp_size: edns.udp_size,
@@ -308,11 +307,8 @@ impl<'a> Query<'a> {
                 version: edns.version,
                 flags: edns.flags,
             }),
-            reflected: self.reflected,
-            wire: match self.wire {
-                Cow::Borrowed(octets) => octets.into(),
-                Cow::Owned(octets) => octets.into(),
-            },
+            reflected: self.reflected.clone(),
+            wire: self.wire.as_ref().into(),
         }
     }
 
@@ -480,8 +476,8 @@ pub(super) fn copied(flags: u16) -> u16 {
 }
 
 /// The question of a received message.
-struct Asked {
-    name: Spelled,
+struct Asked<'b> {
+    name: Spelled<'b>,
     qtype: RecordType,
     qclass: Class,
     /// Just behind it in the received bytes.
@@ -490,10 +486,11 @@ struct Asked {
     is_whole: bool,
 }
 
-impl Asked {
+impl<'b> Asked<'b> {
     /// Reads the question at octet 12. A message may end behind QNAME or QTYPE: what is missing
     /// counts as 0.
-    fn read(bytes: &[u8]) -> Result<Asked, Malformed> {
+    #[inline]
+    fn read(bytes: &'b [u8]) -> Result<Asked<'b>, Malformed> {
         let (name, name_end) = Spelled::parse(bytes, 12)?;
         let behind = &bytes[name_end..];
         let (qtype, qclass, octets) = match *behind {
@@ -516,7 +513,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn of(bytes: &[u8], asked: &Asked) -> Result<Reading, Malformed> {
+    fn of(bytes: &[u8], asked: &Asked<'_>) -> Result<Reading, Malformed> {
         let promised = [bytes[7], bytes[9], bytes[11]];
         let mut is_normal = asked.is_whole
             && promised[0] == 0

@@ -61,10 +61,17 @@ pub struct Means<'m> {
     pub refreshes: &'m mut Vec<Refresh>,
 }
 
-/// One query on its way. Its response is lent by the caller at each step.
+/// One query on its way: its parts are lent, and its response by the caller at each step.
 #[derive(Debug)]
-pub struct Life<'a> {
-    query: Query<'a>,
+pub(super) struct Life<'l, 'a> {
+    query: &'l mut Query<'a>,
+    course: &'l mut Course,
+}
+
+/// A life that owns its parts.
+#[derive(Debug)]
+pub(super) struct OwnLife {
+    query: Query<'static>,
     course: Course,
 }
 
@@ -77,7 +84,7 @@ pub struct KeptLife {
 
 /// A life without its query.
 #[derive(Debug)]
-struct Course {
+pub(super) struct Course {
     client: Client,
     received: Now,
     /// The handler that acts next on the way down, or that waits.
@@ -112,9 +119,14 @@ struct Patience {
 }
 
 impl KeptLife {
+    /// Of a life that is over for now.
+    pub(super) fn new(query: &Query<'_>, course: Course) -> KeptLife {
+        KeptLife { query: query.keep(), course }
+    }
+
     /// Ready for the next pass.
-    pub fn wake(self) -> Life<'static> {
-        Life { query: self.query.wake(), course: self.course }
+    pub(super) fn wake(self) -> OwnLife {
+        OwnLife { query: self.query.wake(), course: self.course }
     }
 
     /// The query, as the handlers left it.
@@ -157,10 +169,10 @@ impl KeptLife {
     }
 }
 
-impl<'a> Life<'a> {
-    /// A client's query.
-    pub fn new(query: Query<'a>, client: Client, received: Now) -> Life<'a> {
-        let course = Course {
+impl Course {
+    /// Of a client's query.
+    pub(super) fn new(client: Client, received: Now) -> Course {
+        Course {
             client,
             received,
             depth: 0,
@@ -170,14 +182,20 @@ impl<'a> Life<'a> {
             clientless: false,
             deadline: None,
             patience: None,
-        };
-        Life { query, course }
+        }
+    }
+}
+
+impl OwnLife {
+    /// A client's query.
+    pub(super) fn new(query: Query<'static>, client: Client, received: Now) -> OwnLife {
+        OwnLife { query, course: Course::new(client, received) }
     }
 
     /// A query without a client, through the handlers below `refresh.depth`; the response ends at
     /// that handler.
-    pub fn refreshing(refresh: Refresh, received: Now) -> Life<'static> {
-        let mut life = Life::new(refresh.query, refresh.client, received);
+    pub(super) fn refreshing(refresh: Refresh, received: Now) -> OwnLife {
+        let mut life = OwnLife::new(refresh.query, refresh.client, received);
         life.course.depth = refresh.depth + 1;
         life.course.floor = refresh.depth;
         life.course.clientless = true;
@@ -187,28 +205,40 @@ impl<'a> Life<'a> {
     }
 
     /// The query, as the handlers left it.
-    pub fn query(&self) -> &Query<'a> {
+    pub(super) fn query(&self) -> &Query<'static> {
         &self.query
     }
 
     /// Who asked.
-    pub fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Client {
         &self.course.client
     }
 
     /// The same life, for a question that `asker` waits for: it waits no longer than that one.
-    pub fn within(mut self, asker: &KeptLife) -> Life<'a> {
+    pub(super) fn within(mut self, asker: &KeptLife) -> OwnLife {
         self.course.deadline = asker.course.deadline;
         self
     }
 
-    /// Borrows nothing, until the next pass.
-    pub fn keep(self) -> KeptLife {
-        KeptLife { query: self.query.keep(), course: self.course }
+    /// To be lived on.
+    pub(super) fn lend(&mut self) -> Life<'_, 'static> {
+        Life::of(&mut self.query, &mut self.course)
+    }
+
+    /// As small as it can be, until the next pass.
+    pub(super) fn keep(self) -> KeptLife {
+        KeptLife::new(&self.query, self.course)
+    }
+}
+
+impl<'l, 'a> Life<'l, 'a> {
+    /// Of a query and its course.
+    pub(super) fn of(query: &'l mut Query<'a>, course: &'l mut Course) -> Life<'l, 'a> {
+        Life { query, course }
     }
 
     /// The first pass down. `response` must be clear.
-    pub fn start(
+    pub(super) fn start(
         &mut self,
         place: Place<'_>,
         response: &mut Response,
@@ -219,7 +249,7 @@ impl<'a> Life<'a> {
     }
 
     /// The exchange ended: up from the handler that asked for it.
-    pub fn exchanged(
+    pub(super) fn exchanged(
         &mut self,
         place: Place<'_>,
         response: &mut Response,
@@ -245,7 +275,7 @@ impl<'a> Life<'a> {
     }
 
     /// Patience ended before the exchange did: up from the handler whose patience it was.
-    pub fn late(
+    pub(super) fn late(
         &mut self,
         place: Place<'_>,
         response: &mut Response,
@@ -254,14 +284,14 @@ impl<'a> Life<'a> {
         let mut depth = self.course.depth;
         if let Some(patience) = self.course.patience.take() {
             depth = patience.depth;
-            self.query = patience.query.wake();
+            *self.query = patience.query.wake();
         }
         response.fail(Rcode::SERVFAIL, None);
         self.up(place, response, means, depth + 1, After { exchanged: None, late: true })
     }
 
     /// The further question was answered: the handler that asked decides.
-    pub fn answered(
+    pub(super) fn answered(
         &mut self,
         place: Place<'_>,
         response: &mut Response,
@@ -269,37 +299,37 @@ impl<'a> Life<'a> {
         further: &Response,
     ) -> Step {
         let depth = self.course.depth;
-        let turn = self.with(place, means, depth, After::default(), |query, context| {
+        let mut pass = self.pass(place, means, After::default());
+        let turn = pass.call(|query, context| {
             place.block.chain[depth].answered(query, response, further, context)
         });
-        self.turned(place, response, means, depth, turn, After::default())
+        self.turned(place, response, means, turn, After::default())
     }
 
     fn down(&mut self, place: Place<'_>, response: &mut Response, means: &mut Means<'_>) -> Step {
-        while let Some(handler) = place.block.chain.get(self.course.depth) {
-            let depth = self.course.depth;
-            let flow = self.with(place, means, depth, After::default(), |query, context| {
-                handler.query(query, response, context)
-            });
-            match flow {
-                Flow::Next => self.course.depth += 1,
-                Flow::Answer => return self.up(place, response, means, depth, After::default()),
-                Flow::Forward(exchange) => {
-                    let lasts = self.course.patience.as_ref().map(|patience| patience.lasts);
-                    return Step::Exchange(exchange, lasts);
+        let mut pass = self.pass(place, means, After::default());
+        match pass.down(response) {
+            Flow::Answer => {
+                let turn = pass.up(*pass.depth, response);
+                self.turned_above(place, response, means, turn, After::default())
+            }
+            Flow::Forward(exchange) => {
+                let lasts = self.course.patience.as_ref().map(|patience| patience.lasts);
+                Step::Exchange(exchange, lasts)
+            }
+            Flow::Ask(question) => Step::Ask(question),
+            Flow::Drop(reason) => self.dropped(place, response, means, reason),
+            Flow::Next => {
+                match place.block.chain.last() {
+                    None => response.fail(Rcode::REFUSED, None),
+                    Some(last) => response.fail(
+                        Rcode::SERVFAIL,
+                        Some(format!("plugin/{}: no next plugin found", last.word()).into()),
+                    ),
                 }
-                Flow::Ask(question) => return Step::Ask(question),
-                Flow::Drop(reason) => return self.dropped(place, response, means, reason),
+                self.up(place, response, means, self.course.depth, After::default())
             }
         }
-        match place.block.chain.last() {
-            None => response.fail(Rcode::REFUSED, None),
-            Some(last) => response.fail(
-                Rcode::SERVFAIL,
-                Some(format!("plugin/{}: no next plugin found", last.word()).into()),
-            ),
-        }
-        self.up(place, response, means, self.course.depth, After::default())
     }
 
     /// No reply, but the handlers above see that the query has ended: they log and count it. As
@@ -323,100 +353,159 @@ impl<'a> Life<'a> {
         response: &mut Response,
         means: &mut Means<'_>,
         below: usize,
-        mut after: After<'_>,
+        after: After<'_>,
     ) -> Step {
-        for depth in (self.course.floor..below).rev() {
-            self.course.depth = depth;
-            let turn = self.with(place, means, depth, after, |query, context| {
-                place.block.chain[depth].response(query, response, context)
-            });
-            // Only the handler whose patience it was is told.
-            after.late = false;
-            match turn {
-                Turn::Up => {}
-                turn => return self.turned(place, response, means, depth, turn, after),
-            }
-        }
-        Step::Done
+        let turn = self.pass(place, means, after).up(below, response);
+        self.turned_above(place, response, means, turn, After { late: false, ..after })
     }
 
+    /// The way up ended: all the way, or at a handler that turned it.
+    fn turned_above(
+        &mut self,
+        place: Place<'_>,
+        response: &mut Response,
+        means: &mut Means<'_>,
+        turn: Turn,
+        after: After<'_>,
+    ) -> Step {
+        match turn {
+            Turn::Up => Step::Done,
+            turn => self.turned(place, response, means, turn, after),
+        }
+    }
+
+    /// What the handler at this depth decided.
     fn turned(
         &mut self,
         place: Place<'_>,
         response: &mut Response,
         means: &mut Means<'_>,
-        depth: usize,
         turn: Turn,
         after: After<'_>,
     ) -> Step {
         match turn {
-            Turn::Up => self.up(place, response, means, depth, after),
+            Turn::Up => self.up(place, response, means, self.course.depth, after),
             Turn::Down => {
                 response.clear();
-                self.course.depth = depth + 1;
+                self.course.depth += 1;
                 self.down(place, response, means)
             }
-            Turn::Ask(question) => {
-                self.course.depth = depth;
-                Step::Ask(question)
-            }
+            Turn::Ask(question) => Step::Ask(question),
         }
     }
 
-    fn wish(&self, place: Place<'_>, depth: usize, means: &mut Means<'_>) {
-        means.refreshes.push(Refresh {
-            query: self.query.clone().into_owned(),
-            block: place.block.clone(),
-            depth,
-            server: place.server.identity.index,
-            client: self.course.client,
-        });
+    fn pass<'p>(
+        &'p mut self,
+        place: Place<'p>,
+        means: &'p mut Means<'_>,
+        after: After<'p>,
+    ) -> Pass<'p, 'a> {
+        let course = &mut *self.course;
+        Pass {
+            query: self.query,
+            place,
+            depth: &mut course.depth,
+            floor: course.floor,
+            notes: &mut course.notes,
+            patience: &mut course.patience,
+            refreshes: means.refreshes,
+            context: Context {
+                now: means.now,
+                received: course.received,
+                client: &course.client,
+                server: &place.server.identity,
+                random: means.random,
+                note: None,
+                labels: &mut course.labels,
+                clientless: course.clientless,
+                refresh: false,
+                patience: None,
+                deadline: &mut course.deadline,
+                late: after.late,
+                exchanged: after.exchanged,
+                journal: means.journal,
+            },
+        }
+    }
+}
+
+/// Handlers called in turn, to each of which the same context is lent.
+struct Pass<'p, 'a> {
+    query: &'p mut Query<'a>,
+    place: Place<'p>,
+    /// Which handler is called.
+    depth: &'p mut usize,
+    floor: usize,
+    notes: &'p mut Vec<Note>,
+    patience: &'p mut Option<Box<Patience>>,
+    refreshes: &'p mut Vec<Refresh>,
+    context: Context<'p>,
+}
+
+impl<'a> Pass<'_, 'a> {
+    /// On down until a handler decides; [`Flow::Next`] when none did.
+    fn down(&mut self, response: &mut Response) -> Flow {
+        let chain = &self.place.block.chain;
+        while let Some(handler) = chain.get(*self.depth) {
+            match self.call(|query, context| handler.query(query, response, context)) {
+                Flow::Next => *self.depth += 1,
+                flow => return flow,
+            }
+        }
+        Flow::Next
     }
 
-    /// Calls a handler with its own note and a context, and notes what it wishes for.
-    fn with<T>(
-        &mut self,
-        place: Place<'_>,
-        means: &mut Means<'_>,
-        depth: usize,
-        after: After<'_>,
-        call: impl FnOnce(&mut Query<'a>, &mut Context<'_>) -> T,
-    ) -> T {
-        let mut note = self.course.notes.get_mut(depth).and_then(Option::take);
-        let mut refresh = false;
-        let mut patience = None;
-        let mut context = Context {
-            now: means.now,
-            received: self.course.received,
-            client: &self.course.client,
-            server: &place.server.identity,
-            random: means.random,
-            note: &mut note,
-            labels: &mut self.course.labels,
-            clientless: self.course.clientless,
-            refresh: &mut refresh,
-            patience: &mut patience,
-            deadline: &mut self.course.deadline,
-            late: after.late,
-            exchanged: after.exchanged,
-            journal: means.journal,
-        };
-        let result = call(&mut self.query, &mut context);
-        if note.is_some() {
-            let missing = (depth + 1).saturating_sub(self.course.notes.len());
-            if missing > 0 {
-                self.course.notes.reserve_exact(missing);
-                self.course.notes.resize_with(depth + 1, || None);
+    /// Up through the handlers before `below`, until one turns.
+    fn up(&mut self, below: usize, response: &mut Response) -> Turn {
+        let chain = &self.place.block.chain;
+        for depth in (self.floor..below).rev() {
+            *self.depth = depth;
+            let turn = self.call(|query, context| chain[depth].response(query, response, context));
+            // Only the handler whose patience it was is told.
+            self.context.late = false;
+            match turn {
+                Turn::Up => {}
+                turn => return turn,
             }
-            self.course.notes[depth] = note;
         }
-        if refresh {
-            self.wish(place, depth, means);
+        Turn::Up
+    }
+
+    /// Calls the handler at this depth with its own note, and notes what it wishes for.
+    fn call<T>(&mut self, call: impl FnOnce(&mut Query<'a>, &mut Context<'_>) -> T) -> T {
+        if let Some(note) = self.notes.get_mut(*self.depth) {
+            self.context.note = note.take();
         }
-        if let Some(lasts) = patience {
-            let query = self.query.clone().keep();
-            self.course.patience = Some(Box::new(Patience { lasts, depth, query }));
+        let result = call(self.query, &mut self.context);
+        let context = &self.context;
+        if context.note.is_some() || context.refresh || context.patience.is_some() {
+            self.settle();
         }
         result
+    }
+
+    /// What a handler left in the context.
+    fn settle(&mut self) {
+        let depth = *self.depth;
+        if let Some(note) = self.context.note.take() {
+            let missing = (depth + 1).saturating_sub(self.notes.len());
+            if missing > 0 {
+                self.notes.reserve_exact(missing);
+                self.notes.resize_with(depth + 1, || None);
+            }
+            self.notes[depth] = Some(note);
+        }
+        if std::mem::take(&mut self.context.refresh) {
+            self.refreshes.push(Refresh {
+                query: self.query.clone().into_owned(),
+                block: self.place.block.clone(),
+                depth,
+                server: self.place.server.identity.index,
+                client: *self.context.client,
+            });
+        }
+        if let Some(lasts) = self.context.patience.take() {
+            *self.patience = Some(Box::new(Patience { lasts, depth, query: self.query.keep() }));
+        }
     }
 }

@@ -14,7 +14,7 @@ pub use build::{World, build};
 pub use fitted::{FITTED_OCTETS_MOST, FittedReplies};
 pub use flight::{FlightKey, Flights, QUESTIONS_MOST, Role, WAITERS_PER_QUESTION_MOST};
 pub use inspect::{InspectedBlock, Inspection, Mistake, MistakeKind, inspect};
-pub use life::{KeptLife, Life, Means, Place, Refresh, Step};
+pub use life::{KeptLife, Means, Place, Refresh, Step};
 pub use serve::{Arrival, Event, Further, Parked, Silence, arrive};
 pub use snapshot::{Block, BuildError, Server, Snapshot};
 pub use zones::Zones;

@@ -4,7 +4,7 @@
 //! serves the rest, and that a panic costs one query only. A hit is done within [`arrive`],
 //! without allocating; what must wait leaves as a [`Parked`] that owns all it needs.
 
-use super::life::{KeptLife, Life, Means, Place, Refresh, Step};
+use super::life::{Course, KeptLife, Life, Means, OwnLife, Place, Refresh, Step};
 use super::snapshot::{Block, Server, Snapshot};
 use crate::dns::{Class, Query, Rcode, Received, Response, badvers_reply, reject_reply};
 use crate::plugin::forward::Exchanged;
@@ -70,14 +70,14 @@ enum Stage {
     /// is in it, or of use, when an exchange is waited for.
     Waiting(KeptLife, Option<Box<Response>>),
     /// Nothing is waited for.
-    Over(Box<(Life<'static>, Response)>),
+    Over(Box<(OwnLife, Response)>),
     /// A pass is under way.
     Passing,
 }
 
 impl Stage {
     /// Behind a pass that ended with `step`.
-    fn after(step: &Step, life: Life<'static>, mut response: Response) -> Stage {
+    fn after(step: &Step, life: OwnLife, mut response: Response) -> Stage {
         match step {
             Step::Done | Step::Drop(_) => Stage::Over(Box::new((life, response))),
             Step::Exchange(..) | Step::Ask(_) => {
@@ -87,7 +87,7 @@ impl Stage {
     }
 
     /// For the next pass.
-    fn wake(self) -> Option<(Life<'static>, Response)> {
+    fn wake(self) -> Option<(OwnLife, Response)> {
         match self {
             Stage::Waiting(life, response) => {
                 Some((life.wake(), response.map_or_else(Response::new, |response| *response)))
@@ -143,8 +143,10 @@ fn read(
 ) -> Arrival {
     let listener = &snapshot.servers[server];
     response.clear();
-    let query = match Query::receive(bytes) {
-        Received::Query(mut query) => {
+    // It stays where it is: a query is too large to be moved about for every hit.
+    let mut received = Query::receive(bytes);
+    let query = match &mut received {
+        Received::Query(query) => {
             if let Some(codes) = &snapshot.reflected {
                 query.reflect_options(codes);
             }
@@ -152,7 +154,7 @@ fn read(
         }
         Received::Ignore => return Arrival::Silence(Silence::NotAQuery),
         Received::Reject(reject) => {
-            reject_reply(bytes, &reject, &mut response.wire);
+            reject_reply(bytes, reject, &mut response.wire);
             if reject.rcode == Rcode::SERVFAIL {
                 let sizes = (bytes.len(), response.wire.len());
                 count_dropped(listener, &client, None, sizes, reject.rcode);
@@ -160,26 +162,26 @@ fn read(
             return Arrival::Reply;
         }
     };
-    let block = match admit(snapshot, listener, &query) {
+    let block = match admit(snapshot, listener, query) {
         Admission::Serve(block) => block,
         Admission::Refuse => {
             response.fail(Rcode::REFUSED, None);
-            snapshot.finish(&query, response, client.transport);
+            snapshot.finish(query, response, client.transport);
             let sizes = (query.received_size(), response.wire.len());
-            count_dropped(listener, &client, Some(&query), sizes, Rcode::REFUSED);
+            count_dropped(listener, &client, Some(&*query), sizes, Rcode::REFUSED);
             return Arrival::Reply;
         }
         Admission::BadVersion => {
-            badvers_reply(&query, &mut response.wire);
+            badvers_reply(query, &mut response.wire);
             return Arrival::Reply;
         }
     };
     let place = Place { server: listener, block };
-    let mut life = Life::new(query, client, means.received);
+    let mut course = Course::new(client, means.received);
     let step = guarded(listener, response, means, |response, means| {
-        let step = life.start(place, response, means);
+        let step = Life::of(query, &mut course).start(place, response, means);
         if matches!(step, Step::Done) {
-            finish(snapshot, &life, response);
+            snapshot.finish(query, response, client.transport);
         }
         step
     });
@@ -191,13 +193,13 @@ fn read(
                 snapshot: snapshot.clone(),
                 server,
                 block: block.clone(),
-                stage: Stage::Waiting(life.keep(), left(response, &step)),
+                stage: Stage::Waiting(KeptLife::new(query, course), left(response, &step)),
             }),
             step,
         ),
         Err(Panicked) => {
             response.fail(Rcode::SERVFAIL, None);
-            finish(snapshot, &life, response);
+            snapshot.finish(query, response, client.transport);
             Arrival::Reply
         }
     }
@@ -211,7 +213,7 @@ impl Parked {
         means: &mut Means<'_>,
     ) -> (Box<Parked>, Step) {
         let (server, block) = (refresh.server, refresh.block.clone());
-        let life = Life::refreshing(refresh, means.now);
+        let life = OwnLife::refreshing(refresh, means.now);
         Parked::start(snapshot.clone(), server, block, life, means)
     }
 
@@ -220,7 +222,7 @@ impl Parked {
         snapshot: Arc<Snapshot>,
         server: usize,
         block: Arc<Block>,
-        life: Life<'static>,
+        life: OwnLife,
         means: &mut Means<'_>,
     ) -> (Box<Parked>, Step) {
         let stage = Stage::Over(Box::new((life, Response::new())));
@@ -278,7 +280,7 @@ impl Parked {
         let Some(asker) = self.waiting() else { return Further::Answered(Response::new()) };
         match admit(&self.snapshot, listener, &question) {
             Admission::Serve(block) => {
-                let life = Life::new(question, *asker.client(), means.now).within(asker);
+                let life = OwnLife::new(question, *asker.client(), means.now).within(asker);
                 let (snapshot, block) = (self.snapshot.clone(), block.clone());
                 match Parked::start(snapshot, self.server, block, life, means) {
                     (parked, Step::Done | Step::Drop(_)) => {
@@ -318,14 +320,14 @@ impl Parked {
         }
     }
 
-    fn take(&mut self) -> Option<(Life<'static>, Response)> {
+    fn take(&mut self) -> Option<(OwnLife, Response)> {
         std::mem::replace(&mut self.stage, Stage::Passing).wake()
     }
 
     fn pass(
         &mut self,
         means: &mut Means<'_>,
-        pass: impl FnOnce(&mut Life<'static>, Place<'_>, &mut Response, &mut Means<'_>) -> Step,
+        pass: impl FnOnce(&mut Life<'_, 'static>, Place<'_>, &mut Response, &mut Means<'_>) -> Step,
     ) -> Step {
         let Some((mut life, mut response)) = self.take() else {
             debug_assert!(false, "no pass leaves a query without its life");
@@ -334,7 +336,7 @@ impl Parked {
         let listener = &self.snapshot.servers[self.server];
         let place = Place { server: listener, block: &self.block };
         let step = guarded(listener, &mut response, means, |response, means| {
-            pass(&mut life, place, response, means)
+            pass(&mut life.lend(), place, response, means)
         });
         let step = step.unwrap_or_else(|Panicked| {
             response.fail(Rcode::SERVFAIL, None);
@@ -375,7 +377,7 @@ fn admit<'s>(snapshot: &'s Snapshot, server: &Server, query: &Query<'_>) -> Admi
     }
 }
 
-fn finish(snapshot: &Snapshot, life: &Life<'_>, response: &mut Response) {
+fn finish(snapshot: &Snapshot, life: &OwnLife, response: &mut Response) {
     snapshot.finish(life.query(), response, life.client().transport);
 }
 

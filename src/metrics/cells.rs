@@ -31,6 +31,8 @@ const PER_LINE: usize = 8;
 struct Cells {
     lines: Box<[Line]>,
     lines_per_slot: usize,
+    /// Kept: dividing for each query costs as much as all the adding.
+    slots: usize,
 }
 
 impl Cells {
@@ -39,18 +41,15 @@ impl Cells {
         Cells {
             lines: (0..slots * lines_per_slot).map(|_| Line::default()).collect(),
             lines_per_slot,
+            slots,
         }
-    }
-
-    fn slots(&self) -> usize {
-        self.lines.len() / self.lines_per_slot
     }
 
     /// The calling thread's slot, and whether other threads write to it too. A slot that this
     /// registry does not have counts as the shared one.
     fn slot(&self) -> (usize, bool) {
         let slot = SLOT.get();
-        if slot < self.slots() { (slot, slot == 0) } else { (0, true) }
+        if slot < self.slots { (slot, slot == 0) } else { (0, true) }
     }
 
     fn at(&self, slot: usize, place: usize) -> &AtomicU64 {
@@ -67,7 +66,7 @@ impl Cells {
     }
 
     fn sum(&self, place: usize) -> u64 {
-        (0..self.slots())
+        (0..self.slots)
             .fold(0, |sum, slot| sum.wrapping_add(self.at(slot, place).load(Ordering::Relaxed)))
     }
 }
@@ -162,7 +161,8 @@ impl Histogram {
     /// Counts one value (seconds or octets, as the name says).
     pub fn observe(&self, value: f64) {
         let Buckets { bounds, cells } = &*self.0;
-        let place = bounds.partition_point(|bound| *bound < value);
+        // In turn: what is observed of hits lies in the first buckets.
+        let place = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
         let (slot, shared) = cells.slot();
         cells.add(slot, shared, place, 1);
         let sum = cells.at(slot, bounds.len() + 1);
@@ -188,7 +188,7 @@ impl Histogram {
     pub(super) fn read(&self) -> Reading {
         let Buckets { bounds, cells } = &*self.0;
         let counts = (0..=bounds.len()).map(|place| cells.sum(place)).collect();
-        let sum = (0..cells.slots())
+        let sum = (0..cells.slots)
             .map(|slot| f64::from_bits(cells.at(slot, bounds.len() + 1).load(Ordering::Relaxed)))
             .sum();
         Reading { counts, sum }

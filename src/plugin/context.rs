@@ -79,7 +79,7 @@ pub struct Context<'a> {
     /// Chance.
     pub random: &'a mut StdRng,
     /// What this handler keeps until its next pass of the same query.
-    pub note: &'a mut Note,
+    pub note: Note,
     /// Metadata labels.
     pub labels: &'a mut Labels,
     /// True for a query without a client: a prefetch or a refresh of a stale entry. Only the
@@ -87,11 +87,11 @@ pub struct Context<'a> {
     pub clientless: bool,
     /// Set it to have this question asked again, without a client, through the handlers below
     /// this one; the response comes to this handler alone.
-    pub refresh: &'a mut bool,
+    pub refresh: bool,
     /// Set it before [`super::Flow::Next`]: when no response has come after this long, this
     /// handler's `response` is called with nothing written and [`Context::late`] set, and the
     /// exchange goes on without the client.
-    pub patience: &'a mut Option<Duration>,
+    pub patience: Option<Duration>,
     /// The monotonic moment from which on this query waits for no upstream any more; what it waits
     /// for then has failed. Further questions inherit it. A handler may bring it nearer.
     pub deadline: &'a mut Option<Duration>,

@@ -376,7 +376,6 @@ impl Run<'_> {
         late: bool,
         call: impl FnOnce(&mut Query<'_>, &mut Response, &mut Context<'_>) -> T,
     ) -> T {
-        let (mut refresh, mut patience) = (false, None);
         let bench = &mut *self.bench;
         let mut context = Context {
             now: bench.now,
@@ -384,17 +383,19 @@ impl Run<'_> {
             client: &bench.client,
             server: &bench.server,
             random: &mut bench.random,
-            note: &mut self.notes[depth],
+            note: self.notes[depth].take(),
             labels: &mut self.labels,
             clientless: self.clientless,
-            refresh: &mut refresh,
-            patience: &mut patience,
+            refresh: false,
+            patience: None,
             deadline: &mut self.outcome.deadline,
             late,
             exchanged,
             journal: &bench.journal,
         };
         let result = call(&mut self.outcome.query, &mut self.outcome.response, &mut context);
+        let Context { note, refresh, patience, .. } = context;
+        self.notes[depth] = note;
         if refresh {
             self.outcome.refreshes.push((depth, self.outcome.query.clone().into_owned()));
         }

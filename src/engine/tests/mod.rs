@@ -469,7 +469,7 @@ fn a_refresh_runs_below_the_handler_that_wished_for_it_and_ends_there() {
         if context.clientless {
             return Flow::Next;
         }
-        *context.refresh = true;
+        context.refresh = true;
         response.start(query, Rcode::NOERROR, 0, "cache");
         Flow::Answer
     });
@@ -501,7 +501,7 @@ fn a_refresh_runs_below_the_handler_that_wished_for_it_and_ends_there() {
 fn when_patience_ends_the_client_is_answered_and_the_exchange_goes_on_without_it() {
     let mut scene = Scene::new();
     let down: Down = Box::new(|_, _, context| {
-        *context.patience = Some(Duration::from_millis(20));
+        context.patience = Some(Duration::from_millis(20));
         Flow::Next
     });
     let up: Up = Box::new(|query, response, context| {
@@ -513,7 +513,7 @@ fn when_patience_ends_the_client_is_answered_and_the_exchange_goes_on_without_it
     let cache = Scripted { down, up, ..scene.handler("cache") };
     // A handler between changes the query, and takes it back on the way up by its note.
     let down: Down = Box::new(|query, _, context| {
-        *context.note = Some(Box::new(query.spelled_name().to_vec()));
+        context.note = Some(Box::new(query.spelled_name().to_vec()));
         let other = name("b.test.");
         query.set_question(other.as_bytes(), RecordType::A, Class::IN);
         Flow::Next

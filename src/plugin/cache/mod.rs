@@ -246,8 +246,8 @@ impl CacheHandler {
             && !is_held
         {
             let question = query.question().into();
-            *context.note = Some(Box::new(Verifying { entry: entry.clone(), question }));
-            *context.patience = patience;
+            context.note = Some(Box::new(Verifying { entry: entry.clone(), question }));
+            context.patience = patience;
             return Flow::Next;
         }
         // None while upstream's failure to answer this very question is being cached.
@@ -263,7 +263,7 @@ impl CacheHandler {
     fn refresh(&self, entry: &mut Entry, context: &mut Context<'_>) {
         if entry.begin_refresh(context.now.monotonic) {
             self.meters(context).prefetches().increment();
-            *context.refresh = true;
+            context.refresh = true;
         }
     }
 
@@ -302,7 +302,7 @@ impl CacheHandler {
         });
         // What is gone meanwhile would have been refreshed.
         if refreshes.unwrap_or(is_late) {
-            *context.refresh = true;
+            context.refresh = true;
         }
     }
 

@@ -227,7 +227,7 @@ impl Handler for Forward {
             return Flow::Answer;
         };
         // The mark alone takes no memory: thousands may wait.
-        *context.note = Some(match place.0 {
+        context.note = Some(match place.0 {
             None => Box::new(()),
             Some(_) => Box::new(place),
         });

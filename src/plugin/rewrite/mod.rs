@@ -121,7 +121,7 @@ impl Handler for Rewrite {
             }
         }
         if let Some(memory) = memory {
-            *context.note = Some(Box::new(memory));
+            context.note = Some(Box::new(memory));
         }
         Flow::Next
     }
@@ -141,7 +141,7 @@ impl Handler for Rewrite {
             let mut question = query.clone().into_owned();
             question.set_question(target.as_bytes(), query.qtype(), query.qclass());
             memory.asking = Some((place, target));
-            *context.note = Some(memory);
+            context.note = Some(memory);
             return Turn::Ask(Box::new(question));
         }
         Rewrite::finish(&memory, response);

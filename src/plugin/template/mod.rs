@@ -293,7 +293,7 @@ impl Templates {
             let mut question = query.clone().into_owned();
             question.set_question(target.as_bytes(), query.qtype(), query.qclass());
             draft.asking = at;
-            *context.note = Some(draft);
+            context.note = Some(draft);
             return Some(Box::new(question));
         }
         if let Some(template) = self.templates.get(draft.template) {

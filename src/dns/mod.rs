@@ -15,7 +15,10 @@ mod writer;
 pub use message::{Malformed, Message, Record, Section};
 pub use name::{Name, NameError};
 pub use query::{Edns, KeptQuery, Query, Received, Reject};
-pub use reply::{ReplyLimits, badvers_reply, finish_reply, fit_reply, reject_reply};
+pub use reply::{
+    ReplyLimits, badvers_reply, finish_reply, fit_reply, foreseen_reply, reject_reply,
+    will_be_truncated,
+};
 pub use response::{Records, Response, Written};
 pub use words::{Class, Opcode, Rcode, RecordType, Transport, UnknownWord, flags};
 pub use writer::Writer;

@@ -7,7 +7,7 @@ use super::layout::split_option;
 use super::message::{Malformed, Message};
 use super::query::{Edns, Query, Reject, copied};
 use super::response::{Response, Written};
-use super::words::{Class, Rcode, RecordType, flags};
+use super::words::{Class, Rcode, RecordType, Transport, flags};
 use super::writer::{MAX_MESSAGE, Writer};
 
 /// The size that every client takes over UDP (RFC 1035 §4.2.1).
@@ -33,6 +33,16 @@ pub struct ReplyLimits {
 }
 
 impl ReplyLimits {
+    /// The limit of the way that the client of `query` came.
+    pub fn of(query: &Query<'_>, transport: Transport) -> ReplyLimits {
+        match transport {
+            Transport::Udp => ReplyLimits::udp(query),
+            Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => {
+                ReplyLimits::stream()
+            }
+        }
+    }
+
     /// The limit of a datagram to the client of `query`: its advertised size as the plugins left
     /// it, never below 512.
     pub fn udp(query: &Query<'_>) -> ReplyLimits {
@@ -66,6 +76,27 @@ pub fn finish_reply(
         let finished = finish(query, response, limits.octets, &fit);
         debug_assert!(finished.is_ok(), "an error reply parses");
     }
+}
+
+/// What [`finish_reply`] will make of `response`: for those who tell what a client gets before it
+/// is made.
+pub fn foreseen_reply(query: &Query<'_>, response: &Response, limits: ReplyLimits) -> Response {
+    let mut reply = Response::new();
+    reply.wire.clone_from(&response.wire);
+    reply.written = response.written;
+    reply.rcode = response.rcode;
+    finish_reply(query, &mut reply, limits, fit_reply);
+    reply
+}
+
+/// Whether the reply will have TC: upstream's, or because the client's limit leaves records out.
+pub fn will_be_truncated(query: &Query<'_>, response: &Response, limits: ReplyLimits) -> bool {
+    if response.flags() & flags::TC != 0 {
+        return true;
+    }
+    let added = query.edns().map_or(0, |edns| BARE_OPT + edns.options.len());
+    response.wire.len() + added > limits.octets
+        && foreseen_reply(query, response, limits).flags() & flags::TC != 0
 }
 
 /// Puts an error reply into the buffer; error, writer and size stay what the plugins made them.
@@ -281,6 +312,29 @@ mod tests {
 
     const POINTER: &[u8] = b"\xc0\x0c";
     const SPELLED: &[u8] = b"\x01a\x04test\0";
+
+    #[test]
+    fn a_reply_that_will_be_cut_is_foreseen() {
+        let asked = query(Some((600, 0, b"")));
+        let limits = ReplyLimits::of(&asked, Transport::Udp);
+        for (records, is_cut) in [(1, false), (35, false), (36, true)] {
+            let mut response = Response::new();
+            response.start(&asked, Rcode::NOERROR, 0, "test");
+            let flags = response.flags();
+            let mut writer = Writer::new(&mut response.wire, 0, flags).uncompressed();
+            writer.question(asked.question());
+            for _ in 0..records {
+                let name = asked.name().as_bytes();
+                let a = RecordType::A;
+                writer.raw_record(Section::Answer, name, a, Class::IN, 60, &[192, 0, 2, 1]);
+            }
+            assert_eq!(will_be_truncated(&asked, &response, limits), is_cut, "{records}");
+            assert!(!will_be_truncated(&asked, &response, ReplyLimits::stream()), "{records}");
+            let foreseen = foreseen_reply(&asked, &response, limits).wire;
+            finish_reply(&asked, &mut response, limits, fit_reply);
+            assert_eq!(foreseen, response.wire, "{records}");
+        }
+    }
 
     #[test]
     fn nothing_written_becomes_an_error_reply() {

@@ -70,12 +70,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Makes the reply for the client out of the response, within what its transport takes.
     pub fn finish(&self, query: &Query<'_>, response: &mut Response, transport: Transport) {
-        let limits = match transport {
-            Transport::Udp => ReplyLimits::udp(query),
-            Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => {
-                ReplyLimits::stream()
-            }
-        };
+        let limits = ReplyLimits::of(query, transport);
         finish_reply(query, response, limits, |reply, limit| self.fitted.fit(reply, limit));
     }
 }

@@ -6,7 +6,9 @@
 use super::kind::{Kind, ResponseClass};
 use super::{Context, Handler, Labels, Setup, Turn};
 use crate::corefile::{CorefileError, Dispenser};
-use crate::dns::{Edns, Name, Query, Response, Transport, Written, flags};
+use crate::dns::{
+    Class, Edns, Name, Query, ReplyLimits, Response, Transport, Written, flags, will_be_truncated,
+};
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -273,6 +275,8 @@ impl Line<'_, '_, '_> {
         match field {
             Field::Type => write!(f, "{}", query.qtype()),
             Field::Name => write!(f, "{}", query.name()),
+            // In Go's texts `ANY` is the type alone.
+            Field::Class if query.qclass() == Class::ANY => f.write_str("CLASS255"),
             Field::Class => write!(f, "{}", query.qclass()),
             Field::Proto => f.write_str(client.transport.client_word()),
             Field::Size => write!(f, "{}", query.wire().len()),
@@ -289,7 +293,11 @@ impl Line<'_, '_, '_> {
                 None => f.write_str("-"),
             },
             Field::ResponseFlags => match written {
-                Some(response) => write_flags(f, response.flags()),
+                Some(response) => {
+                    let limits = ReplyLimits::of(query, client.transport);
+                    let truncated = will_be_truncated(query, response, limits);
+                    write_flags(f, response.flags() | if truncated { flags::TC } else { 0 })
+                }
                 None => f.write_str("-"),
             },
             Field::ResponseSize | Field::Duration if self.response.is_none() => f.write_str("-"),
@@ -398,6 +406,35 @@ mod tests {
             lines("log test \"{local} {>rflags}\"", Rcode::NOERROR, &[]),
             ["[INFO] 127.0.0.53 qr,rd,ra"]
         );
+    }
+
+    #[test]
+    fn a_reply_that_is_cut_has_its_whole_size_and_tc() {
+        let addresses = vec!["a.test. 300 IN A 192.0.2.1"; 40];
+        assert_eq!(
+            lines("log . \"{>rflags} {rsize}\"", Rcode::NOERROR, &addresses),
+            ["[INFO] qr,tc,rd,ra 904"]
+        );
+        assert_eq!(
+            lines("log . \"{>rflags} {rsize}\"", Rcode::NOERROR, &addresses[..30]),
+            ["[INFO] qr,rd,ra 684"]
+        );
+    }
+
+    #[test]
+    fn types_and_classes_have_gos_names() {
+        let mut bench = Bench::new();
+        let chain = bench.load("log . \"{class} {type}\"", &MemorySurroundings::new()).unwrap();
+        for (class, qtype, said) in [
+            (Class::ANY, RecordType::ANY, "CLASS255 ANY"),
+            (Class::NONE, RecordType(0), "NONE None"),
+            (Class::CH, RecordType(128), "CH NXNAME"),
+            (Class(0), RecordType(65535), "CLASS0 Reserved"),
+        ] {
+            let asked = Query::new(&"a.test.".parse().unwrap(), qtype, class, true);
+            bench.ask(&chain, asked, always(Rcode::NOERROR, &[]));
+            assert_eq!(bench.journal.take(), [format!("[INFO] {said}")]);
+        }
     }
 
     #[test]

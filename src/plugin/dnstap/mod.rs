@@ -14,7 +14,7 @@ use super::forward::{Exchanged, Tried};
 use super::log::Format;
 use super::{Context, Flow, Handler, Service, Setup, Turn};
 use crate::corefile::{CorefileError, Dispenser, parse_integer};
-use crate::dns::{Query, Response, Written, flags};
+use crate::dns::{Query, ReplyLimits, Response, Written, foreseen_reply};
 use crate::metrics::{Registry, names};
 use std::sync::Arc;
 
@@ -134,11 +134,8 @@ impl Handler for Dnstap {
         // An error that the server core words for the client passes above, as in CoreDNS.
         if response.written == Written::Message {
             let message = self.point.is_full.then(|| {
-                let mut wire = with_id(&response.wire, query);
-                if let Some(low) = wire.get_mut(3) {
-                    *low = *low & !(flags::RCODE as u8) | (response.rcode.0 & flags::RCODE) as u8;
-                }
-                wire
+                let limits = ReplyLimits::of(query, context.client.transport);
+                foreseen_reply(query, response, limits).wire
             });
             let event = Event {
                 answered: Some(context.now.unix),

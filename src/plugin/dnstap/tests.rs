@@ -3,7 +3,7 @@
 use super::record::tests::shown;
 use super::*;
 use crate::corefile::MemorySurroundings;
-use crate::dns::{Rcode, RecordType, Transport};
+use crate::dns::{Query, Rcode, Received, RecordType, Transport};
 use crate::plugin::testing::{Bench, always, query};
 use std::time::Duration;
 
@@ -56,6 +56,21 @@ fn a_full_record_holds_the_message_with_the_clients_id() {
         "{records:?}"
     );
     assert!(records[1].contains(" 14=12348183"), "{records:?}");
+}
+
+#[test]
+fn a_response_is_recorded_as_the_client_gets_it() {
+    let mut bench = Bench::new();
+    let text = "dnstap /run/tap.sock full {\n identity n\n version v\n}";
+    let chain = bench.load(text, &MemorySurroundings::new()).unwrap();
+    let asked = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x01a\x04test\0\0\x01\0\x01\
+                  \0\0\x29\x02\0\0\0\x80\0\0\0";
+    let Received::Query(asked) = Query::receive(asked) else { panic!("no query") };
+    bench.ask(&chain, asked, always(Rcode::NOERROR, &[RECORD; 40]));
+    let record = records(&bench).remove(1);
+    // TC, as many of the records as fit, and the client's OPT record.
+    assert!(record.contains(" 14=1234838000010"), "{record}");
+    assert!(record.ends_with("0000290200000080000000"), "{record}");
 }
 
 #[test]

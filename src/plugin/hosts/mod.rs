@@ -11,7 +11,7 @@ use crate::corefile::{
     CorefileError, Dispenser, Surroundings, normalise_zone, parse_duration, parse_integer,
 };
 use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section, Writer, flags};
-use crate::metrics::{Gauge, names};
+use crate::metrics::{Gauge, Registry, names};
 use arc_swap::ArcSwap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,8 @@ struct Hosts {
     file: ArcSwap<HostsTable>,
     /// The stamp of the file as last read.
     stamp: Mutex<Option<(u128, u64)>>,
-    entries: Gauge,
+    /// For the count of entries, which is there once the file has been read.
+    metrics: Registry,
     reloaded: Gauge,
 }
 
@@ -58,13 +59,12 @@ struct Hosts {
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let zones = setup.block.zones().cloned().collect();
     let options = parse(&mut setup.dispenser, zones, setup.surroundings, setup.journal)?;
-    let path = options.path.display().to_string();
     let hosts = Hosts {
         inline: HostsTable::parse(&options.inline, &options.zones, options.reverse),
         options,
         file: ArcSwap::default(),
         stamp: Mutex::new(None),
-        entries: setup.metrics.gauge(&names::HOSTS_ENTRIES, &[&path]),
+        metrics: setup.metrics.clone(),
         reloaded: setup.metrics.gauge(&names::HOSTS_RELOAD, &[]),
     };
     hosts.read(setup.surroundings);
@@ -197,7 +197,9 @@ impl Hosts {
         let Ok(bytes) = surroundings.read(&self.options.path) else { return };
         let text = String::from_utf8_lossy(&bytes);
         let table = HostsTable::parse(&text, &self.options.zones, self.options.reverse);
-        self.entries.set((table.entries() + self.inline.entries()) as f64);
+        let path = self.options.path.display().to_string();
+        let entries = table.entries() + self.inline.entries();
+        self.metrics.gauge(&names::HOSTS_ENTRIES, &[&path]).set(entries as f64);
         self.reloaded.set(stamp.0 as f64 / 1e9);
         self.file.store(Arc::new(table));
         *last = Some(stamp);
@@ -388,6 +390,7 @@ mod tests {
         let chain = bench.load("hosts /none {\n reload 0s\n}", &MemorySurroundings::new()).unwrap();
         assert_eq!(bench.journal.take(), ["[WARNING] plugin/hosts: File does not exist: /none"]);
         assert_eq!(chain[0].upkeep_every(), None);
+        assert!(!bench.metrics.text().contains("coredns_hosts_entries{"));
     }
 
     #[test]

@@ -128,9 +128,8 @@ impl EdnsRule {
     fn change(&self, options: &mut Vec<EdnsOption>, octets: Vec<u8>) -> Option<Vec<Reversal>> {
         let reverting = |reversal| if self.reverts { vec![reversal] } else { Vec::new() };
         if self.action == Action::Unset {
-            let before = options.len();
             options.retain(|(code, _)| *code != self.code);
-            return (options.len() != before).then(Vec::new);
+            return Some(Vec::new());
         }
         if let Some((code, present)) = options.iter_mut().find(|(code, _)| *code == self.code) {
             match (self.action, &self.source) {
@@ -369,6 +368,7 @@ mod tests {
                 vec![(7, old.clone()), (8, old.clone())],
                 Some(vec![(8, old.clone())]),
             ),
+            ("local unset 7", vec![], Some(vec![])),
             ("subnet append 24 56", vec![(8, old)], None),
         ] {
             let mut options = before.clone();

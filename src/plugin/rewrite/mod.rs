@@ -22,12 +22,17 @@ use rule::{Action, Applied, Rule};
 #[derive(Debug)]
 struct Rewrite {
     rules: Vec<Rule>,
+    /// A rule may change the query's EDNS options, and `cache`, which hands a copy of the query
+    /// down, stands above: clients see nothing of the change.
+    hides_options: bool,
 }
 
 /// What a query remembers until its response comes.
 struct Memory {
     /// The question in wire form as it came in.
     question: Vec<u8>,
+    /// The whole message as it came in, where those above are not to see its new options.
+    message: Option<Vec<u8>>,
     /// In the order of the rules.
     reversals: Vec<Reversal>,
     /// A rule without `continue` matched.
@@ -54,8 +59,23 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     }
     // What a rule gives a query, the reply may show its client, in CoreDNS also where no rule ran.
     setup.block.reflected.extend(rules.iter().filter_map(Rule::reflected_code));
-    setup.block.add(Rewrite { rules });
+    let hides_options = rules.iter().any(|rule| matches!(rule.action, Action::Edns(_)))
+        && setup.directives.iter().any(|directive| directive.word == "cache");
+    setup.block.add(Rewrite { rules, hides_options });
     Ok(())
+}
+
+impl Memory {
+    fn of(question: Vec<u8>) -> Memory {
+        Memory {
+            question,
+            message: None,
+            reversals: Vec::new(),
+            stopped: false,
+            aliases: Vec::new(),
+            asking: None,
+        }
+    }
 }
 
 impl Rewrite {
@@ -92,25 +112,22 @@ impl Handler for Rewrite {
         context: &mut Context<'_>,
     ) -> Flow {
         let question = query.question().to_vec();
-        let mut memory: Option<Memory> = None;
+        let mut memory: Option<Memory> = self.hides_options.then(|| Memory {
+            message: Some(query.wire().to_vec()),
+            ..Memory::of(question.clone())
+        });
         for (place, rule) in self.rules.iter().enumerate() {
             let reversals = match rule.apply(query, context) {
                 Applied::Ignored => continue,
                 Applied::Done(reversals) => reversals,
                 Applied::InvalidName(name) => {
-                    restore(query, &question);
+                    restore(query, &question, memory.and_then(|memory| memory.message));
                     let error = format!("invalid name after rewrite: {name}");
                     response.fail(Rcode::SERVFAIL, Some(error.into()));
                     return Flow::Answer;
                 }
             };
-            let memory = memory.get_or_insert_with(|| Memory {
-                question: question.clone(),
-                reversals: Vec::new(),
-                stopped: false,
-                aliases: Vec::new(),
-                asking: None,
-            });
+            let memory = memory.get_or_insert_with(|| Memory::of(question.clone()));
             memory.reversals.extend(reversals);
             if matches!(rule.action, Action::Cname(_)) {
                 memory.aliases.push(place);
@@ -133,7 +150,7 @@ impl Handler for Rewrite {
         context: &mut Context<'_>,
     ) -> Turn {
         let Some(mut memory) = take(context) else { return Turn::Up };
-        restore(query, &memory.question);
+        restore(query, &memory.question, memory.message.take());
         if memory.stopped || !memory.reversals.is_empty() {
             response.pass_through("rewrite");
         }
@@ -172,9 +189,10 @@ fn take(context: &mut Context<'_>) -> Option<Box<Memory>> {
     context.note.take()?.downcast::<Memory>().ok()
 }
 
-/// Gives a query its question back.
-fn restore(query: &mut Query<'_>, question: &[u8]) {
-    if query.question() == question {
+/// Gives a query its question back, and all else too where its whole `message` was kept.
+fn restore(query: &mut Query<'_>, question: &[u8], message: Option<Vec<u8>>) {
+    if message.is_some_and(|message| query.replace(message).is_ok()) || query.question() == question
+    {
         return;
     }
     if let Some((name, &[a, b, c, d])) = question.split_last_chunk::<4>() {

@@ -253,3 +253,38 @@ fn a_wrong_rule_names_its_place() {
     assert!(error.contains("Corefile:2"), "{error}");
     assert!(error.contains("plugin/rewrite: invalid rule type \"foo\""), "{error}");
 }
+
+/// What clients and upstream see of an option that `rules` give a query without EDNS: the query's
+/// options above `rewrite` once it is answered, and those that the upstream saw.
+fn options_above_and_below(rules: &str) -> (Option<Vec<u16>>, Option<Vec<u16>>) {
+    let codes = |query: &Query<'_>| {
+        let edns = query.edns()?;
+        Some(edns.each_option(query.wire()).map(|(code, _)| code).collect())
+    };
+    let mut bench = Bench::new();
+    let chain = bench.load(rules, &MemorySurroundings::new()).unwrap();
+    let mut below = None;
+    let outcome = bench.ask(&chain, query("a.test.", RecordType::A), |query, response| {
+        below = codes(query);
+        respond(query, response, Rcode::NOERROR, &["a.test. 20 IN A 192.0.2.1"]);
+    });
+    (codes(&outcome.query), below)
+}
+
+#[test]
+fn a_client_sees_a_new_option_only_where_no_cache_stands_above() {
+    let rule = "rewrite edns0 local set 65001 x";
+    let seen = Some(vec![65001]);
+    assert_eq!(options_above_and_below(rule), (seen.clone(), seen.clone()));
+    assert_eq!(options_above_and_below(&format!("cache\n{rule}")), (None, seen));
+    // The OPT record of a rule that finds nothing to replace.
+    let rule = "cache\nrewrite edns0 local replace 65001 x";
+    assert_eq!(options_above_and_below(rule), (None, Some(Vec::new())));
+}
+
+#[test]
+fn an_option_that_is_not_there_counts_as_unset() {
+    let rules = "rewrite edns0 nsid unset\nrewrite name a.test b.test";
+    let (_, upstream) = ask(rules, query("a.test.", RecordType::A));
+    assert_eq!(upstream, ["a.test. IN A"]);
+}

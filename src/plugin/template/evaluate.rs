@@ -18,10 +18,10 @@ pub(super) struct Data<'q> {
     pub(super) zone: String,
     /// The name asked for, lower-cased.
     pub(super) name: String,
-    /// The class asked for.
-    pub(super) class: String,
-    /// The type asked for.
-    pub(super) qtype: String,
+    /// The class asked for, or empty when it has no name.
+    pub(super) class: &'static str,
+    /// The type asked for, or empty when it has no name.
+    pub(super) qtype: &'static str,
     /// The groups of the regular expression, the whole match first.
     pub(super) groups: Vec<String>,
     /// The groups with their names.
@@ -278,8 +278,8 @@ impl<'t> Run<'_, 't> {
         let found = match (value, field) {
             (Value::Data, "Zone") => Value::text(&data.zone),
             (Value::Data, "Name") => Value::text(&data.name),
-            (Value::Data, "Class") => Value::text(&data.class),
-            (Value::Data, "Type") => Value::text(&data.qtype),
+            (Value::Data, "Class") => Value::text(data.class),
+            (Value::Data, "Type") => Value::text(data.qtype),
             (Value::Data, "Remote") => Value::text(&data.remote),
             (Value::Data, "Match") => {
                 Value::List(Rc::new(data.groups.iter().map(|group| Value::text(group)).collect()))
@@ -368,8 +368,8 @@ mod tests {
         let data = Data {
             zone: "test.".to_owned(),
             name: name.to_string(),
-            class: "IN".to_owned(),
-            qtype: "A".to_owned(),
+            class: "IN",
+            qtype: "A",
             groups: ["ip-10-0-0-1", "10", "0", "0", "1"].map(str::to_owned).to_vec(),
             named: vec![("first".to_owned(), "10".to_owned())],
             remote: "192.0.2.9".to_owned(),

@@ -18,7 +18,6 @@ use crate::metrics::{Desc, Registry, names};
 use evaluate::Data;
 use record::TextRecord;
 use regex::{Captures, Regex};
-use std::fmt;
 use syntax::Node;
 
 /// The UDP payload size in the OPT record that carries an extended error, as in CoreDNS.
@@ -174,6 +173,15 @@ impl Template {
         }
         longest(&self.zones, query.name())
     }
+
+    /// The class and type that the records are told: where the query leaves them open, one's own.
+    fn shown(&self, query: &Query<'_>) -> (Class, RecordType) {
+        let (class, qtype) = (query.qclass(), query.qtype());
+        (
+            if class == Class::ANY { self.class } else { class },
+            if qtype == RecordType::ANY { self.qtype } else { qtype },
+        )
+    }
 }
 
 /// The longest of `zones` that a name is in.
@@ -214,15 +222,14 @@ struct Answering<'a> {
 
 impl Answering<'_> {
     /// The value of the label for a class or type.
-    fn label(word: Option<&str>) -> &str {
-        word.unwrap_or(UNNAMED)
+    fn label(word: &str) -> &str {
+        if word.is_empty() { UNNAMED } else { word }
     }
 
     fn count(&self, desc: &'static Desc, rest: &[&str]) {
-        let query = self.data.query;
-        let class = Answering::label(query.qclass().word());
-        let qtype = Answering::label(query.qtype().word());
-        let mut labels = vec![self.server, self.data.zone.as_str(), "", class, qtype];
+        let Data { zone, class, qtype, .. } = &self.data;
+        let (class, qtype) = (Answering::label(class), Answering::label(qtype));
+        let mut labels = vec![self.server, zone.as_str(), "", class, qtype];
         labels.extend_from_slice(rest);
         self.metrics.counter(desc, &labels).increment();
     }
@@ -386,11 +393,6 @@ fn write_error(writer: &mut Writer<'_>, code: u16, reason: &str) {
     );
 }
 
-/// Text of a class or type as Go prints it.
-fn word(of: impl fmt::Display) -> String {
-    of.to_string()
-}
-
 impl Handler for Templates {
     fn word(&self) -> &'static str {
         "template"
@@ -416,6 +418,7 @@ impl Handler for Templates {
             }
         };
         let (groups, named) = found.groups(&name);
+        let (class, qtype) = self.templates[found.place].shown(query);
         let labels = &*context.labels;
         let meta = |label: &str| labels.get(label).map(str::to_owned);
         let answering = Answering {
@@ -423,8 +426,8 @@ impl Handler for Templates {
             server: &context.server.label,
             data: Data {
                 zone: found.zone.to_string(),
-                class: word(query.qclass()),
-                qtype: word(query.qtype()),
+                class: class.word().unwrap_or_default(),
+                qtype: qtype.word().unwrap_or_default(),
                 groups,
                 named,
                 remote: context.client.address.ip().to_canonical().to_string(),
@@ -577,6 +580,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_query_for_any_type_or_class_is_told_the_templates_own() {
+        let text =
+            "template IN TXT {\n answer \"{{ .Name }} 5 IN TXT {{ .Class }}-{{ .Type }}\"\n}";
+        for (class, qtype, said) in [
+            (Class::ANY, RecordType::ANY, "IN-TXT"),
+            (Class::IN, RecordType::TXT, "IN-TXT"),
+            (Class::ANY, RecordType::TXT, "IN-TXT"),
+        ] {
+            let mut bench = Bench::new();
+            let chain = load(&mut bench, text);
+            let asked = Query::new(&name("a.test."), qtype, class, true);
+            let outcome = bench.ask(&chain, asked, nobody);
+            assert_eq!(outcome.records(), [format!("a.test. 5 IN TXT \"{said}\"")]);
+        }
+        let text = text.replace("IN TXT {\n", "ANY ANY {\n");
+        let mut bench = Bench::new();
+        let chain = load(&mut bench, &text);
+        let asked = Query::new(&name("a.test."), RecordType(65280), Class(7), true);
+        assert_eq!(bench.ask(&chain, asked, nobody).records(), ["a.test. 5 IN TXT \"-\""]);
     }
 
     #[test]

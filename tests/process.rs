@@ -84,6 +84,29 @@ fn a_wrong_corefile_keeps_the_old_one_and_a_good_one_is_taken() {
 }
 
 #[test]
+fn a_corefile_that_is_gone_is_told_at_sigusr1_and_one_without_reload_is_the_last_that_is_told() {
+    let mut node = Node::new();
+    node.start("    whoami\n    reload 2s 1s", &[]);
+    std::fs::remove_file(node.path("Corefile")).unwrap();
+    node.signal("USR1");
+    let conf = node.path("Corefile").display().to_string();
+    node.says(&format!(
+        "[ERROR] SIGUSR1: loading updated Caddyfile: open {conf}: no such file or directory\n"
+    ));
+    assert!(node.answers());
+    let hash = "plugin/reload: Running configuration SHA512 = ";
+    node.says(hash);
+    let before = node.lines().matches(hash).count();
+    let unwatched = node.corefile("    whoami");
+    node.put("Corefile", &unwatched);
+    node.says("[INFO] Reloading complete");
+    assert_eq!(node.lines().matches(hash).count(), before + 1);
+    node.signal("USR1");
+    node.until("another reload", |node| node.lines().matches("Reloading complete").count() == 2);
+    assert_eq!(node.lines().matches(hash).count(), before + 1);
+}
+
+#[test]
 fn what_cannot_start_says_why_in_one_line() {
     let node = Node::new();
     let conf = node.path("Corefile").display().to_string();

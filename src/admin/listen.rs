@@ -43,7 +43,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 fn resolve(host: &str, port: &str) -> Result<SocketAddr, String> {
     let number = match port {
         "" => 0,
-        _ => port.parse::<u16>().map_err(|_| match port.parse::<u64>() {
+        _ => port.parse::<u16>().map_err(|_| match port.parse::<i64>() {
             Ok(_) => format!("address {port}: invalid port"),
             Err(_) => format!("lookup tcp/{port}: unknown port"),
         })?,
@@ -123,6 +123,7 @@ mod tests {
             ("0", "listen tcp: address 0: missing port in address"),
             ("foo", "listen tcp: address foo: missing port in address"),
             (":99999", "listen tcp: address 99999: invalid port"),
+            (":-1", "listen tcp: address -1: invalid port"),
             (":http!", "listen tcp: lookup tcp/http!: unknown port"),
         ] {
             assert_eq!(listen(address).unwrap_err(), text);

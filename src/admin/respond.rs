@@ -7,9 +7,10 @@ use flate2::write::GzEncoder;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
@@ -64,6 +65,9 @@ impl Endpoints {
 
     /// The response to any method on `request`'s path.
     fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if let Some(elsewhere) = clean(request.uri()) {
+            return moved(&elsewhere);
+        }
         match (request.uri().path(), self) {
             ("/metrics", Endpoints { metrics: Some(registry), .. }) => {
                 scrape(registry, request.headers())
@@ -81,6 +85,37 @@ impl Endpoints {
             }
         }
     }
+}
+
+/// The path in its shortest form and the query, when `uri` has another: Go's servers send such
+/// clients (`//metrics`) there.
+fn clean(uri: &Uri) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in uri.path().split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let slash = if uri.path().ends_with('/') && !parts.is_empty() { "/" } else { "" };
+    let path = format!("/{}{slash}", parts.join("/"));
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    (path != uri.path()).then(|| path + &query)
+}
+
+fn moved(elsewhere: &str) -> Response<Full<Bytes>> {
+    let mut response = text(
+        StatusCode::MOVED_PERMANENTLY,
+        format!("<a href=\"{elsewhere}\">Moved Permanently</a>.\n\n"),
+    );
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    // It is a part of what came as a URI.
+    if let Ok(location) = HeaderValue::from_str(elsewhere) {
+        headers.insert(LOCATION, location);
+    }
+    response
 }
 
 /// Counts a scrape that is being served; its end is the drop.
@@ -201,6 +236,23 @@ mod tests {
             let response = ask(&endpoints, Method::GET, path, "");
             assert_eq!(response.status(), 404, "{path}");
             assert_eq!(body(response), b"404 page not found\n");
+        }
+    }
+
+    #[test]
+    fn a_path_that_could_be_shorter_is_where_it_is_moved_to() {
+        let endpoints = alive();
+        for (path, location) in [
+            ("//health", "/health"),
+            ("/./health?a=b", "/health?a=b"),
+            ("/x/../health/", "/health/"),
+            ("//", "/"),
+        ] {
+            let response = ask(&endpoints, Method::GET, path, "");
+            assert_eq!(response.status(), 301, "{path}");
+            assert_eq!(response.headers()[LOCATION], location);
+            let link = format!("<a href=\"{location}\">Moved Permanently</a>.\n\n");
+            assert_eq!(body(response), link.as_bytes());
         }
     }
 

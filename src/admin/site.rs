@@ -167,6 +167,8 @@ async fn connection(
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
+            // `Content-Type`, as Go writes names: some scripts compare letters.
+            .title_case_headers(true)
             .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service)
     );
@@ -285,6 +287,6 @@ mod tests {
             client.join().unwrap()
         });
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
-        assert!(text.contains("content-length: 2\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+        assert!(text.contains("Content-Length: 2\r\n") && text.ends_with("\r\n\r\n"), "{text}");
     }
 }

@@ -276,12 +276,12 @@ pub(super) fn parse(arguments: &[String]) -> Outcome {
     Outcome::Run(Box::new(options))
 }
 
-/// `dns.bind` and so on, one a line, in alphabetical order.
+/// `bind` and so on, one a line, in alphabetical order, and an empty line.
 fn plugins_text() -> String {
     let carried = TABLE.iter().filter(|row| row.setup.is_ok());
-    let mut words: Vec<String> = carried.map(|row| format!("dns.{}\n", row.word)).collect();
+    let mut words: Vec<String> = carried.map(|row| format!("{}\n", row.word)).collect();
     words.sort();
-    words.concat()
+    words.concat() + "\n"
 }
 
 /// The values of all flags after parsing.
@@ -656,7 +656,7 @@ mod tests {
         };
         assert!(print("-localip=::1 -version").starts_with("CoreDNS-1.13.2\nlinux/"));
         let plugins = print("-localip=::1 -plugins");
-        assert!(plugins.starts_with("dns.acl\ndns.any\ndns.bind\n"));
+        assert!(plugins.starts_with("acl\nany\nbind\n") && plugins.ends_with("\nwhoami\n\n"));
         assert!(!plugins.contains("kubernetes"));
     }
 

@@ -8,7 +8,8 @@ use crate::metrics::Registry;
 use crate::plugin::{Budget, Carried, Journal, Level, is_known};
 use rand::rngs::StdRng;
 use sha2::{Digest, Sha512};
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where the Corefile is.
@@ -66,29 +67,40 @@ impl Loader {
     /// The hash of the Corefile as it is now, its directives not judged. `None` when it cannot be
     /// read; the error is the parser's.
     pub(super) fn hash_now(&self) -> Option<Result<String, String>> {
-        if let Source::File(path) = &self.source
-            && Machine.read(path).is_err()
-        {
+        if self.look().is_err() {
             return None;
         }
         Some(self.tree(&|_| true).map(|tree| hash(&tree)))
+    }
+
+    /// Whether the Corefile can be read at all. The error is Go's text.
+    pub(super) fn look(&self) -> Result<(), String> {
+        match &self.source {
+            Source::Made(_) => Ok(()),
+            Source::File(path) => content(path).map(drop),
+        }
     }
 
     fn tree(&self, known: &dyn Fn(&str) -> bool) -> Result<Tree, String> {
         match &self.source {
             Source::Made(tree) => Ok((**tree).clone()),
             Source::File(path) => {
-                let name = path.to_string_lossy();
-                let text = Machine.read(path).map_err(|error| {
-                    format!(
-                        "loading Caddyfile via flag: open {name}: {}",
-                        system_error_text(&error)
-                    )
-                })?;
-                parse(&text, &name, known, &Machine).map_err(|error| error.to_string())
+                let text =
+                    content(path).map_err(|why| format!("loading Caddyfile via flag: {why}"))?;
+                parse(&text, &path.to_string_lossy(), known, &Machine)
+                    .map_err(|error| error.to_string())
             }
         }
     }
+}
+
+/// The octets of a Corefile. The error is Go's text.
+fn content(path: &Path) -> Result<Vec<u8>, String> {
+    Machine.read(path).map_err(|error| {
+        // A folder can be opened, but not read.
+        let call = if error.kind() == ErrorKind::IsADirectory { "read" } else { "open" };
+        format!("{call} {}: {}", path.display(), system_error_text(&error))
+    })
 }
 
 fn hash(tree: &Tree) -> String {

@@ -140,6 +140,10 @@ impl Log {
 
     fn put(&self, mut text: String) {
         text.truncate(cut(&text).len());
+        // A text that ends its own line gets no empty one behind it, as with Go's log.
+        if text.ends_with('\n') {
+            text.pop();
+        }
         if !self.0.has_started.load(Ordering::Acquire) {
             text = format!("{} {text}", time_stamp(OffsetDateTime::now_utc()));
         }

@@ -139,11 +139,15 @@ impl Serving {
     /// The hash of the Corefile, where `reload` watches it.
     pub(super) fn announce_hash(&self) {
         if self.reload_every().is_some() {
-            self.log.line(
-                Level::Info,
-                format_args!("plugin/reload: Running configuration SHA512 = {}", self.hash),
-            );
+            self.say_hash();
         }
+    }
+
+    fn say_hash(&self) {
+        self.log.line(
+            Level::Info,
+            format_args!("plugin/reload: Running configuration SHA512 = {}", self.hash),
+        );
     }
 
     /// `reload`'s tick: looks at the Corefile, and takes it when its tokens changed. A Corefile
@@ -183,6 +187,11 @@ impl Serving {
     /// SIGUSR1: takes the Corefile as it is now.
     pub(super) async fn reload_now(&mut self) {
         self.log.line(Level::Info, format_args!("SIGUSR1: Reloading"));
+        let loader = self.loader.clone();
+        if let Ok(Err(why)) = spawn_blocking(move || loader.look()).await {
+            self.log.line(Level::Error, format_args!("SIGUSR1: loading updated Caddyfile: {why}"));
+            return;
+        }
         if let Err(why) = self.restart().await {
             self.log.line(
                 Level::Error,
@@ -194,10 +203,14 @@ impl Serving {
     /// Loads the Corefile anew and serves by it; after an error all is as before.
     async fn restart(&mut self) -> Result<(), String> {
         self.log.line(Level::Info, format_args!("Reloading"));
+        let was_watched = self.reload_every().is_some();
         let result = self.replace().await;
         match &result {
             Ok(()) => {
-                self.announce_hash();
+                // Also of the Corefile that ends the watch.
+                if was_watched || self.reload_every().is_some() {
+                    self.say_hash();
+                }
                 self.log.line(Level::Info, format_args!("Reloading complete"));
             }
             Err(why) => self.log.line(Level::Error, format_args!("Restart failed: {why}")),

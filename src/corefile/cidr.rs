@@ -33,12 +33,12 @@ impl Network {
             IpAddr::V6(_) => (4, 128),
         };
         let length = u32::from(self.length);
-        let boundary = length.div_ceil(step).max(1) * step;
+        let boundary = length.div_ceil(step) * step;
         let count = 1u128 << (boundary - length);
         (0..count)
             .filter_map(|index| {
                 // At most 2^7 networks, each `boundary` bits long.
-                let part = index << (width - boundary);
+                let part = index.checked_shl(width - boundary).unwrap_or(0);
                 reverse_zone(self.address, part, boundary / step).parse().ok()
             })
             .collect()
@@ -121,5 +121,13 @@ mod tests {
         assert_eq!(count("10.0.0.0/9"), 128);
         assert_eq!(count("2001:db8::/29"), 8);
         assert_eq!(count("::1/128"), 1);
+        assert_eq!(
+            "10.0.0.0/0".parse::<Network>().unwrap().reverse_zones(),
+            ["in-addr.arpa".parse().unwrap()]
+        );
+        assert_eq!(
+            "1::/0".parse::<Network>().unwrap().reverse_zones(),
+            ["ip6.arpa".parse().unwrap()]
+        );
     }
 }

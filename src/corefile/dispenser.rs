@@ -40,7 +40,8 @@ impl<'t> Dispenser<'t> {
     }
 
     /// The next line of the block that opens on this line, or of the one that is open. A `{` of
-    /// the block must stand on this line, and `{ }` is no block.
+    /// the block must stand on this line, and `{ }` is no block. A block inside the block is read
+    /// like its lines; each closing brace is an end of its own.
     pub fn next_block(&mut self) -> bool {
         if self.nesting > 0 {
             // Without a closing brace (one that came out of the environment opened the block) the
@@ -50,7 +51,11 @@ impl<'t> Dispenser<'t> {
                 self.nesting -= 1;
                 return false;
             }
-            return true;
+            if self.val() != "{" {
+                return true;
+            }
+            // A block in the block: its brace must stand on the line before it, as the outer one's.
+            self.reached -= 1;
         }
         if !self.next_arg() {
             return false;
@@ -210,6 +215,28 @@ mod tests {
             dispenser.arg_err().text,
             "plugin/forward: Corefile:2 - Error during parsing: Unexpected token '{', expecting argument"
         );
+    }
+
+    #[test]
+    fn a_block_in_a_block_ends_at_a_brace_of_its_own() {
+        let nested = tokens("hosts {\n a {\n b\n }\n c\n}");
+        let mut dispenser = Dispenser::new(&nested);
+        dispenser.next();
+        for word in ["a", "b"] {
+            assert!(dispenser.next_block());
+            assert_eq!(dispenser.val(), word);
+        }
+        assert!(!dispenser.next_block());
+        assert!(dispenser.next_block());
+        assert_eq!(dispenser.val(), "c");
+        assert!(!dispenser.next_block() && !dispenser.next());
+        // On a line of its own the brace opens nothing: the block is over before it.
+        let below = tokens("hosts {\n a\n {\n b\n }\n}");
+        let mut dispenser = Dispenser::new(&below);
+        dispenser.next();
+        assert!(dispenser.next_block() && !dispenser.next_block());
+        assert!(dispenser.next());
+        assert_eq!(dispenser.val(), "{");
     }
 
     #[test]

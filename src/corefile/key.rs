@@ -123,8 +123,11 @@ fn split_host_port(text: &str) -> Result<(Vec<Name>, Option<String>), String> {
         },
         None => (text, None),
     };
-    if zone.len() > LONGEST_ZONE {
-        return Err(format!("specified zone is too long: {} > {LONGEST_ZONE}", zone.len()));
+    // Looked at as it is written, and again with the dot of the root.
+    let qualified = zone.len() + usize::from(!zone.ends_with('.'));
+    if let Some(length) = [zone.len(), qualified].into_iter().find(|&length| length > LONGEST_ZONE)
+    {
+        return Err(format!("specified zone is too long: {length} > {LONGEST_ZONE}"));
     }
     let invalid = || format!("zone is not a valid domain name: {zone}");
     if zone.is_empty() {
@@ -132,7 +135,10 @@ fn split_host_port(text: &str) -> Result<(Vec<Name>, Option<String>), String> {
     }
     let name: Name = zone.parse().map_err(|_| invalid())?;
     match zone.parse::<Network>() {
-        Ok(network) if network.length == 0 => Err(format!("invalid CIDR {zone}")),
+        // CoreDNS takes these for addresses with something missing.
+        Ok(_) if zone.starts_with(':') || zone.starts_with('0') && zone.contains(':') => {
+            Err(format!("invalid CIDR {zone}"))
+        }
         Ok(network) => Ok((network.reverse_zones(), port)),
         Err(_) => Ok((vec![name], port)),
     }
@@ -195,11 +201,15 @@ mod tests {
             (".:53{", "zone is not a valid domain name: .:53{"),
             ("a..test:1053", "zone is not a valid domain name: a..test"),
             ("::/0", "invalid CIDR ::/0"),
+            ("::1/128", "invalid CIDR ::1/128"),
+            ("0:0::/32", "invalid CIDR 0:0::/32"),
         ] {
             assert_eq!(keys(text), Err(error.to_owned()), "{text}");
         }
         let long = "abcdefgh.".repeat(30) + "test";
         assert_eq!(keys(&long), Err("specified zone is too long: 274 > 255".to_owned()));
+        let dotless = "a".repeat(63) + "." + &["b"; 96].join(".");
+        assert_eq!(keys(&dotless), Err("specified zone is too long: 256 > 255".to_owned()));
     }
 
     #[test]
@@ -208,6 +218,9 @@ mod tests {
             ("10.0.0.0/8", &["10.in-addr.arpa."][..]),
             ("192.168.1.0/24:1053", &["1.168.192.in-addr.arpa."]),
             ("10.0.0.1/24", &["0.0.10.in-addr.arpa."]),
+            ("0.0.0.0/0", &["in-addr.arpa."]),
+            ("0.0.0.0/8", &["0.in-addr.arpa."]),
+            ("1::/0", &["ip6.arpa."]),
             ("172.16.2.0/23", &["2.16.172.in-addr.arpa.", "3.16.172.in-addr.arpa."]),
             ("192.0.2.1/32", &["1.2.0.192.in-addr.arpa."]),
             ("2001:db8::/32", &["8.b.d.0.1.0.0.2.ip6.arpa."]),

@@ -243,7 +243,12 @@ impl<'p> Parser<'p> {
                 let text = format!("redeclaration of previously declared snippet {name}");
                 self.mistake(self.error(text))?;
             }
-            let tokens = self.snippet()?;
+            let mut tokens = self.snippet()?;
+            if self.imports_itself(name, &tokens) {
+                // Mostly a brace is missing, and the snippet has swallowed the blocks behind it.
+                self.mistake(self.too_deep())?;
+                tokens = Vec::new();
+            }
             if !again {
                 self.snippets.insert(name.to_owned(), tokens);
             }
@@ -326,6 +331,26 @@ impl<'p> Parser<'p> {
         }
         self.early_end(self.syntax_error("}"))?;
         Ok(tokens)
+    }
+
+    /// A snippet imports itself, or snippets one another.
+    fn too_deep(&self) -> CorefileError {
+        self.error(format!("maximum snippet import depth ({MOST_IMPORTS}) exceeded"))
+    }
+
+    /// Whether a line among a snippet's tokens imports the snippet.
+    fn imports_itself(&self, name: &str, tokens: &[Token]) -> bool {
+        tokens.windows(2).enumerate().any(|(index, pair)| {
+            let begins_line = match index.checked_sub(1) {
+                Some(before) => {
+                    (&tokens[before].file, tokens[before].line) != (&pair[0].file, pair[0].line)
+                }
+                None => true,
+            };
+            begins_line
+                && pair[0].text == "import"
+                && environment::replace(&pair[1].text, self.surroundings) == name
+        })
     }
 
     fn directives(&mut self, block: &mut ServerBlock) -> Result<(), CorefileError> {
@@ -426,9 +451,8 @@ impl<'p> Parser<'p> {
         let mut tokens = match self.snippets.get(&pattern) {
             Some(tokens) => {
                 self.snippet_imports += 1;
-                if self.snippet_imports > MOST_IMPORTS || imports_itself(tokens, &pattern) {
-                    return Err(self
-                        .error(format!("maximum snippet import depth ({MOST_IMPORTS}) exceeded")));
+                if self.snippet_imports > MOST_IMPORTS {
+                    return Err(self.too_deep());
                 }
                 tokens.clone()
             }
@@ -489,11 +513,6 @@ impl<'p> Parser<'p> {
         }
         Ok(tokens)
     }
-}
-
-/// Whether a snippet imports itself directly, which would never end.
-fn imports_itself(tokens: &[Token], name: &str) -> bool {
-    tokens.windows(2).any(|pair| pair[0].text == "import" && pair[1].text == name)
 }
 
 /// The path without `.` and, where that is certain, without `..`.

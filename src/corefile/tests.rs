@@ -156,6 +156,10 @@ fn snippets_and_files_are_imported() {
 fn imports_of_themselves_end() {
     let error = read("(a) {\n import a\n}\n. {\n import a\n}").unwrap_err();
     assert!(error.ends_with("maximum snippet import depth (10000) exceeded"), "{error}");
+    // Also one that nobody imports: a brace is missing, and all that follows is in the snippet.
+    let error = read("(a) {\n errors {\n}\n. {\n import a\n}\n}").unwrap_err();
+    assert!(error.ends_with("maximum snippet import depth (10000) exceeded"), "{error}");
+    assert!(read("(a) {\n log import a\n}\n. {\n import a\n}").is_ok());
     let error =
         read("(a) {\n errors\n}\n(b) {\n import c\n}\n(c) {\n import b\n}\n. {\n import b\n}")
             .unwrap_err();

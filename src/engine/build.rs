@@ -172,9 +172,12 @@ pub(super) fn plan<'t>(
             };
             for key in keys {
                 // `a.test A.TEST` works with CoreDNS, which keeps the capitals and never matches
-                // them; lower-cased it is one zone. The same text twice stays an error.
+                // them; lower-cased it is one zone. The same zone in other words stays an error.
+                let in_other_capitals =
+                    |text: &str| text != token.text && text.eq_ignore_ascii_case(&token.text);
                 let again = draft.keys.iter().zip(&places);
-                if again.into_iter().any(|(known, at)| *known == key && at.text != token.text) {
+                if again.into_iter().any(|(known, at)| *known == key && in_other_capitals(&at.text))
+                {
                     continue;
                 }
                 draft.keys.push(key);

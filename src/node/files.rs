@@ -36,7 +36,7 @@ pub fn look(paths: &SourcePaths) -> Look {
 /// ConfigMap). One file that is not UTF-8 spoils all.
 fn list(folder: &Path) -> Result<Listing, String> {
     let mut listing = Listing::new();
-    for entry in fs::read_dir(folder).map_err(|error| fault(folder, &error))? {
+    for entry in fs::read_dir(folder).map_err(|error| absent(folder, &error))? {
         let entry = entry.map_err(|error| fault(folder, &error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
@@ -51,7 +51,7 @@ fn list(folder: &Path) -> Result<Listing, String> {
             return Err(format!("{}: more than {MOST_FILES} files", folder.display()));
         }
         let text = String::from_utf8(read(&path)?)
-            .map_err(|_| format!("non-utf8 data in file {}", path.display()))?;
+            .map_err(|_| format!("non-utf8 data in {}", path.display()))?;
         listing.insert(name, text);
     }
     Ok(listing)
@@ -68,8 +68,15 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
+/// A folder that cannot be listed: node-cache looks at it first.
+fn absent(folder: &Path, error: &io::Error) -> String {
+    format!("lstat {}: {}", folder.display(), system_error_text(error))
+}
+
 fn fault(path: &Path, error: &io::Error) -> String {
-    format!("open {}: {}", path.display(), system_error_text(error))
+    // A folder can be opened, but not read.
+    let call = if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" };
+    format!("{call} {}: {}", path.display(), system_error_text(error))
 }
 
 /// Replaces the content of a file, at once and whole; true when it was another. Readers see the
@@ -140,11 +147,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("gone");
         let look = look(&paths(&gone, &gone));
-        let text = format!("open {}: no such file or directory", gone.display());
-        assert_eq!(look.base, Err(text.clone()));
-        assert_eq!(look.kube_dns, Some(Err(text)));
+        let said =
+            |call: &str| Err(format!("{call} {}: no such file or directory", gone.display()));
+        assert_eq!(look.base, said("open"));
+        assert_eq!(look.kube_dns.map(|listing| listing.map(|_| Vec::new())), Some(said("lstat")));
+        let folder_read = read(folder.path()).unwrap_err();
+        assert_eq!(folder_read, format!("read {}: is a directory", folder.path().display()));
         fs::write(folder.path().join("bad"), b"\xff").unwrap();
-        assert!(list(folder.path()).unwrap_err().starts_with("non-utf8 data in file"));
+        assert!(list(folder.path()).unwrap_err().starts_with("non-utf8 data in /"));
         File::create(folder.path().join("bad")).unwrap().set_len(MOST_OCTETS + 1).unwrap();
         assert!(list(folder.path()).unwrap_err().ends_with("/bad: larger than 8388608 octets"));
         fs::remove_file(folder.path().join("bad")).unwrap();

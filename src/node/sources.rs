@@ -161,7 +161,7 @@ impl Sources {
             Ok(text) if !is_first && text.trim().is_empty() => Err("it is empty".to_owned()),
             Ok(text) => Ok(text),
             Err(other) if is_first => Ok(String::from_utf8_lossy(other.as_bytes()).into_owned()),
-            Err(_) => Err(format!("non-utf8 data in file {}", self.paths.base.display())),
+            Err(_) => Err(format!("non-utf8 data in {}", self.paths.base.display())),
         }
     }
 
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(first.text, "# \u{fffd}\n.:53 {\n}\n");
         let news = sources.take(no_text());
         assert_eq!((news.errors, news.corefile), (1, None));
-        let said = "Failed to read node-cache coreFile /etc/base - non-utf8 data in file /etc/base";
+        let said = "Failed to read node-cache coreFile /etc/base - non-utf8 data in /etc/base";
         assert_eq!(news.lines, [(Level::Error, said.to_owned())]);
         assert_eq!(sources.take(no_text()), News::default());
     }

@@ -1,4 +1,7 @@
-//! `host:port` as Go's `net.SplitHostPort` reads it, with its error texts.
+//! `host:port` as Go's `net.SplitHostPort` reads it, and as its `url.Parse` does, with their error
+//! texts. Never looks a name up.
+
+use crate::corefile::quote;
 
 /// Host (brackets removed, possibly empty) and port (possibly empty). The error is Go's text, such
 /// as `address 9153: missing port in address`; an empty address is not named.
@@ -39,9 +42,41 @@ pub fn split_host_port(text: &str) -> Result<(&str, &str), String> {
     Ok((host, &text[colon + 1..]))
 }
 
+/// Host and port of a URL, from the text behind its `scheme://`: what stands before path and query.
+/// A port must be a number. The error is Go's text, such as `invalid port ":abc" after host`.
+pub(super) fn url_authority(text: &str) -> Result<&str, String> {
+    let authority = text.split(['/', '?', '#']).next().unwrap_or_default();
+    let port = match authority.rfind(']') {
+        Some(end) if authority.starts_with('[') => &authority[end + 1..],
+        _ => authority.rfind(':').map_or("", |colon| &authority[colon..]),
+    };
+    let is_number = |digits: &str| digits.bytes().all(|octet| octet.is_ascii_digit());
+    match port.is_empty() || port.strip_prefix(':').is_some_and(is_number) {
+        true => Ok(authority),
+        false => Err(format!("invalid port {} after host", quote(port))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::split_host_port;
+    use super::{split_host_port, url_authority};
+
+    #[test]
+    fn a_url_has_a_number_for_its_port() {
+        for (text, authority) in [
+            ("127.0.0.1:80/path:x", Ok("127.0.0.1:80")),
+            ("[::1]:80", Ok("[::1]:80")),
+            ("[::1]", Ok("[::1]")),
+            (":8080", Ok(":8080")),
+            ("host:", Ok("host:")),
+            ("", Ok("")),
+            ("127.0.0.1:abc", Err("invalid port \":abc\" after host".to_owned())),
+            ("127.0.0.1:-1", Err("invalid port \":-1\" after host".to_owned())),
+            ("[::1]x", Err("invalid port \"x\" after host".to_owned())),
+        ] {
+            assert_eq!(url_authority(text), authority, "{text}");
+        }
+    }
 
     #[test]
     fn hosts_and_ports_are_told_apart() {

@@ -16,8 +16,9 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         if arguments.is_empty() {
             return Err(dispenser.plain_err("at least one address or interface name is expected"));
         }
-        let addresses = resolve(&arguments, setup.surroundings, dispenser)?;
-        let mut excepted = Vec::new();
+        // The grammar comes first: addresses are looked at once the block is read.
+        let here = dispenser.clone();
+        let mut except = None;
         while dispenser.next_block() {
             if dispenser.val() != "except" {
                 let option = quote(dispenser.val());
@@ -30,8 +31,13 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
                 ));
             }
             // Like in CoreDNS, a second `except` of the same line replaces the first.
-            excepted = resolve(&arguments, setup.surroundings, dispenser)?;
+            except = Some((arguments, dispenser.clone()));
         }
+        let addresses = resolve(&arguments, setup.surroundings, &here)?;
+        let excepted = match except {
+            Some((arguments, there)) => resolve(&arguments, setup.surroundings, &there)?,
+            None => Vec::new(),
+        };
         let kept = addresses.into_iter().filter(|address| !excepted.contains(address));
         setup.block.hosts.extend(kept);
     }
@@ -52,8 +58,12 @@ fn resolve(
     for &argument in arguments {
         if let Some(found) = surroundings.interface(argument) {
             addresses.extend(found);
-        } else if argument.parse::<IpAddr>().is_ok() {
-            addresses.push(argument.to_owned());
+        } else if let Ok(address) = argument.parse::<IpAddr>() {
+            // `::ffff:10.0.0.1` is an IPv4 address to Go; others stay as they are written.
+            match address.to_canonical() {
+                IpAddr::V4(address) => addresses.push(address.to_string()),
+                IpAddr::V6(_) => addresses.push(argument.to_owned()),
+            }
         } else {
             return Err(dispenser.plain_err(format!(
                 "not a valid IP address or interface name: {}",
@@ -82,8 +92,8 @@ mod tests {
     #[test]
     fn lines_add_up_and_interfaces_become_their_addresses() {
         assert_eq!(
-            hosts("bind 169.254.20.10 lo\nbind ::2"),
-            ["169.254.20.10", "127.0.0.1", "::1", "::2"]
+            hosts("bind 169.254.20.10 lo\nbind ::2 ::ffff:10.0.0.1"),
+            ["169.254.20.10", "127.0.0.1", "::1", "::2", "10.0.0.1"]
         );
     }
 
@@ -101,6 +111,7 @@ mod tests {
             ("bind", "at least one address or interface name is expected"),
             ("bind 999.1.1.1", "not a valid IP address or interface name: \"999.1.1.1\""),
             ("bind lo { foo\n}", "invalid option \"foo\""),
+            ("bind nosuch {\n foo\n}", "invalid option \"foo\""),
             (
                 "bind lo { except\n}",
                 "at least one address or interface must be given to except subdirective",

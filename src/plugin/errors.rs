@@ -44,7 +44,11 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
 fn consolidate(dispenser: &mut Dispenser<'_>) -> Result<Pattern, CorefileError> {
     let words = dispenser.remaining_args();
     let (period, text, options) = match words[..] {
-        [period, text, ref options @ ..] if options.len() <= 2 => (period, text, options),
+        [period, text, ref options @ ..]
+            if options.len() <= 1 || options.len() == 2 && options.contains(&"show_first") =>
+        {
+            (period, text, options)
+        }
         _ => return Err(dispenser.arg_err()),
     };
     let nanoseconds = parse_duration(period).map_err(|error| dispenser.err(error))?;
@@ -68,9 +72,7 @@ fn consolidate(dispenser: &mut Dispenser<'_>) -> Result<Pattern, CorefileError> 
         if shows_first {
             return Err(dispenser.err("log level must come before show_first in consolidate"));
         }
-        if level.replace(chosen).is_some() {
-            return Err(dispenser.err("multiple log levels specified in consolidate"));
-        }
+        level = Some(chosen);
     }
     Ok(Pattern {
         regex,
@@ -334,7 +336,11 @@ mod tests {
             ),
             (
                 "errors {\n consolidate 1s a info debug\n}",
-                "plugin/errors: Corefile:3 - Error during parsing: multiple log levels specified in consolidate",
+                "plugin/errors: Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after 'debug'",
+            ),
+            (
+                "errors {\n consolidate 5m .* i/o timeout$\n}",
+                "plugin/errors: Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after 'timeout$'",
             ),
             (
                 "errors {\n consolidate 1s a show_first info\n}",

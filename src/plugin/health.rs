@@ -2,9 +2,9 @@
 //!
 //! Owns the grammar; the app runs the endpoint, the self-poll and the lameduck wait.
 
-use super::address::split_host_port;
+use super::address::{split_host_port, url_authority};
 use super::{Part, Service, Setup};
-use crate::corefile::{CorefileError, parse_duration};
+use crate::corefile::{CorefileError, parse_duration, quote};
 use std::time::Duration;
 
 /// Where to listen when no address is given.
@@ -21,6 +21,10 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             [] => {}
             [given] => {
                 split_host_port(given).map_err(|why| dispenser.plain_err(why))?;
+                url_authority(given).map_err(|why| {
+                    let url = quote(&format!("http://{given}"));
+                    dispenser.plain_err(format!("parse {url}: {why}"))
+                })?;
                 address = given;
             }
             _ => return Err(dispenser.arg_err()),
@@ -113,6 +117,10 @@ mod tests {
                 "Corefile:3 - plugin/health: unknown part to be strict about: 'dns', expected some of listeners, interface, rules, upstreams",
             ),
             ("health 8080", "Corefile:2 - plugin/health: address 8080: missing port in address"),
+            (
+                "health 127.0.0.1:http",
+                "Corefile:2 - plugin/health: parse \"http://127.0.0.1:http\": invalid port \":http\" after host",
+            ),
             (
                 "health {\n lameduck 5\n}",
                 "Corefile:3 - plugin/health: unable to parse lameduck duration value: '5' : time: missing unit in duration \"5\"",

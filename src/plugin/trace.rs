@@ -57,7 +57,11 @@ fn option(dispenser: &mut Dispenser<'_>) -> Result<(), CorefileError> {
         "datadog_analytics_rate" => rate,
         _ => return Ok(()),
     };
-    let [text] = arguments.as_slice() else { return Err(dispenser.arg_err()) };
+    let text = match arguments.as_slice() {
+        [text] => text,
+        [] if word == "datadog_analytics_rate" => return Ok(()),
+        _ => return Err(dispenser.arg_err()),
+    };
     check(text).map_err(|why| dispenser.plain_err(why))
 }
 

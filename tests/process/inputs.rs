@@ -89,7 +89,7 @@ fn bad_configmap() {
     node.start(&directives, &[&flag]);
     let stderr = fs::read_to_string(node.path("stderr")).unwrap();
     let line = format!(
-        "[ERROR] Failed to sync kube-dns config directory {0}, err: non-utf8 data in file {0}/{key}\n",
+        "[ERROR] Failed to sync kube-dns config directory {0}, err: non-utf8 data in {0}/{key}\n",
         node.path("kube-dns").display()
     );
     assert!(stderr.contains(&line), "{stderr}");

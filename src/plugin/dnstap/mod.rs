@@ -10,6 +10,7 @@ mod tap;
 pub use tap::{Endpoint, OCTETS_MOST, RECORDS_MOST, Tap};
 
 use self::record::{Event, Kind, Sender, encode};
+use super::address::url_authority;
 use super::forward::{Exchanged, Tried};
 use super::log::Format;
 use super::{Context, Flow, Handler, Service, Setup, Turn};
@@ -144,6 +145,7 @@ impl Handler for Dnstap {
             };
             self.point.push(&event, query, context);
         }
+        response.pass_through("dnstap");
         Turn::Up
     }
 }
@@ -243,16 +245,16 @@ fn options(dispenser: &mut Dispenser<'_>) -> Result<Options, CorefileError> {
         *place = Some(dispenser.val().to_owned());
     }
     options.endpoint = match (target.strip_prefix("tls://"), target.strip_prefix("tcp://")) {
-        (Some(rest), _) => Endpoint::Tls { address: host_of(rest), is_verified },
-        (None, Some(rest)) => Endpoint::Tcp(host_of(rest)),
+        (Some(rest), _) => Endpoint::Tls { address: authority(rest, dispenser)?, is_verified },
+        (None, Some(rest)) => Endpoint::Tcp(authority(rest, dispenser)?),
         (None, None) => Endpoint::Unix(target.strip_prefix("unix://").unwrap_or(target).to_owned()),
     };
     Ok(options)
 }
 
-/// A URL's host and port: what stands before its path.
-fn host_of(rest: &str) -> String {
-    rest.split(['/', '?', '#']).next().unwrap_or_default().to_owned()
+/// A URL's host and port.
+fn authority(rest: &str, dispenser: &Dispenser<'_>) -> Result<String, CorefileError> {
+    url_authority(rest).map(str::to_owned).map_err(|_| dispenser.arg_err())
 }
 
 #[cfg(test)]

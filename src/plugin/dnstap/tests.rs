@@ -29,7 +29,10 @@ fn a_query_and_its_response_are_recorded() {
     let mut bench = Bench::new();
     let text = "dnstap /run/tap.sock {\n identity node-1\n version v2\n}";
     let chain = bench.load(text, &MemorySurroundings::new()).unwrap();
-    bench.ask(&chain, query("a.test.", RecordType::A), always(Rcode::NOERROR, &[RECORD]));
+    let outcome =
+        bench.ask(&chain, query("a.test.", RecordType::A), always(Rcode::NOERROR, &[RECORD]));
+    // It hands the response on in a message of its own, and so counts as its writer.
+    assert_eq!(outcome.response.writer, "dnstap");
     assert_eq!(
         records(&bench),
         [
@@ -158,6 +161,10 @@ fn endpoints_are_read_as_urls() {
 fn mistakes_are_named() {
     for (text, error) in [
         ("dnstap", "Wrong argument count or unexpected line ending after 'dnstap'"),
+        (
+            "dnstap tcp://127.0.0.1:abc",
+            "Wrong argument count or unexpected line ending after 'tcp://127.0.0.1:abc'",
+        ),
         (
             "dnstap a full x",
             "dnstap: invalid MultipleTcpWriteBuf \"x\": strconv.Atoi: parsing \"x\": invalid syntax",

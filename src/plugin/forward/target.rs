@@ -6,6 +6,7 @@
 use super::options::Upstream;
 use crate::corefile::Surroundings;
 use crate::dns::Transport;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -96,6 +97,8 @@ pub(super) fn targets(
         }
         let content = match surroundings.read(Path::new(host)) {
             Ok(content) => content,
+            // To Go a directory is a file without servers: so `forward . . ADDRESS` has only one.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => continue,
             Err(_) => match host_name(host, port) {
                 Some((name, port)) if supported => {
                     targets.push(To::Host(Host { name, port, over }));
@@ -193,7 +196,8 @@ fn host_and_port(text: &str, default: &str) -> Option<(String, String)> {
             (bare.unwrap_or(text), default)
         }
     };
-    without_zone(host).0.parse::<IpAddr>().ok()?;
+    let address = host.rsplit_once('%').map_or(host, |(address, _)| address);
+    address.parse::<IpAddr>().ok()?;
     Some((host.to_owned(), port.to_owned()))
 }
 
@@ -324,6 +328,7 @@ mod tests {
                 "'grpc' is not supported as a destination protocol in forward: grpc://[::1]:1",
             ),
             ("/nowhere", "not an IP address or file: \"/nowhere\""),
+            ("1.1.1.1%a%b", "not an IP address or file: \"1.1.1.1%a%b\""),
         ] {
             assert_eq!(texts(&[word]), Err(error.to_owned()), "{word}");
         }

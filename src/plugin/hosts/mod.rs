@@ -67,7 +67,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         metrics: setup.metrics.clone(),
         reloaded: setup.metrics.gauge(&names::HOSTS_RELOAD, &[]),
     };
-    hosts.read(setup.surroundings);
+    hosts.read(setup.surroundings, setup.journal);
     setup.block.add(hosts);
     Ok(())
 }
@@ -188,7 +188,7 @@ fn option(dispenser: &mut Dispenser<'_>, options: &mut Options) -> Result<(), Co
 impl Hosts {
     /// Reads the file if it changed since it was last read. A file that cannot be read leaves what
     /// was known.
-    fn read(&self, surroundings: &dyn Surroundings) {
+    fn read(&self, surroundings: &dyn Surroundings, journal: &dyn Journal) {
         let Ok(stamp) = surroundings.stamp(&self.options.path) else { return };
         let mut last = self.stamp.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if *last == Some(stamp) {
@@ -197,6 +197,10 @@ impl Hosts {
         let Ok(bytes) = surroundings.read(&self.options.path) else { return };
         let text = String::from_utf8_lossy(&bytes);
         let table = HostsTable::parse(&text, &self.options.zones, self.options.reverse);
+        journal.line(
+            Level::Debug,
+            format_args!("plugin/hosts: Parsed hosts file into {} entries", table.entries()),
+        );
         let path = self.options.path.display().to_string();
         let entries = table.entries() + self.inline.entries();
         self.metrics.gauge(&names::HOSTS_ENTRIES, &[&path]).set(entries as f64);
@@ -284,8 +288,8 @@ impl Handler for Hosts {
         Some(self.options.reload).filter(|interval| !interval.is_zero())
     }
 
-    fn upkeep(&self, _now: Now, surroundings: &dyn Surroundings, _journal: &dyn Journal) {
-        self.read(surroundings);
+    fn upkeep(&self, _now: Now, surroundings: &dyn Surroundings, journal: &dyn Journal) {
+        self.read(surroundings, journal);
     }
 }
 

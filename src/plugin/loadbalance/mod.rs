@@ -71,7 +71,7 @@ fn directive(dispenser: &mut Dispenser<'_>) -> Result<Directive, CorefileError> 
     let mut directive = Directive { policy, reload: RELOAD, preferred: Vec::new() };
     while dispenser.next_block() {
         match (dispenser.val(), &directive.policy) {
-            ("prefer", _) => {
+            ("prefer", Word::RoundRobin) => {
                 for text in dispenser.remaining_args() {
                     let network = text.parse().map_err(|_| {
                         let text =
@@ -139,6 +139,7 @@ impl LoadBalance {
             }
             Policy::Weighted(_) => {}
         }
+        // Only `round_robin` has any.
         if !self.preferred.is_empty() && section != Section::Authority {
             order::group(pieces, &[Group::Alias, Group::Address, Group::Mail, Group::Other]);
             order::sort_addresses(pieces, |piece| {

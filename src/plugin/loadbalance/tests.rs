@@ -187,6 +187,7 @@ fn mistakes_are_named_as_coredns_names_them() {
         ("loadbalance weighted", ERROR, "missing weight file argument"),
         ("loadbalance weighted a b", ERROR, "unexpected argument(s)"),
         ("loadbalance {\n foo\n}", BLOCK, "unknown property 'foo'"),
+        ("loadbalance weighted w {\n prefer 10.0.0.0/8\n}", BLOCK, "unknown property 'prefer'"),
         ("loadbalance {\n prefer foo\n}", BLOCK, "invalid CIDR \"foo\": invalid CIDR address: foo"),
         ("loadbalance weighted w {\n reload\n}", BLOCK, "reload duration value is missing"),
         ("loadbalance weighted w {\n reload 5\n}", BLOCK, "invalid reload duration '5'"),

@@ -22,7 +22,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 /// The most further questions within further questions.
-const DEPTH_MOST: u8 = 4;
+pub(super) const DEPTH_MOST: u8 = 4;
 
 /// The most waits of one query: handlers that send it round for ever are stopped.
 const WAITS_MOST: u8 = 32;

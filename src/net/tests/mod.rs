@@ -5,6 +5,7 @@ use crate::corefile::{MemorySurroundings, parse};
 use crate::dns::{Class, Message, Query, RecordType, Section, flags};
 use crate::engine::{Snapshot, World, build};
 use crate::metrics::Registry;
+use crate::plugin::cache::{Kept, stores};
 use crate::plugin::testing::FakeJournal;
 use crate::plugin::{Budget, Carried, is_known};
 use rand::SeedableRng;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 mod bounds;
+mod further;
 mod h3;
 mod handing;
 mod https;
@@ -57,6 +59,16 @@ impl Running {
     }
 
     fn start_within(corefile: &str, workers: usize, budget: Arc<Budget>) -> Running {
+        Running::start_knowing(corefile, workers, budget, &[])
+    }
+
+    /// With a cache that knows some responses already.
+    fn start_knowing(
+        corefile: &str,
+        workers: usize,
+        budget: Arc<Budget>,
+        known: &[Kept],
+    ) -> Running {
         let equipment = Equipment {
             workers,
             clock: Clock::start(),
@@ -66,6 +78,10 @@ impl Running {
             meter: Arc::new(OwnMeter),
         };
         let snapshot = snapshot(corefile, &equipment.metrics);
+        for kept in known {
+            let (_, store) = &stores(&snapshot.carried)[0];
+            assert!(store.import(kept, equipment.clock.now().monotonic));
+        }
         let workers = Workers::start(&equipment, &snapshot).unwrap();
         Running { equipment, workers }
     }
@@ -139,6 +155,14 @@ fn id(message: &[u8]) -> u16 {
 
 /// An upstream on 127.0.0.1 that answers each datagram after `delay`; counts them.
 fn upstream(delay: Duration) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+    upstream_saying(delay, &[])
+}
+
+/// The same, with one record in each answer, or none.
+fn upstream_saying(
+    delay: Duration,
+    record: &'static [u8],
+) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -149,6 +173,8 @@ fn upstream(delay: Duration) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
             counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let mut reply = buffer[..length].to_vec();
             reply[2] |= 0x80;
+            reply[7] = u8::from(!record.is_empty());
+            reply.extend_from_slice(record);
             let socket = socket.try_clone().unwrap();
             std::thread::spawn(move || {
                 std::thread::sleep(delay);

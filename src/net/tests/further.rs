@@ -30,8 +30,8 @@ fn further_questions_end_also_where_every_one_is_answered_stale_before_upstream_
     let alias = b"\xc0\x0c\0\x05\0\x01\0\0\0\0\0\x08\x01b\x04test\0";
     let (port, asked) = upstream_saying(Duration::from_millis(60), alias);
     let corefile = format!(
-        ".:0 {{\nbind 127.0.0.1\ncache {{\nserve_stale 1h verify 10ms\n}}\n\
-         rewrite cname exact b.test. a.test.\nforward . 127.0.0.1:{port}\n}}\n"
+        ".:0 {{\nbind 127.0.0.1\ncache {{\nsuccess 1024 3600 0\nserve_stale 1h verify 10ms\n}}\n\
+         rewrite cname exact b.test. a.test.\nforward . 127.0.0.1:{port} {{\nmax_fails 0\n}}\n}}\n"
     );
     let server = Running::start_knowing(&corefile, 1, Arc::default(), &[expired()]);
     assert!(server.ask("x.test.").is_some());

@@ -303,7 +303,10 @@ impl<'l, 'a> Life<'l, 'a> {
         let turn = pass.call(|query, context| {
             place.block.chain[depth].answered(query, response, further, context)
         });
-        self.turned(place, response, means, turn, After::default())
+        match turn {
+            Turn::Up => self.up(place, response, means, depth, After::default()),
+            turn => self.turned(place, response, means, turn),
+        }
     }
 
     fn down(&mut self, place: Place<'_>, response: &mut Response, means: &mut Means<'_>) -> Step {
@@ -311,7 +314,7 @@ impl<'l, 'a> Life<'l, 'a> {
         match pass.down(response) {
             Flow::Answer => {
                 let turn = pass.up(*pass.depth, response);
-                self.turned_above(place, response, means, turn, After::default())
+                self.turned(place, response, means, turn)
             }
             Flow::Forward(exchange) => {
                 let lasts = self.course.patience.as_ref().map(|patience| patience.lasts);
@@ -356,35 +359,19 @@ impl<'l, 'a> Life<'l, 'a> {
         after: After<'_>,
     ) -> Step {
         let turn = self.pass(place, means, after).up(below, response);
-        self.turned_above(place, response, means, turn, After { late: false, ..after })
+        self.turned(place, response, means, turn)
     }
 
     /// The way up ended: all the way, or at a handler that turned it.
-    fn turned_above(
-        &mut self,
-        place: Place<'_>,
-        response: &mut Response,
-        means: &mut Means<'_>,
-        turn: Turn,
-        after: After<'_>,
-    ) -> Step {
-        match turn {
-            Turn::Up => Step::Done,
-            turn => self.turned(place, response, means, turn, after),
-        }
-    }
-
-    /// What the handler at this depth decided.
     fn turned(
         &mut self,
         place: Place<'_>,
         response: &mut Response,
         means: &mut Means<'_>,
         turn: Turn,
-        after: After<'_>,
     ) -> Step {
         match turn {
-            Turn::Up => self.up(place, response, means, self.course.depth, after),
+            Turn::Up => Step::Done,
             Turn::Down => {
                 response.clear();
                 self.course.depth += 1;

@@ -187,7 +187,7 @@ fn every_start_failure_ends_with_1_and_coredns_s_line() {
         ),
         (
             format!("quic://{}", block(port, "whoami")),
-            "ListenPacket: quic: tls.Config not set".to_owned(),
+            at(1, "ListenPacket: quic: tls.Config not set".to_owned()),
         ),
         (
             forward("__PILLAR__CLUSTER__DNS__:5399"),

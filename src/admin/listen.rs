@@ -1,7 +1,7 @@
 //! Opens listening sockets for HTTP, with Go's error texts.
 
 use crate::corefile::system_error_text;
-use crate::plugin::split_host_port;
+use crate::plugin::{split_host_port, tcp_port};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -41,13 +41,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn resolve(host: &str, port: &str) -> Result<SocketAddr, String> {
-    let number = match port {
-        "" => 0,
-        _ => port.parse::<u16>().map_err(|_| match port.parse::<i64>() {
-            Ok(_) => format!("address {port}: invalid port"),
-            Err(_) => format!("lookup tcp/{port}: unknown port"),
-        })?,
-    };
+    let number = tcp_port(port)?;
     if host.is_empty() {
         return Ok(SocketAddr::new(all_addresses(), number));
     }

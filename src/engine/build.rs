@@ -141,6 +141,16 @@ pub(super) fn servers(
                 Level::Warning,
                 format_args!("{label} speaks DNS over TCP, without HTTP and TLS"),
             ),
+            (KeyTransport::Quic, None) => {
+                let text = "ListenPacket: quic: tls.Config not set";
+                let places = plans.iter().flat_map(|plan| plan.draft.keys.iter().zip(&plan.places));
+                let of_server = |key: &ServerKey| {
+                    key.transport == KeyTransport::Quic && key.port == server.port.to_string()
+                };
+                for (_, place) in places.into_iter().filter(|(key, _)| of_server(key)).take(1) {
+                    on_mistake(servers_error(place, text.to_owned()))?;
+                }
+            }
             (KeyTransport::Https, None) => common.journal.line(
                 Level::Warning,
                 format_args!("{label} speaks HTTP without TLS: its block has no tls"),

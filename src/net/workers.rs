@@ -11,7 +11,6 @@ use super::sockets::{
 };
 use super::upstream::Shared;
 use super::worker::{Command, Node, SocketsAfter, Worker, run};
-use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
 use crate::metrics::{self, Gauge, Registry, names};
 use crate::plugin::forward::Upstreams;
@@ -337,10 +336,6 @@ impl Workers {
         let mut sets: Vec<Vec<Bound>> = (0..copies).map(|_| Vec::new()).collect();
         for server in &snapshot.servers {
             let address = Address::of(server);
-            if address.transport == KeyTransport::Quic && server.tls.is_none() {
-                let text = "ListenPacket: quic: tls.Config not set".to_owned();
-                return Err(ListenError(text));
-            }
             if known.contains(&address) {
                 continue;
             }

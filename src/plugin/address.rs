@@ -42,6 +42,25 @@ pub fn split_host_port(text: &str) -> Result<(&str, &str), String> {
     Ok((host, &text[colon + 1..]))
 }
 
+/// The port of an address to listen at over TCP; none is any. The error is Go's text, such as
+/// `address 99999: invalid port`.
+pub fn tcp_port(port: &str) -> Result<u16, String> {
+    match (port, port.parse::<u16>()) {
+        ("", _) => Ok(0),
+        (_, Ok(number)) => Ok(number),
+        (_, Err(_)) => Err(match port.parse::<i64>() {
+            Ok(_) => format!("address {port}: invalid port"),
+            Err(_) => format!("lookup tcp/{port}: unknown port"),
+        }),
+    }
+}
+
+/// Looks at an address that a directive is to listen at over TCP. The error is Go's text.
+pub(super) fn look_at(text: &str) -> Result<(), String> {
+    let (_, port) = split_host_port(text)?;
+    tcp_port(port).map(drop).map_err(|why| format!("listen tcp: {why}"))
+}
+
 /// Host and port of a URL, from the text behind its `scheme://`: what stands before path and query.
 /// A port must be a number. The error is Go's text, such as `invalid port ":abc" after host`.
 pub(super) fn url_authority(text: &str) -> Result<&str, String> {
@@ -59,7 +78,7 @@ pub(super) fn url_authority(text: &str) -> Result<&str, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{split_host_port, url_authority};
+    use super::{look_at, split_host_port, url_authority};
 
     #[test]
     fn a_url_has_a_number_for_its_port() {
@@ -75,6 +94,20 @@ mod tests {
             ("[::1]x", Err("invalid port \"x\" after host".to_owned())),
         ] {
             assert_eq!(url_authority(text), authority, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_at_has_a_port_that_there_is() {
+        for (text, found) in [
+            (":80", Ok(())),
+            ("localhost:", Ok(())),
+            ("80", Err("address 80: missing port in address".to_owned())),
+            (":65536", Err("listen tcp: address 65536: invalid port".to_owned())),
+            (":-1", Err("listen tcp: address -1: invalid port".to_owned())),
+            (":dns", Err("listen tcp: lookup tcp/dns: unknown port".to_owned())),
+        ] {
+            assert_eq!(look_at(text), found, "{text}");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns the grammar; the app runs the endpoint, the self-poll and the lameduck wait.
 
-use super::address::{split_host_port, url_authority};
+use super::address::{look_at, split_host_port, url_authority};
 use super::{Part, Service, Setup};
 use crate::corefile::{CorefileError, parse_duration, quote};
 use std::time::Duration;
@@ -25,6 +25,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
                     let url = quote(&format!("http://{given}"));
                     dispenser.plain_err(format!("parse {url}: {why}"))
                 })?;
+                look_at(given).map_err(|why| dispenser.plain_err(why))?;
                 address = given;
             }
             _ => return Err(dispenser.arg_err()),
@@ -117,6 +118,10 @@ mod tests {
                 "Corefile:3 - plugin/health: unknown part to be strict about: 'dns', expected some of listeners, interface, rules, upstreams",
             ),
             ("health 8080", "Corefile:2 - plugin/health: address 8080: missing port in address"),
+            (
+                "health :99999",
+                "Corefile:2 - plugin/health: listen tcp: address 99999: invalid port",
+            ),
             (
                 "health 127.0.0.1:http",
                 "Corefile:2 - plugin/health: parse \"http://127.0.0.1:http\": invalid port \":http\" after host",

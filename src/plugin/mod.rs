@@ -52,7 +52,7 @@ pub mod tls;
 pub mod trace;
 pub mod whoami;
 
-pub use address::split_host_port;
+pub use address::{split_host_port, tcp_port};
 pub use budget::{Budget, Share};
 pub use context::{Client, Context, Labels, Note, Now, ServerIdentity};
 pub use journal::{Journal, Level};

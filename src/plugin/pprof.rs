@@ -2,7 +2,7 @@
 //!
 //! Owns the grammar; the app runs the endpoint.
 
-use super::address::split_host_port;
+use super::address::look_at;
 use super::{Service, Setup};
 use crate::corefile::{CorefileError, parse_integer};
 
@@ -16,7 +16,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let address = match dispenser.remaining_args().as_slice() {
         [] => DEFAULT_ADDRESS,
         [address] => {
-            split_host_port(address).map_err(|why| dispenser.err(why))?;
+            look_at(address).map_err(|why| dispenser.err(why))?;
             address
         }
         _ => return Err(dispenser.arg_err()),

@@ -2,7 +2,7 @@
 //!
 //! Owns the grammar; the app runs the endpoint.
 
-use super::address::split_host_port;
+use super::address::look_at;
 use super::{Monitor, Service, Setup};
 use crate::corefile::CorefileError;
 
@@ -17,7 +17,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let address = match arguments.as_slice() {
         [] => DEFAULT_ADDRESS,
         [given] => {
-            split_host_port(given).map_err(|why| dispenser.plain_err(why))?;
+            look_at(given).map_err(|why| dispenser.plain_err(why))?;
             given
         }
         _ => return Err(dispenser.arg_err()),

@@ -105,6 +105,10 @@ fn contradictions_are_told_in_coredns_s_words_with_their_line() {
             "a.test:53 a.test. {\n errors\n}\n",
             "Corefile:1 - cannot serve dns://a.test.:53 - it is already defined",
         ),
+        (
+            ".:1 {\n errors\n}\nquic://.:2 {\n errors\n}\n",
+            "Corefile:4 - ListenPacket: quic: tls.Config not set",
+        ),
         (".:70000 {\n bind 127.0.0.1\n}\n", "Corefile:1 - address 70000: invalid port"),
         (
             ".:port {\n errors\n}\n",

@@ -270,8 +270,6 @@ fn quic_blocks_are_asked_over_quic_and_end_with_their_address() {
     // A reload keeps the connection; new answers come over it.
     upstream.publish(&answering("quic://.:0", 4, CERTIFICATE)).unwrap();
     assert_eq!(server.ask("a.test."), Some(4));
-    let without = upstream.publish(&answering("quic://.:0", 4, "")).unwrap_err();
-    assert_eq!(without.0, "ListenPacket: quic: tls.Config not set");
     upstream.stop();
     server.stop();
 }

@@ -2,7 +2,9 @@
 //! up, and a latency counts from the moment its query was due. So a server that pauses is charged for
 //! all that waited. dnsperf sends at a rate too, but reports no percentiles.
 //!
-//!   load --server 127.0.0.1:53 --seconds 4 [--sockets 16] --stream LABEL:RATE:SOURCE ...
+//!   load --server 127.0.0.1:53 --seconds 4 [--sockets 16] [--patience 1] --stream LABEL:RATE:SOURCE ...
+//!
+//! A response that takes longer than the patience, in seconds, counts as lost.
 //!
 //! SOURCE is a file of `name type` lines, asked in order, or `unique=ZONE` for names that never come
 //! twice. One JSON object is printed: a member for each stream. Needs nothing but the standard library,
@@ -17,8 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A response that takes longer counts as lost.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Where the stream's number stands in a slot, above the nanoseconds.
 const STREAM_SHIFT: u32 = 56;
 /// Buckets of a histogram: 32 for each power of two of nanoseconds.
@@ -55,6 +55,7 @@ struct Options {
     server: SocketAddr,
     seconds: f64,
     sockets: usize,
+    patience: f64,
     streams: Vec<Stream>,
 }
 
@@ -63,6 +64,7 @@ fn options() -> Result<Options, String> {
         server: ([127, 0, 0, 1], 53).into(),
         seconds: 4.0,
         sockets: 16,
+        patience: 1.0,
         streams: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
@@ -73,9 +75,13 @@ fn options() -> Result<Options, String> {
             "--server" => options.server = value.parse().map_err(|_| wrong(()))?,
             "--seconds" => options.seconds = value.parse().map_err(|_| wrong(()))?,
             "--sockets" => options.sockets = value.parse().map_err(|_| wrong(()))?,
+            "--patience" => options.patience = value.parse().map_err(|_| wrong(()))?,
             "--stream" => options.streams.push(stream(&value)?),
             _ => return Err(format!("unknown option {word}")),
         }
+    }
+    if !(options.patience > 0.0 && options.patience <= 60.0) {
+        return Err(format!("a patience of {} s is of no use", options.patience));
     }
     if options.streams.is_empty() || options.streams.len() > 100 || options.sockets == 0 {
         return Err("needs --stream LABEL:RATE:SOURCE and at least one socket".into());
@@ -151,12 +157,21 @@ struct Tally {
     answered: u64,
     failed: u64,
     overdue: u64,
+    /// Nanoseconds, of those in time.
+    slowest: u64,
     latencies: Vec<u64>,
 }
 
 impl Tally {
     fn new() -> Tally {
-        Tally { sent: 0, answered: 0, failed: 0, overdue: 0, latencies: vec![0; BUCKETS] }
+        Tally {
+            sent: 0,
+            answered: 0,
+            failed: 0,
+            overdue: 0,
+            slowest: 0,
+            latencies: vec![0; BUCKETS],
+        }
     }
 
     fn add(&mut self, other: &Tally) {
@@ -164,6 +179,7 @@ impl Tally {
         self.answered += other.answered;
         self.failed += other.failed;
         self.overdue += other.overdue;
+        self.slowest = self.slowest.max(other.slowest);
         for (mine, theirs) in self.latencies.iter_mut().zip(&other.latencies) {
             *mine += theirs;
         }
@@ -194,8 +210,14 @@ fn bucket_start(bucket: usize) -> f64 {
     (1.0 + (bucket % 32) as f64 / 32.0) * 2f64.powi((bucket / 32) as i32)
 }
 
-/// Takes responses until told to stop; one tally for each stream.
-fn receive(lane: &Lane, streams: usize, start: Instant, stop: &AtomicBool) -> Vec<Tally> {
+/// Takes responses until told to stop; one tally for each stream. `patience` is in nanoseconds.
+fn receive(
+    lane: &Lane,
+    streams: usize,
+    patience: u64,
+    start: Instant,
+    stop: &AtomicBool,
+) -> Vec<Tally> {
     let mut tallies = vec![Tally::new(); streams];
     let mut buffer = [0; 4096];
     while !stop.load(Ordering::Relaxed) {
@@ -211,11 +233,12 @@ fn receive(lane: &Lane, streams: usize, start: Instant, stop: &AtomicBool) -> Ve
         }
         let due = (slot & ((1 << STREAM_SHIFT) - 1)) - 1;
         let took = (start.elapsed().as_nanos() as u64).saturating_sub(due);
-        if took > PATIENCE.as_nanos() as u64 {
+        if took > patience {
             tally.overdue += 1;
             continue;
         }
         tally.answered += 1;
+        tally.slowest = tally.slowest.max(took);
         tally.failed += u64::from(buffer[3] & 15 != 0 || buffer[6..8] == [0, 0]);
         tally.latencies[bucket(took)] += 1;
     }
@@ -243,15 +266,17 @@ fn run() -> Result<String, String> {
     let stop = Arc::new(AtomicBool::new(false));
     let start = Instant::now();
     let streams = options.streams.len();
+    let patience = Duration::from_secs_f64(options.patience);
+    let nanoseconds = patience.as_nanos() as u64;
     let receivers: Vec<_> = lanes
         .iter()
         .map(|lane| {
             let (lane, stop) = (lane.clone(), stop.clone());
-            std::thread::spawn(move || receive(&lane, streams, start, &stop))
+            std::thread::spawn(move || receive(&lane, streams, nanoseconds, start, &stop))
         })
         .collect();
     let (mut tallies, lateness) = send(&mut options, &lanes, start);
-    settle(&lanes);
+    settle(&lanes, patience);
     stop.store(true, Ordering::Relaxed);
     for receiver in receivers {
         let received = receiver.join().map_err(|_| "a receiving thread ended early")?;
@@ -316,9 +341,9 @@ fn send(options: &mut Options, lanes: &[Arc<Lane>], start: Instant) -> (Vec<Tall
 }
 
 /// Waits until nothing is in flight, or as long as a client would.
-fn settle(lanes: &[Arc<Lane>]) {
+fn settle(lanes: &[Arc<Lane>], patience: Duration) {
     let start = Instant::now();
-    while start.elapsed() < PATIENCE
+    while start.elapsed() < patience
         && lanes.iter().any(|lane| lane.slots.iter().any(|slot| slot.load(Ordering::Acquire) != 0))
     {
         std::thread::sleep(Duration::from_millis(10));
@@ -332,12 +357,13 @@ fn report(options: &Options, tallies: &[Tally], lateness: &Tally) -> String {
         let _ = write!(
             text,
             "\"{}\": {{\"sent\": {}, \"answered\": {}, \"failed\": {}, \"lost\": {lost}, \"overdue\": {}, \
-             \"p50_us\": {:.1}, \"p90_us\": {:.1}, \"p99_us\": {:.1}, \"p999_us\": {:.1}}}, ",
+             \"slowest_us\": {:.1}, \"p50_us\": {:.1}, \"p90_us\": {:.1}, \"p99_us\": {:.1}, \"p999_us\": {:.1}}}, ",
             stream.label,
             tally.sent,
             tally.answered,
             tally.failed,
             tally.overdue,
+            tally.slowest as f64 / 1e3,
             tally.percentile(0.5),
             tally.percentile(0.9),
             tally.percentile(0.99),

@@ -27,10 +27,11 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// How long the writer rests in a flood of lines: meanwhile they gather, and whoever logs wakes
 /// nobody. It would be woken for each, which costs more than the line.
-const REST: Duration = Duration::from_millis(5);
+const REST: Duration = Duration::from_millis(25);
 
-/// More lines than this within [`REST`] are a flood; up to them each is written as it comes.
-const FLOOD: u32 = 16;
+/// More lines than this within [`REST`] are a flood; up to them each is written as it comes. 160 lines a
+/// second: to wake the writer for each takes a thirtieth of a CPU limit of 100m.
+const FLOOD: u32 = 4;
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -360,9 +361,9 @@ mod tests {
     fn the_writer_rests_in_a_flood_alone() {
         let begun = Instant::now();
         let mut pace = Pace { since: begun, lines: 0 };
-        // A line in each millisecond, for a second.
-        for millisecond in 0..1000 {
-            assert!(!pace.is_flood(begun + Duration::from_millis(millisecond), 1));
+        // A hundred lines a second, evenly.
+        for line in 0..100 {
+            assert!(!pace.is_flood(begun + line * Duration::from_millis(10), 1));
         }
         let later = begun + Duration::from_secs(2);
         assert!((0..FLOOD).all(|_| !pace.is_flood(later, 1)));

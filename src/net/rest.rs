@@ -32,6 +32,14 @@ const QUOTA_LASTS: Duration = Duration::from_secs(1);
 const MUCH: f64 = 0.55;
 const NEARLY_ALL: f64 = 0.85;
 
+/// CPU time is scarce before a window is over, too, once so much of a period's quota is used in it, and
+/// more than [`NEARLY_ALL`] of what the time until then allows: what is left is for hits, which would
+/// stand still with everything else when the kernel stops who has used up all.
+const EARLY: f64 = 0.6;
+
+/// How often that is looked at: each look is a system call.
+const PEEK: Duration = Duration::from_millis(1);
+
 /// Rests become shorter below this share. Far below the others: it is the rests that make it little.
 const LITTLE: f64 = 0.25;
 
@@ -162,11 +170,24 @@ impl Rests {
         self.rests_now.load(Ordering::Relaxed)
     }
 
-    /// The process's CPU time until now, and what it may use in a second as it was last read.
-    pub(super) fn reading(&self) -> (Duration, Option<Duration>) {
-        let quota = self.rest.lock().unwrap_or_else(PoisonError::into_inner).quota;
-        (self.meter.used(), quota)
+    /// What is known of the quota and its use now.
+    pub(super) fn reading(&self) -> Reading {
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let (quota, scarce_from) = (rest.quota, rest.scarce_from);
+        drop(rest);
+        Reading { used: self.meter.used(), quota, scarce_from }
     }
+}
+
+/// What is known of the quota and its use at a moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    /// The process's CPU time until then.
+    pub(super) used: Duration,
+    /// What it may use in a second, as it was last read.
+    pub(super) quota: Option<Duration>,
+    /// When the window began in which CPU time became scarce, and the process's CPU time until then.
+    pub(super) scarce_from: Option<(Instant, Duration)>,
 }
 
 /// How long a worker rests.
@@ -180,6 +201,10 @@ struct Rest {
     quota: Option<Duration>,
     quota_read: Option<Instant>,
     is_scarce: bool,
+    /// The beginning of the window in which it became scarce.
+    scarce_from: Option<(Instant, Duration)>,
+    /// When the CPU time was last read within a window.
+    peeked: Instant,
 }
 
 impl Rest {
@@ -191,6 +216,8 @@ impl Rest {
             quota: None,
             quota_read: None,
             is_scarce: false,
+            scarce_from: None,
+            peeked: now,
         }
     }
 
@@ -199,14 +226,14 @@ impl Rest {
     fn length(
         &mut self,
         now: Instant,
-        used: impl FnOnce() -> Duration,
+        used: impl Fn() -> Duration,
         quota: impl FnOnce() -> Option<Duration>,
     ) -> Duration {
         let passed = now.saturating_duration_since(self.began);
-        if passed < WINDOW {
+        if passed < WINDOW && !self.is_used_early(now, passed, &used) {
             return self.length;
         }
-        self.began = now;
+        let began = std::mem::replace(&mut self.began, now);
         if self.quota_read.is_none_or(|read| now.duration_since(read) >= QUOTA_LASTS) {
             self.quota = quota();
             self.quota_read = Some(now);
@@ -217,9 +244,14 @@ impl Rest {
             return self.length;
         };
         let used = used();
-        let spent = used.saturating_sub(std::mem::replace(&mut self.used, used));
+        let used_before = std::mem::replace(&mut self.used, used);
+        let spent = used.saturating_sub(used_before);
         let share = spent.as_secs_f64() / (passed.as_secs_f64() * quota.as_secs_f64());
-        self.is_scarce = share > if self.is_scarce { MUCH } else { NEARLY_ALL };
+        let was_scarce = self.is_scarce;
+        self.is_scarce = share > if was_scarce { MUCH } else { NEARLY_ALL };
+        if self.is_scarce && !was_scarce {
+            self.scarce_from = Some((began, used_before));
+        }
         self.length = match self.length {
             _ if passed >= LONG_AGO => Duration::ZERO,
             _ if share > NEARLY_ALL => LONGEST,
@@ -229,6 +261,25 @@ impl Rest {
             length => length,
         };
         self.length
+    }
+
+    /// Whether so much of a period's quota is used already, `passed` after the window began, that the
+    /// rest is for hits.
+    fn is_used_early(
+        &mut self,
+        now: Instant,
+        passed: Duration,
+        used: impl FnOnce() -> Duration,
+    ) -> bool {
+        let Some(quota) = self.quota.filter(|quota| !quota.is_zero()) else { return false };
+        if self.is_scarce || now.saturating_duration_since(self.peeked) < PEEK {
+            return false;
+        }
+        self.peeked = now;
+        let quota = quota.as_secs_f64();
+        let spent = used().saturating_sub(self.used).as_secs_f64();
+        spent > EARLY * quota * WINDOW.as_secs_f64()
+            && spent > NEARLY_ALL * quota * passed.as_secs_f64()
     }
 }
 
@@ -312,6 +363,38 @@ mod tests {
         let soon = start + WINDOW + WINDOW / 2;
         assert_eq!(rest.length(soon, || panic!("too soon"), quota), LONGEST);
         assert_eq!(rest.length(start + 2 * LONG_AGO, || LONG_AGO, quota), Duration::ZERO);
+    }
+
+    #[test]
+    fn cpu_time_is_scarce_before_the_window_is_over_when_little_of_a_period_is_left() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut rest = Rest::new(start);
+        let quota = || Some(QUOTA);
+        // Half a millisecond of 10, then 5 within 7.
+        let before = Duration::from_micros(500);
+        assert_eq!(rest.length(at(100), || before, quota), Duration::ZERO);
+        assert_eq!(rest.length(at(107), || 11 * before, quota), Duration::ZERO);
+        assert!(!rest.is_scarce);
+        let much = before + Duration::from_micros(6100);
+        assert_eq!(rest.length(at(107), || panic!("looked just now"), quota), Duration::ZERO);
+        assert_eq!(rest.length(at(108), || much, quota), LONGEST);
+        assert!(rest.is_scarce);
+        assert_eq!(rest.scarce_from, Some((at(100), before)));
+        // The window began anew.
+        assert_eq!(rest.length(at(207), || panic!("too soon"), quota), LONGEST);
+    }
+
+    #[test]
+    fn an_even_load_below_the_quota_is_no_early_end() {
+        let start = Instant::now();
+        let mut rest = Rest::new(start);
+        for millisecond in 1..=1000 {
+            let used = Duration::from_micros(80 * millisecond);
+            let now = start + Duration::from_millis(millisecond);
+            rest.length(now, || used, || Some(QUOTA));
+            assert!(!rest.is_scarce, "{millisecond}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! the quota is not used up. Owns the order, the bound and the age of what waits; never looks at a query.
 
 use super::counters::Counters;
-use super::rest::Rests;
+use super::rest::{Reading, Rests};
 use super::worker::Worker;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -55,12 +55,20 @@ impl Credit {
         Credit { at: now, used: Duration::ZERO, left: 0.0 }
     }
 
-    /// Whether there is some, with so much used until now. `quota` is for each second.
-    fn is_left(&mut self, now: Instant, used: Duration, quota: Option<Duration>) -> bool {
-        let passed = now.saturating_duration_since(std::mem::replace(&mut self.at, now));
-        let spent = used.saturating_sub(std::mem::replace(&mut self.used, used));
-        let Some(quota) = quota.map(|quota| quota.as_secs_f64()) else { return true };
-        let left = self.left + passed.as_secs_f64() * quota * GIVEN_OUT - spent.as_secs_f64();
+    /// Whether there is some, with so much used until now.
+    fn is_left(&mut self, now: Instant, reading: &Reading) -> bool {
+        let (at, used) = (self.at, self.used);
+        (self.at, self.used) = (now, reading.used);
+        let Some(quota) = reading.quota.map(|quota| quota.as_secs_f64()) else { return true };
+        let balance = |at: Instant, used: Duration| {
+            let passed = now.saturating_duration_since(at).as_secs_f64();
+            passed * quota * GIVEN_OUT - reading.used.saturating_sub(used).as_secs_f64()
+        };
+        let mut left = self.left + balance(at, used);
+        // Nobody has looked since CPU time became scarce: what was not used before cannot be used now.
+        if let Some((began, used)) = reading.scarce_from.filter(|(began, _)| *began > at) {
+            left = left.min(balance(began, used));
+        }
         self.left = left.clamp(-OWED * quota, SAVED * quota);
         self.left > 0.0
     }
@@ -231,9 +239,9 @@ pub(super) async fn give_turns(worker: Rc<Worker>) {
         let now = Instant::now();
         let is_read = thrift.unread.get() == 0;
         let is_left = is_read && {
-            let (used, quota) = thrift.rests.reading();
+            let reading = thrift.rests.reading();
             let mut credit = worker.node.credit.lock().unwrap_or_else(PoisonError::into_inner);
-            credit.is_left(now, used, quota)
+            credit.is_left(now, &reading)
         };
         {
             let mut queue = thrift.queue.borrow_mut();
@@ -258,7 +266,10 @@ pub(super) type SharedCredit = Mutex<Credit>;
 mod tests {
     use super::*;
 
-    const QUOTA: Option<Duration> = Some(Duration::from_millis(100));
+    /// A reading under a quota of 100m.
+    fn used(used: Duration) -> Reading {
+        Reading { used, quota: Some(Duration::from_millis(100)), scarce_from: None }
+    }
 
     fn milliseconds(count: u64) -> Duration {
         Duration::from_millis(count)
@@ -277,30 +288,42 @@ mod tests {
         let start = Instant::now();
         let mut credit = Credit::new(start);
         // 10 ms bring 0.92 ms of CPU time, of which half a millisecond can be saved.
-        assert!(credit.is_left(start + milliseconds(10), Duration::ZERO, QUOTA));
-        let mut used = Duration::from_micros(400);
-        assert!(credit.is_left(start + milliseconds(10), used, QUOTA));
-        used += Duration::from_micros(200);
-        assert!(!credit.is_left(start + milliseconds(10), used, QUOTA));
-        assert!(!credit.is_left(start + milliseconds(11), used, QUOTA));
-        assert!(credit.is_left(start + milliseconds(12), used, QUOTA));
+        assert!(credit.is_left(start + milliseconds(10), &used(Duration::ZERO)));
+        assert!(credit.is_left(start + milliseconds(10), &used(Duration::from_micros(400))));
+        let more = used(Duration::from_micros(600));
+        assert!(!credit.is_left(start + milliseconds(10), &more));
+        assert!(!credit.is_left(start + milliseconds(11), &more));
+        assert!(credit.is_left(start + milliseconds(12), &more));
     }
 
     #[test]
     fn what_was_used_too_much_is_owed_for_one_period_at_most() {
         let start = Instant::now();
         let mut credit = Credit::new(start);
-        let used = Duration::from_secs(100);
-        assert!(!credit.is_left(start, used, QUOTA));
-        assert!(!credit.is_left(start + milliseconds(100), used, QUOTA));
-        assert!(credit.is_left(start + milliseconds(110), used, QUOTA));
+        let used = used(Duration::from_secs(100));
+        assert!(!credit.is_left(start, &used));
+        assert!(!credit.is_left(start + milliseconds(100), &used));
+        assert!(credit.is_left(start + milliseconds(110), &used));
+    }
+
+    #[test]
+    fn what_was_used_when_time_became_scarce_is_owed_however_little_was_used_before() {
+        let start = Instant::now();
+        let mut credit = Credit::new(start);
+        // Ten seconds of rest, then 6 ms of CPU time in 8 ms.
+        let scarce_from = Some((start + milliseconds(10_000), milliseconds(3)));
+        let reading = Reading { scarce_from, ..used(milliseconds(9)) };
+        assert!(!credit.is_left(start + milliseconds(10_008), &reading));
+        assert!(!credit.is_left(start + milliseconds(10_064), &reading));
+        assert!(credit.is_left(start + milliseconds(10_066), &reading));
     }
 
     #[test]
     fn without_a_quota_there_is_always_credit() {
         let start = Instant::now();
         let mut credit = Credit::new(start);
-        assert!(credit.is_left(start, Duration::from_secs(100), None));
+        let reading = Reading { quota: None, ..used(Duration::from_secs(100)) };
+        assert!(credit.is_left(start, &reading));
     }
 
     #[test]

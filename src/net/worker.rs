@@ -41,8 +41,8 @@ pub const WAITING_OCTETS: u64 = 2_400;
 
 /// How long datagrams may lie while queries that waited have their turns, and after how many of those
 /// the clock is read.
-const UNSEEN_MOST: Duration = Duration::from_micros(300);
-const TURNS_A_LOOK: u8 = 8;
+const UNSEEN_MOST: Duration = Duration::from_micros(60);
+const TURNS_A_LOOK: u8 = 4;
 
 /// The most refreshes under way at once on the whole node.
 pub const REFRESHES_MOST: usize = 1_000;

@@ -30,6 +30,10 @@ use tokio::task::LocalSet;
 /// The most workers: beyond, a node-local server gains nothing and buffers add up.
 pub const WORKERS_MOST: usize = 16;
 
+/// How many tasks of connections to upstreams have their turns before sockets are looked at. When an
+/// upstream is silent, all of its connections end and begin together, each turn with several system calls.
+const TASKS_A_LOOK: u32 = 8;
+
 /// How often a drain looks.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
 
@@ -177,6 +181,7 @@ impl Workers {
             let rests = Arc::new(Rests::new(equipment.meter.clone()));
             let (before, after) = (rests.clone(), rests.clone());
             runtime.enable_all();
+            runtime.event_interval(TASKS_A_LOOK);
             runtime.on_thread_park(move || before.before_waiting());
             runtime.on_thread_unpark(move || after.after_waiting());
             let runtime = runtime.build().map_err(system)?;

@@ -23,6 +23,7 @@ mod https;
 #[path = "../../../tests/ports/mod.rs"]
 pub(super) mod ports;
 mod scarcity;
+mod silence;
 mod tls;
 
 /// A server on a port of its own.

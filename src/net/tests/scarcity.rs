@@ -188,3 +188,22 @@ fn a_question_asked_by_many_has_one_turn() {
         assert_eq!(lone.counted("nodens_queries_joined_total "), 299);
     });
 }
+
+#[test]
+fn a_hit_is_answered_between_the_turns_of_those_that_waited() {
+    beside_a_worker(|lone| async move {
+        lone.send(["hit.test.".to_owned()]);
+        lone.until(|| lone.replied()).await;
+        lone.send(["hit.test.".to_owned()]);
+        let end = Instant::now() + Duration::from_secs(60);
+        // Nothing else of the worker comes to its turn: nobody waits here.
+        let reply = loop {
+            lone.worker.look_between();
+            if let Some(reply) = lone.replied() {
+                break reply;
+            }
+            assert!(Instant::now() < end, "it does not come");
+        };
+        assert_eq!(last_octet(&reply), Some(9));
+    });
+}

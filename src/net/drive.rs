@@ -3,6 +3,7 @@
 //! Owns who asks upstream for whom: a question in flight is asked once, its followers wait for the
 //! leader's result. Never decides what a result means.
 
+use super::rest::go_on;
 use super::thrift::Turn;
 use super::upstream::Asked;
 use super::worker::{Listener, Node, Permit, REFRESHES_MOST, Serving, Worker};
@@ -108,6 +109,8 @@ impl Worker {
         client: Client,
     ) -> Option<Vec<u8>> {
         let Serving { snapshot, server } = listener.serving()?;
+        // Among many connections there may be no rest for a long time.
+        go_on();
         let mut response = Response::new();
         let arrival = self.with_means(&snapshot, |means| {
             arrive(&snapshot, server, octets, client, &mut response, means)

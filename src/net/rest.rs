@@ -7,9 +7,11 @@
 //! time is scarce, and whether a thread was kept from working; never rests without a quota.
 
 use crate::sys::{cgroup, cpu};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// The longest rest: what a query may wait beyond its time, and a miss once more for its answer.
@@ -32,14 +34,6 @@ const QUOTA_LASTS: Duration = Duration::from_secs(1);
 const MUCH: f64 = 0.55;
 const NEARLY_ALL: f64 = 0.85;
 
-/// CPU time is scarce before a window is over, too, once so much of a period's quota is used in it, and
-/// more than [`NEARLY_ALL`] of what the time until then allows: what is left is for hits, which would
-/// stand still with everything else when the kernel stops who has used up all.
-const EARLY: f64 = 0.6;
-
-/// How often that is looked at: each look is a system call.
-const PEEK: Duration = Duration::from_millis(1);
-
 /// Rests become shorter below this share. Far below the others: it is the rests that make it little.
 const LITTLE: f64 = 0.25;
 
@@ -57,6 +51,52 @@ struct Watch {
 
 thread_local! {
     static WATCH: Cell<Watch> = const { Cell::new(Watch { works: None, stood_still: None }) };
+}
+
+/// Those that wait until this thread's next rest is over.
+struct Waiting {
+    /// Whether the thread rests before it waits.
+    rests: Cell<bool>,
+    /// How many rests were over until now.
+    rest: Cell<u64>,
+    wakers: RefCell<Vec<Waker>>,
+}
+
+thread_local! {
+    static WAITING: Waiting =
+        const { Waiting { rests: Cell::new(false), rest: Cell::new(0), wakers: RefCell::new(Vec::new()) } };
+}
+
+/// Waits until this thread has rested once more, if it rests between its turns. Answers of upstreams
+/// come one after the other, and each would have a turn of its own.
+pub(super) async fn rested() {
+    let rest = WAITING.with(|waiting| waiting.rests.get().then(|| waiting.rest.get()));
+    let Some(rest) = rest else { return };
+    let mut is_known = false;
+    poll_fn(|task| {
+        WAITING.with(|waiting| {
+            if waiting.rest.get() != rest {
+                return Poll::Ready(());
+            }
+            if !std::mem::replace(&mut is_known, true) {
+                waiting.wakers.borrow_mut().push(task.waker().clone());
+            }
+            Poll::Pending
+        })
+    })
+    .await;
+}
+
+/// Has those go on that wait for the end of a rest: it is over, or the thread has too much to do to rest.
+pub(super) fn go_on() {
+    WAITING.with(|waiting| {
+        if waiting.wakers.borrow().is_empty() {
+            return;
+        }
+        waiting.rest.set(waiting.rest.get() + 1);
+        let wakers = std::mem::take(&mut *waiting.wakers.borrow_mut());
+        wakers.into_iter().for_each(Waker::wake);
+    });
 }
 
 impl Watch {
@@ -134,7 +174,9 @@ impl Rests {
     pub(super) fn before_waiting(&self) {
         let length = self.look();
         let rested = self.rests_now.swap(!length.is_zero(), Ordering::Relaxed);
+        WAITING.with(|waiting| waiting.rests.set(!length.is_zero()));
         if length.is_zero() {
+            go_on();
             if rested {
                 WATCH.set(Watch { works: None, ..WATCH.get() });
             }
@@ -150,6 +192,8 @@ impl Rests {
             watch.stood_still = Some(woken);
         }
         WATCH.set(watch);
+        // The runtime asks the kernel for events all the same, but does not wait for any.
+        go_on();
     }
 
     /// What a thread shall do after it has waited.
@@ -170,24 +214,11 @@ impl Rests {
         self.rests_now.load(Ordering::Relaxed)
     }
 
-    /// What is known of the quota and its use now.
-    pub(super) fn reading(&self) -> Reading {
-        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        let (quota, scarce_from) = (rest.quota, rest.scarce_from);
-        drop(rest);
-        Reading { used: self.meter.used(), quota, scarce_from }
+    /// The process's CPU time until now, and what it may use in a second as it was last read.
+    pub(super) fn reading(&self) -> (Duration, Option<Duration>) {
+        let quota = self.rest.lock().unwrap_or_else(PoisonError::into_inner).quota;
+        (self.meter.used(), quota)
     }
-}
-
-/// What is known of the quota and its use at a moment.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Reading {
-    /// The process's CPU time until then.
-    pub(super) used: Duration,
-    /// What it may use in a second, as it was last read.
-    pub(super) quota: Option<Duration>,
-    /// When the window began in which CPU time became scarce, and the process's CPU time until then.
-    pub(super) scarce_from: Option<(Instant, Duration)>,
 }
 
 /// How long a worker rests.
@@ -201,10 +232,6 @@ struct Rest {
     quota: Option<Duration>,
     quota_read: Option<Instant>,
     is_scarce: bool,
-    /// The beginning of the window in which it became scarce.
-    scarce_from: Option<(Instant, Duration)>,
-    /// When the CPU time was last read within a window.
-    peeked: Instant,
 }
 
 impl Rest {
@@ -216,8 +243,6 @@ impl Rest {
             quota: None,
             quota_read: None,
             is_scarce: false,
-            scarce_from: None,
-            peeked: now,
         }
     }
 
@@ -226,14 +251,14 @@ impl Rest {
     fn length(
         &mut self,
         now: Instant,
-        used: impl Fn() -> Duration,
+        used: impl FnOnce() -> Duration,
         quota: impl FnOnce() -> Option<Duration>,
     ) -> Duration {
         let passed = now.saturating_duration_since(self.began);
-        if passed < WINDOW && !self.is_used_early(now, passed, &used) {
+        if passed < WINDOW {
             return self.length;
         }
-        let began = std::mem::replace(&mut self.began, now);
+        self.began = now;
         if self.quota_read.is_none_or(|read| now.duration_since(read) >= QUOTA_LASTS) {
             self.quota = quota();
             self.quota_read = Some(now);
@@ -244,14 +269,9 @@ impl Rest {
             return self.length;
         };
         let used = used();
-        let used_before = std::mem::replace(&mut self.used, used);
-        let spent = used.saturating_sub(used_before);
+        let spent = used.saturating_sub(std::mem::replace(&mut self.used, used));
         let share = spent.as_secs_f64() / (passed.as_secs_f64() * quota.as_secs_f64());
-        let was_scarce = self.is_scarce;
-        self.is_scarce = share > if was_scarce { MUCH } else { NEARLY_ALL };
-        if self.is_scarce && !was_scarce {
-            self.scarce_from = Some((began, used_before));
-        }
+        self.is_scarce = share > if self.is_scarce { MUCH } else { NEARLY_ALL };
         self.length = match self.length {
             _ if passed >= LONG_AGO => Duration::ZERO,
             _ if share > NEARLY_ALL => LONGEST,
@@ -261,25 +281,6 @@ impl Rest {
             length => length,
         };
         self.length
-    }
-
-    /// Whether so much of a period's quota is used already, `passed` after the window began, that the
-    /// rest is for hits.
-    fn is_used_early(
-        &mut self,
-        now: Instant,
-        passed: Duration,
-        used: impl FnOnce() -> Duration,
-    ) -> bool {
-        let Some(quota) = self.quota.filter(|quota| !quota.is_zero()) else { return false };
-        if self.is_scarce || now.saturating_duration_since(self.peeked) < PEEK {
-            return false;
-        }
-        self.peeked = now;
-        let quota = quota.as_secs_f64();
-        let spent = used().saturating_sub(self.used).as_secs_f64();
-        spent > EARLY * quota * WINDOW.as_secs_f64()
-            && spent > NEARLY_ALL * quota * passed.as_secs_f64()
     }
 }
 
@@ -363,38 +364,6 @@ mod tests {
         let soon = start + WINDOW + WINDOW / 2;
         assert_eq!(rest.length(soon, || panic!("too soon"), quota), LONGEST);
         assert_eq!(rest.length(start + 2 * LONG_AGO, || LONG_AGO, quota), Duration::ZERO);
-    }
-
-    #[test]
-    fn cpu_time_is_scarce_before_the_window_is_over_when_little_of_a_period_is_left() {
-        let start = Instant::now();
-        let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut rest = Rest::new(start);
-        let quota = || Some(QUOTA);
-        // Half a millisecond of 10, then 5 within 7.
-        let before = Duration::from_micros(500);
-        assert_eq!(rest.length(at(100), || before, quota), Duration::ZERO);
-        assert_eq!(rest.length(at(107), || 11 * before, quota), Duration::ZERO);
-        assert!(!rest.is_scarce);
-        let much = before + Duration::from_micros(6100);
-        assert_eq!(rest.length(at(107), || panic!("looked just now"), quota), Duration::ZERO);
-        assert_eq!(rest.length(at(108), || much, quota), LONGEST);
-        assert!(rest.is_scarce);
-        assert_eq!(rest.scarce_from, Some((at(100), before)));
-        // The window began anew.
-        assert_eq!(rest.length(at(207), || panic!("too soon"), quota), LONGEST);
-    }
-
-    #[test]
-    fn an_even_load_below_the_quota_is_no_early_end() {
-        let start = Instant::now();
-        let mut rest = Rest::new(start);
-        for millisecond in 1..=1000 {
-            let used = Duration::from_micros(80 * millisecond);
-            let now = start + Duration::from_millis(millisecond);
-            rest.length(now, || used, || Some(QUOTA));
-            assert!(!rest.is_scarce, "{millisecond}");
-        }
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //! the quota is not used up. Owns the order, the bound and the age of what waits; never looks at a query.
 
 use super::counters::Counters;
-use super::rest::{Reading, Rests};
+use super::rest::{Rests, go_on};
 use super::worker::Worker;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,8 +27,8 @@ pub const TURN_LONGEST: Duration = Duration::from_secs(1);
 /// How many go at once before the CPU time is looked at again.
 const TOGETHER: usize = 32;
 
-/// How long to wait when there is no CPU time left.
-const PAUSE: Duration = Duration::from_millis(1);
+/// How long to wait when there is no CPU time left and nothing happens.
+const PAUSE: Duration = LEAST_EVERY;
 
 /// One goes on in any case after this time, so that names get into the cache at all.
 const LEAST_EVERY: Duration = Duration::from_millis(10);
@@ -55,20 +56,12 @@ impl Credit {
         Credit { at: now, used: Duration::ZERO, left: 0.0 }
     }
 
-    /// Whether there is some, with so much used until now.
-    fn is_left(&mut self, now: Instant, reading: &Reading) -> bool {
-        let (at, used) = (self.at, self.used);
-        (self.at, self.used) = (now, reading.used);
-        let Some(quota) = reading.quota.map(|quota| quota.as_secs_f64()) else { return true };
-        let balance = |at: Instant, used: Duration| {
-            let passed = now.saturating_duration_since(at).as_secs_f64();
-            passed * quota * GIVEN_OUT - reading.used.saturating_sub(used).as_secs_f64()
-        };
-        let mut left = self.left + balance(at, used);
-        // Nobody has looked since CPU time became scarce: what was not used before cannot be used now.
-        if let Some((began, used)) = reading.scarce_from.filter(|(began, _)| *began > at) {
-            left = left.min(balance(began, used));
-        }
+    /// Whether there is some, with so much used until now. `quota` is for each second.
+    fn is_left(&mut self, now: Instant, used: Duration, quota: Option<Duration>) -> bool {
+        let passed = now.saturating_duration_since(std::mem::replace(&mut self.at, now));
+        let spent = used.saturating_sub(std::mem::replace(&mut self.used, used));
+        let Some(quota) = quota.map(|quota| quota.as_secs_f64()) else { return true };
+        let left = self.left + passed.as_secs_f64() * quota * GIVEN_OUT - spent.as_secs_f64();
         self.left = left.clamp(-OWED * quota, SAVED * quota);
         self.left > 0.0
     }
@@ -148,6 +141,8 @@ pub(super) struct Thrift {
     /// Sockets that hold more than was read.
     unread: Cell<usize>,
     filled: Notify,
+    /// Something happened: time may have passed.
+    passed: Notify,
 }
 
 impl Thrift {
@@ -158,12 +153,21 @@ impl Thrift {
             coming: Cell::new(0),
             unread: Cell::new(0),
             filled: Notify::new(),
+            passed: Notify::new(),
         }
     }
 
-    /// A batch begins: the tasks of the last one have come to their turns.
+    /// A batch begins, and the tasks of the last one have come to their turns.
     pub(super) fn begin_batch(&self) {
         self.coming.set(0);
+        self.has_passed();
+    }
+
+    /// Has those that wait looked at: something happens, and it is about time.
+    pub(super) fn has_passed(&self) {
+        if !self.queue.borrow().waiting.is_empty() {
+            self.passed.notify_one();
+        }
     }
 
     /// Whether a query of this batch that must wait has a place to wait in; false is counted. Asked before
@@ -210,6 +214,7 @@ impl Thrift {
     /// Judges the quota anew, for a worker that has too much to do to rest.
     pub(super) fn look(&self) {
         self.rests.look();
+        go_on();
     }
 
     /// Marks a socket that holds more than was read, until it is dropped.
@@ -231,6 +236,8 @@ impl Drop for Unread {
 /// Gives turns, for the worker's whole life.
 pub(super) async fn give_turns(worker: Rc<Worker>) {
     let thrift = &worker.thrift;
+    // One for the whole life: to set a timer wakes the runtime's own thread, with a system call.
+    let mut alarm = pin!(tokio::time::sleep(PAUSE));
     loop {
         if thrift.queue.borrow().waiting.is_empty() {
             thrift.filled.notified().await;
@@ -239,9 +246,9 @@ pub(super) async fn give_turns(worker: Rc<Worker>) {
         let now = Instant::now();
         let is_read = thrift.unread.get() == 0;
         let is_left = is_read && {
-            let reading = thrift.rests.reading();
+            let (used, quota) = thrift.rests.reading();
             let mut credit = worker.node.credit.lock().unwrap_or_else(PoisonError::into_inner);
-            credit.is_left(now, &reading)
+            credit.is_left(now, used, quota)
         };
         {
             let mut queue = thrift.queue.borrow_mut();
@@ -252,9 +259,13 @@ pub(super) async fn give_turns(worker: Rc<Worker>) {
                 let _ = teller.send(());
             }
         }
-        match is_left || !is_read {
-            true => yield_now().await,
-            false => tokio::time::sleep(PAUSE).await,
+        if is_left || !is_read {
+            yield_now().await;
+            continue;
+        }
+        tokio::select! {
+            () = thrift.passed.notified() => {}
+            () = alarm.as_mut() => alarm.as_mut().reset(tokio::time::Instant::now() + PAUSE),
         }
     }
 }
@@ -266,10 +277,7 @@ pub(super) type SharedCredit = Mutex<Credit>;
 mod tests {
     use super::*;
 
-    /// A reading under a quota of 100m.
-    fn used(used: Duration) -> Reading {
-        Reading { used, quota: Some(Duration::from_millis(100)), scarce_from: None }
-    }
+    const QUOTA: Option<Duration> = Some(Duration::from_millis(100));
 
     fn milliseconds(count: u64) -> Duration {
         Duration::from_millis(count)
@@ -288,42 +296,30 @@ mod tests {
         let start = Instant::now();
         let mut credit = Credit::new(start);
         // 10 ms bring 0.92 ms of CPU time, of which half a millisecond can be saved.
-        assert!(credit.is_left(start + milliseconds(10), &used(Duration::ZERO)));
-        assert!(credit.is_left(start + milliseconds(10), &used(Duration::from_micros(400))));
-        let more = used(Duration::from_micros(600));
-        assert!(!credit.is_left(start + milliseconds(10), &more));
-        assert!(!credit.is_left(start + milliseconds(11), &more));
-        assert!(credit.is_left(start + milliseconds(12), &more));
+        assert!(credit.is_left(start + milliseconds(10), Duration::ZERO, QUOTA));
+        let mut used = Duration::from_micros(400);
+        assert!(credit.is_left(start + milliseconds(10), used, QUOTA));
+        used += Duration::from_micros(200);
+        assert!(!credit.is_left(start + milliseconds(10), used, QUOTA));
+        assert!(!credit.is_left(start + milliseconds(11), used, QUOTA));
+        assert!(credit.is_left(start + milliseconds(12), used, QUOTA));
     }
 
     #[test]
     fn what_was_used_too_much_is_owed_for_one_period_at_most() {
         let start = Instant::now();
         let mut credit = Credit::new(start);
-        let used = used(Duration::from_secs(100));
-        assert!(!credit.is_left(start, &used));
-        assert!(!credit.is_left(start + milliseconds(100), &used));
-        assert!(credit.is_left(start + milliseconds(110), &used));
-    }
-
-    #[test]
-    fn what_was_used_when_time_became_scarce_is_owed_however_little_was_used_before() {
-        let start = Instant::now();
-        let mut credit = Credit::new(start);
-        // Ten seconds of rest, then 6 ms of CPU time in 8 ms.
-        let scarce_from = Some((start + milliseconds(10_000), milliseconds(3)));
-        let reading = Reading { scarce_from, ..used(milliseconds(9)) };
-        assert!(!credit.is_left(start + milliseconds(10_008), &reading));
-        assert!(!credit.is_left(start + milliseconds(10_064), &reading));
-        assert!(credit.is_left(start + milliseconds(10_066), &reading));
+        let used = Duration::from_secs(100);
+        assert!(!credit.is_left(start, used, QUOTA));
+        assert!(!credit.is_left(start + milliseconds(100), used, QUOTA));
+        assert!(credit.is_left(start + milliseconds(110), used, QUOTA));
     }
 
     #[test]
     fn without_a_quota_there_is_always_credit() {
         let start = Instant::now();
         let mut credit = Credit::new(start);
-        let reading = Reading { quota: None, ..used(Duration::from_secs(100)) };
-        assert!(credit.is_left(start, &reading));
+        assert!(credit.is_left(start, Duration::from_secs(100), None));
     }
 
     #[test]

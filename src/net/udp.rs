@@ -130,6 +130,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, port: Rc<P
     let mut unread = None;
     loop {
         let Ok(mut ready) = port.socket.readable().await else { return };
+        worker.thrift.begin_batch();
         match receive(&worker, &listener, &port) {
             // Emptied: a datagram from now on wakes us again, so nothing is asked in vain.
             Ok(true) => {
@@ -179,7 +180,6 @@ fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Res
     let emptied = inbox.receive(port.fd(), port.wildcard)?;
     let Some(serving) = listener.serving() else { return Ok(emptied) };
     routes.clear();
-    worker.thrift.begin_batch();
     worker.with_means(&serving.snapshot, |means| {
         means.received = received;
         for slot in 0..inbox.count() {

@@ -9,6 +9,7 @@ use super::limits::DIAL;
 use super::messenger::{Broken, Messenger};
 use super::pool::Pool;
 use crate::dns::Transport;
+use crate::net::rest::rested;
 use socket2::SockRef;
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -103,6 +104,7 @@ async fn datagrams(ending: &Ending) {
                     if ready.is_error() {
                         receive(ending, socket, Interest::ERROR);
                     }
+                    rested().await;
                 }
                 Err(error) => return connection.close(&connection.words(&words(&error))),
             },
@@ -271,6 +273,7 @@ async fn read(ending: &Ending, mut reader: impl AsyncRead + Acknowledge + Unpin)
         if connection.load() > 0 {
             reader.acknowledge();
         }
+        rested().await;
         if buffer.is_empty() && buffer.capacity() > 16_384 {
             buffer = Vec::with_capacity(4096);
         }

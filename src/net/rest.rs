@@ -287,6 +287,8 @@ impl Rest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
+    use std::task::Context;
 
     const QUOTA: Duration = Duration::from_millis(100);
 
@@ -364,6 +366,36 @@ mod tests {
         let soon = start + WINDOW + WINDOW / 2;
         assert_eq!(rest.length(soon, || panic!("too soon"), quota), LONGEST);
         assert_eq!(rest.length(start + 2 * LONG_AGO, || LONG_AGO, quota), Duration::ZERO);
+    }
+
+    #[test]
+    fn answers_are_waited_for_until_the_next_rest_is_over_if_there_are_rests() {
+        let mut task = Context::from_waker(Waker::noop());
+        assert!(pin!(rested()).poll(&mut task).is_ready());
+        WAITING.with(|waiting| waiting.rests.set(true));
+        let (mut first, mut second) = (pin!(rested()), pin!(rested()));
+        for _ in 0..3 {
+            assert!(first.as_mut().poll(&mut task).is_pending());
+            assert!(second.as_mut().poll(&mut task).is_pending());
+        }
+        // However often it is looked at, it is called once.
+        assert_eq!(WAITING.with(|waiting| waiting.wakers.borrow().len()), 2);
+        go_on();
+        assert!(first.as_mut().poll(&mut task).is_ready());
+        assert!(second.as_mut().poll(&mut task).is_ready());
+        assert!(pin!(rested()).poll(&mut task).is_pending(), "the next one");
+    }
+
+    #[test]
+    fn a_thread_that_rests_no_more_keeps_nobody_waiting() {
+        let rests = Rests::new(Arc::new(OwnMeter));
+        WAITING.with(|waiting| waiting.rests.set(true));
+        let mut waits = pin!(rested());
+        let mut task = Context::from_waker(Waker::noop());
+        assert!(waits.as_mut().poll(&mut task).is_pending());
+        rests.before_waiting();
+        assert!(waits.as_mut().poll(&mut task).is_ready());
+        assert!(pin!(rested()).poll(&mut task).is_ready());
     }
 
     #[test]

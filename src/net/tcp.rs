@@ -7,7 +7,6 @@
 
 use super::handed::bequeath;
 use super::https;
-use super::rest::go_on;
 use super::stream::Stream;
 use super::worker::{Listener, Worker};
 use crate::corefile::KeyTransport;
@@ -479,8 +478,6 @@ impl Reader<'_> {
         let mut scratch = self.worker.scratch.borrow_mut();
         let (received, moment) = self.worker.reading();
         self.moment = moment;
-        // Among many connections there may be no rest for a long time.
-        go_on();
         let count = match stream.try_read(task, &mut scratch) {
             Ok(0) => return Ok(false),
             Ok(count) => count,

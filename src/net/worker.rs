@@ -6,7 +6,7 @@
 use super::clock::FrequentClock;
 use super::counters::Counters;
 use super::handed::{HandedConnection, Heir, adopt};
-use super::rest::Rests;
+use super::rest::{Rests, go_on};
 use super::sockets::{Address, Bound, Keeper};
 use super::tcp::{self, Connection};
 use super::thrift::{self, Credit, SharedCredit, Thrift};
@@ -239,8 +239,10 @@ impl Worker {
         self.clock.now()
     }
 
-    /// A clock reading, and the same as a moment of the runtime's.
+    /// What a connection's turn begins with: a clock reading, and the same as a moment of the runtime's.
+    /// Among many connections there may be no rest for a long time, so nobody waits for one further.
     pub(super) fn reading(&self) -> (Now, Instant) {
+        go_on();
         let (now, moment) = self.clock.reading();
         (now, Instant::from_std(moment))
     }

@@ -54,8 +54,8 @@ struct Parked {
     /// As sent but for the id.
     asked_for: Asked,
     udp_limit: Option<u16>,
-    /// The header of a message with its id that was no response to it. Boxed: hardly any has one.
-    misleading: Option<Box<[u8; 12]>>,
+    /// A message with its id came that was no response to it.
+    is_misled: bool,
     answer: oneshot::Sender<Result<Reply, Failure>>,
 }
 
@@ -230,7 +230,7 @@ impl Connection {
                 deadline,
                 asked_for: query.clone(),
                 udp_limit,
-                misleading: None,
+                is_misled: false,
                 answer,
             },
         );
@@ -304,12 +304,12 @@ impl Connection {
         let Some(parked) = state.parked.get_mut(&id) else { return false };
         let result = match judge(parked.asked_for.question(), message, parked.udp_limit) {
             Verdict::Ignore => {
-                parked.misleading = message.first_chunk().map(|header| Box::new(*header));
+                parked.is_misled |= message.len() >= 12;
                 return false;
             }
             Verdict::Accept(meaning) => Ok((Arc::from(message), meaning)),
             Verdict::Cut(empty, meaning) => Ok((Arc::from(empty), meaning)),
-            Verdict::Misunderstood => Ok(misunderstood(message, parked.asked_for.question())),
+            Verdict::Misunderstood => Ok(misunderstood(&parked.asked_for)),
             Verdict::Malformed(malformed) => {
                 Err(Failure::Response(format!("dns: {malformed}").into()))
             }
@@ -417,12 +417,9 @@ impl Connection {
         drop(state);
         let words: Box<str> = self.words("i/o timeout").into();
         for parked in ended {
-            let failure = match parked.misleading {
-                None => Failure::Response(words.clone()),
-                Some(header) => Failure::Misled(
-                    words.clone(),
-                    misunderstood(&header[..], parked.asked_for.question()),
-                ),
+            let failure = match parked.is_misled {
+                false => Failure::Response(words.clone()),
+                true => Failure::Misled(words.clone(), misunderstood(&parked.asked_for)),
             };
             // Nobody waits any more: nothing to tell.
             let _ = parked.answer.send(Err(failure));
@@ -469,15 +466,19 @@ impl Connection {
     }
 }
 
-/// FORMERR to the question, for an upstream that said no more than its header.
-fn misunderstood(header: &[u8], question: &[u8]) -> Reply {
-    let told = u16::from_be_bytes([header[2], header[3]]);
-    let word = flags::QR | (told & (flags::OPCODE | flags::RD | flags::CD)) | Rcode::FORMERR.0;
-    let mut message = Vec::with_capacity(12 + question.len());
-    message.extend_from_slice(&header[..2]);
-    message.extend_from_slice(&word.to_be_bytes());
+/// FORMERR to the query, for an upstream whose message is no response to it. Nothing of that
+/// message is in it.
+fn misunderstood(query: &Asked) -> Reply {
+    let mut message = Vec::with_capacity(12 + query.question().len());
+    message.extend_from_slice(&query.wire()[..2]);
+    let asked = u16::from_be_bytes([query.wire()[2], query.wire()[3]]);
+    let copied = match asked & flags::OPCODE {
+        0 => asked & (flags::RD | flags::CD),
+        opcode => opcode,
+    };
+    message.extend_from_slice(&(flags::QR | copied | Rcode::FORMERR.0).to_be_bytes());
     message.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
-    message.extend_from_slice(question);
+    message.extend_from_slice(query.question());
     (Arc::from(message), Meaning { rcode: Rcode::FORMERR, truncated: false })
 }
 

@@ -14,8 +14,8 @@ pub enum Verdict {
     Accept(Meaning),
     /// A datagram too long for the client, or cut: pass on this empty message with TC instead.
     Cut(Vec<u8>, Meaning),
-    /// The upstream did not understand the query and says so without repeating the question: the
-    /// client gets FORMERR.
+    /// The upstream did not understand the query, or refuses it, and says so without repeating the
+    /// question: the client gets FORMERR.
     Misunderstood,
     /// A response that does not parse: this try failed.
     Malformed(Malformed),
@@ -41,10 +41,7 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
     }
     let mut meaning =
         Meaning { rcode: Rcode(word & flags::RCODE), truncated: word & flags::TC != 0 };
-    if questions == 0
-        && bytes.len() == header.len()
-        && matches!(meaning.rcode, Rcode::FORMERR | Rcode::NOTIMP)
-    {
+    if questions == 0 && bytes.len() == header.len() && meaning.rcode != Rcode::NOERROR {
         return Verdict::Misunderstood;
     }
     if questions != 1 || !repeats(question, &bytes[12..]) {
@@ -159,9 +156,11 @@ mod tests {
 
     #[test]
     fn a_bare_header_says_that_the_upstream_did_not_understand() {
-        let bytes = message(0x8181, [0; 4], &[]);
-        assert_eq!(judge(QUESTION, &bytes, Some(512)), Verdict::Misunderstood);
-        let bytes = message(0x8182, [0; 4], &[]);
+        for rcode in 1..=5 {
+            let bytes = message(0x8180 | rcode, [0; 4], &[]);
+            assert_eq!(judge(QUESTION, &bytes, Some(512)), Verdict::Misunderstood, "{rcode}");
+        }
+        let bytes = message(0x8180, [0; 4], &[]);
         assert_eq!(judge(QUESTION, &bytes, Some(512)), Verdict::Ignore);
     }
 }

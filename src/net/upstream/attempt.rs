@@ -37,7 +37,8 @@ pub(super) struct Try<'t> {
     peer: &'t Peer,
     /// The upstream's place among the directive's.
     pub(super) place: usize,
-    transport: Transport,
+    /// How it asks: TCP after a truncated response, with `prefer_udp`.
+    pub(super) transport: Transport,
     began: Instant,
     deadline: Instant,
     /// Only connections with a greater serial count.

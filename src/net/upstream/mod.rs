@@ -23,6 +23,7 @@ use self::dial::SystemRoots;
 use self::limits::REMEMBERED;
 use self::peer::{Failed, Peer, PeerKey};
 use self::trail::Trail;
+use crate::dns::Transport;
 use crate::metrics::{Counter, Registry, names};
 use crate::plugin::forward::{Exchange, Exchanged, Move, Options, Tries, Upstreams};
 use rand::rngs::StdRng;
@@ -145,18 +146,20 @@ impl<'t> Running<'t> {
         self.one.is_none() && self.more.is_empty()
     }
 
-    /// The first to end, taken out; pending while there is none.
-    fn poll(&mut self, task: &mut Context<'_>) -> Poll<(usize, Result<Reply, Failed>)> {
+    /// The first to end, taken out: its place, how it last asked, its result. Pending while there is
+    /// none.
+    fn poll(&mut self, task: &mut Context<'_>) -> Poll<(usize, Transport, Result<Reply, Failed>)> {
         if let Some(one) = &mut self.one
             && let Poll::Ready(result) = one.poll(task)
         {
-            let place = one.place;
+            let (place, transport) = (one.place, one.transport);
             self.one = None;
-            return Poll::Ready((place, result));
+            return Poll::Ready((place, transport, result));
         }
         for at in 0..self.more.len() {
             if let Poll::Ready(result) = self.more[at].poll(task) {
-                return Poll::Ready((self.more.swap_remove(at).place, result));
+                let one = self.more.swap_remove(at);
+                return Poll::Ready((one.place, one.transport, result));
             }
         }
         Poll::Pending
@@ -222,7 +225,7 @@ impl Dispatcher {
                         Box::pin(ended).await.ok()
                     }
                 };
-                let Some((upstream, result)) = ended else {
+                let Some((upstream, transport, result)) = ended else {
                     // Its try may be given up for another's response, and never fail: ask its health.
                     let impatient = waited.take().and_then(|(place, _)| peers(in_use).get(place));
                     if let Some(peer) = impatient
@@ -237,7 +240,12 @@ impl Dispatcher {
                 match result {
                     Ok((bytes, meaning)) => {
                         last = Some(peer);
-                        trail.answered(upstream, began.elapsed(), &bytes);
+                        trail.answered(
+                            upstream,
+                            peer.transport(transport),
+                            began.elapsed(),
+                            &bytes,
+                        );
                         if let Some(response) = tries.answered(bytes, meaning) {
                             break Some(response);
                         }

@@ -28,10 +28,17 @@ impl Trail {
         }
     }
 
-    /// It answered.
-    pub(super) fn answered(&mut self, place: usize, at: Duration, response: &Arc<[u8]>) {
+    /// It answered, over the transport that it was asked over last.
+    pub(super) fn answered(
+        &mut self,
+        place: usize,
+        transport: Transport,
+        at: Duration,
+        response: &Arc<[u8]>,
+    ) {
         let tries = self.tries.iter_mut().flatten();
         if let Some((_, tried)) = tries.rev().find(|(asked, _)| *asked == place) {
+            tried.transport = transport;
             tried.response = Some((at, response.clone()));
         }
     }

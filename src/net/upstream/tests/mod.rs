@@ -223,7 +223,7 @@ impl Asking {
             transport,
             udp_limit: 512,
             budget: BUDGET,
-            keeps_tries: false,
+            keeps_tries: true,
         };
         let asked = super::Asked::new(query.wire().into(), 12 + query.question().len());
         self.dispatcher.exchange(&asked, &exchange).await
@@ -408,7 +408,11 @@ async fn prefer_udp_asks_again_over_tcp_when_truncated() {
     })
     .await;
     let asking = Asking::new(vec![up.upstream()], Options { prefer_udp: true, ..quick() });
-    assert_eq!(asking.udp("tc.test.").await, Ok(9));
+    let exchanged = asking.ask_over("tc.test.", Transport::Udp).await;
+    assert_eq!(outcome(&exchanged), Ok(9));
+    // Who wants to know learns how the response came.
+    let told: Vec<_> = exchanged.tried.iter().map(|tried| tried.transport).collect();
+    assert_eq!(told, [Transport::Tcp]);
     let asked: Vec<_> = up.names().into_iter().map(|(_, transport)| transport).collect();
     assert_eq!(asked, [Transport::Udp, Transport::Tcp]);
     let (text, to) = (asking.metrics.text(), up.address);

@@ -64,8 +64,7 @@ impl<'t> Dispenser<'t> {
             self.reached -= 1;
             return false;
         }
-        self.next();
-        if self.val() == "}" {
+        if !self.next() || self.val() == "}" {
             return false;
         }
         self.nesting += 1;
@@ -205,6 +204,9 @@ mod tests {
         let empty = tokens("debug { }");
         let mut dispenser = Dispenser::new(&empty);
         assert!(dispenser.next() && !dispenser.next_block() && !dispenser.next());
+        let alone = tokens("bind a {");
+        let mut dispenser = Dispenser::new(&alone);
+        assert!(dispenser.next() && dispenser.next_arg() && !dispenser.next_block());
         let below = tokens("forward .\n{\n max_fails 3\n}");
         let mut dispenser = Dispenser::new(&below);
         assert!(dispenser.next());

@@ -2,7 +2,7 @@
 //!
 //! Owns the grammar; the app runs the endpoint.
 
-use super::address::look_at;
+use super::address::{look_at, split_host_port};
 use super::{Service, Setup};
 use crate::corefile::{CorefileError, parse_integer};
 
@@ -16,7 +16,8 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let address = match dispenser.remaining_args().as_slice() {
         [] => DEFAULT_ADDRESS,
         [address] => {
-            look_at(address).map_err(|why| dispenser.err(why))?;
+            split_host_port(address).map_err(|why| dispenser.err(why))?;
+            look_at(address).map_err(|why| dispenser.plain_err(why))?;
             address
         }
         _ => return Err(dispenser.arg_err()),
@@ -73,6 +74,7 @@ mod tests {
                 "pprof 6053",
                 "plugin/pprof: Corefile:2 - Error during parsing: address 6053: missing port in address",
             ),
+            ("pprof :99999", "Corefile:2 - plugin/pprof: listen tcp: address 99999: invalid port"),
             (
                 "pprof {\n foo\n}",
                 "plugin/pprof: Corefile:3 - Error during parsing: unknown property 'foo'",

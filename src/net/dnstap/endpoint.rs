@@ -38,6 +38,9 @@ impl Line {
         };
         let mut line = match endpoint {
             Endpoint::Unix(path) => {
+                if path.is_empty() {
+                    return Err("dial unix: missing address".to_owned());
+                }
                 let target = SockAddr::unix(path).map_err(|error| told("connect", &error))?;
                 Line::Plain(connect(Domain::UNIX, &target).map_err(|e| told("connect", &e))?)
             }
@@ -102,6 +105,9 @@ pub(super) fn words(error: &io::Error) -> String {
 type Told<'t> = &'t dyn Fn(&str, &io::Error) -> String;
 
 fn tcp(address: &str, send_buffer: usize, told: Told<'_>) -> Result<Socket, String> {
+    if address.is_empty() {
+        return Err("dial tcp: missing address".to_owned());
+    }
     let (host, port) = split_host_port(address).map_err(|why| format!("dial tcp: {why}"))?;
     let number: u16 =
         port.parse().map_err(|_| format!("dial tcp: address {port}: invalid port"))?;

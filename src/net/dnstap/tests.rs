@@ -99,6 +99,25 @@ fn records_reach_a_collector_on_a_unix_socket_and_the_end_is_said() {
 }
 
 #[test]
+fn an_endpoint_without_an_address_is_told() {
+    for (endpoint, why) in [
+        (Endpoint::Unix(String::new()), "dial unix: missing address"),
+        (Endpoint::Tcp(String::new()), "dial tcp: missing address"),
+        (
+            Endpoint::Tcp("127.0.0.1".to_owned()),
+            "dial tcp: address 127.0.0.1: missing port in address",
+        ),
+    ] {
+        let lines = Arc::new(Lines::default());
+        let mut senders = Senders::new(lines.clone());
+        let tap = tap(endpoint);
+        senders.replace([&tap]);
+        assert!(lines.wait_for("No connection").ends_with(&format!(" endpoint: {why}")));
+        senders.stop();
+    }
+}
+
+#[test]
 fn records_wait_for_a_collector_that_is_away() {
     let folder = tempfile::tempdir().unwrap();
     let (endpoint, path) = unix(&folder);

@@ -417,7 +417,7 @@ class Lab:
     @contextlib.contextmanager
     def server(self, name, entries=32768, group=None, given=None, nodens=None, files=None):
         """A running server: (process, address). `given` is a start command in place of the known one."""
-        port, command, known = SERVERS.get(name, (5396, None, {"Corefile": COREFILE}))
+        port, command, known = SERVERS.get(name, (5396, None, {"Corefile": COREFILE, "base": COREFILE}))
         directory = tempfile.mkdtemp(prefix=f"{name}-", dir=self.dir)
         os.chmod(directory, 0o755)
         words = {"dir": directory, "port": port, "up": UPSTREAM[1], "entries": entries, "half": entries * 512,

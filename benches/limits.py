@@ -19,9 +19,10 @@ With `--repetitions` every server is started anew for each, one after the other 
 
   benches/limits.py [--servers nodens,unbound,dnsmasq,hickory-dns] [--nodens PATH] [--json FILE]
   benches/limits.py --mode overload [--hits 2000] [--misses 12000] --repetitions 3
-  benches/limits.py --server 'node-cache=/path/node-cache -localip 127.0.0.1 -conf {dir}/Corefile ...'
+  benches/limits.py --server 'node-cache=/path/node-cache -localip 127.0.0.1 -basecorefile {dir}/base
+    -conf {dir}/Corefile ...'
 
-A start command of one's own may use {dir} (holds a Corefile), {port} and {up}, the upstream's port on
+A start command of one's own may use {dir} (holds a Corefile, as `base` too), {port} and {up}, the upstream's port on
 127.0.0.1. Needs root for the cgroups, and knotd and dnsperf.
 """
 import statistics

@@ -3,7 +3,7 @@
 //!
 //! Owns the signs that decide and their order of weight. Never changes the message.
 
-use crate::dns::{Edns, Message, Opcode, Rcode, Record, RecordType, Section, flags};
+use crate::dns::{Edns, Message, Opcode, Query, Rcode, Record, RecordType, Section, flags};
 use std::time::Duration;
 
 /// The kinds of responses that are treated differently.
@@ -50,11 +50,18 @@ impl ResponseClass {
 impl Kind {
     /// The kind of a whole message. `rcode` is the whole one, `unix` the time for signatures.
     pub(super) fn of(message: &Message<'_>, rcode: Rcode, unix: Duration) -> Kind {
-        let mut signs = Signs::default();
-        for record in message.records() {
-            signs.see(message, &record, unix);
-        }
-        signs.kind(message, rcode)
+        Signs::default().all(message, unix).kind(message, rcode)
+    }
+
+    /// The kind of the reply that `query` will get: it has the DO bit of its query.
+    pub(super) fn of_reply(
+        query: &Query<'_>,
+        message: &Message<'_>,
+        rcode: Rcode,
+        unix: Duration,
+    ) -> Kind {
+        let signs = Signs { wants_dnssec: query.wants_dnssec(), ..Signs::default() };
+        signs.all(message, unix).kind(message, rcode)
     }
 
     /// The kind of a query's end without a message.
@@ -99,6 +106,13 @@ pub(super) struct Signs {
 }
 
 impl Signs {
+    fn all(mut self, message: &Message<'_>, unix: Duration) -> Signs {
+        for record in message.records() {
+            self.see(message, &record, unix);
+        }
+        self
+    }
+
     /// Looks at one record of `message`.
     pub(super) fn see(&mut self, message: &Message<'_>, record: &Record, unix: Duration) {
         if record.is_opt() {

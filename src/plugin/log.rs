@@ -91,10 +91,10 @@ impl Classes {
 }
 
 /// What became of a query (spec/coredns.md §2.4).
-fn kind_of(response: &Response, context: &Context<'_>) -> Kind {
+fn kind_of(query: &Query<'_>, response: &Response, context: &Context<'_>) -> Kind {
     match response.message() {
         Ok(message) if response.written == Written::Message => {
-            Kind::of(&message, response.rcode, context.now.unix)
+            Kind::of_reply(query, &message, response.rcode, context.now.unix)
         }
         _ => Kind::of_failure(response.rcode),
     }
@@ -127,7 +127,7 @@ impl Handler for Log {
         let scoped = self.rules.iter().find(|rule| query.name().is_in(&rule.scope));
         let Some(rule) = scoped else { return Turn::Up };
         if rule.classes != Classes::ALL || context.labels.wanted {
-            let kind = kind_of(response, context);
+            let kind = kind_of(query, response, context);
             context.labels.set("log/type", || kind.word().to_owned());
             context.labels.set("log/class", || kind.class().word().to_owned());
             if !rule.classes.has(kind.class()) {
@@ -358,7 +358,7 @@ fn write_seconds(f: &mut Formatter<'_>, took: Duration) -> fmt::Result {
 mod tests {
     use super::*;
     use crate::corefile::MemorySurroundings;
-    use crate::dns::{Rcode, RecordType};
+    use crate::dns::{Rcode, Received, RecordType};
     use crate::plugin::testing::{Bench, always, query};
 
     const SOA: &str = "authority: test. 60 IN SOA ns.test. hm.test. 7 3600 600 86400 60";
@@ -419,6 +419,28 @@ mod tests {
             lines("log . \"{>rflags} {rsize}\"", Rcode::NOERROR, &addresses[..30]),
             ["[INFO] qr,rd,ra 684"]
         );
+    }
+
+    #[test]
+    fn an_expired_signature_is_an_error_to_a_client_that_wants_signatures() {
+        let asked = |flags: &[u8]| {
+            let mut wire = b"\0\0\x01\0\0\x01\0\0\0\0\0\x01\x01a\x04test\0\0\x01\0\x01".to_vec();
+            wire.extend_from_slice(b"\0\0\x29\x02\0\0\0");
+            wire.extend_from_slice(flags);
+            wire.extend_from_slice(&[0, 0]);
+            let Received::Query(query) = Query::receive(&wire) else { panic!("no query") };
+            query.into_owned()
+        };
+        // It covers A, and expired in 1970.
+        let signature = "a.test. 300 IN RRSIG 0001 08 02 0000012c 00000001 00000000 0001 00 ab";
+        for (flags, said) in [([0x80, 0], "error"), ([0, 0], "success")] {
+            let mut bench = Bench::new();
+            let rule = "metadata\nlog . \"{/log/class}\"";
+            let chain = bench.load(rule, &MemorySurroundings::new()).unwrap();
+            let records = ["a.test. 300 IN A 192.0.2.1", signature];
+            bench.ask(&chain, asked(&flags), always(Rcode::NOERROR, &records));
+            assert_eq!(bench.journal.take(), [format!("[INFO] {said}")]);
+        }
     }
 
     #[test]

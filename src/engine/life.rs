@@ -18,9 +18,10 @@ pub enum Step {
     Done,
     /// No reply.
     Drop(DropReason),
-    /// Ask upstream, then [`Life::exchanged`]; when `patience` runs out before, [`Life::late`].
+    /// Ask upstream, then [`super::Event::Exchanged`]; when the patience runs out before,
+    /// [`super::Event::Late`].
     Exchange(Exchange, Option<Duration>),
-    /// Ask one further question through the whole server, then [`Life::answered`].
+    /// Ask one further question through the whole server, then [`super::Event::Answered`].
     Ask(Box<Query<'static>>),
 }
 
@@ -145,7 +146,8 @@ impl KeptLife {
     }
 
     /// Splits off what goes on without the client when patience ends: the exchange's result passes
-    /// through the handlers below the impatient one and ends there. Then call [`Life::late`].
+    /// through the handlers below the impatient one and ends there. Then comes
+    /// [`super::Event::Late`].
     pub fn leave_behind(&mut self) -> Option<KeptLife> {
         let course = &mut self.course;
         let depth = course.patience.as_ref()?.depth;

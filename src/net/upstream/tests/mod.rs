@@ -52,8 +52,9 @@ impl Scripted {
         script: impl Fn(&Name, &[u8], Transport) -> Act + Send + Sync + 'static,
     ) -> Scripted {
         let script: Script = Arc::new(script);
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        // Claimed: a port that is free for TCP may be another test's client's over UDP.
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let listener = TcpListener::bind(address).await.unwrap();
         let socket = Arc::new(UdpSocket::bind(address).await.unwrap());
         let this = Scripted {
             address,

@@ -426,6 +426,7 @@ fn system(call: &str, error: &io::Error) -> String {
 mod tests {
     use super::*;
     use crate::net::WORKERS_MOST;
+    use crate::net::tests::ports::free_port;
 
     fn address(host: Option<&str>, port: u16) -> Address {
         Address { transport: KeyTransport::Dns, host: host.map(str::to_owned), port, h3: None }
@@ -446,15 +447,15 @@ mod tests {
 
     #[test]
     fn a_foreign_socket_is_told_in_go_s_words() {
-        let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = foreign.local_addr().unwrap().port();
+        let port = free_port();
+        let _foreign = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
         let error = bind(&address(Some("127.0.0.1"), port), 2).err().unwrap();
         assert_eq!(
             error.0,
             format!("Listen: listen tcp 127.0.0.1:{port}: bind: address already in use")
         );
-        let foreign = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = foreign.local_addr().unwrap().port();
+        let port = free_port();
+        let _foreign = std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap();
         let error = bind(&address(Some("127.0.0.1"), port), 2).err().unwrap();
         assert_eq!(
             error.0,

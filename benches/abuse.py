@@ -11,7 +11,6 @@ Memory and descriptors before, at their most, and 10 s after; the latency of hit
   benches/abuse.py [--nodens PATH] [--kinds garbage,slow,idle] [--seconds 5] [--hits 5000] [--json FILE]
 """
 import contextlib
-import json
 import os
 import random
 import resource
@@ -108,14 +107,13 @@ def measured(place, options, kind):
         place.warm(address, path)
         time.sleep(2)
         row = {"kind": kind, "before_mib": process.rss() / 2**20, "before_fds": storm.descriptors(process)}
-        row["quiet"] = json.loads(storm.start_hits(address, path, options.hits, options.seconds).communicate()[0])["hits"]
+        row["quiet"] = storm.result(storm.hits_beside(address, path, options))
         watch, over, said = storm.Watch(process), threading.Event(), []
         watch.start()
         abuse = threading.Thread(target=lambda: said.append(KINDS[kind](address, 4 * options.seconds, over)))
         abuse.start()
         time.sleep(options.seconds)
-        hits = storm.start_hits(address, path, options.hits, options.seconds)
-        row["abused"] = json.loads(hits.communicate()[0])["hits"]
+        row["abused"] = storm.result(storm.hits_beside(address, path, options))
         over.set()
         abuse.join()
         time.sleep(10)

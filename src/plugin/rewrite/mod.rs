@@ -29,10 +29,7 @@ struct Rewrite {
 
 /// What a query remembers until its response comes.
 struct Memory {
-    /// The question in wire form as it came in.
-    question: Vec<u8>,
-    /// The whole message as it came in, where those above are not to see its new options.
-    message: Option<Vec<u8>>,
+    came_in: CameIn,
     /// In the order of the rules.
     reversals: Vec<Reversal>,
     /// A rule without `continue` matched.
@@ -41,6 +38,14 @@ struct Memory {
     aliases: Vec<usize>,
     /// The `cname` rule whose new target is being asked for.
     asking: Option<(usize, Name)>,
+}
+
+/// What a query was when it came in, in wire form.
+enum CameIn {
+    /// Its question.
+    Question(Vec<u8>),
+    /// The whole message, where those above are not to see its new options.
+    Message(Vec<u8>),
 }
 
 /// Reads the directive, all of a block's rules at once.
@@ -66,14 +71,25 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
 }
 
 impl Memory {
-    fn of(question: Vec<u8>) -> Memory {
-        Memory {
-            question,
-            message: None,
-            reversals: Vec::new(),
-            stopped: false,
-            aliases: Vec::new(),
-            asking: None,
+    fn of(came_in: CameIn) -> Memory {
+        Memory { came_in, reversals: Vec::new(), stopped: false, aliases: Vec::new(), asking: None }
+    }
+}
+
+impl CameIn {
+    /// Makes of a query what it was. A whole message is given away with that.
+    fn restore(&mut self, query: &mut Query<'_>) {
+        match self {
+            CameIn::Message(message) => {
+                let _ = query.replace(std::mem::take(message));
+            }
+            CameIn::Question(question) if query.question() == question => {}
+            CameIn::Question(question) => {
+                if let Some((name, &[a, b, c, d])) = question.split_last_chunk::<4>() {
+                    let qtype = RecordType(u16::from_be_bytes([a, b]));
+                    query.set_question(name, qtype, Class(u16::from_be_bytes([c, d])));
+                }
+            }
         }
     }
 }
@@ -88,13 +104,14 @@ impl Rewrite {
         })
     }
 
-    fn finish(memory: &Memory, response: &mut Response) {
-        let has_question =
-            response.wire.get(12..).is_some_and(|rest| rest.starts_with(&memory.question));
+    /// Changes the response back, to that of a `query` which has been restored.
+    fn finish(memory: &Memory, query: &Query<'_>, response: &mut Response) {
+        let question = query.question();
+        let has_question = response.wire.get(12..).is_some_and(|rest| rest.starts_with(question));
         if response.written == Written::Nothing || has_question && memory.reversals.is_empty() {
             return;
         }
-        if let Err(error) = revert::revert(response, &memory.question, &memory.reversals) {
+        if let Err(error) = revert::revert(response, question, &memory.reversals) {
             response.fail(Rcode::SERVFAIL, Some(error.to_string().into()));
         }
     }
@@ -111,23 +128,23 @@ impl Handler for Rewrite {
         response: &mut Response,
         context: &mut Context<'_>,
     ) -> Flow {
-        let question = query.question().to_vec();
-        let mut memory: Option<Memory> = self.hides_options.then(|| Memory {
-            message: Some(query.wire().to_vec()),
-            ..Memory::of(question.clone())
+        let mut memory = Memory::of(match self.hides_options {
+            true => CameIn::Message(query.wire().to_vec()),
+            false => CameIn::Question(query.question().to_vec()),
         });
+        let mut is_needed = self.hides_options;
         for (place, rule) in self.rules.iter().enumerate() {
             let reversals = match rule.apply(query, context) {
                 Applied::Ignored => continue,
                 Applied::Done(reversals) => reversals,
                 Applied::InvalidName(name) => {
-                    restore(query, &question, memory.and_then(|memory| memory.message));
+                    memory.came_in.restore(query);
                     let error = format!("invalid name after rewrite: {name}");
                     response.fail(Rcode::SERVFAIL, Some(error.into()));
                     return Flow::Answer;
                 }
             };
-            let memory = memory.get_or_insert_with(|| Memory::of(question.clone()));
+            is_needed = true;
             memory.reversals.extend(reversals);
             if matches!(rule.action, Action::Cname(_)) {
                 memory.aliases.push(place);
@@ -137,7 +154,7 @@ impl Handler for Rewrite {
                 break;
             }
         }
-        if let Some(memory) = memory {
+        if is_needed {
             context.note = Some(Box::new(memory));
         }
         Flow::Next
@@ -150,7 +167,7 @@ impl Handler for Rewrite {
         context: &mut Context<'_>,
     ) -> Turn {
         let Some(mut memory) = take(context) else { return Turn::Up };
-        restore(query, &memory.question, memory.message.take());
+        memory.came_in.restore(query);
         if memory.stopped || !memory.reversals.is_empty() {
             response.pass_through("rewrite");
         }
@@ -161,13 +178,13 @@ impl Handler for Rewrite {
             context.note = Some(memory);
             return Turn::Ask(Box::new(question));
         }
-        Rewrite::finish(&memory, response);
+        Rewrite::finish(&memory, query, response);
         Turn::Up
     }
 
     fn answered(
         &self,
-        _query: &mut Query<'_>,
+        query: &mut Query<'_>,
         response: &mut Response,
         further: &Response,
         context: &mut Context<'_>,
@@ -179,7 +196,7 @@ impl Handler for Rewrite {
         {
             response.fail(Rcode::SERVFAIL, Some("malformed response".into()));
         }
-        Rewrite::finish(&memory, response);
+        Rewrite::finish(&memory, query, response);
         Turn::Up
     }
 }
@@ -187,18 +204,6 @@ impl Handler for Rewrite {
 /// Takes what this query remembers.
 fn take(context: &mut Context<'_>) -> Option<Box<Memory>> {
     context.note.take()?.downcast::<Memory>().ok()
-}
-
-/// Gives a query its question back, and all else too where its whole `message` was kept.
-fn restore(query: &mut Query<'_>, question: &[u8], message: Option<Vec<u8>>) {
-    if message.is_some_and(|message| query.replace(message).is_ok()) || query.question() == question
-    {
-        return;
-    }
-    if let Some((name, &[a, b, c, d])) = question.split_last_chunk::<4>() {
-        let qtype = RecordType(u16::from_be_bytes([a, b]));
-        query.set_question(name, qtype, Class(u16::from_be_bytes([c, d])));
-    }
 }
 
 #[cfg(test)]

@@ -8,12 +8,14 @@
 // What other tests use of it is not used here.
 #[allow(dead_code)]
 mod lab;
+mod messages;
 mod ports;
 
 use lab::{CLUSTER, LOCAL, Lab, Running, SERVICE, has_all_it_needs, wait_for};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use nodens::dns::RecordType;
 use ports::free_port;
 use std::fs::{self, File};
 use std::net::UdpSocket;
@@ -136,9 +138,8 @@ fn ask_on(shared: &Shared) -> Vec<Asked> {
     };
     while !shared.is_over.load(Ordering::Acquire) {
         let id = asked.len();
-        let mut query = ((id % IDS) as u16).to_be_bytes().to_vec();
-        query.extend(b"\x01\0\0\x01\0\0\0\0\0\0\x03web\x07default\x03svc\x07cluster\x05local\0");
-        query.extend(b"\0\x01\0\x01");
+        let name = "web.default.svc.cluster.local";
+        let query = messages::query(name, RecordType::A, (id % IDS) as u16);
         asked.push(Asked { at: Instant::now(), answered_by: None });
         // Nobody there is an answer of its own kind: the stream goes on.
         let _ = sockets[id % PORTS].send_to(&query, (SERVICE, 53));

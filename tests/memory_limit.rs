@@ -1,8 +1,10 @@
 //! `-memory-limit` in a process: a flood of random names with large answers stays within it.
 #![allow(clippy::unwrap_used)]
 
+mod messages;
 mod ports;
 
+use nodens::dns::RecordType;
 use ports::free_port;
 use std::fs;
 use std::net::UdpSocket;
@@ -29,14 +31,11 @@ impl Drop for Running {
     }
 }
 
-/// TXT for a name, with room for 4,096 octets.
+/// A query for a name's TXT records, with room for 4,096 octets.
 fn query(number: usize) -> Vec<u8> {
-    let mut query = (number as u16).to_be_bytes().to_vec();
-    query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
-    let label = format!("n{number}");
-    query.push(label.len() as u8);
-    query.extend(label.bytes());
-    query.extend(b"\x05flood\x04test\x00\x00\x10\x00\x01");
+    let mut query =
+        messages::query(&format!("n{number}.flood.test"), RecordType::TXT, number as u16);
+    query[11] = 1;
     query.extend(b"\x00\x00\x29\x10\x00\x00\x00\x00\x00\x00\x00");
     query
 }

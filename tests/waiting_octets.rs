@@ -3,7 +3,10 @@
 #![allow(unsafe_code)] // An allocator can be written in no other way.
 #![allow(clippy::unwrap_used)]
 
+mod messages;
+
 use nodens::corefile::{MemorySurroundings, parse};
+use nodens::dns::RecordType;
 use nodens::engine::{World, build};
 use nodens::metrics::Registry;
 use nodens::net::{Clock, Equipment, OwnMeter, WAITING_OCTETS, Workers};
@@ -64,13 +67,7 @@ impl Journal for Silent {
 }
 
 fn query(number: usize) -> Vec<u8> {
-    let mut query = (number as u16).to_be_bytes().to_vec();
-    query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    let label = format!("n{number}");
-    query.push(label.len() as u8);
-    query.extend(label.bytes());
-    query.extend(b"\x05storm\x04test\x00\x00\x01\x00\x01");
-    query
+    messages::query(&format!("n{number}.storm.test"), RecordType::A, number as u16)
 }
 
 struct Server {

@@ -1,11 +1,14 @@
 //! Several processes of the program under test, one after the other or beside each other, on the same
 //! ports of 127.0.0.1 and in the same runtime directory.
 
+#[path = "../messages/mod.rs"]
+mod messages;
 #[path = "../ports/mod.rs"]
 mod ports;
 
 pub(crate) use self::ports::free_port;
 use super::upstream::{ANSWER, Upstream};
+use nodens::dns::RecordType;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -204,14 +207,7 @@ pub(crate) fn until(
 
 /// A query for an A record.
 pub(crate) fn query(name: &str, id: u16) -> Vec<u8> {
-    let mut query = id.to_be_bytes().to_vec();
-    query.extend(b"\x01\0\0\x01\0\0\0\0\0\0");
-    for label in name.split('.') {
-        query.push(label.len() as u8);
-        query.extend(label.bytes());
-    }
-    query.extend(b"\0\0\x01\0\x01");
-    query
+    messages::query(name, RecordType::A, id)
 }
 
 /// Whether a client gets the answer.

@@ -3,6 +3,7 @@
 
 use super::POD;
 use super::lab::{EXTERNAL, Knot, LOCAL, Lab, NAMES, Running, has_all_it_needs, wait_for};
+use super::scene::query;
 use nix::sched::{CloneFlags, setns};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -369,12 +370,8 @@ fn ask_on(lab: &Lab, stream: &Arc<Stream>) -> JoinHandle<Vec<Asked>> {
         let pause = || sleep(Duration::from_millis(2));
         while !stream.is_over.load(Ordering::Acquire) {
             let id = asked.len();
-            let name = format!("n{}", id % NAMES);
-            let mut query = u16::try_from(id).unwrap().to_be_bytes().to_vec();
-            query.extend(b"\x01\0\0\x01\0\0\0\0\0\0");
-            query.push(name.len() as u8);
-            query.extend(name.as_bytes());
-            query.extend(b"\x07example\x03org\0\0\x01\0\x01");
+            let name = format!("n{}.example.org", id % NAMES);
+            let query = query(&name, u16::try_from(id).unwrap());
             let from = Instant::now();
             // Nobody there is an answer of its own kind: the stream goes on.
             let _ = socket.send_to(&query, (LOCAL, 53));

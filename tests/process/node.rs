@@ -1,9 +1,12 @@
 //! The program under test: a directory, ports, its flags and output, and what an operator does to
 //! it.
 
+#[path = "../messages/mod.rs"]
+mod messages;
 #[path = "../ports/mod.rs"]
 mod ports;
 
+use nodens::dns::RecordType;
 pub(crate) use ports::free_port;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
@@ -95,12 +98,7 @@ impl Node {
         // Where nobody listens that is told at once: this is for a machine that is busy.
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         client.connect(("127.0.0.1", self.dns)).unwrap();
-        let mut query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec();
-        for label in name.split('.') {
-            query.push(label.len() as u8);
-            query.extend(label.bytes());
-        }
-        query.extend(b"\x00\x00\x01\x00\x01");
+        let query = messages::query(name, RecordType::A, 0x1234);
         let mut response = vec![0; 512];
         client.send(&query).ok()?;
         let length = client.recv(&mut response).ok()?;

@@ -5,7 +5,7 @@ use super::flags::{self, Outcome, Stream};
 use super::handover::Handover;
 use super::inherited::Inherited;
 use super::limit;
-use super::load::{Loader, Source};
+use super::load::Source;
 use super::log::Log;
 use super::node::NodeNetwork;
 use super::options::{ClientAuth, MetricsTls, Options};
@@ -56,10 +56,10 @@ pub(super) async fn serve(arguments: &[String], mut common: Common) -> u8 {
         Ok(signals) => signals,
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
     };
-    let inherited = std::mem::take(&mut common.given).recognize(&log, &common.metrics);
+    let inherited = common.inherited();
     let mut node = Node::new(&options, &common);
     let directory = options.network.hands_over.then(|| options.network.runtime_directory.clone());
-    let handover = Handover { directory, log: log.clone(), metrics: common.metrics.clone() };
+    let handover = common.handover(directory);
     let mut metrics = MetricsEndpoint::new(&options, &common.metrics, &log);
     // Where somebody may have its socket for us, that is asked for first.
     if inherited.is_empty() && !handover.is_anybody_there() {
@@ -79,24 +79,18 @@ pub(super) async fn serve(arguments: &[String], mut common: Common) -> u8 {
 
 async fn run(options: &Options, common: Common, made: Made) -> u8 {
     let Made { signals, mut node, mut network, metrics: mut endpoint, handover, inherited } = made;
-    let Common { workers, metrics, log, readiness, .. } = common;
-    let (notify, store) = super::manager(&inherited, &log, &metrics);
+    let log = common.log.clone();
+    let (notify, store) = super::manager(&inherited, &log, &common.metrics);
     let privileges = Privileges::of_server(&options.network, network.backend());
     privileges.hand_on();
-    let loader = Loader {
-        source: Source::File(options.files.corefile.clone()),
-        default_port: options.dns_port,
-        metrics: metrics.clone(),
-        log: log.clone(),
-        budget: Arc::new(Budget::new(
-            options
-                .memory_limit
-                .unwrap_or_else(|| limit::of_cgroup(|path| fs::read_to_string(path).ok())),
-        )),
+    let limit = options.memory_limit;
+    let limit = limit.unwrap_or_else(|| limit::of_cgroup(|path| fs::read_to_string(path).ok()));
+    let source = Source::File(options.files.corefile.clone());
+    let loader = common.loader(source, options.dns_port, Budget::new(limit));
+    let parts = Parts {
+        kept_cache: options.files.cache_snapshot.clone(),
+        ..common.parts(loader, handover, (inherited, store.clone()))
     };
-    let kept_cache = options.files.cache_snapshot.clone();
-    let parts =
-        Parts { loader, workers, kept_cache, handover, readiness, inherited, store: store.clone() };
     let started = start(parts, &mut network, &mut endpoint).await;
     let Started { serving, verdict, giver } = match started {
         Ok(started) => started,
@@ -134,7 +128,7 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
         log,
         network,
         notify,
-        privileges: Some((privileges, metrics)),
+        privileges: Some((privileges, common.metrics)),
         metrics_site: endpoint.site.map(|site| (endpoint.address, site)),
         giver,
         store,

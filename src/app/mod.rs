@@ -36,10 +36,10 @@ mod version;
 
 use crate::metrics::Registry;
 use crate::net::default_workers;
-use crate::plugin::{Journal, Level};
+use crate::plugin::{Budget, Journal, Level};
 use handover::Handover;
 use inherited::{Given, Inherited};
-use load::Loader;
+use load::{Loader, Source};
 use log::Log;
 use notify::Notify;
 use privileges::Privileges;
@@ -48,7 +48,7 @@ use resting::AfterHandover;
 use run::Run;
 use signals::Signals;
 use starting::{Parts, Started, Starting};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::Store;
 
@@ -65,8 +65,39 @@ struct Common {
     given: Given,
 }
 
-/// Serves, or guards a process that does: with node-cache's flags, or in development mode without any. `arguments` start with the
-/// program's name. Gives the exit code. Call [`crate::sys::signals::ignore_until_handled`] before.
+impl Common {
+    /// What this process was given, once there are lines to say so.
+    fn inherited(&mut self) -> Inherited {
+        std::mem::take(&mut self.given).recognize(&self.log, &self.metrics)
+    }
+
+    fn handover(&self, directory: Option<PathBuf>) -> Handover {
+        Handover { directory, log: self.log.clone(), metrics: self.metrics.clone() }
+    }
+
+    fn loader(&self, source: Source, default_port: u16, budget: Budget) -> Loader {
+        let (metrics, log) = (self.metrics.clone(), self.log.clone());
+        Loader { source, default_port, metrics, log, budget: Arc::new(budget) }
+    }
+
+    /// What a server is started with that keeps no cache over a restart.
+    fn parts(&self, loader: Loader, handover: Handover, sockets: (Inherited, Store)) -> Parts {
+        let (inherited, store) = sockets;
+        Parts {
+            loader,
+            workers: self.workers,
+            kept_cache: None,
+            handover,
+            readiness: self.readiness.clone(),
+            inherited,
+            store,
+        }
+    }
+}
+
+/// Serves, or guards a process that does: with node-cache's flags, or in development mode without any.
+/// `arguments` start with the program's name. Gives the exit code. Call
+/// [`crate::sys::signals::ignore_until_handled`] before.
 pub fn main(arguments: &[String]) -> u8 {
     let mut given = given();
     if let Some(code) = guardian::guard(arguments, &mut given) {
@@ -112,13 +143,13 @@ fn is_called_node_cache(arguments: &[String]) -> bool {
 
 /// Development mode: prints what it serves, serves until a signal.
 async fn develop(
-    common: Common,
+    mut common: Common,
     plan: impl FnOnce(Option<&Path>, &Inherited) -> Result<dev::Plan, String>,
 ) -> u8 {
-    let Common { workers, metrics, log, readiness, given } = common;
+    let log = common.log.clone();
     log.start();
-    let inherited = given.recognize(&log, &metrics);
-    let (notify, store) = manager(&inherited, &log, &metrics);
+    let inherited = common.inherited();
+    let (notify, store) = manager(&inherited, &log, &common.metrics);
     let directory = dev::runtime_directory(|name| std::env::var(name).ok());
     let plan = match plan(directory.as_deref(), &inherited) {
         Ok(plan) => plan,
@@ -127,27 +158,13 @@ async fn develop(
     for line in &plan.missing {
         log.line(Level::Warning, format_args!("{line}"));
     }
-    let loader = Loader {
-        source: plan.source,
-        default_port: plan.default_port,
-        metrics: metrics.clone(),
-        log: log.clone(),
-        budget: Arc::default(),
-    };
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fatal(&log, &format!("cannot listen for signals: {error}")),
     };
-    let handover = Handover { directory, log: log.clone(), metrics: loader.metrics.clone() };
-    let parts = Parts {
-        loader,
-        workers,
-        kept_cache: None,
-        handover,
-        readiness,
-        inherited,
-        store: store.clone(),
-    };
+    let loader = common.loader(plan.source, plan.default_port, Budget::default());
+    let handover = common.handover(directory);
+    let parts = common.parts(loader, handover, (inherited, store.clone()));
     let started = async { Starting::load(parts).await?.prepare().await?.serve().await };
     match started.await {
         Err(why) => fatal(&log, &dev::with_advice(&why)),
@@ -165,7 +182,7 @@ async fn develop(
                 log,
                 network,
                 notify,
-                privileges: Some((Privileges::of_development(), metrics)),
+                privileges: Some((Privileges::of_development(), common.metrics)),
                 metrics_site: None,
                 giver,
                 store,

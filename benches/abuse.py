@@ -8,7 +8,8 @@
 
 Memory and descriptors before, at their most, and 10 s after; the latency of hits without and with it.
 
-  benches/abuse.py [--nodens PATH] [--kinds garbage,slow,idle] [--seconds 5] [--hits 5000] [--json FILE]
+  benches/abuse.py [--nodens PATH] [--kinds garbage,slow,idle] [--seconds 5] [--hits 5000] [--settle 10]
+                   [--json FILE]
 """
 import contextlib
 import os
@@ -105,7 +106,7 @@ def measured(place, options, kind):
     with place.server("nodens", nodens=options.nodens) as (process, address):
         path, _ = place.names(1000)
         place.warm(address, path)
-        time.sleep(2)
+        time.sleep(min(2, options.settle))
         row = {"kind": kind, "before_mib": process.rss() / 2**20, "before_fds": storm.descriptors(process)}
         row["quiet"] = storm.result(storm.hits_beside(address, path, options))
         watch, over, said = storm.Watch(process), threading.Event(), []
@@ -116,7 +117,7 @@ def measured(place, options, kind):
         row["abused"] = storm.result(storm.hits_beside(address, path, options))
         over.set()
         abuse.join()
-        time.sleep(10)
+        time.sleep(options.settle)
         row["after_mib"], row["after_fds"] = process.rss() / 2**20, storm.descriptors(process)
         watch.end()
         row["most_mib"], row["most_fds"] = watch.rss / 2**20, watch.fds
@@ -129,6 +130,7 @@ def main():
     parser.add_argument("--kinds", default="garbage,slow,idle")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--hits", type=int, default=5_000, help="hits a second")
+    parser.add_argument("--settle", type=float, default=10, help="seconds after its end until memory is looked at")
     options = parser.parse_args()
     options.nodens = lab.nodens_binary(options.nodens)
     lab.load_generator()
@@ -144,7 +146,7 @@ def main():
             rows.append(measured(place, options, kind))
     what = {"garbage": "datagrams sent", "slow": "connections ended", "idle": "connections ended"}
     lab.say(f"Bad input beside {options.hits} hits/s:\n")
-    lab.table(["", "", "RSS before/most/10 s after, MiB", "fds before/most/after", "hits lost", "p50/p99 µs quiet", "with it"],
+    lab.table(["", "", f"RSS before/most/{options.settle:g} s after, MiB", "fds before/most/after", "hits lost", "p50/p99 µs quiet", "with it"],
               [[row["kind"], f"{row['said']} {what[row['kind']]}",
                 f"{row['before_mib']:.1f}/{row['most_mib']:.1f}/{row['after_mib']:.1f}",
                 f"{row['before_fds']}/{row['most_fds']}/{row['after_fds']}", row["abused"]["lost"],

@@ -14,7 +14,7 @@ that goes elsewhere (the load's core is as busy then) and in it. Kinds:
   one      no storm: 1,000 clients ask one name that nobody knows, whose answer takes a second
 
   benches/storm.py [--nodens PATH] [--kinds udp,tcp,dial,clients,stale,verify,one] [--queries 10000]
-                   [--seconds 5] [--hits 5000] [--cores 1] [--repetitions 1] [--json FILE]
+                   [--seconds 5] [--hits 5000] [--cores 1] [--repetitions 1] [--settle 10] [--json FILE]
   benches/storm.py --server 'NAME=COMMAND with {dir}/base, {dir}/Corefile and {port}' ...
 
 A start command of one's own is measured instead of nodens; both files hold the same Corefile.
@@ -281,7 +281,7 @@ def measured(place, options, kind):
             source = place.queries("expiring", [f"n{number}.{ZONE}" for number in range(options.queries)])
             place.warm(address, source)
             upstream.silence()
-        time.sleep(2)
+        time.sleep(min(2, options.settle))
         row = {"kind": kind, "idle_mib": process.rss() / 2**20, "idle_fds": descriptors(process)}
         watch = Watch(process)
         watch.start()
@@ -295,7 +295,7 @@ def measured(place, options, kind):
         hits = hits_beside(address, path, options)
         row.update(asked(address, kind, source, options))
         row["stormy"] = result(hits)
-        time.sleep(10)
+        time.sleep(options.settle)
         row["after_mib"], row["after_fds"] = process.rss() / 2**20, descriptors(process)
         watch.end()
         row["peak_mib"], row["peak_fds"] = watch.rss / 2**20, watch.fds - (CLIENTS if kind == "clients" else 0)
@@ -321,6 +321,7 @@ def main():
     parser.add_argument("--hits", type=int, default=5_000, help="hits a second")
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--repetitions", type=int, default=1)
+    parser.add_argument("--settle", type=float, default=10, help="seconds after the last answer until memory is looked at")
     options = parser.parse_args()
     options.name, options.given = options.server.split("=", 1) if options.server else ("nodens", None)
     options.nodens = None if options.given else lab.nodens_binary(options.nodens)
@@ -334,7 +335,7 @@ def main():
         runs = [measured(place, options, kind) for _ in range(options.repetitions) for kind in kinds]
     rows = [medians([row for row in runs if row["kind"] == kind]) for kind in dict.fromkeys(kinds)]
     lab.say(f"{options.name}: {options.queries} names in {options.seconds:g} s, beside {options.hits} hits/s:\n")
-    lab.table(["kind", "RSS before, MiB", "most", "grown", "10 s after", "fds before/most/after", "answered",
+    lab.table(["kind", "RSS before, MiB", "most", "grown", f"{options.settle:g} s after", "fds before/most/after", "answered",
                "without records", "slowest s", "hits p50/p99 µs beside a storm elsewhere", "in the storm"],
               [[row["kind"], f"{row['idle_mib']:.1f}", f"{row['peak_mib']:.1f}",
                 f"{row['peak_mib'] - row['idle_mib']:+.1f}", f"{row['after_mib']:.1f}",

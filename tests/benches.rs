@@ -1,9 +1,10 @@
-//! The scripts of benches/ that judge or draw: on small inputs, without measuring anything. They
-//! need python3; where it is missing the tests say so, and fail with `NODENS_TEST_ALL=1`.
+//! The scripts of benches/ that judge or draw: on small inputs, without measuring anything; and the names
+//! in all scripts of the repository. They need python3 and pyflakes; where one is missing the tests say so,
+//! and fail with `NODENS_TEST_ALL=1`. `benches/rehearse.py` runs those that measure.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn root() -> &'static Path {
@@ -17,10 +18,74 @@ fn script(name: &str, arguments: &[&str]) -> Option<Output> {
     match done {
         Ok(done) => Some(done),
         Err(_) => {
-            assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: python3");
-            println!("not run, missing: python3");
+            say_missing("python3");
             None
         }
+    }
+}
+
+fn say_missing(tool: &str) {
+    assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {tool}");
+    println!("not run, missing: {tool}");
+}
+
+/// Whether these scripts are right, and what is said of them; `None` where that cannot be told.
+fn names(scripts: &[PathBuf]) -> Option<(bool, String)> {
+    // Debian's pyflakes is Debian's Python's, which need not be the first that is found.
+    for python in ["python3", "/usr/bin/python3"] {
+        let script = root().join("tests/benches/names.py");
+        let done = Command::new(python).arg(script).args(scripts).output();
+        let Ok(done) = done else { continue };
+        if done.status.code() != Some(69) {
+            let said = [done.stdout, done.stderr].concat();
+            return Some((done.status.success(), String::from_utf8_lossy(&said).into_owned()));
+        }
+    }
+    say_missing("python3-pyflakes");
+    None
+}
+
+/// All scripts below a folder.
+fn scripts(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(scripts(&path));
+        } else if path.extension().is_some_and(|word| word == "py") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_name_in_a_script_is_one() {
+    let all: Vec<PathBuf> = ["benches", "deploy", "tests"]
+        .iter()
+        .flat_map(|name| scripts(&root().join(name)))
+        .collect();
+    assert!(all.len() > 15, "{all:?}");
+    let Some((are_right, said)) = names(&all) else { return };
+    assert!(are_right, "{said}");
+}
+
+#[test]
+fn a_name_that_is_none_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("own.py");
+    fs::write(&own, "def rate():\n    return 1\n").unwrap();
+    for (text, complaint) in [
+        ("import own\nown.rates()\n", "2: there is no own.rates"),
+        ("from own import rates\nrates()\n", "1: there is no own.rates"),
+        ("print(rate)\n", "1: undefined name 'rate'"),
+        ("import os\n", "1: 'os' imported but unused"),
+        ("def rate(:\n", "1: invalid syntax"),
+    ] {
+        let script = directory.path().join("script.py");
+        fs::write(&script, text).unwrap();
+        let Some((are_right, said)) = names(&[own.clone(), script]) else { return };
+        assert!(!are_right && said.contains(&format!("script.py:{complaint}")), "{text}: {said}");
     }
 }
 

@@ -3,6 +3,9 @@
 //! and fail with `NODENS_TEST_ALL=1`. `benches/rehearse.py` runs those that measure.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
+mod missing;
+
+use missing::say_missing;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -22,11 +25,6 @@ fn script(name: &str, arguments: &[&str]) -> Option<Output> {
             None
         }
     }
-}
-
-fn say_missing(tool: &str) {
-    assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {tool}");
-    println!("not run, missing: {tool}");
 }
 
 /// Whether these scripts are right, and what is said of them; `None` where that cannot be told.

@@ -8,6 +8,7 @@
 
 #[path = "documentation/commands.rs"]
 mod commands;
+mod missing;
 mod namespace;
 
 use nodens::corefile::{self, MemorySurroundings};

@@ -4,6 +4,7 @@
 // A test may panic, and why it did not run is for whoever runs it.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod missing;
 mod peers;
 
 use peers::{Lab, PATIENCE, free_port};

@@ -9,6 +9,7 @@
 #[allow(dead_code)]
 mod lab;
 mod messages;
+mod missing;
 mod ports;
 
 use lab::{CLUSTER, LOCAL, Lab, Running, SERVICE, has_all_it_needs, wait_for};
@@ -170,16 +171,7 @@ fn count(asked: &[Asked], who: Option<Who>) -> usize {
 
 /// Whether a lab with firewall programs can be made here.
 fn can_run() -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    for program in ["nft", "iptables"] {
-        let is_there = std::env::split_paths(&paths).any(|folder| folder.join(program).is_file());
-        if !is_there {
-            assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {program}");
-            println!("not run, missing: {program}");
-            return false;
-        }
-    }
-    has_all_it_needs()
+    missing::are_here(&["nft", "iptables"]) && has_all_it_needs()
 }
 
 /// A node with a cluster DNS behind the Service's address, as kube-proxy has it: the Service's queries

@@ -5,6 +5,7 @@
 // A test may panic, and why it did not run is for whoever runs it.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod missing;
 mod namespace;
 
 use namespace::{in_namespaces, replace, sh, try_sh};

@@ -6,6 +6,7 @@
 
 #[path = "kept_sockets/manager.rs"]
 mod manager;
+mod missing;
 #[allow(dead_code)] // What other tests use of them is not used here.
 mod namespace;
 #[allow(dead_code)]

@@ -4,6 +4,7 @@
 // A namespace that cannot be made fails the test, and why a test did not run is for whoever runs it.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod missing;
 mod namespace;
 
 use namespace::{in_namespaces, sh, try_sh};

@@ -8,6 +8,7 @@
 // What the deployments use of it is not used here.
 #[allow(dead_code)]
 mod lab;
+mod missing;
 
 use lab::{CLUSTER, EXTERNAL, LOCAL, NAMES, SECOND, SERVICE, lab, node_corefile};
 use std::time::{Duration, Instant};

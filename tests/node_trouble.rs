@@ -6,6 +6,7 @@
 // A namespace that cannot be made fails the test, and why a test did not run is for whoever runs it.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod missing;
 mod namespace;
 
 use namespace::program::{Process, answers, metric, until};

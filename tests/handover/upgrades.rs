@@ -3,6 +3,7 @@
 
 use super::POD;
 use super::lab::{EXTERNAL, Knot, LOCAL, Lab, NAMES, Running, has_all_it_needs, wait_for};
+use super::missing::are_here;
 use super::scene::query;
 use nix::sched::{CloneFlags, setns};
 use std::fs::{self, File};
@@ -40,7 +41,7 @@ struct Node {
 
 impl Node {
     fn new(flags: &[&str]) -> Option<Node> {
-        if !has_all_it_needs() || !has("nft") {
+        if !has_all_it_needs() || !are_here(&["nft"]) {
             return None;
         }
         let mut lab = Lab::new(&[]);
@@ -155,16 +156,6 @@ impl Node {
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }
-}
-
-fn has(program: &str) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = std::env::split_paths(&paths).any(|folder| folder.join(program).is_file());
-    if !is_there {
-        assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {program}");
-        println!("not run, missing: {program}");
-    }
-    is_there
 }
 
 fn text(output: &Output) -> String {

@@ -4,6 +4,7 @@
 //! Owns everything it starts: namespaces, Knot DNS servers, the nodens under test. All of it goes
 //! when the [`Lab`] is dropped, and every command has a time limit.
 
+use super::missing::{are_here, say_missing};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,24 +47,18 @@ pub(crate) fn lab() -> Option<Lab> {
 /// Whether labs can be made here; if not it says what is missing, and fails when all tests are
 /// asked for.
 pub(crate) fn has_all_it_needs() -> bool {
-    match missing() {
-        None => true,
-        Some(what) => {
-            assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {what}");
-            println!("not run, missing: {what}");
-            false
-        }
+    if !are_here(TOOLS) {
+        return false;
     }
+    let what = not_allowed();
+    if let Some(what) = &what {
+        say_missing(what);
+    }
+    what.is_none()
 }
 
-fn missing() -> Option<String> {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    for tool in TOOLS {
-        let has = |folder: PathBuf| folder.join(tool).is_file();
-        if !std::env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]).any(has) {
-            return Some(format!("the program {tool}"));
-        }
-    }
+/// What this user may not do.
+fn not_allowed() -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     if !status
         .lines()

@@ -4,6 +4,7 @@
 #[allow(dead_code)] // Not every test file that uses this one.
 pub(crate) mod program;
 
+use super::missing::{are_here, say_missing};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::fs;
@@ -15,12 +16,8 @@ use std::thread;
 /// Runs a test in namespaces of its own, with `lo` up and an empty `/run`. Where they or one of
 /// the programs are missing it says so, and fails when `NODENS_TEST_ALL=1` asks for all tests.
 pub(crate) fn in_namespaces(programs: &[&str], test: impl FnOnce() + Send + 'static) {
-    let missing = programs.iter().chain(&["ip", "mount", "timeout"]).find(|program| {
-        let paths = std::env::var_os("PATH").unwrap_or_default();
-        !std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
-    });
-    if let Some(program) = missing {
-        return say_missing(&format!("the program {program}"));
+    if !are_here(&["ip", "mount", "timeout"]) || !are_here(programs) {
+        return;
     }
     let thread = thread::spawn(|| {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS) {
@@ -36,11 +33,6 @@ pub(crate) fn in_namespaces(programs: &[&str], test: impl FnOnce() + Send + 'sta
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
-}
-
-fn say_missing(what: &str) {
-    assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {what}");
-    println!("not run, missing: {what}");
 }
 
 /// Lets one file stand in place of another, in this namespace alone.

@@ -6,6 +6,7 @@
 #[path = "../ports/mod.rs"]
 mod ports;
 
+pub(crate) use super::missing::are_here;
 pub(crate) use ports::free_port;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -29,23 +30,6 @@ impl Drop for Lab {
             let _ = child.wait();
         }
     }
-}
-
-fn has(tool: &str) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&paths).chain(sbin).any(|folder| folder.join(tool).is_file())
-}
-
-/// Whether all programs are here; says which one is not, and fails for it when all tests are asked
-/// for.
-pub(crate) fn are_here(tools: &[&str]) -> bool {
-    if let Some(missing) = tools.iter().find(|tool| !has(tool)) {
-        assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: {missing}");
-        println!("not run, missing: {missing}");
-        return false;
-    }
-    true
 }
 
 /// What `openssl ca` wants to be told.

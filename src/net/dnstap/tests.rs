@@ -202,9 +202,8 @@ fn over_tls_an_unknown_certificate_is_refused_unless_it_shall_not_be_verified() 
         .args([std::ffi::OsStr::new("-out"), path("cert").as_os_str()])
         .output();
     if !made.is_ok_and(|output| output.status.success()) {
-        let is_asked = std::env::var("NODENS_TEST_ALL").as_deref() == Ok("1");
-        assert!(!is_asked, "missing: openssl");
-        return;
+        assert!(std::env::var("NODENS_TEST_ALL").as_deref() != Ok("1"), "missing: openssl");
+        return println!("not run, missing: openssl");
     }
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};

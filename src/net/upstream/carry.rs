@@ -23,6 +23,9 @@ use tokio::task::JoinSet;
 /// The greatest message with its length in front.
 const LONGEST_FRAME: usize = 2 + u16::MAX as usize;
 
+/// The shortest message: a bare header.
+const SHORTEST: usize = 12;
+
 /// The most datagrams read at a time.
 const BATCH: usize = 64;
 
@@ -264,6 +267,9 @@ async fn read(ending: &Ending, mut reader: impl AsyncRead + Acknowledge + Unpin)
         let mut done = 0;
         let now = Instant::now();
         while let Some(message) = frame(&buffer[done..]) {
+            if message.len() < SHORTEST {
+                return "dns: short read".to_owned();
+            }
             if !connection.deliver(message, now) {
                 ending.pool.ignored.increment();
             }

@@ -71,6 +71,9 @@ struct State {
     is_established: bool,
     /// Something came.
     has_spoken: bool,
+    /// A query's time ended, or it was given up: its response may still come, under an id that is
+    /// another query's by then.
+    is_behind: bool,
     /// Takes no more queries; ends when the last one is answered.
     is_retiring: bool,
     /// Ended, with Go's words for why.
@@ -163,6 +166,7 @@ impl Connection {
                 newest_answered: 0,
                 is_established: false,
                 has_spoken: false,
+                is_behind: false,
                 is_retiring: false,
                 closed: None,
                 local: None,
@@ -301,8 +305,11 @@ impl Connection {
         let mut state = self.state();
         state.last_heard = now;
         state.has_spoken = true;
+        // Nobody forges into a stream: there, an answer to another question is the upstream's own.
+        let is_certain = self.transport != Transport::Udp && !state.is_behind;
         let Some(parked) = state.parked.get_mut(&id) else { return false };
         let result = match judge(parked.asked_for.question(), message, parked.udp_limit) {
+            Verdict::Ignore if is_certain => Ok(misunderstood(&parked.asked_for)),
             Verdict::Ignore => {
                 parked.is_misled |= message.len() >= 12;
                 return false;
@@ -388,8 +395,8 @@ impl Connection {
 
     /// Fails the queries whose time is over at `now`; gives the time of the next look. When nothing
     /// at all has come since one of them was asked, the connection is silent, and no further query
-    /// shall wait for it. One that only got messages to other questions may end with FORMERR, as
-    /// CoreDNS answers at the first such message.
+    /// shall wait for it. One that only got messages to other questions may end with FORMERR, with
+    /// which CoreDNS answers at the first such message.
     pub(super) fn expire(&self, now: Instant) -> Instant {
         let mut state = self.state();
         let mut next = now + LOOK;
@@ -404,6 +411,7 @@ impl Connection {
         if over.is_empty() {
             return next;
         }
+        state.is_behind = true;
         let mut is_silent = false;
         let last_used = state.last_used;
         let mut ended = Vec::with_capacity(over.len());
@@ -510,6 +518,7 @@ impl Ticket {
         // The id may be another query's by now.
         if state.parked.get(&self.id).is_some_and(|parked| parked.number == self.number) {
             state.parked.remove(&self.id);
+            state.is_behind = true;
             let now = state.last_used;
             self.connection.less(&mut state, now);
         }

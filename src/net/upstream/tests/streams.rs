@@ -46,6 +46,70 @@ async fn queries_behind_one_another_survive_the_end_of_their_stream() {
 }
 
 #[tokio::test]
+async fn a_stream_s_answer_to_another_question_is_formerr_at_once() {
+    let up = Scripted::start(|name, query, _| {
+        let mut wrong_id = answer(query, 66);
+        wrong_id[0] ^= 0x55;
+        let mut other = match name.to_string().as_str() {
+            "query.test." => query.to_vec(),
+            _ => answer(query, 67),
+        };
+        if other != query {
+            other[13] ^= 1;
+        }
+        Act::Send(vec![wrong_id, other])
+    })
+    .await;
+    // Nothing but a mistake waits for as long.
+    let read_timeout = Duration::from_secs(60);
+    let asking = Asking::new(vec![up.upstream()], Options { read_timeout, ..quick() });
+    for name in ["a.test.", "query.test."] {
+        let exchanged = asking.ask_over(name, Transport::Tcp).await;
+        let response = exchanged.outcome.unwrap();
+        assert_eq!(response[2..4], [0x81, Rcode::FORMERR.0 as u8]);
+        assert_eq!(name_of(&response).to_string(), name);
+    }
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 1, "the stream is kept");
+}
+
+#[tokio::test]
+async fn behind_a_query_that_was_given_up_other_questions_are_waited_over() {
+    let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
+        // Nobody's id: not silent, but no answer.
+        "s.test." => {
+            let mut strange = answer(query, 66);
+            strange[0] ^= 0x55;
+            Act::Send(vec![strange])
+        }
+        _ => {
+            let mut other = answer(query, 67);
+            other[13] ^= 1;
+            Act::Send(vec![other, answer(query, 1)])
+        }
+    })
+    .await;
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert!(asking.tcp("s.test.").await.is_err());
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_message_without_a_header_ends_its_stream() {
+    let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
+        "short.test." => Act::Send(vec![query[..11].to_vec()]),
+        _ => Act::Send(vec![answer(query, 1)]),
+    })
+    .await;
+    let read_timeout = Duration::from_secs(60);
+    let options = Options { max_connect_attempts: 1, max_fails: 0, read_timeout, ..quick() };
+    let asking = Asking::new(vec![up.upstream()], options);
+    assert_eq!(asking.tcp("short.test.").await.unwrap_err(), "dns: short read");
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+}
+
+#[tokio::test]
 async fn a_silent_stream_is_replaced() {
     let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
         "s.test." => Act::Silence,

@@ -50,7 +50,10 @@ fn a_second_sigint_ends_at_once_with_2() {
 fn sigquit_ends_at_once_with_0_and_other_signals_do_nothing() {
     let mut node = Node::new();
     node.start("    whoami\n    health HTTP {\n        lameduck 60s\n    }", &[]);
-    for name in ["HUP", "USR2"] {
+    for name in [
+        "HUP", "USR2", "ALRM", "XCPU", "XFSZ", "VTALRM", "PROF", "IO", "PWR", "WINCH", "URG",
+        "CHLD", "PIPE", "CONT", "35", "64",
+    ] {
         node.signal(name);
     }
     assert!(node.answers());

@@ -6,6 +6,7 @@
 mod listen;
 mod poll;
 mod profile;
+mod refuse;
 mod respond;
 mod site;
 

@@ -1,6 +1,7 @@
 //! What each path answers.
 
 use super::profile;
+use super::refuse::{refuse, unescaped};
 use crate::metrics::{Gauge, Registry, names};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -10,7 +11,7 @@ use hyper::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
@@ -55,6 +56,9 @@ pub struct Endpoints {
 impl Endpoints {
     /// The response to any method on `request`'s path, also when it takes time to make.
     pub(super) async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if let Some(refused) = refuse(request) {
+            return refused;
+        }
         if self.profile
             && let Some(path) = request.uri().path().strip_prefix("/debug/pprof")
         {
@@ -65,10 +69,13 @@ impl Endpoints {
 
     /// The response to any method on `request`'s path.
     fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if let Some(elsewhere) = clean(request.uri()) {
-            return moved(&elsewhere);
+        if request.method() != Method::CONNECT
+            && let Some(elsewhere) = clean(request.uri())
+        {
+            return moved(&elsewhere, request.method());
         }
-        match (request.uri().path(), self) {
+        let path = unescaped(request.uri().path()).unwrap_or_default();
+        match (path.as_str(), self) {
             ("/metrics", Endpoints { metrics: Some(registry), .. }) => {
                 scrape(registry, request.headers())
             }
@@ -90,27 +97,34 @@ impl Endpoints {
 /// The path in its shortest form and the query, when `uri` has another: Go's servers send such
 /// clients (`//metrics`) there.
 fn clean(uri: &Uri) -> Option<String> {
+    let path = uri.path();
     let mut parts = Vec::new();
-    for part in uri.path().split('/') {
+    for part in path.split('/') {
         match part {
             "" | "." => {}
             ".." => drop(parts.pop()),
             part => parts.push(part),
         }
     }
-    let slash = if uri.path().ends_with('/') && !parts.is_empty() { "/" } else { "" };
-    let path = format!("/{}{slash}", parts.join("/"));
+    let slash = if path.ends_with('/') && !parts.is_empty() { "/" } else { "" };
+    let shortest = format!("/{}{slash}", parts.join("/"));
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    (path != uri.path()).then(|| path + &query)
+    (shortest != path).then(|| shortest + &query)
 }
 
-fn moved(elsewhere: &str) -> Response<Full<Bytes>> {
-    let mut response = text(
-        StatusCode::MOVED_PERMANENTLY,
-        format!("<a href=\"{elsewhere}\">Moved Permanently</a>.\n\n"),
-    );
+fn moved(elsewhere: &str, method: &Method) -> Response<Full<Bytes>> {
+    let link = match *method {
+        Method::GET => format!("<a href=\"{elsewhere}\">Moved Permanently</a>.\n\n"),
+        _ => String::new(),
+    };
+    let mut response = text(StatusCode::MOVED_PERMANENTLY, link);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    match *method {
+        Method::GET | Method::HEAD => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))
+        }
+        _ => headers.remove(CONTENT_TYPE),
+    };
     // It is a part of what came as a URI.
     if let Ok(location) = HeaderValue::from_str(elsewhere) {
         headers.insert(LOCATION, location);
@@ -178,7 +192,6 @@ mod tests {
     use super::*;
     use flate2::read::GzDecoder;
     use http_body_util::BodyExt;
-    use hyper::Method;
     use std::io::Read;
     use std::sync::Mutex;
 
@@ -220,7 +233,7 @@ mod tests {
     fn health_is_ok_for_any_method_and_query() {
         let endpoints = alive();
         for (method, path) in
-            [(Method::GET, "/health"), (Method::POST, "/health"), (Method::GET, "/health?x=1")]
+            [(Method::GET, "/health"), (Method::POST, "/he%61lth"), (Method::GET, "/health?x=1")]
         {
             let response = ask(&endpoints, method, path, "");
             assert_eq!(response.status(), 200);
@@ -253,6 +266,8 @@ mod tests {
             assert_eq!(response.headers()[LOCATION], location);
             let link = format!("<a href=\"{location}\">Moved Permanently</a>.\n\n");
             assert_eq!(body(response), link.as_bytes());
+            let response = ask(&endpoints, Method::POST, path, "");
+            assert_eq!((response.status().as_u16(), body(response)), (301, Vec::new()));
         }
     }
 

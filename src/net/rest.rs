@@ -5,6 +5,9 @@
 //! among others. So while most of the quota is used, a worker that has nothing more to do rests for at
 //! most [`LONGEST`] before it waits for the next query, and then finds several. Owns how long, whether CPU
 //! time is scarce, and whether a thread was kept from working; never rests without a quota.
+//!
+//! Judged at the end of each window, and of a load that has just begun before: by the end of its first
+//! window it would have used up the quota.
 
 use crate::sys::{cgroup, cpu};
 use std::cell::{Cell, RefCell};
@@ -36,6 +39,18 @@ const NEARLY_ALL: f64 = 0.85;
 
 /// Rests become shorter below this share. Far below the others: it is the rests that make it little.
 const LITTLE: f64 = 0.25;
+
+/// How often CPU time is looked at within a window.
+const GLANCE: Duration = Duration::from_millis(4);
+
+/// Rests are the longest within a window, too, once so much of its quota went at a pace that uses nearly
+/// all: a load has begun that is more than a few queries.
+const AT_ONCE: f64 = 0.15;
+
+/// CPU time is scarce within a window, too, once so much of its quota is used and the pace since rests are
+/// the longest, seen for so long, would use up all of it.
+const FORESEEN: f64 = 0.4;
+const SEEN: Duration = Duration::from_millis(20);
 
 /// A thread that wanted to work and was off the CPU for longer was kept from it.
 const STANDSTILL: Duration = Duration::from_millis(5);
@@ -214,32 +229,63 @@ impl Rests {
         self.rests_now.load(Ordering::Relaxed)
     }
 
-    /// The process's CPU time until now, and what it may use in a second as it was last read.
-    pub(super) fn reading(&self) -> (Duration, Option<Duration>) {
-        let quota = self.rest.lock().unwrap_or_else(PoisonError::into_inner).quota;
-        (self.meter.used(), quota)
+    /// What is known of the CPU time now.
+    pub(super) fn reading(&self) -> Reading {
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let (window, quota) = (rest.window, rest.quota);
+        drop(rest);
+        Reading { used: self.meter.used(), quota, window }
     }
+}
+
+/// A moment, and the CPU time that the process had used until then.
+pub(super) type Moment = (Instant, Duration);
+
+/// What is known of the CPU time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    /// The process's until now.
+    pub(super) used: Duration,
+    /// What it may use in a second, as it was last read.
+    pub(super) quota: Option<Duration>,
+    /// When the window began.
+    pub(super) window: Moment,
 }
 
 /// How long a worker rests.
 #[derive(Debug)]
 struct Rest {
     length: Duration,
-    /// When the window began, and the CPU time that had been used until then.
-    began: Instant,
-    used: Duration,
+    /// When the window began.
+    window: Moment,
+    /// Since when rests have their length, in this window.
+    since: Moment,
+    /// When CPU time was looked at last.
+    glanced: Moment,
+    /// What went at a pace that uses nearly all, until the last look.
+    hurried: Duration,
     /// CPU time for each second, and when that was read.
     quota: Option<Duration>,
     quota_read: Option<Instant>,
     is_scarce: bool,
 }
 
+/// CPU time that was used from `since` to `now`, and which share of a quota that was.
+fn spent(since: Moment, now: Moment, quota: Duration) -> (Duration, f64) {
+    let passed = now.0.saturating_duration_since(since.0).as_secs_f64();
+    let spent = now.1.saturating_sub(since.1);
+    (spent, spent.as_secs_f64() / (passed * quota.as_secs_f64()).max(f64::MIN_POSITIVE))
+}
+
 impl Rest {
     fn new(now: Instant) -> Rest {
+        let begin = (now, Duration::ZERO);
         Rest {
             length: Duration::ZERO,
-            began: now,
-            used: Duration::ZERO,
+            window: begin,
+            since: begin,
+            glanced: begin,
+            hurried: Duration::ZERO,
             quota: None,
             quota_read: None,
             is_scarce: false,
@@ -254,33 +300,82 @@ impl Rest {
         used: impl FnOnce() -> Duration,
         quota: impl FnOnce() -> Option<Duration>,
     ) -> Duration {
-        let passed = now.saturating_duration_since(self.began);
-        if passed < WINDOW {
-            return self.length;
+        let passed = now.saturating_duration_since(self.window.0);
+        if passed >= WINDOW {
+            if self.quota_read.is_none_or(|read| now.duration_since(read) >= QUOTA_LASTS) {
+                self.quota = quota();
+                self.quota_read = Some(now);
+            }
+            self.end_window(passed, now, used);
+        } else if let Some(quota) = self.quota
+            && now.saturating_duration_since(self.glanced.0) >= GLANCE
+        {
+            self.glance((now, used()), quota);
         }
-        self.began = now;
-        if self.quota_read.is_none_or(|read| now.duration_since(read) >= QUOTA_LASTS) {
-            self.quota = quota();
-            self.quota_read = Some(now);
-        }
+        self.length
+    }
+
+    /// Judges what was used since rests have their length, and begins the next window.
+    fn end_window(&mut self, passed: Duration, now: Instant, used: impl FnOnce() -> Duration) {
         let Some(quota) = self.quota.filter(|quota| !quota.is_zero()) else {
             self.length = Duration::ZERO;
             self.is_scarce = false;
-            return self.length;
+            self.window.0 = now;
+            return;
         };
-        let used = used();
-        let spent = used.saturating_sub(std::mem::replace(&mut self.used, used));
-        let share = spent.as_secs_f64() / (passed.as_secs_f64() * quota.as_secs_f64());
+        let now = (now, used());
+        let since = std::mem::replace(&mut self.since, now);
+        self.window = now;
+        let (last, hurried) = (std::mem::replace(&mut self.glanced, now), self.hurried);
+        self.hurried = pace(last, now, quota, hurried);
+        if passed >= LONG_AGO {
+            self.length = Duration::ZERO;
+            self.is_scarce = false;
+            return;
+        }
+        if now.0.saturating_duration_since(since.0) < SEEN {
+            return;
+        }
+        let (_, share) = spent(since, now, quota);
         self.is_scarce = share > if self.is_scarce { MUCH } else { NEARLY_ALL };
         self.length = match self.length {
-            _ if passed >= LONG_AGO => Duration::ZERO,
             _ if share > NEARLY_ALL => LONGEST,
             length if share > MUCH => (2 * length).max(SHORTEST).min(LONGEST),
             length if share < LITTLE && length <= SHORTEST => Duration::ZERO,
             length if share < LITTLE => length / 2,
             length => length,
         };
-        self.length
+    }
+
+    /// Looks whether the window's quota would be used up before the window is over.
+    fn glance(&mut self, now: Moment, quota: Duration) {
+        let last = std::mem::replace(&mut self.glanced, now);
+        self.hurried = pace(last, now, quota, self.hurried);
+        let whole = WINDOW.as_secs_f64() * quota.as_secs_f64();
+        if self.length < LONGEST {
+            if self.hurried.as_secs_f64() > AT_ONCE * whole {
+                self.length = LONGEST;
+                self.since = now;
+            }
+            return;
+        }
+        let (of_window, _) = spent(self.window, now, quota);
+        let seen = now.0.saturating_duration_since(self.since.0);
+        if seen < SEEN || of_window.as_secs_f64() < FORESEEN * whole {
+            return;
+        }
+        let (_, share) = spent(self.since, now, quota);
+        let left = WINDOW.saturating_sub(now.0.saturating_duration_since(self.window.0));
+        let foreseen = of_window.as_secs_f64() + share * quota.as_secs_f64() * left.as_secs_f64();
+        self.is_scarce |= foreseen > whole;
+    }
+}
+
+/// What goes at a pace that uses nearly all, with `hurried` until the last look.
+fn pace(last: Moment, now: Moment, quota: Duration, hurried: Duration) -> Duration {
+    match spent(last, now, quota) {
+        (spent, share) if share > NEARLY_ALL => hurried + spent,
+        _ => Duration::ZERO,
     }
 }
 
@@ -334,6 +429,75 @@ mod tests {
         }
     }
 
+    /// A worker that knows its quota and had nothing to do until now.
+    fn idle(start: Instant) -> Rest {
+        let mut rest = Rest::new(start);
+        for window in 1..=2 {
+            rest.length(start + WINDOW * window, || Duration::ZERO, || Some(QUOTA));
+        }
+        rest
+    }
+
+    /// Looks every 2 ms of a window, in each of which so many microseconds are used: one number until
+    /// rests are long, then the other. When they became long, when CPU time scarce, and what was used.
+    fn window(unrested: u64, rested: u64) -> (Option<u64>, Option<u64>, Duration) {
+        let start = Instant::now();
+        let mut rest = idle(start);
+        let (mut used, mut long, mut scarce) = (Duration::ZERO, None, None);
+        for milliseconds in (2..100).step_by(2) {
+            used += Duration::from_micros(if long.is_none() { unrested } else { rested });
+            let now = start + 2 * WINDOW + Duration::from_millis(milliseconds);
+            let length = rest.length(now, || used, || panic!("it is known"));
+            assert!(length.is_zero() || length == LONGEST);
+            long = long.or((length == LONGEST).then_some(milliseconds));
+            scarce = scarce.or(rest.is_scarce.then_some(milliseconds));
+        }
+        (long, scarce, used)
+    }
+
+    #[test]
+    fn a_load_that_has_just_begun_makes_long_rests_before_the_quota_is_used_up() {
+        // 4,000 misses a second: 36 µs each, and 16 when rests bring them together.
+        let (long, scarce, used) = window(290, 130);
+        assert_eq!((long, scarce), (Some(12), None));
+        assert!(used < WINDOW / 10, "{used:?}");
+    }
+
+    #[test]
+    fn cpu_time_is_scarce_as_soon_as_long_rests_do_not_save_enough() {
+        let (long, scarce, _) = window(460, 260);
+        assert_eq!((long, scarce), (Some(8), Some(28)));
+    }
+
+    #[test]
+    fn a_few_queries_and_a_load_that_the_quota_can_pay_for_make_no_long_rests() {
+        assert_eq!(window(160, 0), (None, None, Duration::from_micros(49 * 160)));
+        let start = Instant::now();
+        let mut rest = idle(start);
+        let now = start + 2 * WINDOW;
+        // 40 misses at once: 1.4 ms.
+        for (milliseconds, used) in [(6, 1400), (12, 1400), (90, 2000), (101, 2000)] {
+            let used = Duration::from_micros(used);
+            let now = now + Duration::from_millis(milliseconds);
+            assert_eq!(rest.length(now, || used, || Some(QUOTA)), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn a_window_is_judged_by_what_was_used_since_rests_are_long() {
+        let start = Instant::now();
+        let mut rest = idle(start);
+        let mut used = Duration::ZERO;
+        for milliseconds in (2..=102).step_by(2) {
+            used += Duration::from_micros(if rest.length.is_zero() { 400 } else { 160 });
+            let now = start + 2 * WINDOW + Duration::from_millis(milliseconds);
+            rest.length(now, || used, || Some(QUOTA));
+        }
+        // Nine tenths in all, but four fifths since.
+        assert!(used > WINDOW / 10 * 85 / 100, "{used:?}");
+        assert_eq!((rest.length, rest.is_scarce), (LONGEST, false));
+    }
+
     #[test]
     fn a_thread_that_got_no_cpu_time_while_it_wanted_some_stood_still() {
         let start = Instant::now();
@@ -363,7 +527,7 @@ mod tests {
         let mut rest = Rest::new(start);
         let quota = || Some(QUOTA);
         assert_eq!(rest.length(start + WINDOW, || WINDOW / 10, quota), LONGEST);
-        let soon = start + WINDOW + WINDOW / 2;
+        let soon = start + WINDOW + GLANCE / 2;
         assert_eq!(rest.length(soon, || panic!("too soon"), quota), LONGEST);
         assert_eq!(rest.length(start + 2 * LONG_AGO, || LONG_AGO, quota), Duration::ZERO);
     }

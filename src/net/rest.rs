@@ -48,8 +48,10 @@ const GLANCE: Duration = Duration::from_millis(4);
 const AT_ONCE: f64 = 0.15;
 
 /// CPU time is scarce within a window, too, once so much of its quota is used and the pace since rests are
-/// the longest, seen for so long, would use up all of it.
+/// the longest, seen for so long, would use more than all of it. If hardly more, the kernel's stop is shorter
+/// than what waiting for turns would cost.
 const FORESEEN: f64 = 0.4;
+const MORE_THAN_ALL: f64 = 1.1;
 const SEEN: Duration = Duration::from_millis(20);
 
 /// A thread that wanted to work and was off the CPU for longer was kept from it.
@@ -367,7 +369,7 @@ impl Rest {
         let (_, share) = spent(self.since, now, quota);
         let left = WINDOW.saturating_sub(now.0.saturating_duration_since(self.window.0));
         let foreseen = of_window.as_secs_f64() + share * quota.as_secs_f64() * left.as_secs_f64();
-        self.is_scarce |= foreseen > whole;
+        self.is_scarce |= foreseen > MORE_THAN_ALL * whole;
     }
 }
 

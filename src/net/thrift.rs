@@ -20,6 +20,13 @@ use tokio::task::yield_now;
 /// The most questions of a worker that wait for their turn; who comes then is not waited for.
 pub const TURNS_MOST: usize = 1024;
 
+/// The same once as many have waited for [`STANDING`]: a burst is worked off, but where more come than can be
+/// asked, a long queue only makes all of them late, and each costs more for having left the processor's caches.
+const STANDING_MOST: usize = 128;
+
+/// How long a queue may be long.
+const STANDING: Duration = Duration::from_millis(500);
+
 /// The longest that a question waits for its turn. Stub resolvers ask again after 2.5 s (musl) or 5 s
 /// (glibc, Go): an answer should be there well before.
 pub const TURN_LONGEST: Duration = Duration::from_secs(1);
@@ -80,16 +87,29 @@ struct Queue<T> {
     waiting: VecDeque<(Instant, T)>,
     /// When one went on last.
     last: Instant,
+    /// When the queue was short last.
+    short: Instant,
 }
 
 impl<T> Queue<T> {
     fn new(now: Instant) -> Queue<T> {
-        Queue { waiting: VecDeque::new(), last: now }
+        Queue { waiting: VecDeque::new(), last: now, short: now }
+    }
+
+    /// How many may wait at `now`.
+    fn most(&mut self, now: Instant) -> usize {
+        if self.waiting.len() < STANDING_MOST {
+            self.short = now;
+        }
+        match now.saturating_duration_since(self.short) > STANDING {
+            true => STANDING_MOST,
+            false => TURNS_MOST,
+        }
     }
 
     /// Takes the next one in, or gives it back when there is no room.
     fn push(&mut self, now: Instant, one: T) -> Result<(), T> {
-        if self.waiting.len() >= TURNS_MOST {
+        if self.waiting.len() >= self.most(now) {
             return Err(one);
         }
         self.waiting.push_back((now, one));
@@ -184,7 +204,8 @@ impl Thrift {
             return true;
         }
         let coming = self.coming.get();
-        if self.queue.borrow().waiting.len() + coming >= TURNS_MOST {
+        let mut queue = self.queue.borrow_mut();
+        if queue.waiting.len() + coming >= queue.most(Instant::now()) {
             counters.shed_cpu.increment();
             return false;
         }
@@ -360,6 +381,24 @@ mod tests {
         assert_eq!(queue.next(now, false).count(), 0);
         assert_eq!(queue.next(now, true).collect::<Vec<_>>(), (1..=TOGETHER).collect::<Vec<_>>());
         assert_eq!(queue.next(now + LEAST_EVERY, false).next(), Some(TOGETHER + 1));
+    }
+
+    #[test]
+    fn a_burst_is_waited_for_and_a_queue_that_stays_long_is_made_short() {
+        let start = Instant::now();
+        let mut queue = queue(start, TURNS_MOST - 1);
+        let late = start + STANDING + milliseconds(1);
+        assert_eq!(queue.push(start + STANDING, 7), Ok(()));
+        // More come than go.
+        queue.next(late, true).for_each(drop);
+        assert_eq!(queue.push(late, 7), Err(7));
+        while queue.waiting.len() >= STANDING_MOST {
+            queue.next(late, true).for_each(drop);
+        }
+        // Once it was short, a burst is waited for again.
+        for _ in 0..2 * STANDING_MOST {
+            queue.push(late, 7).unwrap();
+        }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! A [`Message`] is parsed once, whole; afterwards its records are offsets. Never allocates.
 
+use super::edns::Edns;
 use super::layout::{self, Piece};
 use super::name::{self, Name, Spelled};
-use super::query::Edns;
 use super::words::{Class, RecordType};
 use std::ops::Range;
 

@@ -3,6 +3,7 @@
 //! Owns the wire format (RFC 1035, 3597, 6891). Never does I/O, reads a clock or logs; what the
 //! hit path calls here does not allocate.
 
+mod edns;
 mod layout;
 mod message;
 mod name;
@@ -12,9 +13,10 @@ mod response;
 mod words;
 mod writer;
 
+pub use edns::Edns;
 pub use message::{Malformed, Message, Record, Section};
 pub use name::{Name, NameError};
-pub use query::{Edns, KeptQuery, Query, Received, Reject};
+pub use query::{KeptQuery, Query, Received, Reject};
 pub use reply::{
     ReplyLimits, badvers_reply, finish_reply, fit_reply, foreseen_reply, reject_reply,
     will_be_truncated,

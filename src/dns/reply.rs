@@ -3,9 +3,10 @@
 //!
 //! Owns what every reply has in common. Never sends more than the limit, and never nothing.
 
+use super::edns::Edns;
 use super::layout::split_option;
 use super::message::{Malformed, Message};
-use super::query::{Edns, Query, Reject, copied};
+use super::query::{Query, Reject, copied};
 use super::response::{Response, Written};
 use super::words::{Class, Rcode, RecordType, Transport, flags};
 use super::writer::{MAX_MESSAGE, Writer};

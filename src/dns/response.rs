@@ -3,9 +3,10 @@
 //! Owns the buffer that becomes the reply. Holds a message without the client's own OPT handling
 //! and without size limits: [`super::finish_reply`] does both at the end.
 
+use super::edns::Edns;
 use super::layout::with_option;
 use super::message::{Malformed, Message, Record, Section};
-use super::query::{Edns, Query, copied};
+use super::query::{Query, copied};
 use super::words::{Rcode, flags};
 use super::writer::Writer;
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};

@@ -2,26 +2,27 @@
 //! runtime and a clock that the test moves.
 //!
 //! Owns a [`Bench`] (time, chance, journal, registry, client), scripted responses written as
-//! record text, and the text of responses. Knows the order of passes as `engine::life` has it, and
-//! never decides anything beyond it.
+//! record text, and the text of responses. Never decides anything itself.
 
-use super::forward::{Exchange, ExchangeFailure, Exchanged, Tried};
+mod records;
+mod run;
+
+use super::forward::Exchange;
 use super::{
-    BlockDraft, Carried, Chain, Client, Context, DropReason, Flow, Handler, Journal, Labels, Level,
-    Note, Now, ServerIdentity, Service, Setup, TABLE, Turn,
+    BlockDraft, Carried, Chain, Client, DropReason, Handler, Journal, Labels, Level, Now,
+    ServerIdentity, Service, Setup, TABLE,
 };
 use crate::corefile::{
     CorefileError, Dispenser, KeyTransport, ServerKey, Surroundings, parse, parse_keys,
 };
-use crate::dns::{
-    Class, Message, Name, Query, Rcode, Record, RecordType, Response, Section, Transport, Writer,
-    Written,
-};
+use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section, Transport, Writer};
 use crate::metrics::Registry;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+pub(crate) use records::{parse_record, records_of};
+use run::Run;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -257,155 +258,6 @@ impl Bench {
     }
 }
 
-/// One query under way.
-struct Run<'r> {
-    bench: &'r mut Bench,
-    chain: &'r [Arc<dyn Handler>],
-    floor: usize,
-    clientless: bool,
-    notes: Vec<Note>,
-    labels: Labels,
-    patience: Option<usize>,
-    late: bool,
-    below: &'r mut dyn FnMut(&Query<'_>, &mut Response),
-    outcome: Outcome,
-}
-
-impl Run<'_> {
-    fn down(&mut self, from: usize) {
-        for depth in from..self.chain.len() {
-            let handler = self.chain[depth].clone();
-            let flow = self.call(depth, None, false, |query, response, context| {
-                handler.query(query, response, context)
-            });
-            match flow {
-                Flow::Next => {}
-                Flow::Answer => return self.up(depth, None, false),
-                Flow::Forward(exchange) => {
-                    self.outcome.exchanges.push(exchange);
-                    if let Some(patient) = self.impatient() {
-                        self.outcome.response.fail(Rcode::SERVFAIL, None);
-                        return self.up(patient + 1, None, true);
-                    }
-                    let exchanged = self.exchange();
-                    return self.up(depth + 1, Some(&exchanged), false);
-                }
-                Flow::Ask(question) => return self.further(depth, *question),
-                Flow::Drop(reason) => {
-                    self.outcome.dropped = Some(reason);
-                    self.outcome.response.fail(Rcode::NOERROR, None);
-                    return self.up(depth, None, false);
-                }
-            }
-        }
-        if let Some(patient) = self.impatient() {
-            self.outcome.response.fail(Rcode::SERVFAIL, None);
-            return self.up(patient + 1, None, true);
-        }
-        (self.below)(&self.outcome.query, &mut self.outcome.response);
-        self.up(self.chain.len(), None, false);
-    }
-
-    fn impatient(&mut self) -> Option<usize> {
-        self.patience.take().filter(|_| self.late)
-    }
-
-    /// Has `below` answer in an upstream's place.
-    fn exchange(&mut self) -> Exchanged {
-        (self.below)(&self.outcome.query, &mut self.outcome.response);
-        let response = &mut self.outcome.response;
-        let outcome = match response.written {
-            Written::Message => Ok(Arc::from(response.wire.as_slice())),
-            Written::Nothing => Err(ExchangeFailure {
-                rcode: response.rcode,
-                text: response.error.clone().unwrap_or_default(),
-            }),
-        };
-        let upstream = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)), 53);
-        let took = self.bench.exchange_takes;
-        let keeps_tries = self.outcome.exchanges.last().is_some_and(|last| last.keeps_tries);
-        let tried = keeps_tries.then(|| Tried {
-            upstream,
-            transport: Transport::Udp,
-            began: Duration::ZERO,
-            response: outcome.clone().ok().map(|response| (took, response)),
-        });
-        Exchanged { outcome, upstream: Some(upstream), took, tried: tried.into_iter().collect() }
-    }
-
-    fn further(&mut self, depth: usize, question: Query<'static>) {
-        let mut result = Response::new();
-        (self.below)(&question, &mut result);
-        self.outcome.further.push(question);
-        let handler = self.chain[depth].clone();
-        let turn = self.call(depth, None, false, |query, response, context| {
-            handler.answered(query, response, &result, context)
-        });
-        self.turned(depth, turn, None);
-    }
-
-    fn turned(&mut self, depth: usize, turn: Turn, exchanged: Option<&Exchanged>) {
-        match turn {
-            Turn::Up => self.up(depth, exchanged, false),
-            Turn::Down => {
-                self.outcome.response.clear();
-                self.down(depth + 1);
-            }
-            Turn::Ask(question) => self.further(depth, *question),
-        }
-    }
-
-    fn up(&mut self, below: usize, exchanged: Option<&Exchanged>, late: bool) {
-        let mut late = late;
-        for depth in (self.floor..below).rev() {
-            let handler = self.chain[depth].clone();
-            let turn = self.call(depth, exchanged, late, |query, response, context| {
-                handler.response(query, response, context)
-            });
-            late = false;
-            if !matches!(turn, Turn::Up) {
-                return self.turned(depth, turn, exchanged);
-            }
-        }
-    }
-
-    fn call<T>(
-        &mut self,
-        depth: usize,
-        exchanged: Option<&Exchanged>,
-        late: bool,
-        call: impl FnOnce(&mut Query<'_>, &mut Response, &mut Context<'_>) -> T,
-    ) -> T {
-        let bench = &mut *self.bench;
-        let mut context = Context {
-            now: bench.now,
-            received: bench.now,
-            client: &bench.client,
-            server: &bench.server,
-            random: &mut bench.random,
-            note: self.notes[depth].take(),
-            labels: &mut self.labels,
-            clientless: self.clientless,
-            refresh: false,
-            patience: None,
-            deadline: &mut self.outcome.deadline,
-            late,
-            exchanged,
-            journal: &bench.journal,
-        };
-        let result = call(&mut self.outcome.query, &mut self.outcome.response, &mut context);
-        let Context { note, refresh, patience, .. } = context;
-        self.notes[depth] = note;
-        if refresh {
-            self.outcome.refreshes.push((depth, self.outcome.query.clone().into_owned()));
-        }
-        if patience.is_some() {
-            self.patience = Some(depth);
-        }
-        result
-    }
-}
-
 fn keys_of(text: &str) -> Vec<ServerKey> {
     match parse_keys(text, 53) {
         Ok(keys) => keys,
@@ -469,126 +321,4 @@ pub(crate) fn always<'s>(
 /// A closure for [`Bench::ask`] that never is to be called.
 pub(crate) fn nobody(query: &Query<'_>, _response: &mut Response) {
     panic!("nobody may be asked for {}", query.name());
-}
-
-/// A record from text.
-#[derive(Debug)]
-pub(crate) struct TextRecord {
-    /// The owner name.
-    pub(crate) owner: Name,
-    /// TYPE.
-    pub(crate) rtype: RecordType,
-    /// CLASS.
-    pub(crate) class: Class,
-    /// TTL in seconds.
-    pub(crate) ttl: u32,
-    /// RDATA without compression.
-    pub(crate) rdata: Vec<u8>,
-}
-
-/// Reads `OWNER TTL CLASS TYPE RDATA…` for A, AAAA, NS, CNAME, PTR, DNAME, MX, TXT, SRV, SOA; any
-/// other type takes its RDATA as hexadecimal digits.
-pub(crate) fn parse_record(text: &str) -> TextRecord {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let rtype: RecordType = words[3].parse().unwrap();
-    let mut rdata = Vec::new();
-    let number = |at: usize| words[at].parse::<u32>().unwrap();
-    let short = |at: usize| words[at].parse::<u16>().unwrap().to_be_bytes();
-    match rtype {
-        RecordType::A => rdata.extend(words[4].parse::<Ipv4Addr>().unwrap().octets()),
-        RecordType::AAAA => rdata.extend(words[4].parse::<Ipv6Addr>().unwrap().octets()),
-        RecordType::NS | RecordType::CNAME | RecordType::PTR | RecordType::DNAME => {
-            rdata.extend(name(words[4]).as_bytes());
-        }
-        RecordType::MX => {
-            rdata.extend(short(4));
-            rdata.extend(name(words[5]).as_bytes());
-        }
-        RecordType::SRV => {
-            for at in 4..7 {
-                rdata.extend(short(at));
-            }
-            rdata.extend(name(words[7]).as_bytes());
-        }
-        RecordType::SOA => {
-            rdata.extend(name(words[4]).as_bytes());
-            rdata.extend(name(words[5]).as_bytes());
-            for at in 6..11 {
-                rdata.extend(number(at).to_be_bytes());
-            }
-        }
-        RecordType::TXT => {
-            for word in &words[4..] {
-                let word = word.trim_matches('"');
-                rdata.push(word.len() as u8);
-                rdata.extend(word.as_bytes());
-            }
-        }
-        _ => {
-            let digits = words[4..].concat();
-            for at in (0..digits.len()).step_by(2) {
-                rdata.push(u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
-            }
-        }
-    }
-    TextRecord {
-        owner: name(words[0]),
-        ttl: number(1),
-        class: words[2].parse().unwrap(),
-        rtype,
-        rdata,
-    }
-}
-
-/// All records of a response as text, OPT left out; empty when nothing is written.
-pub(crate) fn records_of(response: &Response) -> Vec<String> {
-    if response.written == Written::Nothing {
-        return Vec::new();
-    }
-    let message = response.message().unwrap();
-    message
-        .records()
-        .filter(|record| record.rtype != RecordType::OPT)
-        .map(|record| record_text(&message, &record))
-        .collect()
-}
-
-fn record_text(message: &Message<'_>, record: &Record) -> String {
-    let wire = message.wire();
-    let rdata = &wire[record.rdata.clone()];
-    let at = record.rdata.start;
-    let name_at = |at: usize| Name::parse(wire, at).unwrap();
-    let short = |at: usize| u16::from_be_bytes([rdata[at], rdata[at + 1]]);
-    let value = match record.rtype {
-        RecordType::A => Ipv4Addr::from(<[u8; 4]>::try_from(rdata).unwrap()).to_string(),
-        RecordType::AAAA => Ipv6Addr::from(<[u8; 16]>::try_from(rdata).unwrap()).to_string(),
-        RecordType::NS | RecordType::CNAME | RecordType::PTR | RecordType::DNAME => {
-            name_at(at).0.to_string()
-        }
-        RecordType::MX => format!("{} {}", short(0), name_at(at + 2).0),
-        RecordType::SRV => {
-            format!("{} {} {} {}", short(0), short(2), short(4), name_at(at + 6).0)
-        }
-        RecordType::SOA => {
-            let (primary, after) = name_at(at);
-            let (mailbox, after) = name_at(after);
-            let numbers: Vec<String> = wire[after..record.rdata.end]
-                .chunks(4)
-                .map(|four| u32::from_be_bytes(four.try_into().unwrap()).to_string())
-                .collect();
-            format!("{primary} {mailbox} {}", numbers.join(" "))
-        }
-        RecordType::TXT => {
-            let mut words = Vec::new();
-            let mut rest = rdata;
-            while let Some((&length, tail)) = rest.split_first() {
-                let (word, tail) = tail.split_at(usize::from(length));
-                words.push(format!("\"{}\"", String::from_utf8_lossy(word)));
-                rest = tail;
-            }
-            words.join(" ")
-        }
-        _ => rdata.iter().map(|byte| format!("{byte:02x}")).collect(),
-    };
-    format!("{} {} {} {} {value}", message.owner(record), record.ttl, record.class, record.rtype)
 }

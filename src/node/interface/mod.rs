@@ -6,12 +6,16 @@
 
 mod links;
 mod mark;
+mod removal;
+mod trouble;
 
 pub use self::links::{Watch, read_news};
+pub use self::removal::Left;
+pub use self::trouble::Trouble;
 
 use self::links::{Link, Links};
 use self::mark::{MOST_ADDRESSES, Made, Mark};
-use super::claims::{Claim, is_claimed};
+use super::claims::Claim;
 use crate::corefile::system_error_text;
 use crate::plugin::Level;
 use crate::sys::netlink::Refusal;
@@ -23,63 +27,6 @@ const ALIAS: &str = "nodens";
 
 /// The longest name of a link (`IFNAMSIZ` without its NUL).
 const LONGEST_NAME: usize = 15;
-
-/// What is wrong with the node, by its label in `nodens_node_trouble_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Trouble {
-    /// The kernel has no driver for dummy links.
-    NoDriver,
-    /// The capability NET_ADMIN is missing.
-    NoPermission,
-    /// A local address is on another link, too.
-    AddressElsewhere,
-    /// The link is another's: it stays at the end.
-    LinkOfOthers,
-    /// The link is down, and it is not ours to set up: IPv6 addresses do not answer.
-    LinkDown,
-    /// The runtime directory cannot be written.
-    RuntimeDirectory,
-    /// The kernel has no nf_tables.
-    NoNfTables,
-    /// A table of our name is another's.
-    TableOfOthers,
-    /// A chain drops what comes in, and rules of our own cannot accept for it.
-    PolicyDrops,
-    /// Links, addresses or tables could not be read, made or removed.
-    Kernel,
-}
-
-impl Trouble {
-    /// All of them.
-    pub const ALL: [Trouble; 10] = [
-        Trouble::NoDriver,
-        Trouble::NoPermission,
-        Trouble::AddressElsewhere,
-        Trouble::LinkOfOthers,
-        Trouble::LinkDown,
-        Trouble::RuntimeDirectory,
-        Trouble::NoNfTables,
-        Trouble::TableOfOthers,
-        Trouble::PolicyDrops,
-        Trouble::Kernel,
-    ];
-
-    /// The label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Trouble::NoDriver => "no_driver",
-            Trouble::NoPermission => "no_permission",
-            Trouble::AddressElsewhere => "address_elsewhere",
-            Trouble::LinkOfOthers => "link_of_others",
-            Trouble::LinkDown => "link_down",
-            Trouble::RuntimeDirectory => "runtime_directory",
-            Trouble::NoNfTables => "no_nf_tables",
-            Trouble::TableOfOthers => "table_of_others",
-            Trouble::PolicyDrops => "policy_drops",
-            Trouble::Kernel => "kernel",
-        }
-    }
-}
 
 /// What looking after the interface led to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -114,22 +61,6 @@ pub struct Wish {
     pub name: String,
     /// Its addresses, of one family or both.
     pub addresses: Vec<IpAddr>,
-}
-
-/// What was left behind of an interface.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Left {
-    /// Whether the link goes, and its addresses with it.
-    pub link: bool,
-    /// The addresses that go.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// What is to go: the link, or else addresses of a link that stays.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Removal {
-    link: Option<u32>,
-    addresses: Vec<(u32, IpAddr)>,
 }
 
 /// The interface. Touches nothing before [`Interface::ensure`].
@@ -200,7 +131,7 @@ impl Interface {
             let why = text(refusal);
             let line = format!("Error checking dummy device {name} - {why}");
             report.say(Level::Error, line);
-            trouble(refusal)
+            Trouble::of(refusal)
         };
         if !is_name(&name) {
             let line = format!("Error checking dummy device {name} - no name of an interface");
@@ -249,7 +180,7 @@ impl Interface {
                 report.say(Level::Error, format!("Error checking dummy device {name} - {why}"));
                 return Err(match refusal.number() {
                     Some(libc::EOPNOTSUPP) => Trouble::NoDriver,
-                    _ => trouble(&refusal),
+                    _ => Trouble::of(&refusal),
                 });
             }
         };
@@ -331,120 +262,11 @@ impl Interface {
                         Level::Error,
                         format!("Error checking dummy device {name} - add {address}: {why}"),
                     );
-                    result = Err(trouble(&refusal));
+                    result = Err(Trouble::of(&refusal));
                 }
             }
         }
         result
-    }
-
-    /// Takes away what was made and nobody claims any more. Give up this process's claims before.
-    pub fn remove(&mut self) -> Report {
-        let mut report = Report::default();
-        let removal = self.made_here().and_then(|removal| {
-            let removal = self.unclaimed(removal, &mut report);
-            self.carry_out(&removal, &mut report)
-        });
-        self.end(removal, report)
-    }
-
-    /// What [`Interface::remove_left_behind`] would take away.
-    pub fn left_behind(&mut self) -> Result<Left, Refusal> {
-        let removal = self.of_any_age()?;
-        let Some(link) = removal.link else {
-            let addresses = removal.addresses.iter().map(|(_, address)| *address).collect();
-            return Ok(Left { link: false, addresses });
-        };
-        let here = self.open_links()?.addresses()?;
-        let own = here.iter().filter(|(index, _)| *index == link).map(|(_, address)| *address);
-        let addresses = own.filter(|address| !is_automatic(address)).collect();
-        Ok(Left { link: true, addresses })
-    }
-
-    /// Takes away what nodens or node-cache, of any age, left behind, in spite of claims: a link of
-    /// the kind and name that they make, or the addresses that the runtime directory tells of.
-    pub fn remove_left_behind(&mut self) -> Report {
-        let mut report = Report::default();
-        let removal = self.of_any_age().and_then(|removal| self.carry_out(&removal, &mut report));
-        self.end(removal, report)
-    }
-
-    /// What this process, or one before it, made.
-    fn made_here(&mut self) -> Result<Removal, Refusal> {
-        let (name, mut made) = (self.wish.name.clone(), self.made.clone());
-        if made == Made::default() || !is_name(&name) {
-            return Ok(Removal::default());
-        }
-        let links = self.open_links()?;
-        let Some(link) = links.by_name(&name)? else {
-            self.made = Made::default();
-            return Ok(Removal::default());
-        };
-        let here = links.addresses()?;
-        made.addresses.retain(|address| here.contains(&(link.index, *address)));
-        Ok(Removal {
-            link: made.link.filter(|made| *made == link.index),
-            addresses: made.addresses.iter().map(|address| (link.index, *address)).collect(),
-        })
-    }
-
-    fn of_any_age(&mut self) -> Result<Removal, Refusal> {
-        let mut removal = self.made_here()?;
-        let name = self.wish.name.clone();
-        if removal.link.is_none()
-            && is_name(&name)
-            && let Some(link) = self.open_links()?.by_name(&name)?
-            && link.kind.as_deref() == Some(self.kind)
-        {
-            removal.link = Some(link.index);
-        }
-        Ok(removal)
-    }
-
-    /// Leaves out what another nodens serves with.
-    fn unclaimed(&self, mut removal: Removal, report: &mut Report) -> Removal {
-        let name = &self.wish.name;
-        let is_something = removal.link.is_some() || !removal.addresses.is_empty();
-        if is_something && is_claimed(&Claim::Link(name.clone())) {
-            removal.link = None;
-            let line = format!("Another nodens serves with the interface {name}: it stays");
-            report.say(Level::Info, line);
-        }
-        removal.addresses.retain(|(_, address)| !is_claimed(&Claim::Address(*address)));
-        removal
-    }
-
-    fn carry_out(&mut self, removal: &Removal, report: &mut Report) -> Result<(), Refusal> {
-        let name = self.wish.name.clone();
-        if let Some(link) = removal.link {
-            self.open_links()?.remove(link)?;
-            report.say(Level::Info, format!("Removed interface - {name}"));
-            self.made = Made::default();
-            return Ok(());
-        }
-        let mut result = Ok(());
-        for (link, address) in &removal.addresses {
-            match self.open_links()?.remove_address(*link, *address) {
-                Err(refusal) if refusal.number() != Some(libc::EADDRNOTAVAIL) => {
-                    result = Err(refusal);
-                    continue;
-                }
-                _ => report.say(Level::Info, format!("Removed address {address} - {name}")),
-            }
-            self.made.addresses.retain(|made| made != address);
-        }
-        result
-    }
-
-    fn end(&mut self, result: Result<(), Refusal>, mut report: Report) -> Report {
-        if let Err(refusal) = result {
-            let (name, why) = (&self.wish.name, text(&refusal));
-            report.check_errors += 1;
-            report.say(Level::Error, format!("Failed to remove interface {name}: {why}"));
-            self.meet(trouble(&refusal), &mut report);
-        }
-        self.remember(&mut report);
-        report
     }
 
     fn open_links(&mut self) -> Result<&mut Links, Refusal> {
@@ -465,37 +287,9 @@ impl Interface {
             return;
         }
         self.said.push(trouble);
-        let name = &self.wish.name;
-        let line = match trouble {
-            Trouble::NoDriver => {
-                "This kernel has no dummy interfaces: load the module `dummy`, or name \
-                                  an interface that is there, such as the loopback one: \
-                                  -interfacename lo"
-                    .to_owned()
-            }
-            Trouble::NoPermission => format!(
-                "The capability NET_ADMIN is missing: give it to nodens, or make the interface \
-                 {name} yourself and give -setupinterface=false"
-            ),
-            Trouble::AddressElsewhere => format!(
-                "A local address is on another interface than {name}, too: queries come to nodens \
-                 all the same"
-            ),
-            Trouble::LinkOfOthers => {
-                format!("The interface {name} has addresses of others: it stays at the end")
-            }
-            Trouble::LinkDown => format!(
-                "The interface {name} is down and was not made by nodens: its IPv6 addresses do not \
-                 answer until it is set up"
-            ),
-            // Told where they are met.
-            Trouble::RuntimeDirectory
-            | Trouble::NoNfTables
-            | Trouble::TableOfOthers
-            | Trouble::PolicyDrops
-            | Trouble::Kernel => return,
-        };
-        report.say(Level::Warning, line);
+        if let Some(advice) = trouble.advice(&self.wish.name) {
+            report.say(Level::Warning, advice);
+        }
     }
 
     /// Writes down what was made, when it became another.
@@ -536,13 +330,6 @@ fn is_name(name: &str) -> bool {
 /// Whether the kernel gives such an address to links by itself.
 fn is_automatic(address: &IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
-}
-
-fn trouble(refusal: &Refusal) -> Trouble {
-    match refusal.number() {
-        Some(libc::EPERM | libc::EACCES) => Trouble::NoPermission,
-        _ => Trouble::Kernel,
-    }
 }
 
 /// The error in Go's words.

@@ -69,9 +69,10 @@ fn sources() -> Vec<Source> {
             let first = path.strip_prefix(&src).unwrap().components().next().unwrap();
             let layer = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
             let own_tests = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
-            let is_tests =
-                path.file_name().is_some_and(|name| name == "tests.rs" || name == "testing.rs")
-                    || path.components().any(|part| part.as_os_str() == "tests");
+            let is_tests = path.file_name().is_some_and(|name| name == "tests.rs")
+                || path
+                    .components()
+                    .any(|part| ["tests", "testing"].iter().any(|name| part.as_os_str() == *name));
             let code = if is_tests { String::new() } else { text[..own_tests].to_owned() };
             Source { path, layer, code, text }
         })

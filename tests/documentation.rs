@@ -73,11 +73,16 @@ fn load(text: &str, file: &str) -> Result<(), String> {
 }
 
 fn markdown_below(folder: &Path, into: &mut Vec<PathBuf>) {
+    files_below(folder, "md", into);
+}
+
+/// All files below a folder whose names end so.
+fn files_below(folder: &Path, ending: &str, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            markdown_below(&path, into);
-        } else if path.extension().is_some_and(|ending| ending == "md") {
+            files_below(&path, ending, into);
+        } else if path.extension().is_some_and(|found| found == ending) {
             into.push(path);
         }
     }
@@ -281,4 +286,71 @@ fn images_in_the_documentation_have_the_version_of_the_program() {
         }
     }
     assert!(found >= 2, "README and migrate name it");
+}
+
+/// What follows each `before`, up to `end`.
+fn all_between<'t>(text: &'t str, before: &str, end: char) -> impl Iterator<Item = &'t str> {
+    text.split(before).skip(1).filter_map(move |rest| rest.split_once(end)).map(|(found, _)| found)
+}
+
+/// The places of a page that a link can name, as GitHub makes them of headings.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let kept = |letter: char| match letter {
+        ' ' => Some('-'),
+        '-' | '_' => Some(letter),
+        _ => letter.is_alphanumeric().then(|| letter.to_ascii_lowercase()),
+    };
+    headings.map(|line| line.trim_matches(['#', ' ']).chars().filter_map(kept).collect()).collect()
+}
+
+#[test]
+fn every_link_of_a_page_leads_somewhere() {
+    let mut pages: Vec<PathBuf> = Vec::new();
+    for folder in ["docs", "deploy", "tests"] {
+        markdown_below(&root().join(folder), &mut pages);
+    }
+    let top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    pages.extend(top.map(|page| root().join(page)));
+    let (mut links, mut broken) = (0, Vec::new());
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for link in all_between(&text, "](", ')').filter(|link| !link.contains("://")) {
+            links += 1;
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => page.clone(),
+                _ => page.parent().unwrap().join(file),
+            };
+            let has_place =
+                || anchors(&fs::read_to_string(&target).unwrap()).contains(&place.into());
+            if !target.exists() || !place.is_empty() && !has_place() {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(links > 50, "only {links} links found");
+    assert!(broken.is_empty(), "links that lead nowhere:\n  {}", broken.join("\n  "));
+}
+
+#[test]
+fn every_page_that_the_source_names_is_there() {
+    let mut sources = Vec::new();
+    for folder in ["src", "benches", "fuzz/fuzz_targets"] {
+        files_below(&root().join(folder), "rs", &mut sources);
+    }
+    let (mut names, mut missing) = (0, Vec::new());
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "._-/".contains(letter);
+    for source in sources {
+        let text = fs::read_to_string(&source).unwrap();
+        let words = text.split(|letter| !is_part(letter)).map(|word| word.trim_end_matches('.'));
+        for name in words.filter(|word| word.len() > 3 && word.ends_with(".md")) {
+            names += 1;
+            if !root().join(name).exists() {
+                missing.push(format!("{}: {name}", source.display()));
+            }
+        }
+    }
+    assert!(names > 20, "only {names} names found");
+    assert!(missing.is_empty(), "pages that are not there:\n  {}", missing.join("\n  "));
 }

@@ -1,5 +1,4 @@
-//! Drop-in mode: what node-cache does before CoreDNS exists, in its order (spec/node-cache.md
-//! §2.1), then the server.
+//! Drop-in mode: what node-cache does before CoreDNS exists, in its order, then the server.
 
 use super::flags::{self, Outcome, Stream};
 use super::handover::Handover;

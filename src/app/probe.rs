@@ -1,4 +1,4 @@
-//! Sends the probes of `loop` and watches for their verdict (spec/coredns.md §4.3).
+//! Sends the probes of `loop` and watches for their verdict (docs/plugins/loop.md).
 
 use crate::dns::{Class, Query, RecordType};
 use crate::plugin::{LoopProbe, split_host_port};

@@ -1,4 +1,4 @@
-//! The signals that mean something, as values (spec/coredns.md §5.5). SIGHUP and SIGUSR2 stay
+//! The signals that mean something, as values (docs/operating.md). SIGHUP and SIGUSR2 stay
 //! ignored from the first instruction on ([`crate::sys::signals`]).
 
 use std::io;

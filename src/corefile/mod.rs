@@ -1,4 +1,5 @@
-//! The Corefile language: text to tree, with file and line (spec/coredns.md §1).
+//! The Corefile language: text to tree, with file and line, as Caddy 1
+//! reads it.
 //!
 //! Owns the lexer, the parser, server keys, the token reader that every plugin's setup uses, and
 //! Go's number and duration syntax. Never knows what a directive means; reads files only through

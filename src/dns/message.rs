@@ -202,8 +202,7 @@ impl<'a> Message<'a> {
         self.records().filter(Record::is_opt).last().map(|record| Edns::read(&record))
     }
 
-    /// Length in octets when no name is compressed: CoreDNS's message size (spec/coredns.md §4.7
-    /// and §5.4). An OPT that is in the message counts; the client's own is added only later.
+    /// Length in octets when no name is compressed: CoreDNS's message size. An OPT that is in the message counts; the client's own is added only later.
     pub fn uncompressed_size(&self) -> usize {
         let mut size = 12;
         let mut at = 12;

@@ -1,4 +1,5 @@
-//! The last step of a response: id, the client's OPT, the size limit (spec/coredns.md §5.4); and
+//! The last step of a response: id, the client's OPT, the size limit (CoreDNS: SizeAndDo and
+//! Scrub of request); and
 //! the replies to messages that no plugin sees.
 //!
 //! Owns what every reply has in common. Never sends more than the limit, and never nothing.
@@ -253,7 +254,7 @@ pub fn reject_reply(received: &[u8], reject: &Reject, out: &mut Vec<u8>) {
 }
 
 /// Writes the reply to a query of an EDNS version that does not exist into `out` (cleared first):
-/// BADVERS in an OPT of version 0 and size 0 (spec/coredns.md §5.3).
+/// BADVERS in an OPT of version 0 and size 0.
 pub fn badvers_reply(query: &Query<'_>, out: &mut Vec<u8>) {
     let flags = flags::QR | (query.flags() & flags::OPCODE) | copied(query.flags());
     out.clear();

@@ -11,7 +11,7 @@ use super::words::{Rcode, flags};
 use super::writer::Writer;
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 
-/// Whether a plugin wrote a message (spec/coredns.md §0.4).
+/// Whether a plugin wrote a message (CoreDNS: plugin.ClientWrite).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// Nothing: the server core makes an error reply with the rcode.

@@ -1,7 +1,7 @@
 //! Tree to snapshot: keys, setups in directive order, listeners.
 //!
-//! Owns the order in which a Corefile's mistakes are found, which is CoreDNS's (spec/coredns.md
-//! §0.3, §1.8): keys, then all setups directive by directive, then addresses, then overlaps.
+//! Owns the order in which a Corefile's mistakes are found, which is CoreDNS's:
+//! keys, then all setups directive by directive, then addresses, then overlaps.
 
 use super::fitted::FittedReplies;
 use super::snapshot::{Block, BuildError, Server, Snapshot};
@@ -59,8 +59,7 @@ pub(super) struct Common<'w> {
     pub(super) services: Vec<Service>,
 }
 
-/// Tree to snapshot: all setups in directive order, then the listeners (spec/coredns.md §0.3,
-/// §1.7). A tree without blocks gives CoreDNS's default, `whoami` and `log` on the default port.
+/// Tree to snapshot: all setups in directive order, then the listeners. A tree without blocks gives CoreDNS's default, `whoami` and `log` on the default port.
 pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
     let default;
     let tree = if tree.blocks.is_empty() {
@@ -298,8 +297,7 @@ pub(super) fn canonical(host: &str) -> String {
     }
 }
 
-/// A zone is served once on a listener, and not both on one address and on all (spec/coredns.md
-/// §1.6).
+/// A zone is served once on a listener, and not both on one address and on all.
 fn check_overlaps(plans: &[Plan<'_>], on_mistake: OnMistake<'_>) -> Result<(), BuildError> {
     type Spot<'p> = (KeyTransport, &'p Name, &'p str);
     let mut taken: HashSet<(Spot<'_>, Option<&str>)> = HashSet::new();

@@ -201,7 +201,7 @@ impl OwnLife {
         life.course.depth = refresh.depth + 1;
         life.course.floor = refresh.depth;
         life.course.clientless = true;
-        // CoreDNS's refreshes go out as a TCP client's query does (spec/coredns.md §2.6).
+        // CoreDNS's refreshes go out as a TCP client's query does.
         life.course.client.transport = Transport::Tcp;
         life
     }

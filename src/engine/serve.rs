@@ -1,6 +1,6 @@
 //! From the octets of a message to its reply, and the queries that wait in between.
 //!
-//! Owns admission (spec/coredns.md §5.2, §5.3): what is answered before any block, which block
+//! Owns admission: what is answered before any block, which block
 //! serves the rest, and that a panic costs one query only. A hit is done within [`arrive`],
 //! without allocating; what must wait leaves as a [`Parked`] that owns all it needs.
 
@@ -362,7 +362,7 @@ enum Admission<'s> {
     BadVersion,
 }
 
-/// Class, EDNS version, zone, in CoreDNS's order (spec/coredns.md §5.3).
+/// Class, EDNS version, zone, in CoreDNS's order.
 fn admit<'s>(snapshot: &'s Snapshot, server: &Server, query: &Query<'_>) -> Admission<'s> {
     if query.qclass() != Class::IN && !server.any_class {
         return Admission::Refuse;
@@ -381,7 +381,7 @@ fn finish(snapshot: &Snapshot, life: &OwnLife, response: &mut Response) {
     snapshot.finish(life.query(), response, life.client().transport);
 }
 
-/// Counts a query that no chain sees, under the zone `dropped` (spec/coredns.md §4.7). The sizes
+/// Counts a query that no chain sees, under the zone `dropped`. The sizes
 /// are the query's and the reply's, which here counts with the reflected OPT.
 fn count_dropped(
     server: &Server,
@@ -406,7 +406,7 @@ fn count_dropped(
 /// A handler panicked; it is counted and logged already.
 struct Panicked;
 
-/// Runs a pass so that a panic in it ends one query, not the worker (spec/coredns.md §5.3). With
+/// Runs a pass so that a panic in it ends one query, not the worker. With
 /// `debug` CoreDNS would crash here; we do not.
 fn guarded<T>(
     server: &Server,

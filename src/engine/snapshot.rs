@@ -21,7 +21,7 @@ pub struct Block {
     pub metadata: bool,
 }
 
-/// One listener: the blocks that share a transport, address and port (spec/coredns.md §1.7).
+/// One listener: the blocks that share a transport, address and port.
 pub struct Server {
     /// Label and number.
     pub identity: ServerIdentity,

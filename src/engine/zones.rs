@@ -35,8 +35,8 @@ impl Zones {
     }
 
     /// The block for a question: that of the longest zone that the name is in. For DS it is the
-    /// shortest one above the root, since the parent answers for its delegations (CoreDNS's rule,
-    /// spec/coredns.md §1.7); the root zone when nothing else matches.
+    /// shortest one above the root, since the parent answers for its delegations (CoreDNS's rule);
+    /// the root zone when nothing else matches.
     pub fn find(&self, name: &Name, qtype: RecordType) -> Option<usize> {
         let mut found = None;
         for suffix in name.suffixes() {

@@ -1,5 +1,5 @@
-//! Every metric: name, help, labels, buckets (spec/metrics-9253.txt, spec/coredns.md §2.9, §3.7,
-//! §4.7). The one table that dashboards depend on.
+//! Every metric: name, help, labels, buckets. The one table that dashboards depend on; docs/metrics.md is
+//! made from it.
 
 mod own;
 pub use own::*;

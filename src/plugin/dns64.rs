@@ -1,4 +1,4 @@
-//! `dns64`: AAAA records made from A records where there are none (spec/coredns.md §4.12, RFC 6147).
+//! `dns64`: AAAA records made from A records where there are none (RFC 6147, docs/plugins/dns64.md).
 //!
 //! Owns the directive, the decision and the synthesis. Asks for the A records through the whole
 //! server ([`Turn::Ask`]), so that they are cached like any other question.

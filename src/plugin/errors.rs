@@ -1,4 +1,4 @@
-//! `errors`: says why a query failed, or how often (spec/coredns.md §4.1).
+//! `errors`: says why a query failed, or how often (docs/plugins/errors.md).
 //!
 //! Owns the counts of consolidated errors, one window per pattern. Says nothing about error
 //! responses that an upstream gave, and never changes a response.

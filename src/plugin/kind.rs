@@ -1,4 +1,4 @@
-//! What kind of response a message is (spec/coredns.md §2.4): for how long `cache` keeps it, which
+//! What kind of response a message is (CoreDNS: plugin/pkg/response): for how long `cache` keeps it, which
 //! class `log` gives it, what `minimal` takes away.
 //!
 //! Owns the signs that decide and their order of weight. Never changes the message.

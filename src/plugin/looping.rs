@@ -1,4 +1,4 @@
-//! `loop`: notices its own probe coming back, that is a forwarding loop (spec/coredns.md §4.3).
+//! `loop`: notices its own probe coming back, that is a forwarding loop (docs/plugins/loop.md).
 //!
 //! Owns the probe's name and the count of its returns. Sending the probe, and ending the process
 //! on the verdict, is the app's work ([`Service::Loop`]).

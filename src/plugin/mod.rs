@@ -141,7 +141,7 @@ pub trait Handler: Send + Sync {
         Turn::Up
     }
 
-    /// True when its presence lets classes other than IN pass (spec/coredns.md §5.3): `forward`.
+    /// True when its presence lets classes other than IN pass: `forward`.
     fn takes_any_class(&self) -> bool {
         false
     }

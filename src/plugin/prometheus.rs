@@ -1,5 +1,5 @@
 //! `prometheus`: counts queries and responses of its block, and asks the app for `/metrics`
-//! (spec/coredns.md §4.7).
+//! (docs/plugins/prometheus.md).
 //!
 //! Owns the labels of the server metrics. Handles are found once, then moved without a lock.
 //! Never counts a query that reached no block: for those the server core keeps a [`Tally`] of its

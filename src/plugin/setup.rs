@@ -16,7 +16,7 @@ use std::time::Duration;
 pub struct Timeouts {
     /// Until the first query of a connection is complete.
     pub read: Duration,
-    /// For a write; unused by plain DNS.
+    /// While a client takes none of its replies.
     pub write: Duration,
     /// Between later queries.
     pub idle: Duration,

@@ -1,4 +1,4 @@
-//! THE ordered table of directives: setup order and chain order (spec/coredns.md §0.3).
+//! THE ordered table of directives: setup order and chain order (CoreDNS: plugin.cfg).
 
 use super::Setup;
 use crate::corefile::CorefileError;

@@ -1,4 +1,4 @@
-//! `whoami`: answers with the client's own address, transport and port (spec/coredns.md §4.12).
+//! `whoami`: answers with the client's own address, transport and port (docs/plugins/whoami.md).
 
 use super::{Context, Flow, Handler, Setup};
 use crate::corefile::CorefileError;

@@ -1,5 +1,4 @@
-//! A query as it came in: accepted or rejected by the table of spec/coredns.md §5.2, its question
-//! read in place.
+//! A query as it came in: accepted or rejected as CoreDNS does, its question read in place.
 //!
 //! Owns the acceptance of messages and the normal form in which queries go upstream. A well-formed
 //! query borrows the received bytes; one that a plugin changes, or that waits, owns its own.
@@ -57,7 +56,7 @@ pub struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Classifies a received message (spec/coredns.md §5.2).
+    /// Classifies a received message.
     pub fn receive(bytes: &'a [u8]) -> Received<'a> {
         let Some(header) = bytes.first_chunk::<12>() else { return Received::Ignore };
         let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);

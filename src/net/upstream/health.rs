@@ -1,4 +1,4 @@
-//! The health of one upstream: failed probes, and the loop that probes (spec/coredns.md §3.6).
+//! The health of one upstream: failed probes, and the loop that probes (CoreDNS: plugin/pkg/proxy).
 //!
 //! Owns the count of failed probes. Probing starts when a try fails and ends with the first probe
 //! that is answered; one loop for each upstream of the node, whoever uses it.

@@ -1,4 +1,4 @@
-//! How long a response may be kept, by its kind (spec/coredns.md §2.4).
+//! How long a response may be kept, by its kind (RFC 2308, docs/plugins/cache.md).
 //!
 //! Owns the one walk over a response that the cache makes. Never changes the message.
 

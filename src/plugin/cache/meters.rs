@@ -1,4 +1,4 @@
-//! The cache's metrics for one listener (spec/coredns.md §2.9).
+//! The cache's metrics for one listener (docs/metrics.md).
 //!
 //! Owns the handles. Each series appears at its first use, never as a zero.
 

@@ -1,4 +1,4 @@
-//! `cache`: keeps responses and answers from them (spec/coredns.md §2).
+//! `cache`: keeps responses and answers from them (docs/plugins/cache.md).
 //!
 //! Owns what is kept, for how long, and what a client sees of it. Asks nobody: a refresh is a wish
 //! to the engine, and identical questions in flight are the engine's matter too.

@@ -1,4 +1,4 @@
-//! The options of one `cache` directive: what was typed, checked (spec/coredns.md §2.1).
+//! The options of one `cache` directive: what was typed, checked (docs/plugins/cache.md).
 //!
 //! Owns defaults, limits and error texts. Never looks at a message.
 

@@ -199,7 +199,7 @@ impl Store {
 
     /// Gives `use_it` the entry to serve `query` from, which may be stale when `serve_stale` allows
     /// it. The entry's shard is locked meanwhile. A live negative entry goes before a positive one,
-    /// but a failure never before a usable positive one (spec/coredns.md §8.3 no. 4).
+    /// but a failure never before a usable positive one (docs/differences.md).
     pub(super) fn find<T>(
         &self,
         key: Key,

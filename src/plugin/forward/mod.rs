@@ -1,4 +1,4 @@
-//! `forward`: which upstreams a query goes to, and what their responses mean (spec/coredns.md §3).
+//! `forward`: which upstreams a query goes to, and what their responses mean (docs/plugins/forward.md).
 //!
 //! Owns the directive's options and decisions: matching, policy, verdict on a response, what is
 //! tried next. The connections, timers and health state are `net::upstream`'s.

@@ -25,7 +25,7 @@ pub struct Upstream {
     pub tls: Option<Arc<TlsSettings>>,
 }
 
-/// The health probe of a directive (spec/coredns.md §3.6).
+/// The health probe of a directive.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Probe {
     /// Between failed probes; default 0.5 s.

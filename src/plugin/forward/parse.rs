@@ -1,5 +1,4 @@
-//! Reads the `forward` directives of a block (spec/coredns.md §3.1, with the options of §8.1 and
-//! §8.2).
+//! Reads the `forward` directives of a block (docs/plugins/forward.md).
 //!
 //! Owns the syntax and the error texts. Files come through the surroundings.
 

@@ -1,4 +1,4 @@
-//! The order in which upstreams are tried (spec/coredns.md §3.6).
+//! The order in which upstreams are tried (docs/plugins/forward.md).
 //!
 //! Owns the policies. Chance and the round-robin count come in as arguments.
 

@@ -1,4 +1,4 @@
-//! The TOs of a `forward` line: addresses, schemes, resolv.conf files (spec/coredns.md §3.1).
+//! The TOs of a `forward` line: addresses, schemes, resolv.conf files (docs/plugins/forward.md).
 //!
 //! Owns the text forms that CoreDNS accepts, Go's splitting of host and port included. Reads files
 //! and resolves host names only through the surroundings.

@@ -1,8 +1,8 @@
-//! Which upstream is tried next, and when a question is given up (spec/coredns.md §3.2).
+//! Which upstream is tried next, and when a question is given up (docs/plugins/forward.md).
 //!
 //! Owns the loop over the upstreams as a state machine: time, health and chance come in, moves go
 //! out. Where CoreDNS spins (a refused port, `failover` when all fail) it ends: two tries for each
-//! upstream and one pass of `failover` (§8.3 nos. 1 and 2), all within [`BUDGET`].
+//! upstream and one pass of `failover` (docs/differences.md), all within [`BUDGET`].
 
 use super::options::Options;
 use super::policy::{MOST_UPSTREAMS, Order};

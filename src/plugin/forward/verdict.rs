@@ -1,4 +1,4 @@
-//! What a message from an upstream is worth (spec/coredns.md §3.4).
+//! What a message from an upstream is worth.
 //!
 //! Owns the check of a response against its question. Pure: bytes in, verdict out. The id and the
 //! peer were checked before, by whoever owns the socket.

@@ -1,4 +1,4 @@
-//! `hosts`: answers from a hosts file and from lines in the Corefile (spec/coredns.md §4.9).
+//! `hosts`: answers from a hosts file and from lines in the Corefile (docs/plugins/hosts.md).
 //!
 //! Owns the directive, the tables and their re-reading. Reads files only through
 //! [`Surroundings`], at setup and in upkeep; a query touches one table, read without a lock.

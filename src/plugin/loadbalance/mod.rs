@@ -1,4 +1,4 @@
-//! `loadbalance`: changes the order of records so that clients spread (spec/coredns.md §4.8).
+//! `loadbalance`: changes the order of records so that clients spread (docs/plugins/loadbalance.md).
 //!
 //! Owns the directive, the policies and the weights. Never adds or removes a record, and stands
 //! above the cache: what is stored keeps its order.

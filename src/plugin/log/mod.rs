@@ -1,4 +1,4 @@
-//! `log`: one line per query (spec/coredns.md §4.2).
+//! `log`: one line per query (docs/plugins/log.md).
 //!
 //! Owns the rules (scope, class) and the format, which is read once at setup and written straight
 //! into the journal's line: a query whose line is not wanted costs a comparison of names.
@@ -89,7 +89,7 @@ impl Classes {
     }
 }
 
-/// What became of a query (spec/coredns.md §2.4).
+/// What became of a query.
 fn kind_of(query: &Query<'_>, response: &Response, context: &Context<'_>) -> Kind {
     match response.message() {
         Ok(message) if response.written == Written::Message => {

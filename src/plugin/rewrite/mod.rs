@@ -1,5 +1,5 @@
 //! `rewrite`: queries changed on the way down, their responses changed back on the way up
-//! (spec/coredns.md §4.10).
+//! (docs/plugins/rewrite.md).
 //!
 //! Owns the directive, the order of rules, and what one query remembers of them. All handlers
 //! above see the question as the client asked it.

@@ -1,4 +1,4 @@
-//! `template`: responses made of templates (spec/coredns.md §4.11).
+//! `template`: responses made of templates (docs/plugins/template.md).
 //!
 //! Owns the directive, which template a query matches, and the response made of it. Targets of
 //! CNAME answers are asked for through the whole server ([`Flow::Ask`]).

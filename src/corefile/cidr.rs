@@ -20,6 +20,12 @@ pub struct Network {
 pub struct NotANetwork;
 
 impl Network {
+    /// The network of `length` bits that `address` is in; all of its bits where it has fewer.
+    pub fn of(address: IpAddr, length: u8) -> Network {
+        let length = length.min(if address.is_ipv4() { 32 } else { 128 });
+        Network { address: masked(address, length), length }
+    }
+
     /// True when the address lies inside, families equal.
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.length) == self.address
@@ -88,7 +94,7 @@ impl FromStr for Network {
         if length > if address.is_ipv4() { 32 } else { 128 } {
             return Err(NotANetwork);
         }
-        Ok(Network { address: masked(address, length), length })
+        Ok(Network::of(address, length))
     }
 }
 

@@ -1,3 +1,5 @@
+//! Command lines, and what becomes of them.
+
 use super::table::FLAGS;
 use super::*;
 use crate::node::firewall::Wanted;

@@ -4,11 +4,11 @@
 //! question alone.
 
 use super::options::Settings;
+use crate::corefile::Network;
 use crate::dns::{Class, RecordType, flags};
 use hickory_proto::op::{self, Message, MessageType, OpCode};
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption, NSIDPayload};
 use hickory_proto::rr::{DNSClass, Name};
-use std::net::IpAddr;
 
 /// A query's octets. The error says what does not fit.
 pub(super) fn query(
@@ -31,27 +31,14 @@ pub(super) fn query(
             edns.options_mut().insert(EdnsOption::NSID(payload));
         }
         if let Some((address, length)) = wanted.subnet {
-            let subnet = ClientSubnet::new(masked(address, length), length, 0);
+            // The bits behind the prefix must not be sent (RFC 7871 §6).
+            let address = Network::of(address, length).address;
+            let subnet = ClientSubnet::new(address, length, 0);
             edns.options_mut().insert(EdnsOption::Subnet(subnet));
         }
         message.set_edns(edns);
     }
     message.to_vec().map_err(|error| format!("the query cannot be written: {error}"))
-}
-
-/// The address without the bits behind the prefix, which must not be sent (RFC 7871 §6).
-fn masked(address: IpAddr, length: u8) -> IpAddr {
-    let length = u32::from(length);
-    match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
-            IpAddr::from((u32::from(address) & mask).to_be_bytes())
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-            IpAddr::from((u128::from(address) & mask).to_be_bytes())
-        }
-    }
 }
 
 /// Whether `reply` is one to `query`. The error says why it is not.
@@ -124,7 +111,10 @@ mod tests {
         let edns = Edns { subnet, ..Edns::default() };
         let wire = sent(&Settings { edns: Some(edns), ..Settings::default() });
         assert!(wire.ends_with(&[0, 8, 0, 7, 0, 1, 20, 0, 192, 0, 0]), "{wire:?}");
-        assert_eq!(masked("2001:db8::1".parse().unwrap(), 0), "::".parse::<IpAddr>().unwrap());
+        let subnet = Some(("2001:db8::1".parse().unwrap(), 0));
+        let edns = Edns { subnet, ..Edns::default() };
+        let wire = sent(&Settings { edns: Some(edns), ..Settings::default() });
+        assert!(wire.ends_with(&[0, 8, 0, 4, 0, 2, 0, 0]), "{wire:?}");
     }
 
     #[test]

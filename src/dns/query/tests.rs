@@ -1,3 +1,5 @@
+//! What is accepted as a query, in which form, and how one is changed.
+
 use super::*;
 
 /// Octets from hex text, spaces and `|` ignored.

@@ -1,3 +1,5 @@
+//! Sockets that are bound, and those that come from elsewhere.
+
 use super::*;
 use crate::net::WORKERS_MOST;
 use crate::net::tests::ports::free_port;

@@ -1,3 +1,5 @@
+//! The lines of `log`, and the grammar.
+
 use super::*;
 use crate::corefile::MemorySurroundings;
 use crate::dns::{Class, Rcode, Received, RecordType, Transport};

@@ -1,3 +1,5 @@
+//! `template` as a client sees it, and the grammar.
+
 use super::*;
 use crate::corefile::MemorySurroundings;
 use crate::dns::{Class, Edns, flags};

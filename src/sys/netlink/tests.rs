@@ -1,3 +1,5 @@
+//! Netlink with the kernel: links, and refusals.
+
 use super::*;
 
 /// `struct ifinfomsg` of a link by its number.

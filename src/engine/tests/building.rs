@@ -62,6 +62,14 @@ fn blocks_of_one_listener_complete_each_other_s_timeouts() {
 }
 
 #[test]
+fn a_listener_takes_other_classes_where_one_of_its_blocks_forwards() {
+    let corefile = "a.test {\n whoami\n}\nb.test {\n forward . 192.0.2.1\n}\n.:54 {\n whoami\n}\n";
+    let snapshot = build_from(corefile, &FakeJournal::default()).unwrap();
+    let any_class = snapshot.servers.iter().map(|server| server.any_class);
+    assert_eq!(any_class.collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
 fn a_listener_that_does_not_speak_what_its_scheme_says_is_warned_about() {
     let journal = FakeJournal::default();
     let corefile = "https://. {\n whoami\n}\ntls://. {\n whoami\n}\n\

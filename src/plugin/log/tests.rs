@@ -66,6 +66,17 @@ fn a_reply_that_is_cut_has_its_whole_size_and_tc() {
 }
 
 #[test]
+fn every_flag_of_a_reply_has_its_word() {
+    let mut bench = Bench::new();
+    let chain = bench.load("log . {>rflags}", &MemorySurroundings::default()).unwrap();
+    bench.ask(&chain, query("a.test.", RecordType::A), |query, response| {
+        response.start(query, Rcode::NOERROR, 0, "whoami");
+        response.wire[2..4].copy_from_slice(&0x87f0_u16.to_be_bytes());
+    });
+    assert_eq!(bench.journal.take(), ["[INFO] qr,aa,tc,rd,ra,z,ad,cd"]);
+}
+
+#[test]
 fn an_expired_signature_is_an_error_to_a_client_that_wants_signatures() {
     let asked = |flags: &[u8]| {
         let mut wire = b"\0\0\x01\0\0\x01\0\0\0\0\0\x01\x01a\x04test\0\0\x01\0\x01".to_vec();

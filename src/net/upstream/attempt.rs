@@ -18,6 +18,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
@@ -87,6 +88,11 @@ impl<'t> Try<'t> {
         }
     }
 
+    /// How long it has asked the way that it asks now.
+    pub(super) fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Its end. With `prefer_udp` a truncated response is asked for again over TCP.
     pub(super) fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<Reply, Failed>> {
         let result = ready!(self.poll_asked(task));
@@ -132,8 +138,11 @@ impl<'t> Try<'t> {
                 }
                 Stage::Asked(held) => {
                     let result = ready!(held.ticket.poll(task));
-                    // Served others: that it ended says nothing about this query.
-                    let is_reused = held.ticket.is_reused || held.ticket.connection.has_spoken();
+                    // Served others, or was being opened for another: that it ended says nothing about
+                    // this query.
+                    let is_reused = held.ticket.is_reused
+                        || held.ticket.is_behind
+                        || held.ticket.connection.has_spoken();
                     self.stage = Stage::Placeless;
                     match result {
                         Ok(reply) => return Poll::Ready(Ok(reply)),
@@ -305,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_query_that_is_given_up_lets_the_next_one_in() {
-        let limits = Limits { connections: 1, hard_depth: 1, queued: 1, ..STREAMS };
+        let limits = Limits { connections: 1, strained: 1, hard_depth: 1, queued: 1, ..STREAMS };
         let (keeping, metrics) = (Keeping::default(), Registry::new(1));
         let pool = Pool::new("192.0.2.1:53", Transport::Tcp, limits, keeping, &metrics);
         let random = Mutex::new(StdRng::seed_from_u64(1));

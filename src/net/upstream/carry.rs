@@ -78,7 +78,7 @@ struct Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         self.connection.close(&self.connection.words("use of closed network connection"));
-        self.pool.remove(self.connection.serial);
+        self.pool.remove(&self.connection);
     }
 }
 
@@ -262,7 +262,7 @@ async fn read(ending: &Ending, mut reader: impl AsyncRead + Acknowledge + Unpin)
         match reader.read_buf(&mut buffer).await {
             Ok(0) => return "EOF".to_owned(),
             Ok(_) => {}
-            Err(error) => return connection.words(&failed("read", &error)),
+            Err(error) => return failed(connection, "read", &error),
         }
         let mut done = 0;
         let now = Instant::now();
@@ -303,7 +303,7 @@ async fn write(connection: &Connection, mut writer: impl AsyncWrite + Unpin) -> 
                 writer.flush().await
             };
             if let Err(error) = written.await {
-                return connection.words(&failed("write", &error));
+                return failed(connection, "write", &error);
             }
             continue;
         }
@@ -318,11 +318,14 @@ async fn write(connection: &Connection, mut writer: impl AsyncWrite + Unpin) -> 
     connection.words("use of closed network connection")
 }
 
-/// `read: connection reset by peer`, but a bare `EOF`.
-fn failed(call: &str, error: &io::Error) -> String {
+/// Go's words for a call that failed: `read: connection reset by peer`, but a bare `EOF`.
+fn failed(connection: &Connection, call: &str, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::TimedOut {
+        connection.is_dead();
+    }
     match words(error) {
-        text if text == "EOF" => text,
-        text => format!("{call}: {text}"),
+        text if text == "EOF" => connection.words(&text),
+        text => connection.words(&format!("{call}: {text}")),
     }
 }
 

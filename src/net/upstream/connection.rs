@@ -5,7 +5,7 @@
 //! message is worth is [`judge`]'s to say.
 
 use super::Asked;
-use super::limits::{Fitness, Limits};
+use super::limits::{Fitness, Limits, Seen};
 use super::pace::{Effect, Pace};
 use crate::dns::{Rcode, Transport, flags};
 use crate::net::rest::stood_still_since;
@@ -81,11 +81,20 @@ struct State {
     local: Option<SocketAddr>,
     last_heard: Instant,
     last_used: Instant,
+    /// When queries were first in flight again after there were none.
+    busy_since: Instant,
+    /// It died in silence: since when a query had waited.
+    silent_since: Option<Instant>,
     /// When its task looks for queries whose time is over.
     next_look: Instant,
 }
 
 impl State {
+    /// Since when nothing came although queries were in flight, while there are any.
+    fn waits_since(&self) -> Instant {
+        self.last_heard.max(self.busy_since)
+    }
+
     /// What the slow answer to the query with this number did to those behind it.
     fn effect(&self, number: u64, now: Instant, slow: Duration) -> Effect {
         if self.newest_answered > number {
@@ -172,6 +181,8 @@ impl Connection {
                 local: None,
                 last_heard: now,
                 last_used: now,
+                busy_since: now,
+                silent_since: None,
                 next_look: now,
             }),
             wake: Notify::new(),
@@ -189,9 +200,23 @@ impl Connection {
         self.load.load(Ordering::SeqCst)
     }
 
+    /// What a choice among connections sees of it at `now`.
+    pub(super) fn seen(&self, now: Instant) -> Seen {
+        let state = self.state();
+        let waited = match self.load() {
+            0 => Duration::ZERO,
+            _ => now.saturating_duration_since(state.waits_since()),
+        };
+        let fitness = self.fitness_in(&state, now);
+        Seen { load: self.load(), waited, serial: self.serial, fitness }
+    }
+
     /// Whether it takes queries at `now`.
     pub(super) fn fitness(&self, now: Instant) -> Fitness {
-        let state = self.state();
+        self.fitness_in(&self.state(), now)
+    }
+
+    fn fitness_in(&self, state: &State, now: Instant) -> Fitness {
         let is_fit = state.closed.is_none()
             && !state.is_retiring
             && now < self.dies_at
@@ -238,7 +263,9 @@ impl Connection {
                 answer,
             },
         );
-        self.load.fetch_add(1, Ordering::Relaxed);
+        if self.load.fetch_add(1, Ordering::Relaxed) == 0 {
+            state.busy_since = now;
+        }
         state.last_used = now;
         if self.transport != Transport::Udp {
             let wire = query.wire();
@@ -257,7 +284,8 @@ impl Connection {
         if self.transport != Transport::Udp {
             self.wake.notify_one();
         }
-        Ok(Ticket { connection: self.clone(), id, number, is_reused, receiver })
+        let is_behind = number > 1;
+        Ok(Ticket { connection: self.clone(), id, number, is_reused, is_behind, receiver })
     }
 
     /// The octets to be written, or `None` when the connection has ended.
@@ -274,6 +302,22 @@ impl Connection {
     /// Waits until a query's time ends before the next look. For its task alone.
     pub(super) async fn hurried(&self) {
         self.hurry.notified().await;
+    }
+
+    /// The peer does not even acknowledge what was sent.
+    pub(super) fn is_dead(&self) {
+        let mut state = self.state();
+        state.silent_since = Some(state.waits_since());
+    }
+
+    /// When it died in silence: since when a query had waited.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        self.state().silent_since
+    }
+
+    /// Whether anything came over it after `moment`, or it was opened after it.
+    pub(super) fn is_heard_since(&self, moment: Instant) -> bool {
+        self.state().last_heard > moment
     }
 
     /// Waits until it is closed. For its task alone.
@@ -418,7 +462,11 @@ impl Connection {
         for id in over {
             if let Some(parked) = state.parked.remove(&id) {
                 self.less(&mut state, last_used);
-                is_silent |= state.is_established && state.last_heard <= parked.asked;
+                if state.is_established && state.last_heard <= parked.asked {
+                    is_silent = true;
+                    let asked = state.silent_since.map_or(parked.asked, |at| at.min(parked.asked));
+                    state.silent_since = Some(asked);
+                }
                 ended.push(parked);
             }
         }
@@ -500,6 +548,8 @@ pub(super) struct Ticket {
     number: u64,
     /// The connection was there before.
     pub(super) is_reused: bool,
+    /// It was opened for a query before this one.
+    pub(super) is_behind: bool,
     receiver: oneshot::Receiver<Result<Reply, Failure>>,
 }
 

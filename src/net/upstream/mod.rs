@@ -134,6 +134,22 @@ struct Running<'t> {
     more: Vec<Try<'t>>,
 }
 
+/// What is remembered of a try that has ended.
+struct Ended {
+    /// The upstream's place.
+    upstream: usize,
+    /// How it last asked.
+    transport: Transport,
+    /// How long it took.
+    took: Duration,
+}
+
+impl Ended {
+    fn of(one: &Try<'_>) -> Ended {
+        Ended { upstream: one.place, transport: one.transport, took: one.took() }
+    }
+}
+
 impl<'t> Running<'t> {
     fn push(&mut self, one: Try<'t>) {
         match self.one {
@@ -146,20 +162,19 @@ impl<'t> Running<'t> {
         self.one.is_none() && self.more.is_empty()
     }
 
-    /// The first to end, taken out: its place, how it last asked, its result. Pending while there is
-    /// none.
-    fn poll(&mut self, task: &mut Context<'_>) -> Poll<(usize, Transport, Result<Reply, Failed>)> {
+    /// The first to end, taken out, with its result. Pending while there is none.
+    fn poll(&mut self, task: &mut Context<'_>) -> Poll<(Ended, Result<Reply, Failed>)> {
         if let Some(one) = &mut self.one
             && let Poll::Ready(result) = one.poll(task)
         {
-            let (place, transport) = (one.place, one.transport);
+            let ended = Ended::of(one);
             self.one = None;
-            return Poll::Ready((place, transport, result));
+            return Poll::Ready((ended, result));
         }
         for at in 0..self.more.len() {
             if let Poll::Ready(result) = self.more[at].poll(task) {
                 let one = self.more.swap_remove(at);
-                return Poll::Ready((one.place, one.transport, result));
+                return Poll::Ready((Ended::of(&one), result));
             }
         }
         Poll::Pending
@@ -225,7 +240,7 @@ impl Dispatcher {
                         Box::pin(ended).await.ok()
                     }
                 };
-                let Some((upstream, transport, result)) = ended else {
+                let Some((Ended { upstream, transport, took }, result)) = ended else {
                     // Its try may be given up for another's response, and never fail: ask its health.
                     let impatient = waited.take().and_then(|(place, _)| peers(in_use).get(place));
                     if let Some(peer) = impatient
@@ -257,7 +272,7 @@ impl Dispatcher {
                         if let Some((bytes, _)) = failed.instead {
                             tries.keep(bytes);
                         }
-                        tries.failed(failed.text);
+                        tries.failed(upstream, failed.text, took);
                     }
                 }
             };

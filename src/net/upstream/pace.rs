@@ -5,12 +5,16 @@
 //! ones go to other connections; where none do, queries share a connection, for one system call
 //! carries many. Owns that number. Pure: time comes in.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// An answer that took less is never slow.
 const SLOW: Duration = Duration::from_millis(10);
+
+/// An answer that took more is slow, wherever the upstream is: queries that wait for one another then
+/// have each a connection of their own at once.
+const SLOW_ANYWHERE: Duration = Duration::from_millis(250);
 
 /// An answer is slow that took so many times as long as answers take.
 const SLOW_TIMES: u32 = 4;
@@ -26,6 +30,8 @@ pub(super) struct Pace {
     least: u32,
     most: u32,
     depth: AtomicU32,
+    /// In microseconds.
+    patience: AtomicU64,
     learned: Mutex<Learned>,
 }
 
@@ -57,12 +63,25 @@ pub(super) enum Effect {
 impl Pace {
     /// Between these depths, both at least 1; begins with the least.
     pub(super) fn new(least: u32, most: u32) -> Pace {
-        Pace { least, most, depth: AtomicU32::new(least), learned: Mutex::default() }
+        let patience = if least < most { micros(SLOW) } else { u64::MAX };
+        Pace {
+            least,
+            most,
+            depth: AtomicU32::new(least),
+            patience: AtomicU64::new(patience),
+            learned: Mutex::default(),
+        }
     }
 
     /// Queries in flight on a connection before another one is used.
     pub(super) fn depth(&self) -> u32 {
         self.depth.load(Ordering::Relaxed)
+    }
+
+    /// How long nothing may come over a connection with queries in flight before further ones go
+    /// elsewhere. For ever where answers overtake one another.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_micros(self.patience.load(Ordering::Relaxed))
     }
 
     /// An answer is read `now` to what was asked then. `effect` is called for a slow one, with how
@@ -78,7 +97,7 @@ impl Pace {
         }
         let took = now.saturating_duration_since(asked);
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        let slow = SLOW.max(SLOW_TIMES * learned.typical);
+        let slow = (SLOW_TIMES * learned.typical).clamp(SLOW, SLOW_ANYWHERE);
         // One answer alone moves it little, however long it took.
         let counted = took.min(slow);
         learned.typical = (learned.typical * 15 + counted) / 16;
@@ -89,10 +108,15 @@ impl Pace {
                 Effect::Alone => {}
                 Effect::Unknown => return,
             }
-            if !learned.overtakes {
-                self.cut(&mut learned, asked, now);
-                return;
+        }
+        let patience = if learned.overtakes { u64::MAX } else { micros(slow) };
+        self.patience.store(patience, Ordering::Relaxed);
+        if took > slow && !learned.overtakes {
+            if took > SLOW_ANYWHERE {
+                self.depth.store(self.least, Ordering::Relaxed);
             }
+            self.cut(&mut learned, asked, now);
+            return;
         }
         learned.run += 1;
         if learned.run >= RUN {
@@ -112,6 +136,11 @@ impl Pace {
         let shallower = (self.depth() / 2).max(self.least);
         self.depth.store(shallower, Ordering::Relaxed);
     }
+}
+
+/// Whole microseconds; what is said of time here is below a second.
+fn micros(time: Duration) -> u64 {
+    u64::from(time.subsec_micros())
 }
 
 #[cfg(test)]
@@ -162,6 +191,37 @@ mod tests {
             pace.answered(asked, asked + LATE, |_| Effect::HeldUp);
         }
         assert_eq!(pace.depth(), 16);
+    }
+
+    #[test]
+    fn after_an_answer_that_took_long_each_query_is_alone_at_once() {
+        for (took, depth) in [(250, 16), (251, 1)] {
+            let pace = Pace::new(1, 32);
+            play(&pace, 10 * RUN, u32::MAX, Effect::Alone);
+            let asked = Instant::now();
+            pace.answered(asked, asked + Duration::from_millis(took), |_| Effect::Alone);
+            assert_eq!(pace.depth(), depth, "{took}");
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_connection_waits_as_long_as_answers_may_take() {
+        let pace = Pace::new(1, 32);
+        assert_eq!(pace.patience(), SLOW);
+        play(&pace, 1000, u32::MAX, Effect::Alone);
+        assert_eq!(pace.patience(), SLOW);
+        let answered_in = |pace: &Pace, millis: u64, effect: Effect| {
+            let asked = Instant::now();
+            for _ in 0..200 {
+                pace.answered(asked, asked + Duration::from_millis(millis), |_| effect);
+            }
+            pace.patience()
+        };
+        let far = answered_in(&pace, 30, Effect::Alone);
+        assert!(far > Duration::from_millis(110) && far <= Duration::from_millis(120), "{far:?}");
+        assert_eq!(answered_in(&pace, 1500, Effect::HeldUp), SLOW_ANYWHERE, "not with the queue");
+        assert!(answered_in(&pace, 1500, Effect::Overtaken) > Duration::from_secs(3600));
+        assert!(Pace::new(64, 64).patience() > Duration::from_secs(3600));
     }
 
     #[test]

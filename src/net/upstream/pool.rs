@@ -4,7 +4,7 @@
 //! itself: it says when a connection must be opened.
 
 use super::connection::Connection;
-use super::limits::{Choice, Fitness, Limits, Seen, choose};
+use super::limits::{Choice, Fitness, Limits, Wish, choose};
 use super::pace::Pace;
 use crate::dns::Transport;
 use crate::metrics::{Counter, LazyCounter, Registry, names};
@@ -123,12 +123,9 @@ impl Pool {
     pub(super) fn try_place(&self, newer_than: u64, random: &Mutex<StdRng>) -> Option<Place> {
         let now = Instant::now();
         let mut inner = self.inner();
-        let seen = inner.connections.iter().map(|connection| Seen {
-            load: connection.load(),
-            serial: connection.serial,
-            fitness: connection.fitness(now),
-        });
-        match choose(seen, newer_than, self.pace.depth(), &self.limits) {
+        let seen = inner.connections.iter().map(|connection| connection.seen(now));
+        let wish = Wish { newer_than, depth: self.pace.depth(), patience: self.pace.patience() };
+        match choose(seen, wish, &self.limits) {
             Choice::Take(place) => {
                 self.hits.increment();
                 inner.connections.get(place).cloned().map(Place::There)
@@ -159,9 +156,18 @@ impl Pool {
         }
     }
 
-    /// Forgets a connection that has ended.
-    pub(super) fn remove(&self, serial: u64) {
-        self.inner().connections.retain(|connection| connection.serial != serial);
+    /// Forgets a connection that has ended. When it died in silence, so may those over which nothing
+    /// came since: whatever forgot it has forgotten them, too. They take no more queries.
+    pub(super) fn remove(&self, ended: &Connection) {
+        let mut inner = self.inner();
+        inner.connections.retain(|connection| connection.serial != ended.serial);
+        // A datagram that is lost tells nothing of other sockets.
+        let silent = ended.silent_since().filter(|_| self.transport != Transport::Udp);
+        if let Some(since) = silent {
+            let unheard = inner.connections.iter().filter(|other| !other.is_heard_since(since));
+            unheard.for_each(|other| other.retire());
+        }
+        drop(inner);
         self.freed();
     }
 

@@ -22,6 +22,10 @@ const BETWEEN_PASSES: Duration = Duration::from_millis(100);
 /// The most tries of one upstream for one question, unless `max_connect_attempts` says.
 const TRIES_EACH: u8 = 2;
 
+/// A try that took so long failed for want of an answer, or of a way to the upstream: that may have come
+/// back meanwhile, and as long as there is time it is tried again.
+const LONG: Duration = Duration::from_secs(1);
+
 /// The least time that a try has for itself before the next upstream is asked beside it.
 const LEAST_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -142,9 +146,14 @@ impl<'o> Tries<'o> {
             && self.each[..self.order.count()].iter().all(|&tries| tries >= TRIES_EACH)
     }
 
-    /// A try failed, in Go's words.
-    pub fn failed(&mut self, error: Box<str>) {
+    /// The try of an upstream failed, in Go's words, after it `took` so long. One that took its time is
+    /// not counted: with these no question goes round and round.
+    pub fn failed(&mut self, upstream: usize, error: Box<str>, took: Duration) {
         self.error = Some(error);
+        if took >= LONG {
+            self.each[upstream] = self.each[upstream].saturating_sub(1);
+            return;
+        }
         // One try by chance when all are down: its failure is the end.
         self.ended |= self.down >= self.order.count();
     }
@@ -220,7 +229,7 @@ mod tests {
                 Move::Ask { upstream, .. } => {
                     asked.push((upstream, now.as_millis()));
                     now += takes;
-                    tries.failed(format!("error {}", asked.len()).into());
+                    tries.failed(upstream, format!("error {}", asked.len()).into(), takes);
                 }
                 Move::Pause(pause) => now += pause,
                 Move::End => break,
@@ -280,6 +289,16 @@ mod tests {
         let options = Options { failfast: true, ..Options::default() };
         let (asked, error) = play(&options, 3, Duration::ZERO, |_| true);
         assert_eq!((asked.len(), error.as_str()), (0, "no healthy proxies"));
+    }
+
+    #[test]
+    fn a_try_that_took_long_is_not_the_last_while_there_is_time() {
+        let count_of = |takes, is_down: bool| {
+            let takes = Duration::from_millis(takes);
+            play(&Options::default(), 1, takes, |_| is_down).0.len()
+        };
+        assert_eq!([999, 1000, 2000].map(|takes| count_of(takes, true)), [1, 4, 2]);
+        assert_eq!([999, 1000, 2000].map(|takes| count_of(takes, false)), [2, 4, 2]);
     }
 
     #[test]

@@ -115,6 +115,30 @@ fn without_arguments_it_serves_this_machine_and_says_how_to_try_it() {
 }
 
 #[test]
+fn started_without_a_network_it_resolves_once_resolv_conf_names_a_server() {
+    in_namespaces(&["dig"], || {
+        let folder = tempfile::tempdir().unwrap();
+        let _upstream = upstream(folder.path());
+        let resolv_conf = folder.path().join("resolv.conf");
+        fs::write(&resolv_conf, "# no network yet\n").unwrap();
+        let server = Server::start(folder.path(), "log", &[]);
+        server.until("it serves", || server.lines().contains("try: dig"));
+        assert!(server.lines().contains("until it names one"), "{}", server.lines());
+        assert_eq!(dig("@127.0.0.1 -p 1053 example.com"), "", "nobody to ask");
+        // In place: the file is mounted.
+        fs::write(&resolv_conf, "nameserver 127.0.0.2\n").unwrap();
+        server.until("it answers", || dig("@127.0.0.1 -p 1053 example.com") == "192.0.2.1");
+        // The network goes again: whom it asked it asks on, and it does not begin anew.
+        fs::write(&resolv_conf, "").unwrap();
+        server.until("its line", || server.lines().contains("cannot be used"));
+        std::thread::sleep(Duration::from_secs(4));
+        assert_eq!(dig("@127.0.0.1 -p 1053 example.com"), "192.0.2.1");
+        assert_eq!(server.lines().matches("Reloading complete").count(), 1, "{}", server.lines());
+        assert_eq!(server.end(), Some(0));
+    });
+}
+
+#[test]
 fn a_corefile_of_ones_own_is_served_edits_are_taken_and_mistakes_are_survived() {
     in_namespaces(&["dig"], || {
         let folder = tempfile::tempdir().unwrap();

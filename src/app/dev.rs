@@ -6,7 +6,7 @@
 
 use super::handover::is_served;
 use super::inherited::Inherited;
-use super::load::Source;
+use super::load::{Awaiting, Source};
 use super::surroundings::Machine;
 use crate::admin;
 use crate::corefile::{Directive, Surroundings, Tree, parse, system_error_text};
@@ -15,6 +15,7 @@ use crate::plugin::is_known;
 use crate::sys::fds;
 use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The Corefile, with the port that both serving and [`Plan`] use.
@@ -91,17 +92,16 @@ pub(super) fn plan(directory: Option<&Path>, inherited: &Inherited) -> Result<Pl
         endpoints.extend(kept.iter().map(|address| format!("http://{address}/{path}")));
     }
     let upstreams = nameservers(&Machine);
-    if upstreams.is_empty() {
-        missing.push(format!(
-            "no usable nameserver in {RESOLV_CONF}: only names of /etc/hosts can be resolved; \
-             give upstreams in a Corefile of your own: nodens run COREFILE"
-        ));
-        for block in &mut tree.blocks {
-            // Without upstreams there is no loop to look for either.
-            let keeps = |word: &str| !["forward", "loop"].contains(&word);
-            block.directives.retain(|directive| keeps(&directive.word));
+    let source = match upstreams.is_empty() {
+        false => Source::Made(Box::new(tree)),
+        true => {
+            missing.push(format!(
+                "no usable nameserver in {RESOLV_CONF}: only names of /etc/hosts can be resolved \
+                 until it names one; or give upstreams in a Corefile of your own: nodens run COREFILE"
+            ));
+            Source::Awaiting(Box::new(until_there_are_upstreams(tree)))
         }
-    }
+    };
     let serving: Vec<String> = addresses.iter().map(|address| at(address, PORT)).collect();
     let from = match upstreams.is_empty() {
         true => "/etc/hosts".to_owned(),
@@ -113,7 +113,20 @@ pub(super) fn plan(directory: Option<&Path>, inherited: &Inherited) -> Result<Pl
         lines.push(format!("see {}", endpoints.join(" and ")));
     }
     lines.push(format!("try: dig @{} -p {PORT} example.com", addresses[0]));
-    Ok(Plan { source: Source::Made(Box::new(tree)), default_port: PORT, missing, lines })
+    Ok(Plan { source, default_port: PORT, missing, lines })
+}
+
+/// The tree without upstreams while resolv.conf names none: a laptop that is started before its network.
+/// `reload`, which is in it, looks again.
+fn until_there_are_upstreams(tree: Tree) -> Awaiting {
+    let mut until = tree.clone();
+    for block in &mut until.blocks {
+        // Without upstreams there is no loop to look for either.
+        let keeps = |word: &str| !["forward", "loop"].contains(&word);
+        block.directives.retain(|directive| keeps(&directive.word));
+    }
+    let is_there = |surroundings: &dyn Surroundings| !nameservers(surroundings).is_empty();
+    Awaiting { until, then: tree, is_there, came: Arc::default() }
 }
 
 /// The plan for a Corefile of one's own: nothing in it is changed. The error is CoreDNS's text.

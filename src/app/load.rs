@@ -11,6 +11,7 @@ use sha2::{Digest, Sha512};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where the Corefile is.
 #[derive(Debug, Clone)]
@@ -19,6 +20,37 @@ pub(super) enum Source {
     File(PathBuf),
     /// A tree made by this program (development mode).
     Made(Box<Tree>),
+    /// Two of them, one until something is there and one from then on (development mode without
+    /// nameservers).
+    Awaiting(Box<Awaiting>),
+}
+
+/// Two trees in place of a Corefile.
+#[derive(Debug, Clone)]
+pub(super) struct Awaiting {
+    /// What is served until then.
+    pub(super) until: Tree,
+    /// What is served from then on: it is not taken back.
+    pub(super) then: Tree,
+    /// Whether it is there.
+    pub(super) is_there: fn(&dyn Surroundings) -> bool,
+    /// It was there and has been loaded.
+    pub(super) came: Arc<AtomicBool>,
+}
+
+impl Awaiting {
+    fn tree(&self, surroundings: &dyn Surroundings) -> &Tree {
+        match self.came.load(Ordering::Relaxed) || (self.is_there)(surroundings) {
+            true => &self.then,
+            false => &self.until,
+        }
+    }
+
+    /// What was loaded stays.
+    fn loaded(&self, hash: &str) {
+        let is_then = hash == self::hash(&self.then);
+        self.came.fetch_or(is_then, Ordering::Relaxed);
+    }
 }
 
 /// What every load uses.
@@ -61,7 +93,11 @@ impl Loader {
             carried,
         };
         let snapshot = build(&tree, world).map_err(|error| error.to_string())?;
-        Ok(Loaded { snapshot: Arc::new(snapshot), hash: hash(&tree) })
+        let hash = hash(&tree);
+        if let Source::Awaiting(awaiting) = &self.source {
+            awaiting.loaded(&hash);
+        }
+        Ok(Loaded { snapshot: Arc::new(snapshot), hash })
     }
 
     /// The hash of the Corefile as it is now, its directives not judged. `None` when it cannot be
@@ -76,7 +112,7 @@ impl Loader {
     /// Whether the Corefile can be read at all. The error is Go's text.
     pub(super) fn look(&self) -> Result<(), String> {
         match &self.source {
-            Source::Made(_) => Ok(()),
+            Source::Made(_) | Source::Awaiting(_) => Ok(()),
             Source::File(path) => content(path).map(drop),
         }
     }
@@ -84,6 +120,7 @@ impl Loader {
     fn tree(&self, known: &dyn Fn(&str) -> bool) -> Result<Tree, String> {
         match &self.source {
             Source::Made(tree) => Ok((**tree).clone()),
+            Source::Awaiting(awaiting) => Ok(awaiting.tree(&Machine).clone()),
             Source::File(path) => {
                 let text =
                     content(path).map_err(|why| format!("loading Caddyfile via flag: {why}"))?;

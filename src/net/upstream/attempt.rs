@@ -122,7 +122,7 @@ impl<'t> Try<'t> {
                         self.stage = Stage::Placeless;
                         let text = format!("too many queries in flight to {}", self.pool().remote);
                         let text = text.into();
-                        return Poll::Ready(Err(Failed { text, is_ours: true, instead: None }));
+                        return Poll::Ready(Err(Failed { is_ours: true, ..Failed::theirs(text) }));
                     }
                 },
                 Stage::Sending(held, sending) => {
@@ -140,6 +140,9 @@ impl<'t> Try<'t> {
                     let result = ready!(held.ticket.poll(task));
                     // Served others, or was being opened for another: that it ended says nothing about
                     // this query.
+                    // Encrypted, it may have been there and not the one that it should be.
+                    let is_plain = matches!(held.pool.transport, Transport::Udp | Transport::Tcp);
+                    let is_away = is_plain && !held.ticket.connection.was_established();
                     let is_reused = held.ticket.is_reused
                         || held.ticket.is_behind
                         || held.ticket.connection.has_spoken();
@@ -154,6 +157,12 @@ impl<'t> Try<'t> {
                         Err(Failure::Misled(text, reply)) => {
                             let failed = Failed { instead: Some(reply), ..Failed::theirs(text) };
                             return Poll::Ready(Err(failed));
+                        }
+                        Err(Failure::Closed(text)) if is_away => {
+                            return Poll::Ready(Err(Failed::away(text)));
+                        }
+                        Err(Failure::Refused(text)) => {
+                            return Poll::Ready(Err(Failed::away(text)));
                         }
                         Err(Failure::Closed(text) | Failure::Response(text)) => {
                             return Poll::Ready(Err(Failed::theirs(text)));
@@ -210,7 +219,7 @@ impl<'t> Try<'t> {
         let held = match parked {
             Ok(ticket) => Held { ticket, pool },
             // It could not be opened.
-            Err(ended) if !connection.was_established() => return Err(Failed::theirs(ended.text)),
+            Err(ended) if !connection.was_established() => return Err(Failed::away(ended.text)),
             Err(_) => {
                 // It ended between the choice and now, and has left the pool.
                 self.newer_than = self.newer_than.max(connection.serial);
@@ -243,7 +252,7 @@ impl<'t> Try<'t> {
 /// The failure of a datagram that could not be sent.
 fn unsent(connection: &Connection, error: &io::Error) -> Failed {
     let text = connection.words(&format!("write: {}", words(error)));
-    Failed::theirs(text.replacen("read", "write", 1).into())
+    Failed::away(text.replacen("read", "write", 1).into())
 }
 
 thread_local! {

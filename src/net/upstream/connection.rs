@@ -36,7 +36,9 @@ pub(super) type Reply = (Arc<[u8]>, Meaning);
 pub(super) enum Failure {
     /// The connection ended; Go's words.
     Closed(Box<str>),
-    /// The response was no good; Go's words.
+    /// Nobody took it: an ICMP error; Go's words.
+    Refused(Box<str>),
+    /// The response was no good, or there was none in time; Go's words.
     Response(Box<str>),
     /// Time ran out, and messages that were no response had come; Go's words, and the response to
     /// give when nothing better comes.
@@ -398,7 +400,7 @@ impl Connection {
         for id in ids {
             if let Some(parked) = state.parked.remove(&id) {
                 self.less(&mut state, now);
-                let _ = parked.answer.send(Err(Failure::Response(text.into())));
+                let _ = parked.answer.send(Err(Failure::Refused(text.into())));
             }
         }
     }

@@ -272,7 +272,7 @@ impl Dispatcher {
                         if let Some((bytes, _)) = failed.instead {
                             tries.keep(bytes);
                         }
-                        tries.failed(upstream, failed.text, took);
+                        tries.failed(upstream, failed.text, failed.fault, took);
                     }
                 }
             };

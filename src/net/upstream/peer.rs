@@ -10,7 +10,7 @@ use super::limits::{DATAGRAMS, MESSENGERS, STREAMS};
 use super::pool::Pool;
 use crate::dns::{Rcode, Transport};
 use crate::metrics::{Histogram, Registry, names};
-use crate::plugin::forward::{Keeping, Options, Probe, Upstream};
+use crate::plugin::forward::{Fault, Keeping, Options, Probe, Upstream};
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -64,6 +64,8 @@ pub(super) struct Peer {
 pub(super) struct Failed {
     /// Go's words.
     pub(super) text: Box<str>,
+    /// What that says about further tries.
+    pub(super) fault: Fault,
     /// It was our own bound and says nothing about the upstream.
     pub(super) is_ours: bool,
     /// The response to give when no other try brings one.
@@ -166,6 +168,11 @@ impl Peer {
 impl Failed {
     /// The upstream failed.
     pub(super) fn theirs(text: Box<str>) -> Failed {
-        Failed { text, is_ours: false, instead: None }
+        Failed { text, fault: Fault::Bad, is_ours: false, instead: None }
+    }
+
+    /// Nobody was there.
+    pub(super) fn away(text: Box<str>) -> Failed {
+        Failed { fault: Fault::Away, ..Failed::theirs(text) }
     }
 }

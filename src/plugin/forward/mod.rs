@@ -16,7 +16,7 @@ pub use options::{Keeping, LONGEST_TRY, Options, Probe, Upstream};
 pub(in crate::plugin) use parse::file_error;
 pub use policy::{MOST_UPSTREAMS, Order, Policy};
 pub use tls::{DohMethod, TlsFiles, TlsSettings};
-pub use tries::{BUDGET, Move, Tries};
+pub use tries::{BUDGET, Fault, Move, Tries};
 pub use verdict::{Meaning, Verdict, judge};
 
 use super::dnstap::Point;

@@ -16,10 +16,15 @@ use std::time::Duration;
 /// All tries for one question end within this time: 4 s, less what the answer needs to get out.
 pub const BUDGET: Duration = Duration::from_millis(3_900);
 
-/// The least time between two passes over the upstreams: a port that refuses does so again at once.
+/// The least time between the first two passes over the upstreams: a port that refuses does so again at
+/// once. Each further time is twice the one before.
 const BETWEEN_PASSES: Duration = Duration::from_millis(100);
 
-/// The most tries of one upstream for one question, unless `max_connect_attempts` says.
+/// The longest of these times: that of two health probes.
+const MOST_BETWEEN: Duration = Duration::from_millis(500);
+
+/// The most tries of one upstream for one question, unless `max_connect_attempts` says: of those that
+/// [`Fault::Bad`] ends.
 const TRIES_EACH: u8 = 2;
 
 /// A try that took so long failed for want of an answer, or of a way to the upstream: that may have come
@@ -45,6 +50,16 @@ pub enum Move {
     End,
 }
 
+/// How a try failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nobody was there: the port refused, or there was no way to it. Somebody may be there again in a
+    /// moment (a restart, a Service without endpoints), so as long as there is time it is tried again.
+    Away,
+    /// Anything else: what was wrong may be wrong with every try.
+    Bad,
+}
+
 /// The tries for one question.
 #[derive(Debug)]
 pub struct Tries<'o> {
@@ -58,6 +73,8 @@ pub struct Tries<'o> {
     /// Whether this pass asked anyone.
     asked: bool,
     pass_began: Duration,
+    /// The time to the next pass.
+    between: Duration,
     each: [u8; MOST_UPSTREAMS],
     attempts: u32,
     ended: bool,
@@ -77,6 +94,7 @@ impl<'o> Tries<'o> {
             down: 0,
             asked: false,
             pass_began: Duration::ZERO,
+            between: BETWEEN_PASSES,
             each: [0; MOST_UPSTREAMS],
             attempts: 0,
             ended: false,
@@ -104,10 +122,11 @@ impl<'o> Tries<'o> {
                     self.ended = true;
                     return Move::End;
                 }
-                let next_pass = self.pass_began + BETWEEN_PASSES;
+                let next_pass = self.pass_began + self.between;
                 if now < next_pass {
                     return Move::Pause(next_pass - now);
                 }
+                self.between = (2 * self.between).min(MOST_BETWEEN);
                 (self.step, self.down, self.asked, self.pass_began) = (0, 0, false, now);
                 continue;
             };
@@ -146,11 +165,11 @@ impl<'o> Tries<'o> {
             && self.each[..self.order.count()].iter().all(|&tries| tries >= TRIES_EACH)
     }
 
-    /// The try of an upstream failed, in Go's words, after it `took` so long. One that took its time is
-    /// not counted: with these no question goes round and round.
-    pub fn failed(&mut self, upstream: usize, error: Box<str>, took: Duration) {
+    /// The try of an upstream failed, in Go's words, after it `took` so long. One that took its time, or
+    /// found nobody, is not counted: the pauses keep these from going round and round.
+    pub fn failed(&mut self, upstream: usize, error: Box<str>, fault: Fault, took: Duration) {
         self.error = Some(error);
-        if took >= LONG {
+        if fault == Fault::Away || took >= LONG {
             self.each[upstream] = self.each[upstream].saturating_sub(1);
             return;
         }
@@ -209,7 +228,7 @@ mod tests {
         takes: Duration,
         is_down: impl Fn(usize) -> bool,
     ) -> (Vec<(usize, u128)>, String) {
-        let (asked, text, _) = play_out(options, count, takes, is_down);
+        let (asked, text, _) = play_out(options, count, (Fault::Bad, takes), is_down);
         (asked, text)
     }
 
@@ -217,7 +236,7 @@ mod tests {
     fn play_out(
         options: &Options,
         count: usize,
-        takes: Duration,
+        (fault, takes): (Fault, Duration),
         is_down: impl Fn(usize) -> bool,
     ) -> (Vec<(usize, u128)>, String, Duration) {
         let mut random = StdRng::seed_from_u64(1);
@@ -229,7 +248,8 @@ mod tests {
                 Move::Ask { upstream, .. } => {
                     asked.push((upstream, now.as_millis()));
                     now += takes;
-                    tries.failed(upstream, format!("error {}", asked.len()).into(), takes);
+                    let error = format!("error {}", asked.len());
+                    tries.failed(upstream, error.into(), fault, takes);
                 }
                 Move::Pause(pause) => now += pause,
                 Move::End => break,
@@ -248,7 +268,21 @@ mod tests {
     }
 
     #[test]
-    fn a_refusing_upstream_is_asked_twice_with_a_pause() {
+    fn an_upstream_that_refuses_is_asked_again_with_pauses_while_there_is_time() {
+        let refused = (Fault::Away, Duration::ZERO);
+        let moments = [0, 100, 300, 700, 1200, 1700, 2200, 2700, 3200, 3700];
+        for is_down in [true, false] {
+            let (asked, ..) = play_out(&Options::default(), 1, refused, |_| is_down);
+            assert_eq!(asked.iter().map(|(_, at)| *at).collect::<Vec<_>>(), moments);
+        }
+        let options = Options { failfast: true, ..Options::default() };
+        assert!(play_out(&options, 1, refused, |_| true).0.is_empty());
+        let options = Options { max_connect_attempts: 3, ..Options::default() };
+        assert_eq!(play_out(&options, 1, refused, |_| false).0.len(), 3);
+    }
+
+    #[test]
+    fn an_upstream_whose_responses_are_bad_is_asked_twice_with_a_pause() {
         let (asked, _) = play(&Options::default(), 1, Duration::ZERO, |_| false);
         assert_eq!(asked, [(0, 0), (0, 100)]);
         let (asked, _) = play(&Options::default(), 2, Duration::ZERO, |_| false);
@@ -258,12 +292,14 @@ mod tests {
     #[test]
     fn when_all_tries_are_spent_nothing_is_waited_for() {
         for count in [1, 2] {
-            let (.., over) = play_out(&Options::default(), count, Duration::ZERO, |_| false);
+            let bad = (Fault::Bad, Duration::ZERO);
+            let (.., over) = play_out(&Options::default(), count, bad, |_| false);
             assert_eq!(over, BETWEEN_PASSES);
         }
-        let (asked, _, over) = play_out(&Options::default(), 2, Duration::ZERO, |one| one == 1);
+        let bad = (Fault::Bad, Duration::ZERO);
+        let (asked, _, over) = play_out(&Options::default(), 2, bad, |one| one == 1);
         assert_eq!(asked, [(0, 0), (0, 100)]);
-        assert_eq!(over, 2 * BETWEEN_PASSES, "the other one may be up again by then");
+        assert_eq!(over, 3 * BETWEEN_PASSES, "the other one may be up again by then");
     }
 
     #[test]

@@ -51,9 +51,15 @@ impl Scripted {
     async fn start(
         script: impl Fn(&Name, &[u8], Transport) -> Act + Send + Sync + 'static,
     ) -> Scripted {
-        let script: Script = Arc::new(script);
         // Claimed: a port that is free for TCP may be another test's client's over UDP.
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        Scripted::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())), script).await
+    }
+
+    async fn start_at(
+        address: SocketAddr,
+        script: impl Fn(&Name, &[u8], Transport) -> Act + Send + Sync + 'static,
+    ) -> Scripted {
+        let script: Script = Arc::new(script);
         let listener = TcpListener::bind(address).await.unwrap();
         let socket = Arc::new(UdpSocket::bind(address).await.unwrap());
         let this = Scripted {

@@ -300,6 +300,23 @@ async fn where_every_answer_takes_long_there_are_more_connections() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_is_away_for_a_moment_answers_whoever_waited() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let asking = Arc::new(Asking::new(vec![upstream(address)], Options::default()));
+        let waiting = tokio::spawn({
+            let asking = asking.clone();
+            async move { outcome(&asking.ask_over("a.test.", transport).await) }
+        });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(!waiting.is_finished());
+        let script = |_: &Name, query: &[u8], _| Act::Send(vec![answer(query, 1)]);
+        let _up = Scripted::start_at(address, script).await;
+        assert_eq!(waiting.await.unwrap(), Ok(1));
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_dies_in_silence_takes_those_along_that_were_idle_meanwhile() {
     let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
         "s.test." => Act::Silence,

@@ -186,7 +186,10 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         other => return Err(format!("invalid log-format specified - {}", quote(other))),
     };
     let memory_limit = limit::parse(values.text("memory-limit")).map_err(|()| {
-        format!("invalid memory-limit specified - {}", quote(values.text("memory-limit")))
+        let given = quote(values.text("memory-limit"));
+        format!(
+            "invalid memory-limit specified - {given}: 0, or 16Mi and more (k, M, G, Ki, Mi, Gi)"
+        )
     })?;
     let path =
         |name: &str| Some(values.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from);

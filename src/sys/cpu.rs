@@ -13,7 +13,8 @@ pub fn used_by_this_thread() -> Duration {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-fn read(clock: libc::clockid_t) -> Duration {
+/// What a clock reads; zero where there is none.
+pub(super) fn read(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a whole timespec of ours, which the call fills in.
     let known = unsafe { libc::clock_gettime(clock, &raw mut time) } == 0;

@@ -13,5 +13,6 @@ pub mod netlink;
 pub mod readiness;
 pub mod seccomp;
 pub mod signals;
+pub mod sleep;
 mod trains;
 pub mod udp;

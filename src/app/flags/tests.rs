@@ -155,6 +155,10 @@ fn bad_values_are_fatal() {
         ),
         ("-localip=::1 -dns.port=abc", "invalid port specified - \"abc\""),
         ("-localip=::1 --log-format=xml", "invalid log-format specified - \"xml\""),
+        (
+            "-localip=::1 -memory-limit=1Mi",
+            "invalid memory-limit specified - \"1Mi\": 0, or 16Mi and more (k, M, G, Ki, Mi, Gi)",
+        ),
         ("-localip=::1 -firewall=nft", "invalid firewall specified - \"nft\""),
         ("-localip=::1 -seccomp=true", "invalid seccomp specified - \"true\""),
         (

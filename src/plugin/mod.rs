@@ -15,7 +15,6 @@ mod service;
 mod setup;
 mod table;
 #[cfg(test)]
-#[allow(dead_code)]
 pub(crate) mod testing;
 
 pub mod acl;

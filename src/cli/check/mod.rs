@@ -76,7 +76,7 @@ pub(super) fn command() -> Command {
         .arg(switch("probe", "Ask the upstreams, over UDP and TCP, whether they answer"))
         .arg(switch(
             "template",
-            "It is a template, also without any variable; implies --elsewhere",
+            "It is a template, even if no variable shows it; implies --elsewhere",
         ))
         .arg(
             Arg::new("localip")

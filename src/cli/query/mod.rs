@@ -62,8 +62,9 @@ pub(super) fn command() -> Command {
 }
 
 fn after_help() -> String {
-    let mut text =
-        String::from("Options with a plus, which a beginning that fits no other names too:\n");
+    let mut text = String::from(
+        "Options with a plus; the beginning of one is enough where it fits no other:\n",
+    );
     for plus in PLUSES {
         let value = match plus.value {
             Value::None => String::new(),

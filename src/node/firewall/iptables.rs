@@ -100,11 +100,7 @@ impl Iptables {
     pub fn ensure(&mut self, within: Within) -> Report {
         let deadline = Deadline::within(within.0);
         let mut report = Report::default();
-        for family in Family::ALL {
-            let rules = self.plan.rules(family);
-            if rules.is_empty() {
-                continue;
-            }
+        for (family, rules) in self.plan.families() {
             match self.change(family, &rules, &rules, deadline) {
                 Ok(change) => report_change(&mut report, &change),
                 Err(failure) => {
@@ -136,11 +132,7 @@ impl Iptables {
     pub fn remove(&mut self, within: Within) -> Report {
         let deadline = Deadline::within(within.0);
         let mut report = Report::default();
-        for family in Family::ALL {
-            let rules = self.plan.rules(family);
-            if rules.is_empty() {
-                continue;
-            }
+        for (family, rules) in self.plan.families() {
             match self.change(family, &rules, &[], deadline) {
                 Ok(change) => report.removed += change.removed as u64,
                 Err(failure) => {
@@ -164,11 +156,7 @@ impl Iptables {
     pub fn look(&self, within: Within) -> Result<Vec<String>, Failure> {
         let deadline = Deadline::within(within.0);
         let mut lines = Vec::new();
-        for family in Family::ALL {
-            let rules = self.plan.rules(family);
-            if rules.is_empty() {
-                continue;
-            }
+        for (family, rules) in self.plan.families() {
             let state = self.state(family, &rules, &[], deadline)?;
             for (place, found) in &state.spare {
                 lines.extend(found.iter().map(|one| format!("{} -A {}", place.table(), one.text)));

@@ -44,6 +44,12 @@ impl Plan {
         canonical.filter(move |address| Family::of(*address) == family)
     }
 
+    /// The families that have rules, with these.
+    pub(super) fn families(&self) -> impl Iterator<Item = (Family, Vec<Rule>)> {
+        let both = Family::ALL.into_iter().map(|family| (family, self.rules(family)));
+        both.filter(|(_, rules)| !rules.is_empty())
+    }
+
     /// The rules of one family in node-cache's order of setting them. It prepends each, so in a
     /// chain they stand the other way round.
     pub fn rules(&self, family: Family) -> Vec<Rule> {

@@ -12,9 +12,7 @@ use super::{
     BlockDraft, Carried, Chain, Client, DropReason, Handler, Journal, Labels, Level, Now,
     ServerIdentity, Service, Setup, TABLE,
 };
-use crate::corefile::{
-    CorefileError, Dispenser, KeyTransport, ServerKey, Surroundings, parse, parse_keys,
-};
+use crate::corefile::{CorefileError, Dispenser, ServerKey, Surroundings, parse, parse_keys};
 use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section, Transport, Writer};
 use crate::metrics::Registry;
 use rand::SeedableRng;
@@ -263,11 +261,6 @@ fn keys_of(text: &str) -> Vec<ServerKey> {
         Ok(keys) => keys,
         Err(error) => panic!("bad key {text}: {error}"),
     }
-}
-
-/// A key of zone `zone`, port 53.
-pub(crate) fn key(zone: &str) -> ServerKey {
-    ServerKey { transport: KeyTransport::Dns, zone: name(zone), port: "53".to_owned() }
 }
 
 /// A name from text that the test knows to be right.

@@ -142,11 +142,14 @@ pub(super) fn plan_of(path: &Path) -> Result<Plan, String> {
     Ok(Plan { source, default_port: STANDARD_PORT, missing, lines: vec![line] })
 }
 
-/// Why it cannot start, with what to do about the one reason that everybody meets first.
+/// Why it cannot start, with what to do about the reasons that lie outside the Corefile.
 pub(super) fn with_advice(why: &str) -> String {
-    let advice = match why.ends_with("bind: permission denied") {
-        true => " (ports below 1024 need the capability NET_BIND_SERVICE; .:1053 does not)",
-        false => "",
+    let advice = if why.ends_with("bind: permission denied") {
+        " (ports below 1024 need the capability NET_BIND_SERVICE; .:1053 does not)"
+    } else if why.to_lowercase().contains("too many open files") {
+        " (raise the limit of open files: ulimit -n 1024)"
+    } else {
+        ""
     };
     format!("{why}{advice}")
 }
@@ -219,6 +222,19 @@ mod tests {
         let words: Vec<&str> =
             tree.blocks[0].directives.iter().map(|directive| &*directive.word).collect();
         assert!(words.contains(&"bind") && !words.contains(&"health"), "{words:?}");
+    }
+
+    #[test]
+    fn what_lies_outside_the_corefile_is_told_with_what_to_do() {
+        let told = |why: &str| with_advice(why).replacen(why, "", 1);
+        for why in [
+            "worker 0: Too many open files (os error 24)",
+            "ListenPacket: listen udp 127.0.0.1:1053: socket: too many open files",
+        ] {
+            assert_eq!(told(why), " (raise the limit of open files: ulimit -n 1024)");
+        }
+        assert!(told("Listen: listen tcp 127.0.0.1:53: bind: permission denied").contains("1024"));
+        assert_eq!(told("Corefile:1 - Error during parsing: Unknown directive 'x'"), "");
     }
 
     #[test]

@@ -409,6 +409,7 @@ impl<'l, 'a> Life<'l, 'a> {
                 clientless: course.clientless,
                 refresh: false,
                 patience: None,
+                falls_back: false,
                 deadline: &mut course.deadline,
                 late: after.late,
                 exchanged: after.exchanged,

@@ -92,6 +92,9 @@ pub struct Context<'a> {
     /// handler's `response` is called with nothing written and [`Context::late`] set, and the
     /// exchange goes on without the client.
     pub patience: Option<Duration>,
+    /// Set it before [`super::Flow::Next`] when there is an answer to fall back on: then no upstream that is
+    /// away is waited for to come back.
+    pub falls_back: bool,
     /// The monotonic moment from which on this query waits for no upstream any more; what it waits
     /// for then has failed. Further questions inherit it. A handler may bring it nearer.
     pub deadline: &'a mut Option<Duration>,

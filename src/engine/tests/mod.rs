@@ -241,6 +241,7 @@ fn exchange() -> Exchange {
         udp_limit: 512,
         budget: BUDGET,
         keeps_tries: false,
+        is_hasty: false,
     }
 }
 

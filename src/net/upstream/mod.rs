@@ -307,7 +307,11 @@ impl<'t> Errand<'t> {
 
     /// No try yet.
     fn tries(&self) -> Tries<'t> {
-        Tries::new(self.options(), self.exchange.order, self.exchange.budget)
+        let mut tries = Tries::new(self.options(), self.exchange.order, self.exchange.budget);
+        if self.exchange.is_hasty {
+            tries.hurry();
+        }
+        tries
     }
 
     /// The next move of `tries`.

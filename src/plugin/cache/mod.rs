@@ -248,6 +248,7 @@ impl CacheHandler {
             let question = query.question().into();
             context.note = Some(Box::new(Verifying { entry: entry.clone(), question }));
             context.patience = patience;
+            context.falls_back = true;
             return Flow::Next;
         }
         // None while upstream's failure to answer this very question is being cached.

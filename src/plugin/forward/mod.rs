@@ -59,6 +59,8 @@ pub struct Exchange {
     pub budget: Duration,
     /// [`Exchanged::tried`] is wanted: `dnstap` stands above.
     pub keeps_tries: bool,
+    /// There is an answer to fall back on: an upstream that is away is not waited for to come back.
+    pub is_hasty: bool,
 }
 
 /// How an exchange ended.
@@ -249,6 +251,7 @@ impl Handler for Forward {
             // A `forward` above may have used some of it, and handed the query on.
             budget: BUDGET.saturating_sub(spent),
             keeps_tries: !self.taps.is_empty(),
+            is_hasty: context.falls_back,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Which upstream is tried next, and when a question is given up (docs/plugins/forward.md).
 //!
 //! Owns the loop over the upstreams as a state machine: time, health and chance come in, moves go
-//! out. Where CoreDNS spins (a refused port, `failover` when all fail) it ends: two tries for each
+//! out. Where CoreDNS spins (a refused port, `failover` when all fail) it ends: two bad tries for each
 //! upstream and one pass of `failover` (docs/differences.md), all within [`BUDGET`].
 
 use super::options::Options;
@@ -78,6 +78,7 @@ pub struct Tries<'o> {
     each: [u8; MOST_UPSTREAMS],
     attempts: u32,
     ended: bool,
+    hasty: bool,
     broken: bool,
     error: Option<Box<str>>,
     kept: Option<Arc<[u8]>>,
@@ -98,10 +99,16 @@ impl<'o> Tries<'o> {
             each: [0; MOST_UPSTREAMS],
             attempts: 0,
             ended: false,
+            hasty: false,
             broken: false,
             error: None,
             kept: None,
         }
+    }
+
+    /// Counts every failure: nobody is waited for to come back.
+    pub fn hurry(&mut self) {
+        self.hasty = true;
     }
 
     /// The next move at `now`. `is_down` tells an upstream's health.
@@ -169,7 +176,7 @@ impl<'o> Tries<'o> {
     /// found nobody, is not counted: the pauses keep these from going round and round.
     pub fn failed(&mut self, upstream: usize, error: Box<str>, fault: Fault, took: Duration) {
         self.error = Some(error);
-        if fault == Fault::Away || took >= LONG {
+        if !self.hasty && (fault == Fault::Away || took >= LONG) {
             self.each[upstream] = self.each[upstream].saturating_sub(1);
             return;
         }
@@ -239,8 +246,15 @@ mod tests {
         (fault, takes): (Fault, Duration),
         is_down: impl Fn(usize) -> bool,
     ) -> (Vec<(usize, u128)>, String, Duration) {
+        play_on(Tries::new(options, order(count), BUDGET), (fault, takes), is_down)
+    }
+
+    fn play_on(
+        mut tries: Tries<'_>,
+        (fault, takes): (Fault, Duration),
+        is_down: impl Fn(usize) -> bool,
+    ) -> (Vec<(usize, u128)>, String, Duration) {
         let mut random = StdRng::seed_from_u64(1);
-        let mut tries = Tries::new(options, order(count), BUDGET);
         let mut now = Duration::ZERO;
         let mut asked = Vec::new();
         loop {
@@ -279,6 +293,18 @@ mod tests {
         assert!(play_out(&options, 1, refused, |_| true).0.is_empty());
         let options = Options { max_connect_attempts: 3, ..Options::default() };
         assert_eq!(play_out(&options, 1, refused, |_| false).0.len(), 3);
+    }
+
+    #[test]
+    fn who_has_an_answer_to_fall_back_on_waits_for_nobody_to_come_back() {
+        let options = Options::default();
+        for (is_down, moments) in [(false, vec![0, 100]), (true, vec![0])] {
+            let mut tries = Tries::new(&options, order(1), BUDGET);
+            tries.hurry();
+            let refused = (Fault::Away, Duration::ZERO);
+            let (asked, ..) = play_on(tries, refused, |_| is_down);
+            assert_eq!(asked.iter().map(|(_, at)| *at).collect::<Vec<_>>(), moments);
+        }
     }
 
     #[test]

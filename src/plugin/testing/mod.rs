@@ -236,6 +236,7 @@ impl Bench {
             notes: (0..chain.len()).map(|_| None).collect(),
             labels: Labels::default(),
             patience: None,
+            falls_back: false,
             late,
             below,
             outcome: Outcome {

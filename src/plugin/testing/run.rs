@@ -18,6 +18,8 @@ pub(super) struct Run<'r> {
     pub(super) labels: Labels,
     pub(super) patience: Option<usize>,
     pub(super) late: bool,
+    /// A handler above has an answer to fall back on.
+    pub(super) falls_back: bool,
     pub(super) below: &'r mut dyn FnMut(&Query<'_>, &mut Response),
     pub(super) outcome: Outcome,
 }
@@ -139,13 +141,15 @@ impl Run<'_> {
             clientless: self.clientless,
             refresh: false,
             patience: None,
+            falls_back: self.falls_back,
             deadline: &mut self.outcome.deadline,
             late,
             exchanged,
             journal: &bench.journal,
         };
         let result = call(&mut self.outcome.query, &mut self.outcome.response, &mut context);
-        let Context { note, refresh, patience, .. } = context;
+        let Context { note, refresh, patience, falls_back, .. } = context;
+        self.falls_back = falls_back;
         self.notes[depth] = note;
         if refresh {
             self.outcome.refreshes.push((depth, self.outcome.query.clone().into_owned()));

@@ -231,6 +231,7 @@ impl Asking {
             udp_limit: 512,
             budget: BUDGET,
             keeps_tries: true,
+            is_hasty: false,
         };
         let asked = super::Asked::new(query.wire().into(), 12 + query.question().len());
         self.dispatcher.exchange(&asked, &exchange).await

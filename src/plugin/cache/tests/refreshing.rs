@@ -2,7 +2,7 @@
 
 use super::{A, Cached, SOA, STALE, ttls};
 use crate::dns::{Rcode, flags};
-use crate::plugin::testing::{nobody, query};
+use crate::plugin::testing::{Outcome, nobody, query};
 
 const FRESH: &[&str] = &["a.test. 1 IN A 192.0.2.1"];
 
@@ -120,6 +120,17 @@ fn verify_asks_first_and_takes_noerror_and_nxdomain() {
             assert_eq!(cached.value("coredns_cache_served_stale_total"), 1.0);
         }
     }
+}
+
+#[test]
+fn who_has_a_stale_answer_waits_for_no_upstream_to_come_back() {
+    let directives = format!("{VERIFY}\n forward . 192.0.2.53");
+    let mut cached = Cached::new(&directives);
+    let first = cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(2.0);
+    let stale = cached.miss("a.test.", Rcode::SERVFAIL, &[]);
+    let hasty = |outcome: &Outcome| outcome.exchanges[0].is_hasty;
+    assert_eq!((hasty(&first), hasty(&stale)), (false, true));
 }
 
 #[test]

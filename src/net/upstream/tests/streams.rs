@@ -258,7 +258,9 @@ async fn ask_each(
             let exchanged = asking.ask_over(&name, Transport::Tcp).await;
             (outcome(&exchanged), exchanged.took)
         });
-        tokio::time::sleep(every).await;
+        if !every.is_zero() {
+            tokio::time::sleep(every).await;
+        }
     }
     all.join_all().await
 }

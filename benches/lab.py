@@ -269,7 +269,15 @@ class Group:
 
     def enter(self):
         """Moves this process in; for a child before it becomes the server."""
-        for path in set(self.places.values()):
+        self.move(self.places.values())
+
+    def leave(self):
+        """Moves this process to the group above."""
+        self.move(map(os.path.dirname, self.places.values()))
+
+    @staticmethod
+    def move(places):
+        for path in set(places):
             with open(os.path.join(path, "cgroup.procs"), "w") as file:
                 file.write(str(os.getpid()))
 

@@ -3,7 +3,8 @@
 
 What the server holds for queries that wait: its memory and descriptors before, at their most, and
 10 s after the last answer; how long the slowest answer took; and the latency of hits beside a storm
-that goes elsewhere (the load's core is as busy then) and in it. Kinds:
+that goes elsewhere (the load's core is as busy then) and in it. Server and load stand in cgroups of weight, so
+that other work on the machine takes little of their cores. Kinds:
 
   udp      the upstream is silent over UDP
   tcp      it takes connections and is silent on them
@@ -166,7 +167,7 @@ def descriptors(process):
 
 
 def load(address, stream, seconds, *more, before=None):
-    """Starts the load generator with one stream; `before` runs in it first."""
+    """Starts the load generator with one stream, in this process's cgroup; `before` runs in it first."""
     command = [lab.load_generator(), "--server", f"{address[0]}:{address[1]}", "--seconds", str(seconds), *more,
                "--stream", stream]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
@@ -258,6 +259,29 @@ def asked(address, kind, source, options):
 
 
 @contextlib.contextmanager
+def weighted(name):
+    """A cgroup of weight, where one can be made."""
+    group = lab.Group(name, weight=64) if os.geteuid() == 0 else None
+    try:
+        yield group
+    finally:
+        if group:
+            group.close()
+
+
+@contextlib.contextmanager
+def inside(group):
+    """This process and the children that it starts are in a cgroup: the load, and the storm over TCP."""
+    if group:
+        group.enter()
+    try:
+        yield
+    finally:
+        if group:
+            group.leave()
+
+
+@contextlib.contextmanager
 def started(place, options, name):
     """The server and its upstream for a kind: (process, address, the upstream if it answers)."""
     kind = KINDS[name]
@@ -265,7 +289,8 @@ def started(place, options, name):
     files = {"base": text, "Corefile": text}
     answers = {"stale": 0.0, "verify": 0.0, "one": 1.0}
     upstream = Answering(answers[name]) if name in answers else silent(name)
-    with upstream as upstream, place.server(options.name, nodens=options.nodens, given=options.given, files=files) as (process, address):
+    with weighted(f"storm-{name}") as group, upstream as upstream, place.server(
+            options.name, group=group, nodens=options.nodens, given=options.given, files=files) as (process, address):
         if options.cores > 1:
             for task in os.listdir(f"/proc/{process.pid}/task"):
                 os.sched_setaffinity(int(task), set(range(os.cpu_count() or 1)))
@@ -332,7 +357,8 @@ def main():
     # Beside the load: on the server's core they would be in its way.
     os.sched_setaffinity(0, {lab.LOAD_CORE})
     with lab.Lab() as place:
-        runs = [measured(place, options, kind) for _ in range(options.repetitions) for kind in kinds]
+        with inside(place.group):
+            runs = [measured(place, options, kind) for _ in range(options.repetitions) for kind in kinds]
     rows = [medians([row for row in runs if row["kind"] == kind]) for kind in dict.fromkeys(kinds)]
     lab.say(f"{options.name}: {options.queries} names in {options.seconds:g} s, beside {options.hits} hits/s:\n")
     lab.table(["kind", "RSS before, MiB", "most", "grown", f"{options.settle:g} s after", "fds before/most/after", "answered",

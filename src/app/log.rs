@@ -81,11 +81,6 @@ impl Log {
         self.0.has_started.store(true, Ordering::Release);
     }
 
-    /// Shows or hides [`Level::Debug`] lines (`debug` in a server block).
-    pub(super) fn show_debug(&self, shown: bool) {
-        self.0.shows_debug.store(shown, Ordering::Relaxed);
-    }
-
     /// From now on lines are written in this format; text before.
     pub(super) fn write_as(&self, format: Format) {
         self.0.is_json.store(format == Format::Json, Ordering::Release);
@@ -161,6 +156,10 @@ impl Log {
 }
 
 impl Journal for Log {
+    fn show_debug(&self, shown: bool) {
+        self.0.shows_debug.store(shown, Ordering::Relaxed);
+    }
+
     fn line(&self, level: Level, text: fmt::Arguments<'_>) {
         if level != Level::Debug || self.0.shows_debug.load(Ordering::Relaxed) {
             self.put_line(level.word(), text);

@@ -75,7 +75,7 @@ impl Surroundings for Machine {
 }
 
 fn is_pattern(part: &OsStr) -> bool {
-    part.to_string_lossy().contains(['*', '?'])
+    part.to_string_lossy().contains(['*', '?', '\\'])
 }
 
 fn matches_in(folder: &Path, part: &OsStr) -> Vec<PathBuf> {

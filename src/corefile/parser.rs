@@ -4,6 +4,7 @@
 //! token by token, since its leniencies decide which Corefiles start. Never knows what a directive
 //! means, only whether its word exists.
 
+use super::glob::is_well_formed;
 use super::{CorefileError, Surroundings, Token, environment, lexer, system_error_text};
 use std::collections::HashMap;
 use std::mem;
@@ -480,6 +481,11 @@ impl<'p> Parser<'p> {
         if count('*') > 1 || count('?') > 1 || (text.contains('[') && text.contains(']')) {
             return Err(self.error(format!(
                 "Glob pattern may only contain one wildcard (*), but has others: {text}"
+            )));
+        }
+        if !is_well_formed(&path) {
+            return Err(self.error(format!(
+                "Failed to use import pattern {pattern}: syntax error in pattern"
             )));
         }
         let found = self.surroundings.glob(&path);

@@ -153,6 +153,20 @@ fn snippets_and_files_are_imported() {
 }
 
 #[test]
+fn a_backslash_in_an_import_takes_what_follows_for_itself() {
+    let world = MemorySurroundings::new().with_file("/etc/a*.inc", "errors\n");
+    let tree = read_in(". {\n import a\\*.inc\n import \\b\n}\n", &world);
+    assert!(tree.unwrap_err().ends_with("File to import not found: \\b"));
+    let tree = read_in(". {\n import a\\*.inc\n}\n", &world).unwrap();
+    assert_eq!(shape(&tree), ". | errors");
+    for pattern in ["a[b", "a\\"] {
+        let error = read_in(&format!(". {{\n import {pattern}\n}}\n"), &world).unwrap_err();
+        let text = format!("Failed to use import pattern {pattern}: syntax error in pattern");
+        assert!(error.ends_with(&text), "{error}");
+    }
+}
+
+#[test]
 fn imports_of_themselves_end() {
     let error = read("(a) {\n import a\n}\n. {\n import a\n}").unwrap_err();
     assert!(error.ends_with("maximum snippet import depth (10000) exceeded"), "{error}");

@@ -1,7 +1,8 @@
 //! Tree to snapshot: keys, setups in directive order, listeners.
 //!
 //! Owns the order in which a Corefile's mistakes are found, which is CoreDNS's:
-//! keys, then all setups directive by directive, then addresses, then overlaps.
+//! keys, then all setups directive by directive, then addresses, then overlaps, then what
+//! handlers find as they start.
 
 use super::fitted::FittedReplies;
 use super::snapshot::{Block, BuildError, Server, Snapshot};
@@ -82,6 +83,12 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
         }
     }
     let servers = servers(&plans, &common, &mut Err)?;
+    common.journal.show_debug(servers.iter().any(|server| server.debug));
+    for row in TABLE {
+        for plan in &plans {
+            start(row, &plan.draft, &common)?;
+        }
+    }
     let Common { carried, services, .. } = common;
     let mut reflected: Vec<u16> =
         plans.iter().flat_map(|plan| &plan.draft.reflected).copied().collect();
@@ -120,6 +127,16 @@ pub(super) fn set_up(
         random: common.random,
         journal: common.journal,
     })
+}
+
+/// Starts the handlers of one directive of one block.
+pub(super) fn start(
+    row: &DirectiveRow,
+    draft: &BlockDraft,
+    common: &Common<'_>,
+) -> Result<(), CorefileError> {
+    let mut handlers = draft.chain.iter().filter(|handler| handler.word() == row.word);
+    handlers.try_for_each(|handler| handler.start(common.surroundings, common.journal))
 }
 
 /// The listeners of all blocks, and whether they contradict one another.

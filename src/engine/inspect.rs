@@ -3,7 +3,7 @@
 //! Owns how it goes on: without the line, or the word, that was wrong. Judges nothing itself, and
 //! makes nothing that could serve.
 
-use super::build::{Common, Plan, World, canonical, hosts, plan, servers, set_up};
+use super::build::{Common, Plan, World, canonical, hosts, plan, servers, set_up, start};
 use super::snapshot::BuildError;
 use crate::corefile::{CorefileError, Directive, Place, ServerKey, Token, Tree};
 use crate::plugin::{BlockDraft, DirectiveRow, Journal, Level, TABLE};
@@ -96,6 +96,15 @@ pub fn inspect(tree: &Tree, world: World<'_>) -> Inspection {
     let _ = servers(&plans, &common, &mut found.all_of(MistakeKind::Listener));
     let keys = plans.iter().flat_map(|plan| plan.places.iter().copied().cloned());
     found.remarks(&heard, &keys.collect::<Vec<_>>());
+    for row in TABLE {
+        for Plan { source, draft, .. } in &plans {
+            if let Err(error) = start(row, draft, &common) {
+                found.add(Mistake { error, kind: MistakeKind::Directive });
+            }
+            let directive = source.directives.iter().find(|one| one.word == row.word);
+            found.remarks(&heard, directive.map_or(&[][..], |directive| &directive.tokens));
+        }
+    }
     let blocks = plans.iter().zip(right).map(|(plan, directives)| InspectedBlock {
         directives,
         keys: plan

@@ -36,4 +36,9 @@ pub trait Journal: Send + Sync {
     fn query_line(&self, text: fmt::Arguments<'_>) {
         self.line(Level::Info, text);
     }
+
+    /// Shows or hides [`Level::Debug`] lines from now on (`debug` in a server block).
+    fn show_debug(&self, shown: bool) {
+        let _ = shown;
+    }
 }

@@ -59,7 +59,7 @@ pub use service::{LoopProbe, Monitor, Part, Service};
 pub use setup::{BlockDraft, Carried, GivenTimeouts, PerServer, Setup, Timeouts};
 pub use table::{DirectiveRow, SetupFn, TABLE, is_known};
 
-use crate::corefile::Surroundings;
+use crate::corefile::{CorefileError, Surroundings};
 use crate::dns::{Query, Response};
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,6 +148,17 @@ pub trait Handler: Send + Sync {
     /// The upstreams that it sends queries to now, for whoever asks whether they answer.
     fn upstreams(&self) -> Option<Arc<forward::Upstreams>> {
         None
+    }
+
+    /// The first call, once the whole Corefile is set up and its listeners are known: what CoreDNS does
+    /// as it starts, such as reading a file. Its error keeps the Corefile from being used.
+    fn start(
+        &self,
+        surroundings: &dyn Surroundings,
+        journal: &dyn Journal,
+    ) -> Result<(), CorefileError> {
+        let _ = (surroundings, journal);
+        Ok(())
     }
 
     /// How often [`Handler::upkeep`] wants to run, if at all.

@@ -1,7 +1,7 @@
 //! `hosts`: answers from a hosts file and from lines in the Corefile (docs/plugins/hosts.md).
 //!
 //! Owns the directive, the tables and their re-reading. Reads files only through
-//! [`Surroundings`], at setup and in upkeep; a query touches one table, read without a lock.
+//! [`Surroundings`], at the start and in upkeep; a query touches one table, read without a lock.
 
 mod table;
 
@@ -59,16 +59,14 @@ struct Hosts {
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let zones = setup.block.zones().cloned().collect();
     let options = parse(&mut setup.dispenser, zones, setup.surroundings, setup.journal)?;
-    let hosts = Hosts {
+    setup.block.add(Hosts {
         inline: HostsTable::parse(&options.inline, &options.zones, options.reverse),
         options,
         file: ArcSwap::default(),
         stamp: Mutex::new(None),
         metrics: setup.metrics.clone(),
         reloaded: setup.metrics.gauge(&names::HOSTS_RELOAD, &[]),
-    };
-    hosts.read(setup.surroundings, setup.journal);
-    setup.block.add(hosts);
+    });
     Ok(())
 }
 
@@ -194,7 +192,12 @@ impl Hosts {
         if *last == Some(stamp) {
             return;
         }
-        let Ok(bytes) = surroundings.read(&self.options.path) else { return };
+        let bytes = match surroundings.read(&self.options.path) {
+            Ok(bytes) => bytes,
+            // Read as Go reads it: nothing is in it.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Vec::new(),
+            Err(_) => return,
+        };
         let text = String::from_utf8_lossy(&bytes);
         let table = HostsTable::parse(&text, &self.options.zones, self.options.reverse);
         journal.line(
@@ -282,6 +285,15 @@ impl Handler for Hosts {
             _ => {}
         }
         Flow::Answer
+    }
+
+    fn start(
+        &self,
+        surroundings: &dyn Surroundings,
+        journal: &dyn Journal,
+    ) -> Result<(), CorefileError> {
+        self.read(surroundings, journal);
+        Ok(())
     }
 
     fn upkeep_every(&self) -> Option<Duration> {
@@ -404,7 +416,10 @@ mod tests {
         bench.load("hosts /d", &files).unwrap();
         assert_eq!(
             bench.journal.take(),
-            ["[WARNING] plugin/hosts: Hosts file \"/d\" is a directory"]
+            [
+                "[WARNING] plugin/hosts: Hosts file \"/d\" is a directory",
+                "[DEBUG] plugin/hosts: Parsed hosts file into 0 entries",
+            ]
         );
     }
 

@@ -21,9 +21,15 @@ const RELOAD: Duration = Duration::from_secs(30);
 /// Reads the directive; the last one of a block wins.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
-    let mut chosen = None;
+    let mut chosen: Option<Directive> = None;
     while dispenser.next() {
-        chosen = Some(directive(dispenser)?);
+        let mut next = directive(dispenser)?;
+        // Preferred networks add up; a weight file begins anew.
+        if let (Some(before), Word::RoundRobin) = (&mut chosen, &next.policy) {
+            before.preferred.append(&mut next.preferred);
+            next.preferred = std::mem::take(&mut before.preferred);
+        }
+        chosen = Some(next);
     }
     let Some(Directive { policy, reload, preferred }) = chosen else {
         return Err(dispenser.arg_err());
@@ -31,15 +37,9 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let policy = match policy {
         Word::RoundRobin => Policy::RoundRobin,
         Word::Weighted(file) => {
-            let weights = Weights::new(file, reload);
-            match weights.read(setup.surroundings, setup.journal) {
-                Ok(()) => {}
-                Err(error @ WeightsError::Open) if weights.reload().is_some() => {
-                    weights.warn_of_absence(&error, setup.journal);
-                }
-                Err(error) => return Err(setup.dispenser.plain_err(error.to_string())),
-            }
-            Policy::Weighted(weights)
+            let place = dispenser.plain_err(&file).place;
+            let fault = CorefileError { place, ..dispenser.plain_err("") };
+            Policy::Weighted(Weights::new(file, reload), fault)
         }
     };
     setup.block.add(LoadBalance { policy, preferred });
@@ -101,8 +101,8 @@ fn directive(dispenser: &mut Dispenser<'_>) -> Result<Directive, CorefileError> 
 enum Policy {
     /// Addresses and MX records in random order.
     RoundRobin,
-    /// One address in front, chosen by weight.
-    Weighted(Weights),
+    /// One address in front, chosen by weight; and the beginning of the error that a wrong file is.
+    Weighted(Weights, CorefileError),
 }
 
 /// The handler.
@@ -127,7 +127,7 @@ impl LoadBalance {
                 shuffle(order::of_group(pieces, Group::Address), random);
                 shuffle(order::of_group(pieces, Group::Mail), random);
             }
-            Policy::Weighted(weights)
+            Policy::Weighted(weights, _)
                 if [RecordType::A, RecordType::AAAA, RecordType::SRV].contains(&qtype)
                     && section != Section::Authority
                     && pieces.iter().any(|piece| piece.group == Group::Address) =>
@@ -137,9 +137,9 @@ impl LoadBalance {
                 let first = weights.choose(message, addresses, random);
                 addresses.swap(0, first);
             }
-            Policy::Weighted(_) => {}
+            Policy::Weighted(..) => {}
         }
-        // Only `round_robin` has any.
+        // `weighted` has none.
         if !self.preferred.is_empty() && section != Section::Authority {
             order::group(pieces, &[Group::Alias, Group::Address, Group::Mail, Group::Other]);
             order::sort_addresses(pieces, |piece| {
@@ -186,15 +186,34 @@ impl Handler for LoadBalance {
         Turn::Up
     }
 
+    fn start(
+        &self,
+        surroundings: &dyn Surroundings,
+        journal: &dyn Journal,
+    ) -> Result<(), CorefileError> {
+        let Policy::Weighted(weights, fault) = &self.policy else { return Ok(()) };
+        match weights.read(surroundings, journal) {
+            Err(error @ WeightsError::Open) if weights.reload().is_some() => {
+                weights.warn_of_absence(&error, journal);
+                Ok(())
+            }
+            result => result.map_err(|error| CorefileError {
+                text: format!("{}{error}", fault.text),
+                message: format!("{}{error}", fault.message),
+                place: fault.place.clone(),
+            }),
+        }
+    }
+
     fn upkeep_every(&self) -> Option<Duration> {
         match &self.policy {
             Policy::RoundRobin => None,
-            Policy::Weighted(weights) => weights.reload(),
+            Policy::Weighted(weights, _) => weights.reload(),
         }
     }
 
     fn upkeep(&self, _now: Now, surroundings: &dyn Surroundings, journal: &dyn Journal) {
-        if let Policy::Weighted(weights) = &self.policy
+        if let Policy::Weighted(weights, _) = &self.policy
             && let Err(error) = weights.read(surroundings, journal)
         {
             weights.complain(&error, journal);

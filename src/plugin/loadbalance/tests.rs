@@ -178,6 +178,17 @@ fn a_weight_file_that_is_not_there_is_fatal_only_when_it_is_never_read_again() {
 }
 
 #[test]
+fn preferred_networks_of_several_lines_add_up() {
+    let files = MemorySurroundings::default();
+    let lines = "loadbalance {\n prefer 192.0.2.3/32\n}\nloadbalance {\n prefer 192.0.2.2/32\n}";
+    let (mut bench, chain) = bench(lines, &files);
+    for _ in 0..20 {
+        let found = ask(&mut bench, &chain, RecordType::A, &FOUR[..3]);
+        assert_eq!(values(&found)[..2], ["192.0.2.3", "192.0.2.2"]);
+    }
+}
+
+#[test]
 fn mistakes_are_named_as_coredns_names_them() {
     const ERROR: &str = "plugin/loadbalance: Corefile:2 - Error during parsing: ";
     const BLOCK: &str = "plugin/loadbalance: Corefile:3 - Error during parsing: ";

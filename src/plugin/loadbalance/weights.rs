@@ -28,6 +28,9 @@ pub(super) enum WeightsError {
     Line(String),
 }
 
+/// The length in octets at which Go's scanner gives a line up.
+const LONGEST_LINE: usize = 65_536;
+
 /// Weights by owner name. An address that is not listed weighs 1.
 type Domains = HashMap<Name, Vec<(IpAddr, u8)>>;
 
@@ -73,7 +76,7 @@ impl Weights {
         Ok(())
     }
 
-    /// At setup: the file may come later.
+    /// At the start: the file may come later.
     pub(super) fn warn_of_absence(&self, error: &WeightsError, journal: &dyn Journal) {
         journal.line(
             Level::Warning,
@@ -98,7 +101,7 @@ impl Weights {
     ) -> usize {
         let domains = self.domains.load();
         let weight = |piece: &Piece| {
-            let address = piece.address(message.wire());
+            let address = piece.address(message.wire()).map(|address| address.to_canonical());
             piece
                 .owner(message)
                 .and_then(|owner| domains.get(&owner))
@@ -122,8 +125,13 @@ impl Weights {
 /// Reads a weight file.
 fn parse(text: &str, file: &str) -> Result<Domains, WeightsError> {
     let mut domains = Domains::new();
-    let mut current: Option<Name> = None;
+    // A name that cannot be one is taken, and never matches.
+    let mut current: Option<Option<Name>> = None;
     for line in text.lines() {
+        if line.len() >= LONGEST_LINE {
+            let why = "bufio.Scanner: token too long";
+            return Err(WeightsError::Line(format!("weight file {file} parsing error:{why}")));
+        }
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -132,15 +140,13 @@ fn parse(text: &str, file: &str) -> Result<Domains, WeightsError> {
         let wrong = |text: String| Err(WeightsError::Line(text));
         match words[..] {
             [name] => {
-                let parsed = name.parse::<Name>();
-                let (Err(_), Ok(name)) = (name.parse::<IpAddr>(), parsed) else {
+                if name.parse::<IpAddr>().is_ok() {
                     return wrong(format!(
                         "wrong domain name:{} in weight file {file}. (Maybe a missing weight value?)",
                         quote(name)
                     ));
-                };
-                domains.entry(name.clone()).or_default();
-                current = Some(name);
+                }
+                current = Some(name.parse().ok());
             }
             [address, weight] => {
                 let Ok(ip) = address.parse::<IpAddr>() else {
@@ -151,10 +157,14 @@ fn parse(text: &str, file: &str) -> Result<Domains, WeightsError> {
                     let weight = quote(weight);
                     return wrong(format!("wrong weight value:{weight} in weight file {file}"));
                 };
-                let Some(name) = &current else {
-                    return wrong(format!("missing domain name in weight file {file}"));
-                };
-                domains.entry(name.clone()).or_default().push((ip, weight));
+                match &current {
+                    None => return wrong(format!("missing domain name in weight file {file}")),
+                    Some(None) => {}
+                    Some(Some(name)) => {
+                        let of_name = domains.entry(name.clone()).or_default();
+                        of_name.push((ip.to_canonical(), weight));
+                    }
+                }
             }
             _ => {
                 let line = quote(line);
@@ -188,7 +198,14 @@ mod tests {
             domains[&"w.test.".parse().unwrap()],
             [("192.0.2.3".parse().unwrap(), 8), ("::1".parse().unwrap(), 255)]
         );
-        assert_eq!(domains.len(), 2);
+        assert_eq!(domains.len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_one_never_matches() {
+        let domains = parse("a..b\n192.0.2.1 2\nc\n::ffff:192.0.2.1 3", "f").unwrap();
+        assert_eq!(domains.len(), 1);
+        assert_eq!(domains[&"c.".parse().unwrap()], [("192.0.2.1".parse().unwrap(), 3)]);
     }
 
     #[test]
@@ -201,6 +218,10 @@ mod tests {
             ("a\n1.2.3.4 0", "wrong weight value:\"0\" in weight file f"),
             ("a\n1.2.3.4 256", "wrong weight value:\"256\" in weight file f"),
             ("1.2.3.4 1", "missing domain name in weight file f"),
+            (
+                &"x".repeat(LONGEST_LINE),
+                "weight file f parsing error:bufio.Scanner: token too long",
+            ),
             ("a b c", "could not parse weight line:\"a b c\" in weight file f"),
         ] {
             assert_eq!(parse(text, "f").unwrap_err().to_string(), error);

@@ -167,6 +167,9 @@ impl Bench {
                 })?;
             }
         }
+        for handler in &self.block.chain {
+            handler.start(surroundings, &self.journal)?;
+        }
         self.labels_wanted = self.block.metadata;
         Ok(self.block.chain.clone())
     }

@@ -12,13 +12,19 @@ pub(super) struct RecordTemplate {
     pub(super) nodes: Vec<Node>,
 }
 
+/// A regular expression, and what it was written as.
+pub(super) struct Pattern {
+    pub(super) regex: Regex,
+    pub(super) source: String,
+}
+
 /// One `template` of the block.
 pub(super) struct Template {
     pub(super) class: Class,
     pub(super) qtype: RecordType,
     pub(super) zones: Vec<Name>,
     /// Tried in turn; empty: any name.
-    pub(super) patterns: Vec<Regex>,
+    pub(super) patterns: Vec<Pattern>,
     pub(super) answer: Vec<RecordTemplate>,
     pub(super) authority: Vec<RecordTemplate>,
     pub(super) additional: Vec<RecordTemplate>,
@@ -72,9 +78,10 @@ impl Template {
         match dispenser.val() {
             "match" => {
                 for text in arguments(dispenser)? {
-                    self.patterns.push(pattern::compile(text).map_err(|error| {
+                    let regex = pattern::compile(text).map_err(|error| {
                         dispenser.err(format!("could not parse regex: {text}, {error}"))
-                    })?);
+                    })?;
+                    self.patterns.push(Pattern { regex, source: text.to_owned() });
                 }
             }
             "answer" => compile(dispenser, "answer", &mut self.answer)?,

@@ -14,6 +14,8 @@ const MOST_STEPS: usize = 100_000;
 
 /// What a template knows of a query.
 pub(super) struct Data<'q> {
+    /// The pattern that matched.
+    pub(super) regex: &'q str,
     /// The zone that matched.
     pub(super) zone: String,
     /// The name asked for, lower-cased.
@@ -277,6 +279,7 @@ impl<'t> Run<'_, 't> {
         let query = data.query;
         let found = match (value, field) {
             (Value::Data, "Zone") => Value::text(&data.zone),
+            (Value::Data, "Regex") => Value::text(data.regex),
             (Value::Data, "Name") => Value::text(&data.name),
             (Value::Data, "Class") => Value::text(data.class),
             (Value::Data, "Type") => Value::text(data.qtype),
@@ -366,6 +369,7 @@ mod tests {
         let mut query = Query::new(&name, RecordType::A, Class::IN, true);
         query.set_question(b"\x0bIP-10-0-0-1\x01a\x04test\0", RecordType::A, Class::IN);
         let data = Data {
+            regex: ".*",
             zone: "test.".to_owned(),
             name: name.to_string(),
             class: "IN",

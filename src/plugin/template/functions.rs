@@ -247,8 +247,15 @@ fn order(a: &Value, b: &Value) -> Result<Ordering, String> {
 /// Go's `strconv.ParseUint`, which is what CoreDNS calls `parseInt`.
 fn parse_integer(text: &str, base: i128, bits: i128) -> Result<Value, String> {
     let wrong = |reason: &str| format!("strconv.ParseUint: parsing {text:?}: {reason}");
+    let mut digits = Cow::Borrowed(text);
     let radix = match base {
         2..=36 => base as u32,
+        0 => {
+            let (radix, behind) = prefixed(text);
+            let behind = plain(behind, radix != 10 || text.starts_with('0') && text.len() > 1);
+            digits = behind.ok_or_else(|| wrong("invalid syntax"))?;
+            radix
+        }
         _ => return Err(wrong(&format!("invalid base {base}"))),
     };
     let bits = match bits {
@@ -256,15 +263,37 @@ fn parse_integer(text: &str, base: i128, bits: i128) -> Result<Value, String> {
         1..=64 => bits as u32,
         _ => return Err(wrong(&format!("invalid bit size {bits}"))),
     };
-    if text.is_empty() || !text.chars().all(|digit| digit.is_digit(radix)) {
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
         return Err(wrong("invalid syntax"));
     }
     let most = u64::MAX >> (64 - bits);
-    u64::from_str_radix(text, radix)
+    u64::from_str_radix(&digits, radix)
         .ok()
         .filter(|number| *number <= most)
         .map(|number| Value::Integer(i128::from(number)))
         .ok_or_else(|| wrong("value out of range"))
+}
+
+/// The base that a number's prefix says, and what is behind it: Go's base 0.
+fn prefixed(text: &str) -> (u32, &str) {
+    match text.as_bytes() {
+        [b'0', b'x' | b'X', _, ..] => (16, &text[2..]),
+        [b'0', b'o' | b'O', _, ..] => (8, &text[2..]),
+        [b'0', b'b' | b'B', _, ..] => (2, &text[2..]),
+        [b'0', _, ..] => (8, &text[1..]),
+        _ => (10, text),
+    }
+}
+
+/// The digits without the underscores between them; `None` where one is not between two digits, or
+/// behind a prefix.
+fn plain(digits: &str, has_prefix: bool) -> Option<Cow<'_, str>> {
+    if !digits.contains('_') {
+        return Some(Cow::Borrowed(digits));
+    }
+    let is_misplaced =
+        digits.ends_with('_') || digits.contains("__") || digits.starts_with('_') && !has_prefix;
+    (!is_misplaced).then(|| Cow::Owned(digits.replace('_', "")))
 }
 
 /// Flags, width, precision and verb of one place in a format.
@@ -474,6 +503,23 @@ mod tests {
             Err("error calling parseInt: strconv.ParseUint: parsing \"100\": value out of range"
                 .to_owned())
         );
+        for (text, number) in [
+            ("60", 60),
+            ("0x3C", 60),
+            ("074", 60),
+            ("0o74", 60),
+            ("0b11", 3),
+            ("1_000", 1000),
+            ("0x_f", 15),
+            ("0_7", 7),
+            ("0", 0),
+        ] {
+            assert_eq!(parse(text, 0, 64), Ok(Value::Integer(number)), "{text}");
+        }
+        for text in ["", "0x", "08", "_1", "1_", "1__0", "0b2", "-1", "1 "] {
+            assert!(parse(text, 0, 64).is_err(), "{text}");
+        }
+        assert!(parse("1_0", 10, 64).is_err());
         assert!(parse("-1", 10, 8).is_err());
         assert!(parse("1", 1, 8).is_err());
     }

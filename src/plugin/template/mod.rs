@@ -15,11 +15,11 @@ use super::{Context, Flow, Handler, Setup, Turn};
 use crate::corefile::CorefileError;
 use crate::dns::{Name, Query, Rcode, RecordType, Response};
 use crate::metrics::{Desc, Registry, names};
-use directive::{RecordTemplate, Template, longest};
+use directive::{Pattern, RecordTemplate, Template, longest};
 use draft::Draft;
 use evaluate::Data;
 use record::TextRecord;
-use regex::{Captures, Regex};
+use regex::Captures;
 
 /// The label for classes and types without a name: what pods send must not make series.
 const UNNAMED: &str = "other";
@@ -94,7 +94,7 @@ impl Templates {
             let matched = template
                 .patterns
                 .iter()
-                .find_map(|pattern| pattern.captures(name).map(|groups| (pattern, groups)));
+                .find_map(|pattern| pattern.regex.captures(name).map(|groups| (pattern, groups)));
             if let Some((pattern, groups)) = matched {
                 return Ok(Found { place, zone, pattern: Some((pattern, groups)) });
             }
@@ -135,10 +135,15 @@ impl Templates {
 struct Found<'t, 'q> {
     place: usize,
     zone: &'t Name,
-    pattern: Option<(&'t Regex, Captures<'q>)>,
+    pattern: Option<(&'t Pattern, Captures<'q>)>,
 }
 
 impl Found<'_, '_> {
+    /// The pattern that matched, as written; `.*` without one.
+    fn regex(&self) -> &str {
+        self.pattern.as_ref().map_or(".*", |(pattern, _)| &pattern.source)
+    }
+
     /// The groups of the match; without a pattern the whole name, as if it were `.*`.
     fn groups(&self, name: &str) -> (Vec<String>, Vec<(String, String)>) {
         let Some((pattern, captures)) = &self.pattern else {
@@ -149,6 +154,7 @@ impl Found<'_, '_> {
         };
         let groups = captures.iter().map(text).collect();
         let named = pattern
+            .regex
             .capture_names()
             .flatten()
             .map(|name| (name.to_owned(), text(captures.name(name))))
@@ -189,6 +195,7 @@ impl Handler for Templates {
             metrics: &self.metrics,
             server: &context.server.label,
             data: Data {
+                regex: found.regex(),
                 zone: found.zone.to_string(),
                 class: class.word().unwrap_or_default(),
                 qtype: qtype.word().unwrap_or_default(),

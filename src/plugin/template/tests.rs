@@ -121,6 +121,12 @@ fn groups_of_the_pattern_are_in_the_data() {
         RecordType::A,
     );
     assert_eq!(outcome.records(), ["a.test. 60 IN A 10.2.0.10"]);
+    let answer = "answer \"a.test. 60 IN TXT {{ .Regex }}\"\n}";
+    for (pattern, text) in [("match b ^a[.]\n", "\"^a[.]\""), ("", "\".*\"")] {
+        let directive = format!("template IN TXT {{\n{pattern}{answer}");
+        let outcome = ask(&directive, "a.test.", RecordType::TXT);
+        assert_eq!(outcome.records(), [format!("a.test. 60 IN TXT {text}")]);
+    }
 }
 
 #[test]

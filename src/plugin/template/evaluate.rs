@@ -149,10 +149,10 @@ impl<'t> Run<'_, 't> {
             self.step()?;
             self.variables.truncate(known);
             match pipeline.variables.as_slice() {
-                [one] => self.set(one, item.clone(), pipeline.declares),
+                [one] => self.set(one, item.clone(), pipeline.declares)?,
                 [first, second] => {
-                    self.set(first, key, pipeline.declares);
-                    self.set(second, item.clone(), pipeline.declares);
+                    self.set(first, key, pipeline.declares)?;
+                    self.set(second, item.clone(), pipeline.declares)?;
                 }
                 _ => {}
             }
@@ -163,18 +163,20 @@ impl<'t> Run<'_, 't> {
         Ok(Ended::Whole)
     }
 
-    fn set(&mut self, name: &'t str, value: Value, declares: bool) {
+    fn set(&mut self, name: &'t str, value: Value, declares: bool) -> Result<(), String> {
         let old = self.variables.iter_mut().rev().find(|(known, _)| *known == name);
         match old {
             Some((_, old)) if !declares => *old = value,
+            None if !declares => return Err(format!("undefined variable: {name}")),
             _ => self.variables.push((name, value)),
         }
+        Ok(())
     }
 
     fn pipeline(&mut self, pipeline: &'t Pipeline, dot: &Value) -> Result<Value, String> {
         let value = self.commands(&pipeline.commands, dot)?;
         if let [name] = pipeline.variables.as_slice() {
-            self.set(name, value.clone(), pipeline.declares);
+            self.set(name, value.clone(), pipeline.declares)?;
         }
         Ok(value)
     }
@@ -266,7 +268,7 @@ impl<'t> Run<'_, 't> {
             Term::Function(function) => return self.function(function, &[], dot, None),
             Term::Dot(fields) => (dot.clone(), fields),
             Term::Variable(name, fields) => (self.get(name)?, fields),
-            Term::Group(pipeline, fields) => (self.commands(&pipeline.commands, dot)?, fields),
+            Term::Group(pipeline, fields) => (self.pipeline(pipeline, dot)?, fields),
         };
         for field in fields {
             value = self.field(&value, field)?;
@@ -426,6 +428,7 @@ mod tests {
         for source in [
             "{{ index .Match 9 }}",
             "{{ .Foo }}",
+            "{{ $x = 1 }}",
             "{{ .Name.Foo }}",
             "{{ .Name 1 }}",
             "{{ .Group.none.x }}",

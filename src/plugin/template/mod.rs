@@ -7,6 +7,7 @@ mod directive;
 mod draft;
 mod evaluate;
 mod functions;
+mod literals;
 mod record;
 mod syntax;
 mod tokens;

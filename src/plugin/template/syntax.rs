@@ -4,7 +4,9 @@
 //! error that says so, never a different meaning.
 
 use super::functions::is_function;
-use super::tokens::{Piece, Token, cut};
+use super::literals::{character, integer, quoted};
+use super::tokens::{Kind, Piece, Token, cut};
+use crate::corefile::quote;
 
 /// The greatest depth of nested actions and parentheses.
 const MOST_DEPTH: usize = 64;
@@ -25,7 +27,6 @@ pub(super) const MESSAGE_FIELDS: &[&str] = &[
 ];
 
 /// What Go has and templates here cannot use.
-const ABSENT_WORDS: &[&str] = &["define", "template", "block"];
 const ABSENT_FUNCTIONS: &[&str] = &["call", "html", "js", "urlquery"];
 
 /// A part of a template.
@@ -81,107 +82,194 @@ pub(super) enum Term {
 
 /// Reads a template. `name` is what Go's errors call it.
 pub(super) fn parse(name: &str, source: &str) -> Result<Vec<Node>, String> {
-    let located = |(line, reason): (usize, String)| format!("template: {name}:{line}: {reason}");
-    let pieces = cut(source).map_err(located)?;
+    let located = |line: usize, reason: String| format!("template: {name}:{line}: {reason}");
+    let pieces = cut(source).map_err(|(line, reason)| located(line, reason))?;
     let mut parser = Parser {
         pieces: pieces.into_iter(),
+        name,
+        action: Vec::new().into_iter().peekable(),
+        began: 1,
         line: 1,
         variables: vec!["$".to_owned()],
         depth: 0,
+        open: 0,
         in_range: 0,
     };
-    let (nodes, end) = parser.nodes().map_err(|reason| located((parser.line, reason)))?;
-    match end {
+    let nodes = parser.nodes().and_then(|(nodes, stop)| match stop {
         Stop::Source => Ok(nodes),
-        Stop::End => Err(located((parser.line, "unexpected {{end}}".to_owned()))),
-        Stop::Else(_) => Err(located((parser.line, "unexpected {{else}}".to_owned()))),
-    }
+        Stop::End => Err("unexpected {{end}}".to_owned()),
+        Stop::Else => Err("unexpected {{else}}".to_owned()),
+    });
+    nodes.map_err(|reason| located(parser.line, reason))
 }
 
 /// What ended a list of nodes.
 enum Stop {
     Source,
     End,
-    /// The tokens behind `else`.
-    Else(Vec<Token>),
+    /// The rest of the action is still to be read, when it is another condition.
+    Else,
 }
 
-struct Parser {
+struct Parser<'s> {
     pieces: std::vec::IntoIter<Piece>,
+    /// What Go's errors call the template.
+    name: &'s str,
+    /// What is left of the action that is being read.
+    action: std::iter::Peekable<std::vec::IntoIter<Token>>,
+    /// The line that it begins on.
+    began: usize,
+    /// The line of the token that was read last.
     line: usize,
     /// The variables that are known where the parser stands.
     variables: Vec<String>,
     depth: usize,
+    /// Controls that are open.
+    open: usize,
     in_range: usize,
 }
 
-impl Parser {
+impl Parser<'_> {
+    /// The next token, also white space.
+    fn next(&mut self) -> Token {
+        let end = Token { kind: Kind::End, text: "}}".to_owned(), line: self.line };
+        let token = self.action.next().unwrap_or(end);
+        self.line = token.line;
+        token
+    }
+
+    fn peek(&mut self) -> Kind {
+        self.action.peek().map_or(Kind::End, |token| token.kind)
+    }
+
+    /// The next token, white space left out.
+    fn next_solid(&mut self) -> Token {
+        self.skip_space();
+        self.next()
+    }
+
+    fn peek_solid(&mut self) -> Kind {
+        self.skip_space();
+        self.peek()
+    }
+
+    fn skip_space(&mut self) {
+        while self.action.next_if(|token| token.kind == Kind::Space).is_some() {}
+    }
+
+    fn peek_keyword(&mut self) -> String {
+        self.skip_space();
+        let keyword = self.action.peek().filter(|token| token.kind == Kind::Keyword);
+        keyword.map(|token| token.text.clone()).unwrap_or_default()
+    }
+
+    /// The end of the action, or Go's error.
+    fn end(&mut self, context: &str) -> Result<(), String> {
+        match self.next_solid() {
+            token if token.kind == Kind::End => Ok(()),
+            token => Err(self.unexpected(&token, context)),
+        }
+    }
+
+    fn unexpected(&self, token: &Token, context: &str) -> String {
+        if token.kind != Kind::Wrong {
+            return format!("unexpected {} in {context}", token.shown());
+        }
+        let started = format!(" started at {}:{}", self.name, self.began);
+        match token.line == self.began {
+            true => token.text.clone(),
+            false if token.text.ends_with(" action") => format!("{}{started}", token.text),
+            false => format!("{} in action{started}", token.text),
+        }
+    }
+
     fn nodes(&mut self) -> Result<(Vec<Node>, Stop), String> {
         let mut nodes = Vec::new();
-        while let Some(piece) = self.pieces.next() {
-            let (tokens, line) = match piece {
-                Piece::Text(text) => {
+        loop {
+            // The rest of an `else if` whose `if` has none.
+            if self.action.peek().is_some() {
+                let token = self.next_solid();
+                return Err(self.unexpected(&token, "input"));
+            }
+            let tokens = match self.pieces.next() {
+                None => return Ok((nodes, Stop::Source)),
+                Some(Piece::Text(text)) => {
+                    self.line += text.matches('\n').count();
                     nodes.push(Node::Text(text));
                     continue;
                 }
-                Piece::Action(tokens, line) => (tokens, line),
+                Some(Piece::Action(tokens)) => tokens,
             };
-            self.line = line;
-            let keyword = match tokens.first() {
-                Some(Token::Word(word)) => word.as_str(),
-                None => return Err("missing value for command".to_owned()),
-                Some(_) => "",
-            };
-            match keyword {
-                "end" if tokens.len() == 1 => return Ok((nodes, Stop::End)),
-                "else" => return Ok((nodes, Stop::Else(tokens[1..].to_vec()))),
+            self.began = tokens.first().map_or(self.line, |token| token.line);
+            self.action = tokens.into_iter().peekable();
+            let keyword = self.peek_keyword();
+            match keyword.as_str() {
+                "end" => {
+                    self.next();
+                    self.end("end")?;
+                    return Ok((nodes, Stop::End));
+                }
+                "else" => {
+                    self.next();
+                    if !["if", "with"].contains(&self.peek_keyword().as_str()) {
+                        self.end("else")?;
+                    }
+                    return Ok((nodes, Stop::Else));
+                }
                 "if" | "with" | "range" => {
-                    let node = self.control(keyword, &tokens[1..])?;
+                    self.next();
+                    let node = self.control(&keyword)?;
                     nodes.push(node);
                 }
-                "break" | "continue" if tokens.len() == 1 => {
+                "break" | "continue" => {
+                    self.next();
+                    self.end(&format!("{{{{{keyword}}}}}"))?;
                     if self.in_range == 0 {
                         return Err(format!("{{{{{keyword}}}}} outside {{{{range}}}}"));
                     }
                     nodes.push(if keyword == "break" { Node::Break } else { Node::Continue });
                 }
-                word if ABSENT_WORDS.contains(&word) => {
-                    return Err(format!("{{{{{word}}}}} is not supported"));
-                }
-                _ => nodes.push(Node::Print(self.whole_pipeline(&tokens, "command")?)),
+                "template" | "block" => return Err(self.absent(&keyword)),
+                // Anywhere else it is no definition.
+                "define" if self.open == 0 => return Err(self.absent(&keyword)),
+                _ => nodes.push(Node::Print(self.pipeline("command", Kind::End)?)),
             }
         }
-        Ok((nodes, Stop::Source))
     }
 
-    fn control(&mut self, keyword: &str, tokens: &[Token]) -> Result<Node, String> {
+    /// What Go makes of a clause that has no name; else that there is no such clause here.
+    fn absent(&mut self, keyword: &str) -> String {
+        self.next();
+        let name = self.next_solid();
+        match name.kind {
+            Kind::Quoted | Kind::Raw => format!("{{{{{keyword}}}}} is not supported"),
+            _ => self.unexpected(&name, &format!("{keyword} clause")),
+        }
+    }
+
+    fn control(&mut self, keyword: &str) -> Result<Node, String> {
         self.deeper()?;
         let known = self.variables.len();
-        let pipeline = self.whole_pipeline(tokens, keyword)?;
+        let pipeline = self.pipeline(keyword, Kind::End)?;
+        self.open += 1;
         self.in_range += usize::from(keyword == "range");
         let (body, end) = self.nodes()?;
         self.in_range -= usize::from(keyword == "range");
         let otherwise = match end {
             Stop::End => Vec::new(),
             Stop::Source => return Err("unexpected EOF".to_owned()),
-            Stop::Else(rest) => match (rest.as_slice(), keyword) {
-                ([], _) => {
-                    let (nodes, end) = self.nodes()?;
-                    match end {
-                        Stop::End => nodes,
-                        Stop::Source => return Err("unexpected EOF".to_owned()),
-                        Stop::Else(_) => {
-                            return Err("expected end; found {{else}}".to_owned());
-                        }
-                    }
-                }
-                // `else if` shares the `end` of its `if`.
-                ([Token::Word(word), rest @ ..], "if" | "with") if word == keyword => {
-                    vec![self.control(keyword, rest)?]
-                }
-                _ => return Err("unexpected operand in {{else}}".to_owned()),
+            // `else if` shares the `end` of its `if`.
+            Stop::Else if keyword != "range" && self.peek_keyword() == keyword => {
+                self.next();
+                vec![self.control(keyword)?]
+            }
+            Stop::Else => match self.nodes()? {
+                (nodes, Stop::End) => nodes,
+                (_, Stop::Source) => return Err("unexpected EOF".to_owned()),
+                (_, Stop::Else) => return Err("expected end; found {{else}}".to_owned()),
             },
         };
+        self.open -= 1;
         self.variables.truncate(known);
         self.depth -= 1;
         Ok(match keyword {
@@ -193,152 +281,195 @@ impl Parser {
 
     fn deeper(&mut self) -> Result<(), String> {
         self.depth += 1;
-        if self.depth > MOST_DEPTH {
-            Err("template is nested too deeply".to_owned())
-        } else {
-            Ok(())
+        match self.depth > MOST_DEPTH {
+            true => Err("template is nested too deeply".to_owned()),
+            false => Ok(()),
         }
     }
 
-    fn whole_pipeline(&mut self, tokens: &[Token], place: &str) -> Result<Pipeline, String> {
-        let mut rest = tokens;
+    /// A pipeline up to `end`, which is taken.
+    fn pipeline(&mut self, context: &str, end: Kind) -> Result<Pipeline, String> {
         let mut pipeline = Pipeline::default();
-        match tokens {
-            [Token::Variable(name), sign @ (Token::Declare | Token::Assign), behind @ ..] => {
-                pipeline.variables = vec![name.clone()];
-                pipeline.declares = *sign == Token::Declare;
-                rest = behind;
-            }
-            [
-                Token::Variable(first),
-                Token::Comma,
-                Token::Variable(second),
-                sign @ (Token::Declare | Token::Assign),
-                behind @ ..,
-            ] => {
-                if place != "range" {
-                    return Err(format!("too many declarations in {place}"));
+        self.declarations(&mut pipeline, context)?;
+        loop {
+            match self.peek_solid() {
+                kind if kind == end => {
+                    self.next();
+                    break;
                 }
-                pipeline.variables = vec![first.clone(), second.clone()];
-                pipeline.declares = *sign == Token::Declare;
-                rest = behind;
+                Kind::Word
+                | Kind::Field
+                | Kind::Variable
+                | Kind::Number
+                | Kind::Character
+                | Kind::Quoted
+                | Kind::Raw
+                | Kind::Open => {
+                    let command = self.command()?;
+                    pipeline.commands.push(command);
+                }
+                Kind::Keyword if [".", "nil"].contains(&self.peek_keyword().as_str()) => {
+                    let command = self.command()?;
+                    pipeline.commands.push(command);
+                }
+                _ => {
+                    let token = self.next();
+                    return Err(self.unexpected(&token, context));
+                }
             }
-            _ => {}
         }
-        pipeline.commands = self.commands(&mut rest, place)?;
-        if !rest.is_empty() {
-            return Err(format!("unexpected right paren in {place}"));
+        if pipeline.commands.is_empty() {
+            return Err(format!("missing value for {context}"));
         }
-        if pipeline.declares {
-            self.variables.extend(pipeline.variables.iter().cloned());
-        } else {
-            pipeline.variables.iter().try_for_each(|name| self.check_variable(name))?;
+        let stages = pipeline.commands.iter().enumerate().skip(1);
+        for (before, command) in stages {
+            let is_literal = match command.first() {
+                Some(Term::Dot(fields)) => fields.is_empty(),
+                Some(Term::Nil | Term::Bool(_) | Term::Integer(_) | Term::Text(_)) => true,
+                _ => false,
+            };
+            if is_literal {
+                let stage = before + 1;
+                return Err(format!("non executable command in pipeline stage {stage}"));
+            }
         }
         Ok(pipeline)
     }
 
-    fn check_variable(&self, name: &str) -> Result<(), String> {
-        match self.variables.iter().any(|known| known == name) {
-            true => Ok(()),
-            false => Err(format!("undefined variable {name:?}")),
+    /// `$a :=`, `$a =`, and `$a, $b :=` in `range`.
+    fn declarations(&mut self, pipeline: &mut Pipeline, context: &str) -> Result<(), String> {
+        while self.peek_solid() == Kind::Variable {
+            // What follows decides; it is put back when this is an operand.
+            let mut ahead = self.action.clone();
+            let Some(variable) = ahead.next() else { return Ok(()) };
+            while ahead.next_if(|token| token.kind == Kind::Space).is_some() {}
+            let Some(sign) = ahead.next() else { return Ok(()) };
+            let is_comma = sign.kind == Kind::Other && sign.text == ",";
+            if !is_comma && ![Kind::Declare, Kind::Assign].contains(&sign.kind) {
+                return Ok(());
+            }
+            (self.action, self.line) = (ahead, sign.line);
+            self.variables.push(variable.text.clone());
+            pipeline.variables.push(variable.text);
+            if !is_comma {
+                pipeline.declares = sign.kind == Kind::Declare;
+                return Ok(());
+            }
+            if context != "range" || pipeline.variables.len() > 1 {
+                return Err(format!("too many declarations in {context}"));
+            }
+            if ![Kind::Variable, Kind::End, Kind::Close].contains(&self.peek_solid()) {
+                return Err("range can only initialize variables".to_owned());
+            }
         }
+        Ok(())
     }
 
-    /// Commands up to the end or to a closing parenthesis, which stays.
-    fn commands(&mut self, rest: &mut &[Token], place: &str) -> Result<Vec<Vec<Term>>, String> {
-        let mut commands = vec![Vec::new()];
+    /// Operands up to a pipe, which is taken, or to an end, which stays.
+    fn command(&mut self) -> Result<Vec<Term>, String> {
+        let mut terms = Vec::new();
         loop {
-            match rest.first() {
-                None | Some(Token::Close) => break,
-                Some(Token::Pipe) => {
-                    *rest = &rest[1..];
-                    if commands.last().is_none_or(Vec::is_empty) {
-                        return Err(format!("missing value for {place}"));
-                    }
-                    commands.push(Vec::new());
+            self.skip_space();
+            terms.extend(self.operand()?);
+            match self.peek() {
+                Kind::Space => {}
+                Kind::End | Kind::Close => break,
+                Kind::Pipe => {
+                    self.next();
+                    break;
                 }
-                Some(_) => {
-                    let term = self.term(rest)?;
-                    if let Some(command) = commands.last_mut() {
-                        command.push(term);
-                    }
+                _ => {
+                    let token = self.next();
+                    return Err(self.unexpected(&token, "operand"));
                 }
             }
         }
-        if commands.last().is_none_or(Vec::is_empty) {
-            return Err(format!("missing value for {place}"));
+        match terms.is_empty() {
+            true => Err("empty command".to_owned()),
+            false => Ok(terms),
         }
-        for command in &commands[1..] {
-            let takes_value = match command.first() {
-                Some(Term::Function(_)) => true,
-                Some(Term::Dot(fields) | Term::Variable(_, fields) | Term::Group(_, fields)) => {
-                    !fields.is_empty()
-                }
-                _ => false,
-            };
-            if !takes_value {
-                return Err("non executable command in pipeline".to_owned());
-            }
-        }
-        Ok(commands)
     }
 
-    fn term(&mut self, rest: &mut &[Token]) -> Result<Term, String> {
-        let Some((token, behind)) = rest.split_first() else {
-            return Err("missing value for command".to_owned());
+    /// A term with the fields right behind it; `None` when there is no term.
+    fn operand(&mut self) -> Result<Option<Term>, String> {
+        let written = self.action.peek().map(|token| token.text.clone()).unwrap_or_default();
+        let Some(mut term) = self.term()? else { return Ok(None) };
+        let may_have_numbers = matches!(&term, Term::Dot(_) | Term::Variable(..) | Term::Group(..));
+        let mut fields = Vec::new();
+        while let Some(token) = self.action.next_if(|token| {
+            // Go refuses `.Group.1`, which can mean nothing else.
+            let is_number = token.kind == Kind::Number && may_have_numbers;
+            token.kind == Kind::Field || is_number && token.text.starts_with('.')
+        }) {
+            fields.push(token.text.trim_start_matches('.').to_owned());
+        }
+        if !fields.is_empty() {
+            term = match term {
+                Term::Dot(before) if !before.is_empty() => Term::Dot([before, fields].concat()),
+                Term::Variable(name, _) => Term::Variable(name, fields),
+                Term::Group(pipeline, _) => Term::Group(pipeline, fields),
+                Term::Function(function) => {
+                    let commands = vec![vec![Term::Function(function)]];
+                    let pipeline = Pipeline { commands, ..Pipeline::default() };
+                    Term::Group(Box::new(pipeline), fields)
+                }
+                _ => return Err(format!("unexpected . after term {}", quote(&written))),
+            };
+        }
+        match &term {
+            Term::Dot(fields) => check_message(fields)?,
+            Term::Variable(name, fields) if name == "$" => check_message(fields)?,
+            _ => {}
+        }
+        Ok(Some(term))
+    }
+
+    fn term(&mut self) -> Result<Option<Term>, String> {
+        let kind = self.peek();
+        let is_term = match kind {
+            Kind::Keyword => [".", "nil"].contains(&self.peek_keyword().as_str()),
+            Kind::Word
+            | Kind::Field
+            | Kind::Variable
+            | Kind::Number
+            | Kind::Character
+            | Kind::Quoted
+            | Kind::Raw
+            | Kind::Open => true,
+            _ => false,
         };
-        *rest = behind;
-        Ok(match token {
-            Token::Integer(number) => Term::Integer(*number),
-            Token::Text(text) => Term::Text(text.clone()),
-            Token::Word(word) => match word.as_str() {
+        if !is_term {
+            return Ok(None);
+        }
+        let Token { text, .. } = self.next();
+        Ok(Some(match kind {
+            Kind::Keyword if text == "nil" => Term::Nil,
+            Kind::Keyword => Term::Dot(Vec::new()),
+            Kind::Field => Term::Dot(vec![text.trim_start_matches('.').to_owned()]),
+            Kind::Variable => match self.variables.contains(&text) {
+                true => Term::Variable(text, Vec::new()),
+                false => return Err(format!("undefined variable {}", quote(&text))),
+            },
+            Kind::Number => Term::Integer(integer(&text)?),
+            Kind::Character => Term::Integer(character(&text)?),
+            Kind::Quoted => Term::Text(quoted(&text)?),
+            Kind::Raw => Term::Text(text.trim_matches('`').to_owned()),
+            Kind::Open => {
+                self.deeper()?;
+                let pipeline = self.pipeline("parenthesized pipeline", Kind::Close)?;
+                self.depth -= 1;
+                Term::Group(Box::new(pipeline), Vec::new())
+            }
+            _ => match text.as_str() {
                 "true" => Term::Bool(true),
                 "false" => Term::Bool(false),
-                "nil" => Term::Nil,
-                word if is_function(word) => Term::Function(word.to_owned()),
+                word if is_function(word) => Term::Function(text),
                 word if ABSENT_FUNCTIONS.contains(&word) => {
-                    return Err(format!("function {word:?} is not supported"));
+                    return Err(format!("function {} is not supported", quote(word)));
                 }
-                word => return Err(format!("function {word:?} not defined")),
+                word => return Err(format!("function {} not defined", quote(word))),
             },
-            Token::Chain(fields, _) => {
-                check_message(fields)?;
-                Term::Dot(fields.clone())
-            }
-            Token::Variable(name) => {
-                self.check_variable(name)?;
-                let fields = fields_behind(rest);
-                if name == "$" {
-                    check_message(&fields)?;
-                }
-                Term::Variable(name.clone(), fields)
-            }
-            Token::Open => {
-                self.deeper()?;
-                let commands = self.commands(rest, "parenthesized pipeline")?;
-                self.depth -= 1;
-                if rest.first() != Some(&Token::Close) {
-                    return Err("unclosed left paren".to_owned());
-                }
-                *rest = &rest[1..];
-                let pipeline = Pipeline { commands, ..Pipeline::default() };
-                Term::Group(Box::new(pipeline), fields_behind(rest))
-            }
-            Token::Close | Token::Pipe | Token::Comma | Token::Declare | Token::Assign => {
-                return Err("unexpected token in operand".to_owned());
-            }
-        })
-    }
-}
-
-/// Fields that stand right behind a variable or parenthesis, without a space.
-fn fields_behind(rest: &mut &[Token]) -> Vec<String> {
-    match rest.first() {
-        Some(Token::Chain(fields, false)) => {
-            *rest = &rest[1..];
-            fields.clone()
-        }
-        _ => Vec::new(),
+        }))
     }
 }
 
@@ -373,9 +504,26 @@ mod tests {
             ("{{ foo }}", "1: function \"foo\" not defined"),
             ("{{ $x }}", "1: undefined variable \"$x\""),
             ("{{ (.Name }}", "1: unclosed left paren"),
-            ("{{ .Name | \"x\" }}", "1: non executable command in pipeline"),
+            ("{{ .Name | \"x\" }}", "1: non executable command in pipeline stage 2"),
+            ("{{ | .Name }}", "1: unexpected \"|\" in command"),
+            ("{{ .Name := 1 }}", "1: unexpected \":=\" in operand"),
+            ("{{ @ }}", "1: unexpected \"@\" in command"),
+            ("{{ \x01 }}", "1: unrecognized character in action: U+0001"),
+            ("{{ .Name@ }}", "1: bad character U+0040 '@'"),
+            ("{{ .Name }", "1: unexpected \"}\" in operand"),
+            ("{{ true.x }}", "1: unexpected . after term \"true\""),
+            ("{{ ..Name }}", "1: unexpected . after term \".\""),
+            ("{{ range $a, $b, $c := .Match }}{{ end }}", "1: too many declarations in range"),
+            ("{{ if .Name }}{{ else with .Zone }}{{ end }}", "1: unexpected <with> in input"),
+            ("{{ end x }}", "1: unexpected \"x\" in end"),
+            ("{{ break 1 }}", "1: unexpected \"1\" in {{break}}"),
+            ("{{ .Name\n@ }}", "2: unexpected \"@\" in operand"),
+            ("{{ .Name\n", "2: unclosed action started at answer:1"),
+            ("{{ 0x }}", "1: illegal number syntax: \"0x\""),
             ("{{ break }}", "1: {{break}} outside {{range}}"),
             ("{{ template \"x\" }}", "1: {{template}} is not supported"),
+            ("{{ define x }}", "1: unexpected \"x\" in define clause"),
+            ("{{ if 1 }}{{ define \"x\" }}", "1: unexpected <define> in command"),
             ("{{ .Message.Extra }}", "1: .Message.Extra is not supported"),
             ("{{ .Message }}", "1: .Message is not supported"),
             ("{{ html .Name }}", "1: function \"html\" is not supported"),

@@ -1,29 +1,86 @@
 //! Go's text/template, the part that Corefiles use: text to texts and tokens.
 //!
-//! Owns delimiters, trimming, comments and literals. Never knows what an action means.
+//! Owns delimiters, trimming, comments and where a token ends, white space included: `. .a` and `..a`
+//! are two things. Never knows what an action means.
+
+use crate::corefile::quote;
+
+/// What a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// White space.
+    Space,
+    /// A name, or `true` and `false`.
+    Word,
+    /// A word that Go keeps for itself; `.` and `nil` among them.
+    Keyword,
+    /// `.a`
+    Field,
+    /// `$` or `$a`
+    Variable,
+    /// A number, sign included.
+    Number,
+    /// `'a'`
+    Character,
+    /// `"…"`
+    Quoted,
+    /// `` `…` ``
+    Raw,
+    /// `|`
+    Pipe,
+    /// `:=`
+    Declare,
+    /// `=`
+    Assign,
+    /// `(`
+    Open,
+    /// `)`
+    Close,
+    /// Any other character.
+    Other,
+    /// `}}`
+    End,
+    /// The source is wrong here: the text says why.
+    Wrong,
+}
 
 /// A token of an action.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Token {
-    Word(String),
-    /// `.a.b`; empty for a lone dot.
-    Chain(Vec<String>, /* a space stood before it */ bool),
-    Variable(String),
-    Integer(i128),
-    Text(String),
-    Pipe,
-    Comma,
-    Declare,
-    Assign,
-    Open,
-    Close,
+pub(super) struct Token {
+    /// What it is.
+    pub(super) kind: Kind,
+    /// As written.
+    pub(super) text: String,
+    /// Its line, from 1.
+    pub(super) line: usize,
+}
+
+impl Token {
+    /// As Go's errors show it.
+    pub(super) fn shown(&self) -> String {
+        match self.kind {
+            Kind::Keyword => format!("<{}>", self.text),
+            _ if self.text.len() > 10 => {
+                let first: String = self.text.chars().take(10).collect();
+                format!("{}...", quote(&first))
+            }
+            _ => quote(&self.text),
+        }
+    }
 }
 
 /// One piece of the source.
 pub(super) enum Piece {
+    /// Literal text.
     Text(String),
-    Action(Vec<Token>, usize),
+    /// The tokens of an action, the last one [`Kind::End`] or [`Kind::Wrong`].
+    Action(Vec<Token>),
 }
+
+/// The words that Go keeps for itself.
+const KEYWORDS: &[&str] = &[
+    "block", "break", "continue", "define", "else", "end", "if", "nil", "range", "template", "with",
+];
 
 /// The names of trimmed white space in Go: space, tab, CR, LF.
 const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
@@ -69,13 +126,14 @@ pub(super) fn cut(source: &str) -> Result<Vec<Piece>, (usize, String)> {
             trims_next = trims;
             continue;
         }
-        let began = line;
-        let mut action = Lexer { rest, line };
-        let (tokens, trims) = action.tokens().map_err(|reason| (action.line, reason))?;
-        rest = action.rest;
-        line = action.line;
-        trims_next = trims;
-        pieces.push(Piece::Action(tokens, began));
+        let mut action = Lexer { rest, line, open: 0, tokens: Vec::new() };
+        trims_next = action.action();
+        (rest, line) = (action.rest, action.line);
+        let is_wrong = action.tokens.last().is_none_or(|token| token.kind == Kind::Wrong);
+        pieces.push(Piece::Action(action.tokens));
+        if is_wrong {
+            return Ok(pieces);
+        }
     }
 }
 
@@ -83,197 +141,175 @@ fn breaks(text: &str) -> usize {
     text.matches('\n').count()
 }
 
+fn is_of_words(letter: char) -> bool {
+    letter == '_' || letter.is_alphanumeric()
+}
+
+/// `U+0040 '@'`, as Go writes a character.
+fn unicode(letter: char) -> String {
+    match letter.is_control() {
+        true => format!("U+{:04X}", u32::from(letter)),
+        false => format!("U+{:04X} '{letter}'", u32::from(letter)),
+    }
+}
+
 /// Reads the tokens of one action up to its `}}`.
 struct Lexer<'s> {
     rest: &'s str,
     line: usize,
+    /// Parentheses that are open.
+    open: usize,
+    tokens: Vec<Token>,
 }
 
 impl Lexer<'_> {
-    /// The tokens, and whether white space behind the action goes.
-    fn tokens(&mut self) -> Result<(Vec<Token>, bool), String> {
-        let mut tokens = Vec::new();
-        let mut parentheses = 0usize;
+    /// Reads to the end; true when white space behind the action goes.
+    fn action(&mut self) -> bool {
         loop {
-            let spaced = self.rest.starts_with(SPACE);
-            let trimmed = self.rest.trim_start_matches(SPACE);
-            self.line += breaks(&self.rest[..self.rest.len() - trimmed.len()]);
-            self.rest = trimmed;
-            let is_end = |text: &str| text.starts_with("}}") || spaced && text.starts_with("-}}");
-            if is_end(trimmed) {
-                if parentheses > 0 {
-                    return Err("unclosed left paren".to_owned());
+            match self.token() {
+                Ok((Kind::End, octets)) => {
+                    let trims = !self.rest.starts_with("}}");
+                    self.take(Kind::End, octets);
+                    return trims;
                 }
-                let trims = trimmed.starts_with('-');
-                self.rest = &trimmed[if trims { 3 } else { 2 }..];
-                return Ok((tokens, trims));
+                Ok((kind, octets)) => self.take(kind, octets),
+                Err(text) => {
+                    self.tokens.push(Token { kind: Kind::Wrong, text, line: self.line });
+                    return false;
+                }
             }
-            let first = trimmed.chars().next().ok_or("unclosed action")?;
-            let token = match first {
-                '"' => Token::Text(self.quoted()?),
-                '`' => Token::Text(self.raw()?),
-                '\'' => Token::Integer(self.character()?),
-                '.' => Token::Chain(self.chain()?, spaced),
-                '$' => {
-                    self.rest = &trimmed[1..];
-                    Token::Variable(format!("${}", self.word()))
-                }
-                '|' => self.mark(1, Token::Pipe),
-                ',' => self.mark(1, Token::Comma),
-                ':' if trimmed.starts_with(":=") => self.mark(2, Token::Declare),
-                '=' => self.mark(1, Token::Assign),
-                '(' => {
-                    parentheses += 1;
-                    self.mark(1, Token::Open)
-                }
-                ')' => {
-                    parentheses = parentheses.checked_sub(1).ok_or("unexpected right paren")?;
-                    self.mark(1, Token::Close)
-                }
-                '0'..='9' | '+' | '-' => Token::Integer(self.integer()?),
-                letter if letter == '_' || letter.is_alphabetic() => Token::Word(self.word()),
-                other => return Err(format!("unexpected {other:?} in command")),
-            };
-            tokens.push(token);
         }
     }
 
-    fn mark(&mut self, octets: usize, token: Token) -> Token {
-        self.rest = &self.rest[octets..];
-        token
-    }
-
-    fn word(&mut self) -> String {
-        let is_part = |c: char| c == '_' || c.is_alphanumeric();
-        let end = self.rest.find(|c: char| !is_part(c)).unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
+    fn take(&mut self, kind: Kind, octets: usize) {
+        let (text, rest) = self.rest.split_at(octets);
+        let text = if kind == Kind::End { "}}" } else { text };
+        self.tokens.push(Token { kind, text: text.to_owned(), line: self.line });
+        self.line += breaks(&self.rest[..octets]);
         self.rest = rest;
-        word.to_owned()
     }
 
-    fn chain(&mut self) -> Result<Vec<String>, String> {
-        let mut fields = Vec::new();
-        while let Some(rest) = self.rest.strip_prefix('.') {
-            // Go refuses `.Group.1`, which can mean nothing else.
-            if fields.is_empty() && rest.starts_with(|c: char| c.is_ascii_digit()) {
-                return Err("floating-point numbers are not supported".to_owned());
+    /// The next token and its length.
+    fn token(&mut self) -> Result<(Kind, usize), String> {
+        let rest = self.rest;
+        let spaces = rest.len() - rest.trim_start_matches(SPACE).len();
+        // The last space before `-}}` is a part of it.
+        let trimming = spaces > 0 && rest[spaces..].starts_with("-}}");
+        if rest.starts_with("}}") || trimming {
+            if self.open > 0 {
+                return Err("unclosed left paren".to_owned());
             }
-            self.rest = rest;
-            let field = self.word();
-            if field.is_empty() {
-                if fields.is_empty() {
-                    return Ok(fields);
+            return Ok((Kind::End, if trimming { spaces + 3 } else { 2 }));
+        }
+        let Some(first) = rest.chars().next() else { return Err("unclosed action".to_owned()) };
+        let second = rest.chars().nth(1);
+        Ok(match first {
+            _ if spaces > 0 => (Kind::Space, spaces),
+            '=' => (Kind::Assign, 1),
+            ':' if second == Some('=') => (Kind::Declare, 2),
+            ':' => return Err("expected :=".to_owned()),
+            '|' => (Kind::Pipe, 1),
+            '"' => (Kind::Quoted, quoted(rest, '"').ok_or("unterminated quoted string")?),
+            '\'' => (Kind::Character, quoted(rest, '\'').ok_or("unterminated character constant")?),
+            '`' => {
+                let end = rest[1..].find('`').ok_or("unterminated raw quoted string")?;
+                (Kind::Raw, end + 2)
+            }
+            '$' => (Kind::Variable, self.word(1)?),
+            '.' if !second.is_some_and(|letter| letter.is_ascii_digit()) => match self.word(1)? {
+                1 => (Kind::Keyword, 1),
+                octets => (Kind::Field, octets),
+            },
+            '.' | '+' | '-' | '0'..='9' => (Kind::Number, number(rest)?),
+            letter if is_of_words(letter) => {
+                let octets = self.word(0)?;
+                let is_kept = KEYWORDS.contains(&&rest[..octets]);
+                (if is_kept { Kind::Keyword } else { Kind::Word }, octets)
+            }
+            '(' => {
+                self.open += 1;
+                (Kind::Open, 1)
+            }
+            ')' => {
+                self.open = self.open.checked_sub(1).ok_or("unexpected right paren")?;
+                (Kind::Close, 1)
+            }
+            ' '..='~' => (Kind::Other, 1),
+            other => return Err(format!("unrecognized character in action: {}", unicode(other))),
+        })
+    }
+
+    /// The length of a name behind `before` octets, those included. It must end where a name may.
+    fn word(&self, before: usize) -> Result<usize, String> {
+        let behind = &self.rest[before..];
+        let length = behind.find(|letter| !is_of_words(letter)).unwrap_or(behind.len());
+        let next = &behind[length..];
+        match next.chars().next() {
+            Some(letter) if !SPACE.contains(&letter) && !".,|:()".contains(letter) => {
+                match next.starts_with("}}") {
+                    true => Ok(before + length),
+                    false => Err(format!("bad character {}", unicode(letter))),
                 }
-                return Err("unexpected <.> in operand".to_owned());
             }
-            fields.push(field);
-        }
-        Ok(fields)
-    }
-
-    fn integer(&mut self) -> Result<i128, String> {
-        let is_part = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
-        let end = self.rest.find(|c: char| !is_part(c)).unwrap_or(self.rest.len());
-        let (text, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        let bad = || format!("bad number syntax: {text:?}");
-        let digits = text.trim_start_matches(['+', '-']).replace('_', "").to_lowercase();
-        let (digits, radix) = match digits.as_bytes() {
-            [b'0', b'x', ..] => (&digits[2..], 16),
-            [b'0', b'o', ..] => (&digits[2..], 8),
-            [b'0', b'b', ..] => (&digits[2..], 2),
-            [b'0', b'0'..=b'7', ..] => (&digits[1..], 8),
-            _ => (digits.as_str(), 10),
-        };
-        if radix == 10 && digits.contains(['.', 'e', 'i']) {
-            return Err("floating-point numbers are not supported".to_owned());
-        }
-        let number = i128::from(u64::from_str_radix(digits, radix).map_err(|_| bad())?);
-        match text.len() - text.trim_start_matches(['+', '-']).len() {
-            0 => Ok(number),
-            1 if text.starts_with('-') => Ok(-number),
-            1 => Ok(number),
-            _ => Err(bad()),
-        }
-    }
-
-    fn raw(&mut self) -> Result<String, String> {
-        let (text, rest) =
-            self.rest[1..].split_once('`').ok_or("unterminated raw quoted string")?;
-        self.rest = rest;
-        self.line += breaks(text);
-        Ok(text.to_owned())
-    }
-
-    /// What stands between two quotes, escapes still in it.
-    fn between(&mut self, quote: char, unterminated: &str) -> Result<&str, String> {
-        let body = &self.rest[1..];
-        let mut is_escaped = false;
-        for (at, c) in body.char_indices() {
-            match c {
-                '\n' => break,
-                _ if std::mem::take(&mut is_escaped) => {}
-                '\\' => is_escaped = true,
-                c if c == quote => {
-                    self.rest = &body[at + 1..];
-                    return Ok(&body[..at]);
-                }
-                _ => {}
-            }
-        }
-        Err(unterminated.to_owned())
-    }
-
-    fn quoted(&mut self) -> Result<String, String> {
-        unquote(self.between('"', "unterminated quoted string")?)
-    }
-
-    fn character(&mut self) -> Result<i128, String> {
-        let text = unquote(self.between('\'', "unterminated character constant")?)?;
-        let mut characters = text.chars();
-        match (characters.next(), characters.next()) {
-            (Some(character), None) => Ok(i128::from(u32::from(character))),
-            _ => Err(format!("malformed character constant: '{text}'")),
+            _ => Ok(before + length),
         }
     }
 }
 
-/// Go's escapes in strings.
-fn unquote(text: &str) -> Result<String, String> {
-    let bad = || format!("invalid syntax: \"{text}\"");
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text.chars();
-    while let Some(c) = rest.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
+/// The length of what begins with a quote, up to the next one that no backslash stands before.
+fn quoted(text: &str, quote: char) -> Option<usize> {
+    let mut letters = text.char_indices().skip(1);
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '\n' => return None,
+            '\\' => drop(letters.next().filter(|(_, letter)| *letter != '\n')?),
+            letter if letter == quote => return Some(at + 1),
+            _ => {}
         }
-        let letter = rest.next().ok_or_else(bad)?;
-        let (first, digits, radix) = match letter {
-            'a' => ('\x07', 0, 0),
-            'b' => ('\x08', 0, 0),
-            'f' => ('\x0c', 0, 0),
-            'n' => ('\n', 0, 0),
-            'r' => ('\r', 0, 0),
-            't' => ('\t', 0, 0),
-            'v' => ('\x0b', 0, 0),
-            '\\' | '"' | '\'' => (letter, 0, 0),
-            'x' => ('0', 2, 16),
-            'u' => ('0', 4, 16),
-            'U' => ('0', 8, 16),
-            '0'..='7' => (letter, 2, 8),
-            _ => return Err(bad()),
-        };
-        if radix == 0 {
-            out.push(first);
-            continue;
-        }
-        let mut value = first.to_digit(radix).ok_or_else(bad)?;
-        for _ in 0..digits {
-            let digit = rest.next().and_then(|c| c.to_digit(radix)).ok_or_else(bad)?;
-            value = value.checked_mul(radix).and_then(|v| v.checked_add(digit)).ok_or_else(bad)?;
-        }
-        out.push(char::from_u32(value).ok_or_else(bad)?);
     }
-    Ok(out)
+    None
+}
+
+/// The length of a number. What it is worth is for the parser to say.
+fn number(text: &str) -> Result<usize, String> {
+    let mut at = 0;
+    let next = |at: usize| text.as_bytes().get(at).copied().unwrap_or(0);
+    let accept = |at: &mut usize, set: &[u8]| {
+        let is_there = set.contains(&next(*at));
+        *at += usize::from(is_there);
+        is_there
+    };
+    let run = |at: &mut usize, set: &[u8]| while accept(at, set) {};
+    let decimal = b"0123456789_".as_slice();
+    let mut digits = decimal;
+    accept(&mut at, b"+-");
+    if accept(&mut at, b"0") {
+        if accept(&mut at, b"xX") {
+            digits = b"0123456789abcdefABCDEF_";
+        } else if accept(&mut at, b"oO") {
+            digits = b"01234567_";
+        } else if accept(&mut at, b"bB") {
+            digits = b"01_";
+        }
+    }
+    run(&mut at, digits);
+    if accept(&mut at, b".") {
+        run(&mut at, digits);
+    }
+    let exponent: &[u8] = match digits.len() {
+        11 => b"eE",
+        23 => b"pP",
+        _ => b"",
+    };
+    if accept(&mut at, exponent) {
+        accept(&mut at, b"+-");
+        run(&mut at, decimal);
+    }
+    accept(&mut at, b"i");
+    match text[at..].chars().next() {
+        Some(letter) if is_of_words(letter) => {
+            Err(format!("bad number syntax: {}", quote(&text[..at + letter.len_utf8()])))
+        }
+        _ => Ok(at),
+    }
 }

@@ -70,6 +70,16 @@ thread_local! {
     static WATCH: Cell<Watch> = const { Cell::new(Watch { works: None, stood_still: None }) };
 }
 
+thread_local! {
+    /// When this thread's turn began, if that is known.
+    static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// This thread's turn began at `moment`, and need not be asked of the clock again when it is over.
+pub(super) fn turn_began(moment: Instant) {
+    TURN.set(Some(moment));
+}
+
 /// Those that wait until this thread's next rest is over.
 struct Waiting {
     /// Whether the thread rests before it waits.
@@ -181,15 +191,20 @@ impl Rests {
 
     /// Judges anew, if a window has passed; how long to rest now. Also for a worker that never waits.
     pub(super) fn look(&self) -> Duration {
+        self.look_at(Instant::now())
+    }
+
+    fn look_at(&self, now: Instant) -> Duration {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        let length = rest.length(Instant::now(), || self.meter.used(), || self.meter.quota());
+        let length = rest.length(now, || self.meter.used(), || self.meter.quota());
         self.is_scarce.store(rest.is_scarce, Ordering::Relaxed);
         length
     }
 
     /// What a thread shall do before it waits: rest, if need be.
     pub(super) fn before_waiting(&self) {
-        let length = self.look();
+        // A turn is short beside the time after which something is judged.
+        let length = self.look_at(TURN.take().unwrap_or_else(Instant::now));
         let rested = self.rests_now.swap(!length.is_zero(), Ordering::Relaxed);
         WAITING.with(|waiting| waiting.rests.set(!length.is_zero()));
         if length.is_zero() {

@@ -10,6 +10,7 @@ use crate::plugin::Client;
 use crate::sys::readiness;
 use crate::sys::udp::{Inbox, Outbox, Route};
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -129,7 +130,8 @@ impl Port {
 pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, port: Rc<Port>) {
     let mut unread = None;
     loop {
-        let Ok(mut ready) = port.socket.readable().await else { return };
+        // Not `readable`, which keeps a list of who waits: here waits one task alone.
+        let Ok(mut ready) = poll_fn(|task| port.socket.poll_read_ready(task)).await else { return };
         worker.thrift.begin_batch();
         match receive(&worker, &listener, &port) {
             // Emptied: a datagram from now on wakes us again, so nothing is asked in vain.
@@ -171,8 +173,7 @@ pub(super) fn drain(worker: &Rc<Worker>, listener: &Rc<Listener>, port: &Rc<Port
 /// One batch: received, answered or parked, replied. True when the socket is empty.
 fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Result<bool> {
     let mut buffers = worker.batch.0.borrow_mut();
-    let received = worker.now();
-    worker.received.set(received.monotonic);
+    let received = worker.batch_begins();
     let Buffers { inbox, outbox, responses, routes } = &mut *buffers;
     if worker.thrift.is_resting() {
         inbox.expect_many();

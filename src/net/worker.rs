@@ -6,7 +6,7 @@
 use super::clock::FrequentClock;
 use super::counters::Counters;
 use super::handed::{HandedConnection, Heir, adopt};
-use super::rest::{Rests, go_on};
+use super::rest::{Rests, go_on, turn_began};
 use super::sockets::{Address, Bound, Keeper};
 use super::tcp::{self, Connection};
 use super::thrift::{self, Credit, SharedCredit, Thrift};
@@ -244,7 +244,16 @@ impl Worker {
     pub(super) fn reading(&self) -> (Now, Instant) {
         go_on();
         let (now, moment) = self.clock.reading();
+        turn_began(moment);
         (now, Instant::from_std(moment))
+    }
+
+    /// What a batch begins with: a clock reading.
+    pub(super) fn batch_begins(&self) -> Now {
+        let (now, moment) = self.clock.reading();
+        turn_began(moment);
+        self.received.set(now.monotonic);
+        now
     }
 
     /// A place for a query that must wait; `None`, counted, when there is none.

@@ -11,8 +11,12 @@ use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Asked of the kernel while there is little traffic: preparing a place costs, too.
+/// Asked of the kernel at least, where many are asked for at once: preparing a place costs, too.
 const FEW: usize = 8;
+
+/// Datagrams that are taken one by one while there is little traffic. Mostly one woke the thread alone,
+/// and a call for one datagram costs less than one for many that finds one.
+const ALONE: usize = 3;
 
 /// Octets between the rooms of two datagrams. Were they powers of two apart, their beginnings would all
 /// fall into one set of a CPU's cache, and drive each other out.
@@ -133,7 +137,7 @@ impl Inbox {
         Inbox {
             octets,
             stride,
-            asked: FEW.min(slots),
+            asked: 0,
             received: 0,
             with_destination: false,
             buffers: vec![0; slots * stride].into_boxed_slice(),
@@ -154,9 +158,73 @@ impl Inbox {
     pub fn receive(&mut self, socket: BorrowedFd<'_>, with_destination: bool) -> io::Result<bool> {
         self.received = 0;
         self.with_destination = with_destination;
-        let asked = self.asked;
+        let most = self.headers.len();
+        // What tells where a datagram was sent to comes with a header alone.
+        if !with_destination && self.asked < FEW.min(most) {
+            while self.received < ALONE.min(most) {
+                match self.receive_one(socket) {
+                    Ok(()) => {}
+                    Err(error) if self.received == 0 => return Err(error),
+                    Err(error) => {
+                        self.asked = 0;
+                        return Ok(error.kind() == io::ErrorKind::WouldBlock);
+                    }
+                }
+            }
+        }
+        let first = self.received;
+        let asked = self.asked.clamp(FEW, most.max(FEW)).min(most - first);
+        let count = match self.receive_many(socket, asked) {
+            Ok(count) => count,
+            Err(error) if first == 0 => return Err(error),
+            Err(error) => {
+                self.asked = 0;
+                return Ok(error.kind() == io::ErrorKind::WouldBlock);
+            }
+        };
+        self.received += count;
+        let emptied = count < asked;
+        self.asked = match emptied {
+            true if self.received <= ALONE => 0,
+            true => 2 * self.received,
+            false => most,
+        };
+        Ok(emptied)
+    }
+
+    /// Receives one datagram into the next slot, of which there is one.
+    fn receive_one(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let slot = self.received;
+        let start = slot * self.stride;
+        let buffer = &mut self.buffers[start..start + self.octets];
+        let mut length = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+        // SAFETY: buffer and name are this struct's own and stay in place for the call; the lengths given
+        // are theirs; the descriptor is open for as long as it is borrowed.
+        let octets = unsafe {
+            libc::recvfrom(
+                socket.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                libc::MSG_DONTWAIT,
+                (&raw mut self.names[slot]).cast(),
+                &raw mut length,
+            )
+        };
+        if octets < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let header = &mut self.headers[slot];
+        header.msg_len = octets as libc::c_uint;
+        header.msg_hdr.msg_namelen = length;
+        self.received += 1;
+        Ok(())
+    }
+
+    /// Receives up to `asked` datagrams into the slots behind those that are filled; how many.
+    fn receive_many(&mut self, socket: BorrowedFd<'_>, asked: usize) -> io::Result<usize> {
+        let first = self.received;
         let buffers = self.buffers.as_mut_ptr();
-        for slot in 0..asked {
+        for slot in first..first + asked {
             self.iovecs[slot] = libc::iovec {
                 // SAFETY: slot < slots, so slot * stride + octets lies inside the allocation of
                 // slots * stride.
@@ -169,7 +237,7 @@ impl Inbox {
             header.msg_iov = &raw mut self.iovecs[slot];
             header.msg_iovlen = 1;
             header.msg_flags = 0;
-            if with_destination {
+            if self.with_destination {
                 header.msg_control = (&raw mut self.controls[slot]).cast();
                 header.msg_controllen = CONTROL as _;
             } else {
@@ -177,25 +245,20 @@ impl Inbox {
                 header.msg_controllen = 0;
             }
         }
-        // SAFETY: the first `asked` headers were just filled with pointers into this struct's own
-        // allocations, which live and stay in place for the call; the lengths given are theirs;
-        // the descriptor is open for as long as it is borrowed.
+        let headers = &mut self.headers[first..first + asked];
+        // SAFETY: these headers were just filled with pointers into this struct's own allocations, which
+        // live and stay in place for the call; the lengths given are theirs; the descriptor is open
+        // for as long as it is borrowed.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
-                self.headers.as_mut_ptr(),
-                asked as libc::c_uint,
+                headers.as_mut_ptr(),
+                headers.len() as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
         };
-        if count < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        self.received = count as usize;
-        let emptied = self.received < asked;
-        self.asked = if emptied { FEW.min(self.headers.len()) } else { self.headers.len() };
-        Ok(emptied)
+        if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
     }
 
     /// How many datagrams the last batch has.
@@ -262,6 +325,11 @@ impl Outbox {
         message: impl Fn(usize) -> (&'m [u8], &'m Route),
     ) -> Sent {
         let mut total = Sent::default();
+        if count == 1 {
+            let (bytes, route) = message(0);
+            let sent = usize::from(self.send_alone(socket, bytes, route));
+            return Sent { sent, failed: 1 - sent };
+        }
         let slots = self.headers.len();
         for start in (0..count).step_by(slots) {
             let message = |place: usize| message(start + place);
@@ -360,6 +428,31 @@ impl Outbox {
             at += train.count;
             done += 1;
         }
+    }
+
+    /// Sends the only message that there is; false when it is refused.
+    fn send_alone(&mut self, socket: BorrowedFd<'_>, bytes: &[u8], route: &Route) -> bool {
+        if route.local.is_some() {
+            // Which address it is from is said in a header alone.
+            self.iovecs[0] = libc::iovec {
+                // The kernel only reads through the pointer; its type is for recvmsg's sake.
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            };
+            return self.send_one(socket, 0, 0, route);
+        }
+        // SAFETY: the octets and the route are lent for the call, with their lengths.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_DONTWAIT,
+                (&raw const route.peer).cast(),
+                libc::socklen_t::from(route.length),
+            )
+        };
+        sent >= 0
     }
 
     /// Sends one message of a train by itself; false when it is refused.
@@ -606,6 +699,27 @@ mod tests {
         let target = server.local_addr().unwrap();
         let seen = echoed(&server, &target.to_string(), false, 150);
         assert!(seen.iter().all(|from| *from == target));
+    }
+
+    #[test]
+    fn few_are_taken_one_by_one_and_more_together_all_of_them_in_one_go() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut inbox = Inbox::new(64, 512);
+        for count in [1, ALONE, ALONE + FEW - 1, 2 * FEW, 1, 2] {
+            for number in 0..count as u8 {
+                client.send_to(&[number; 600], server.local_addr().unwrap()).unwrap();
+            }
+            let emptied = inbox.receive(server.as_fd(), false).unwrap();
+            assert_eq!((inbox.count(), emptied), (count, true));
+            for number in 0..count {
+                let datagram = inbox.datagram(number);
+                assert_eq!(datagram.bytes, [number as u8; 512], "cut to its room");
+                assert_eq!(datagram.route.peer(), client.local_addr().unwrap());
+            }
+            let empty = inbox.receive(server.as_fd(), false).unwrap_err();
+            assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        }
     }
 
     #[test]

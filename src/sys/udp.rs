@@ -5,6 +5,10 @@
 //! Never waits: both calls are for a socket that is ready, and return at once.
 #![allow(unsafe_code)]
 
+mod options;
+
+pub use options::{keep_datagrams, tell_destination};
+
 use super::trains::Trains;
 use std::io;
 use std::mem::size_of;
@@ -520,49 +524,6 @@ fn address(header: &mut libc::msghdr, room: &mut Control, route: &Route) {
         };
         put_control(header, room, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
     }
-}
-
-/// Has the kernel keep up to `octets` of datagrams for a socket, and as much again for what it needs
-/// itself: beyond `net.core.rmem_max` where the process may (SO_RCVBUFFORCE, socket(7), CAP_NET_ADMIN), else
-/// up to that. Best effort.
-pub fn keep_datagrams(socket: BorrowedFd<'_>, octets: usize) {
-    let octets = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
-    for option in [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF] {
-        // SAFETY: both options take an int; the pointer and the length are `octets`'.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw const octets).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        if result == 0 {
-            return;
-        }
-    }
-}
-
-/// Has the kernel tell with each datagram which address it was sent to (IP_PKTINFO, RFC 3542 §6.1).
-/// For sockets that listen on all addresses.
-pub fn tell_destination(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
-    let (level, option) = match ipv6 {
-        true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
-        false => (libc::IPPROTO_IP, libc::IP_PKTINFO),
-    };
-    let on: libc::c_int = 1;
-    // SAFETY: the option takes an int; the pointer and the length are `on`'s.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Adds a control message behind those that the header has.

@@ -9,12 +9,13 @@ that other work on the machine takes little of their cores. Kinds:
   udp      the upstream is silent over UDP
   tcp      it takes connections and is silent on them
   dial     it does not even take them
+  refused  it refuses them, as a Service without endpoints does
   clients  as tcp, and the queries come over 200 TCP connections, whose descriptors are left out
   stale    as tcp, but the names were answered once and have expired: `serve_stale`
   verify   the same with `serve_stale 1h verify`, which asks the upstream first
   one      no storm: 1,000 clients ask one name that nobody knows, whose answer takes a second
 
-  benches/storm.py [--nodens PATH] [--kinds udp,tcp,dial,clients,stale,verify,one] [--queries 10000]
+  benches/storm.py [--nodens PATH] [--kinds udp,tcp,dial,refused,clients,stale,verify,one] [--queries 10000]
                    [--seconds 5] [--hits 5000] [--cores 1] [--repetitions 1] [--settle 10] [--json FILE]
   benches/storm.py --server 'NAME=COMMAND with {dir}/base, {dir}/Corefile and {port}' ...
 
@@ -54,6 +55,7 @@ KINDS = {
     "udp": {"words": "prefer_udp"},
     "tcp": {},
     "dial": {},
+    "refused": {},
     "clients": {},
     "stale": {"cache": STALE.format(mode="")},
     "verify": {"cache": STALE.format(mode="verify")},
@@ -69,7 +71,8 @@ def silent(kind):
             taken = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             taken.bind(("127.0.0.1", SILENT))
         else:
-            taken = held.enter_context(listening(0 if kind == "dial" else 4096))
+            backlog = {"dial": 0, "refused": None}.get(kind, 4096)
+            taken = held.enter_context(listening(backlog))
             if kind == "dial":
                 # The queue of connections is full: nothing answers a further SYN.
                 for _ in range(4):
@@ -81,10 +84,12 @@ def silent(kind):
 
 
 def listening(backlog):
+    """The upstream's socket; connections to it are refused without a backlog."""
     taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     taken.bind(("127.0.0.1", SILENT))
-    taken.listen(backlog)
+    if backlog is not None:
+        taken.listen(backlog)
     return taken
 
 

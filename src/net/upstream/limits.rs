@@ -13,8 +13,8 @@ pub(super) struct Limits {
     /// The most connections that take queries; twice as many with those that end with their last
     /// query.
     pub(super) connections: usize,
-    /// The same while most of them have waited for [`STUCK`]: the upstream is slow, and who shares a
-    /// connection may wait for more answers than its own.
+    /// The most that take queries while half of them have waited for [`STUCK`]: the upstream is slow, and
+    /// who shares a connection may wait for more answers than its own.
     pub(super) strained: usize,
     /// Queries in flight on each before another connection is opened, to begin with.
     pub(super) least_depth: u32,
@@ -22,6 +22,8 @@ pub(super) struct Limits {
     pub(super) most_depth: u32,
     /// The most queries in flight on each.
     pub(super) hard_depth: u32,
+    /// The same on one over which nothing has come for [`STUCK`]: who waits for a place takes less memory.
+    pub(super) stuck_depth: u32,
     /// The most queries that wait for a place.
     pub(super) queued: usize,
     /// The most queries that one connection carries in its life; `u64::MAX`: no limit.
@@ -32,13 +34,15 @@ pub(super) struct Limits {
 
 /// TCP and TLS: one pool for the node. 64 connections of depth 1 when hot, or fewer and deeper ones
 /// where that is no slower. A connection to a Service's address is bound to one pod behind it, so
-/// none gets old. Where each answer takes more than a second, 512 carry some hundred queries a second.
+/// none gets old. 128 where answers take long: 85 queries a second of 1.5 s each, and a silent upstream
+/// costs no more descriptors and buffers than that.
 pub(super) const STREAMS: Limits = Limits {
     connections: 64,
-    strained: 512,
+    strained: 128,
     least_depth: 1,
     most_depth: 64,
     hard_depth: 64,
+    stuck_depth: 8,
     queued: 8192,
     uses: u64::MAX,
     age: Duration::from_secs(60),
@@ -52,6 +56,7 @@ pub(super) const MESSENGERS: Limits = Limits {
     least_depth: 32,
     most_depth: 32,
     hard_depth: 100,
+    stuck_depth: 100,
     queued: 8192,
     uses: u64::MAX,
     age: Duration::from_secs(300),
@@ -65,6 +70,7 @@ pub(super) const DATAGRAMS: Limits = Limits {
     least_depth: 64,
     most_depth: 64,
     hard_depth: 512,
+    stuck_depth: 512,
     queued: 4096,
     uses: 256,
     age: Duration::from_secs(30),
@@ -152,7 +158,8 @@ pub(super) fn choose(seen: impl Iterator<Item = Seen>, wish: Wish, limits: &Limi
         };
         let is_fit = one.fitness == Fitness::Fit;
         usable += usize::from(is_fit);
-        stuck += usize::from(is_fit && one.waited >= STUCK);
+        let is_stuck = one.waited >= STUCK;
+        stuck += usize::from(is_fit && is_stuck);
         if one.serial <= wish.newer_than {
             continue;
         }
@@ -162,13 +169,14 @@ pub(super) fn choose(seen: impl Iterator<Item = Seen>, wish: Wish, limits: &Limi
             return Choice::Take(place);
         }
         let this = (is_held_up, one.load, place);
-        if one.load < limits.hard_depth && least.is_none_or(|other| this < other) {
+        let deepest = if is_stuck { limits.stuck_depth } else { limits.hard_depth };
+        if one.load < deepest && least.is_none_or(|other| this < other) {
             *least = Some(this);
         }
     }
     // While half of them are not stuck, those that were just opened among them, it goes on with these.
     let most = if 2 * stuck >= usable { limits.strained } else { limits.connections };
-    let may_open = |most: usize| usable < most && all < 2 * most;
+    let may_open = |most: usize| usable < most && all < 2 * limits.connections;
     match best.or(worn) {
         _ if may_open(most) => Choice::Open,
         Some((_, _, place)) => Choice::Take(place),
@@ -187,6 +195,7 @@ mod tests {
         least_depth: 1,
         most_depth: 1,
         hard_depth: 4,
+        stuck_depth: 2,
         queued: 0,
         uses: u64::MAX,
         age: Duration::from_secs(60),
@@ -202,7 +211,7 @@ mod tests {
     /// The first connections have waited for so many milliseconds, the others not at all.
     fn chosen_by(wish: Wish, loads: &[u32], waited: &[u64]) -> Choice {
         let seen = loads.iter().enumerate().map(|(place, &load)| Seen {
-            load: if load > 100 { load - 101 } else { load },
+            load: if load >= 100 { load.saturating_sub(101) } else { load },
             waited: Duration::from_millis(waited.get(place).copied().unwrap_or(0)),
             // 100: takes nothing; above: worn, with so much less load.
             serial: place as u64 + 1,
@@ -251,10 +260,17 @@ mod tests {
         assert_eq!(chosen_by(WISH, &[1, 1, 2], &[100, 99, 99]), Choice::Take(0));
         assert_eq!(chosen_by(WISH, &[1, 1, 2], &[100, 100, 0]), Choice::Open);
         assert_eq!(chosen_by(WISH, &[1, 1, 1, 1, 1], &[100; 5]), Choice::Take(0), "not for ever");
+        assert_eq!(chosen_by(WISH, &[2, 2, 2, 2, 1], &[100; 5]), Choice::Take(4));
+        assert_eq!(chosen_by(WISH, &[2, 2, 2, 2, 2], &[100; 5]), Choice::Full, "a silent upstream");
+        assert_eq!(
+            chosen_by(WISH, &[2, 2, 2, 2, 3], &[100; 4]),
+            Choice::Take(4),
+            "it speaks again"
+        );
         // Those that were just opened have their chance before there are still more.
         assert_eq!(chosen_by(WISH, &[1, 1, 1, 1], &[100]), Choice::Take(1));
-        assert_eq!(chosen_by(WISH, &[100; 9], &[]), Choice::Open);
-        assert_eq!(chosen_by(WISH, &[100; 10], &[]), Choice::Full);
+        assert_eq!(chosen_by(WISH, &[100; 5], &[]), Choice::Open);
+        assert_eq!(chosen_by(WISH, &[100; 6], &[]), Choice::Full);
     }
 
     #[test]

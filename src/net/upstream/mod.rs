@@ -30,10 +30,15 @@ use rand::rngs::StdRng;
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// While more exchanges than this are under way on the node, its workers taken to have equal parts, nobody
+/// waits for an upstream to come back: an outage must not fill the memory of a busy node.
+const PATIENT_MOST: usize = 3_000;
 
 /// What all workers share: upstream health, stream connections, node-wide bounds. Made once, kept
 /// over reloads.
@@ -100,6 +105,23 @@ pub struct Dispatcher {
     shared: Arc<Shared>,
     worker: usize,
     random: Mutex<StdRng>,
+    under_way: AtomicUsize,
+}
+
+/// An exchange that is under way.
+struct UnderWay<'t>(&'t AtomicUsize);
+
+impl<'t> UnderWay<'t> {
+    fn begin(count: &'t AtomicUsize) -> UnderWay<'t> {
+        count.fetch_add(1, Ordering::Relaxed);
+        UnderWay(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A query as it goes out, but for its id; shared by all who hold it.
@@ -184,7 +206,13 @@ impl<'t> Running<'t> {
 impl Dispatcher {
     /// For the worker with this number, from 0 and below the `workers` of [`Shared::new`].
     pub fn new(shared: Arc<Shared>, worker: usize) -> Dispatcher {
-        Dispatcher { shared, worker, random: Mutex::new(rand::make_rng()) }
+        let random = Mutex::new(rand::make_rng());
+        Dispatcher { shared, worker, random, under_way: AtomicUsize::new(0) }
+    }
+
+    /// Whether so many exchanges are under way that none has time for an upstream to come back.
+    fn is_crowded(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > PATIENT_MOST / self.shared.workers.max(1)
     }
 
     /// Asks the upstreams of `exchange` in policy order until one gives a usable response or the
@@ -199,6 +227,7 @@ impl Dispatcher {
         let errand = Errand { dispatcher: self, query, exchange };
         async move {
             let began = Instant::now();
+            let _under_way = UnderWay::begin(&errand.dispatcher.under_way);
             // No more than this is kept while it waits: each that waits pays for it.
             let in_use = errand.in_use();
             let mut tries = errand.tries();
@@ -271,6 +300,9 @@ impl Dispatcher {
                         }
                         if let Some((bytes, _)) = failed.instead {
                             tries.keep(bytes);
+                        }
+                        if errand.dispatcher.is_crowded() {
+                            tries.hurry();
                         }
                         tries.failed(upstream, failed.text, failed.fault, took);
                     }

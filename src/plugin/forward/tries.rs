@@ -70,8 +70,10 @@ pub struct Tries<'o> {
     step: usize,
     /// Upstreams found down in this pass.
     down: usize,
-    /// Whether this pass asked anyone.
+    /// Whether this pass asked anyone, or waits for the health checks.
     asked: bool,
+    /// The last failure was that nobody was there, told at once.
+    is_refused: bool,
     pass_began: Duration,
     /// The time to the next pass.
     between: Duration,
@@ -94,6 +96,7 @@ impl<'o> Tries<'o> {
             step: 0,
             down: 0,
             asked: false,
+            is_refused: false,
             pass_began: Duration::ZERO,
             between: BETWEEN_PASSES,
             each: [0; MOST_UPSTREAMS],
@@ -106,7 +109,8 @@ impl<'o> Tries<'o> {
         }
     }
 
-    /// Counts every failure: nobody is waited for to come back.
+    /// Counts every failure from now on: nobody is waited for to come back, and who took long is not asked
+    /// again.
     pub fn hurry(&mut self) {
         self.hasty = true;
     }
@@ -130,6 +134,10 @@ impl<'o> Tries<'o> {
                     return Move::End;
                 }
                 let next_pass = self.pass_began + self.between;
+                if next_pass >= self.budget {
+                    self.ended = true;
+                    return Move::End;
+                }
                 if now < next_pass {
                     return Move::Pause(next_pass - now);
                 }
@@ -148,6 +156,11 @@ impl<'o> Tries<'o> {
                 if self.options.failfast {
                     self.ended = true;
                     return Move::End;
+                }
+                // The checks tell when somebody is there again: thousands that wait need not ask, too.
+                if self.is_refused {
+                    self.asked = true;
+                    continue;
                 }
                 chosen = random.random_range(0..count);
             } else if most == 0 && self.each[upstream] >= TRIES_EACH {
@@ -176,9 +189,13 @@ impl<'o> Tries<'o> {
     /// found nobody, is not counted: the pauses keep these from going round and round.
     pub fn failed(&mut self, upstream: usize, error: Box<str>, fault: Fault, took: Duration) {
         self.error = Some(error);
+        self.is_refused = !self.hasty && fault == Fault::Away && took < LONG;
         if !self.hasty && (fault == Fault::Away || took >= LONG) {
             self.each[upstream] = self.each[upstream].saturating_sub(1);
             return;
+        }
+        if self.hasty && took >= LONG {
+            self.each[upstream] = TRIES_EACH;
         }
         // One try by chance when all are down: its failure is the end.
         self.ended |= self.down >= self.order.count();
@@ -285,14 +302,37 @@ mod tests {
     fn an_upstream_that_refuses_is_asked_again_with_pauses_while_there_is_time() {
         let refused = (Fault::Away, Duration::ZERO);
         let moments = [0, 100, 300, 700, 1200, 1700, 2200, 2700, 3200, 3700];
-        for is_down in [true, false] {
-            let (asked, ..) = play_out(&Options::default(), 1, refused, |_| is_down);
-            assert_eq!(asked.iter().map(|(_, at)| *at).collect::<Vec<_>>(), moments);
-        }
+        let (asked, _, over) = play_out(&Options::default(), 1, refused, |_| false);
+        assert_eq!(asked.iter().map(|(_, at)| *at).collect::<Vec<_>>(), moments);
+        assert_eq!(over.as_millis(), 3700, "nothing is waited for at the end");
         let options = Options { failfast: true, ..Options::default() };
         assert!(play_out(&options, 1, refused, |_| true).0.is_empty());
         let options = Options { max_connect_attempts: 3, ..Options::default() };
         assert_eq!(play_out(&options, 1, refused, |_| false).0.len(), 3);
+    }
+
+    #[test]
+    fn while_checks_say_that_nobody_is_there_the_queries_that_wait_ask_nobody() {
+        let options = Options::default();
+        let mut tries = Tries::new(&options, order(1), BUDGET);
+        let mut random = StdRng::seed_from_u64(1);
+        let (mut now, mut asked) = (Duration::ZERO, Vec::new());
+        let up_again = Duration::from_secs(1);
+        loop {
+            match tries.next(now, |_| now < up_again, &mut random) {
+                Move::Ask { .. } if now >= up_again => break,
+                Move::Ask { upstream, .. } => {
+                    asked.push(now);
+                    tries.failed(upstream, "refused".into(), Fault::Away, Duration::ZERO);
+                }
+                Move::Pause(pause) => now += pause,
+                Move::End => panic!("{now:?}"),
+            }
+        }
+        assert_eq!(asked, [Duration::ZERO]);
+        assert_eq!(now.as_millis(), 1200);
+        let (asked, _, over) = play_out(&options, 1, (Fault::Away, Duration::ZERO), |_| true);
+        assert_eq!((asked.len(), over.as_millis()), (1, 3700));
     }
 
     #[test]
@@ -304,6 +344,17 @@ mod tests {
             let refused = (Fault::Away, Duration::ZERO);
             let (asked, ..) = play_on(tries, refused, |_| is_down);
             assert_eq!(asked.iter().map(|(_, at)| *at).collect::<Vec<_>>(), moments);
+        }
+    }
+
+    #[test]
+    fn who_is_in_a_hurry_asks_a_silent_upstream_once_and_the_others_still() {
+        let options = Options::default();
+        let silent = (Fault::Bad, Duration::from_secs(1));
+        for (count, moments) in [(1, vec![(0, 0)]), (2, vec![(0, 0), (1, 1000)])] {
+            let mut tries = Tries::new(&options, order(count), BUDGET);
+            tries.hurry();
+            assert_eq!(play_on(tries, silent, |_| false).0, moments);
         }
     }
 

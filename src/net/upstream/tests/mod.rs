@@ -355,6 +355,20 @@ async fn a_refused_port_makes_the_next_upstream_answer_at_once() {
 }
 
 #[tokio::test]
+async fn while_thousands_wait_nobody_else_waits_for_an_upstream_to_come_back() {
+    let asking = Asking::new(vec![closed_port().await], Options::default());
+    asking.dispatcher.under_way.store(PATIENT_MOST, Ordering::Relaxed);
+    let exchanged = asking.ask_over("a.test.", Transport::Tcp).await;
+    assert!(outcome(&exchanged).unwrap_err().ends_with("connection refused"));
+    assert!(exchanged.took < Duration::from_secs(3), "{:?}", exchanged.took);
+    assert_eq!(asking.dispatcher.under_way.load(Ordering::Relaxed), PATIENT_MOST);
+    // The first failure finds one less.
+    asking.dispatcher.under_way.store(PATIENT_MOST - 1, Ordering::Relaxed);
+    let exchanged = asking.ask_over("b.test.", Transport::Tcp).await;
+    assert!(exchanged.took > Duration::from_secs(3), "{:?}", exchanged.took);
+}
+
+#[tokio::test]
 async fn errors_read_as_in_go() {
     let closed = closed_port().await;
     let to = closed.text.clone();

@@ -270,46 +270,41 @@ fn quoted(text: &str, quote: char) -> Option<usize> {
     None
 }
 
+const DECIMAL: &str = "0123456789_";
+const HEXADECIMAL: &str = "0123456789abcdefABCDEF_";
+
+/// What is behind one of these letters, if one is there.
+fn behind<'t>(text: &'t str, letters: &str) -> Option<&'t str> {
+    text.strip_prefix(|letter| letters.contains(letter))
+}
+
 /// The length of a number. What it is worth is for the parser to say.
 fn number(text: &str) -> Result<usize, String> {
-    let mut at = 0;
-    let next = |at: usize| text.as_bytes().get(at).copied().unwrap_or(0);
-    let accept = |at: &mut usize, set: &[u8]| {
-        let is_there = set.contains(&next(*at));
-        *at += usize::from(is_there);
-        is_there
-    };
-    let run = |at: &mut usize, set: &[u8]| while accept(at, set) {};
-    let decimal = b"0123456789_".as_slice();
-    let mut digits = decimal;
-    accept(&mut at, b"+-");
-    if accept(&mut at, b"0") {
-        if accept(&mut at, b"xX") {
-            digits = b"0123456789abcdefABCDEF_";
-        } else if accept(&mut at, b"oO") {
-            digits = b"01234567_";
-        } else if accept(&mut at, b"bB") {
-            digits = b"01_";
+    let past = |text, digits: &str| str::trim_start_matches(text, |one| digits.contains(one));
+    let mut rest = behind(text, "+-").unwrap_or(text);
+    let (mut digits, mut exponent) = (DECIMAL, "eE");
+    if let Some(zero) = rest.strip_prefix('0') {
+        rest = zero;
+        let bases = [("xX", HEXADECIMAL, "pP"), ("oO", "01234567_", ""), ("bB", "01_", "")];
+        for (letters, others, exponents) in bases {
+            if let Some(prefixed) = behind(zero, letters) {
+                (rest, digits, exponent) = (prefixed, others, exponents);
+            }
         }
     }
-    run(&mut at, digits);
-    if accept(&mut at, b".") {
-        run(&mut at, digits);
+    rest = past(rest, digits);
+    if let Some(fraction) = rest.strip_prefix('.') {
+        rest = past(fraction, digits);
     }
-    let exponent: &[u8] = match digits.len() {
-        11 => b"eE",
-        23 => b"pP",
-        _ => b"",
-    };
-    if accept(&mut at, exponent) {
-        accept(&mut at, b"+-");
-        run(&mut at, decimal);
+    if let Some(power) = behind(rest, exponent) {
+        rest = past(behind(power, "+-").unwrap_or(power), DECIMAL);
     }
-    accept(&mut at, b"i");
-    match text[at..].chars().next() {
+    rest = behind(rest, "i").unwrap_or(rest);
+    let octets = text.len() - rest.len();
+    match rest.chars().next() {
         Some(letter) if is_of_words(letter) => {
-            Err(format!("bad number syntax: {}", quote(&text[..at + letter.len_utf8()])))
+            Err(format!("bad number syntax: {}", quote(&text[..octets + letter.len_utf8()])))
         }
-        _ => Ok(at),
+        _ => Ok(octets),
     }
 }

@@ -144,7 +144,7 @@ impl<'t> Try<'t> {
                     let is_plain = matches!(held.pool.transport, Transport::Udp | Transport::Tcp);
                     let is_away = is_plain && !held.ticket.connection.was_established();
                     let is_reused = held.ticket.is_reused
-                        || held.ticket.is_behind
+                        || held.ticket.is_behind()
                         || held.ticket.connection.has_spoken();
                     self.stage = Stage::Placeless;
                     match result {

@@ -321,7 +321,7 @@ async fn write(connection: &Connection, mut writer: impl AsyncWrite + Unpin) -> 
 /// Go's words for a call that failed: `read: connection reset by peer`, but a bare `EOF`.
 fn failed(connection: &Connection, call: &str, error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::TimedOut {
-        connection.is_dead();
+        connection.died_in_silence();
     }
     match words(error) {
         text if text == "EOF" => connection.words(&text),

@@ -75,7 +75,7 @@ struct State {
     has_spoken: bool,
     /// A query's time ended, or it was given up: its response may still come, under an id that is
     /// another query's by then.
-    is_behind: bool,
+    has_given_up: bool,
     /// Takes no more queries; ends when the last one is answered.
     is_retiring: bool,
     /// Ended, with Go's words for why.
@@ -177,7 +177,7 @@ impl Connection {
                 newest_answered: 0,
                 is_established: false,
                 has_spoken: false,
-                is_behind: false,
+                has_given_up: false,
                 is_retiring: false,
                 closed: None,
                 local: None,
@@ -286,8 +286,7 @@ impl Connection {
         if self.transport != Transport::Udp {
             self.wake.notify_one();
         }
-        let is_behind = number > 1;
-        Ok(Ticket { connection: self.clone(), id, number, is_reused, is_behind, receiver })
+        Ok(Ticket { connection: self.clone(), id, number, is_reused, receiver })
     }
 
     /// The octets to be written, or `None` when the connection has ended.
@@ -307,7 +306,7 @@ impl Connection {
     }
 
     /// The peer does not even acknowledge what was sent.
-    pub(super) fn is_dead(&self) {
+    pub(super) fn died_in_silence(&self) {
         let mut state = self.state();
         state.silent_since = Some(state.waits_since());
     }
@@ -352,7 +351,7 @@ impl Connection {
         state.last_heard = now;
         state.has_spoken = true;
         // Nobody forges into a stream: there, an answer to another question is the upstream's own.
-        let is_certain = self.transport != Transport::Udp && !state.is_behind;
+        let is_certain = self.transport != Transport::Udp && !state.has_given_up;
         let Some(parked) = state.parked.get_mut(&id) else { return false };
         let result = match judge(parked.asked_for.question(), message, parked.udp_limit) {
             Verdict::Ignore if is_certain => Ok(misunderstood(&parked.asked_for)),
@@ -457,7 +456,7 @@ impl Connection {
         if over.is_empty() {
             return next;
         }
-        state.is_behind = true;
+        state.has_given_up = true;
         let mut is_silent = false;
         let last_used = state.last_used;
         let mut ended = Vec::with_capacity(over.len());
@@ -550,12 +549,15 @@ pub(super) struct Ticket {
     number: u64,
     /// The connection was there before.
     pub(super) is_reused: bool,
-    /// It was opened for a query before this one.
-    pub(super) is_behind: bool,
     receiver: oneshot::Receiver<Result<Reply, Failure>>,
 }
 
 impl Ticket {
+    /// Whether the connection was opened for a query before this one.
+    pub(super) fn is_behind(&self) -> bool {
+        self.number > 1
+    }
+
     /// The response, or why there is none.
     pub(super) fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<Reply, Failure>> {
         Pin::new(&mut self.receiver).poll(task).map(|told| match told {
@@ -570,7 +572,7 @@ impl Ticket {
         // The id may be another query's by now.
         if state.parked.get(&self.id).is_some_and(|parked| parked.number == self.number) {
             state.parked.remove(&self.id);
-            state.is_behind = true;
+            state.has_given_up = true;
             let now = state.last_used;
             self.connection.less(&mut state, now);
         }

@@ -297,18 +297,7 @@ impl Parser<'_> {
                     self.next();
                     break;
                 }
-                Kind::Word
-                | Kind::Field
-                | Kind::Variable
-                | Kind::Number
-                | Kind::Character
-                | Kind::Quoted
-                | Kind::Raw
-                | Kind::Open => {
-                    let command = self.command()?;
-                    pipeline.commands.push(command);
-                }
-                Kind::Keyword if [".", "nil"].contains(&self.peek_keyword().as_str()) => {
+                kind if self.begins_term(kind) => {
                     let command = self.command()?;
                     pipeline.commands.push(command);
                 }
@@ -424,9 +413,9 @@ impl Parser<'_> {
         Ok(Some(term))
     }
 
-    fn term(&mut self) -> Result<Option<Term>, String> {
-        let kind = self.peek();
-        let is_term = match kind {
+    /// Whether a term begins with the next token, which is of this kind.
+    fn begins_term(&mut self, kind: Kind) -> bool {
+        match kind {
             Kind::Keyword => [".", "nil"].contains(&self.peek_keyword().as_str()),
             Kind::Word
             | Kind::Field
@@ -437,8 +426,12 @@ impl Parser<'_> {
             | Kind::Raw
             | Kind::Open => true,
             _ => false,
-        };
-        if !is_term {
+        }
+    }
+
+    fn term(&mut self) -> Result<Option<Term>, String> {
+        let kind = self.peek();
+        if !self.begins_term(kind) {
             return Ok(None);
         }
         let Token { text, .. } = self.next();

@@ -22,8 +22,6 @@ pub(super) struct Limits {
     pub(super) most_depth: u32,
     /// The most queries in flight on each.
     pub(super) hard_depth: u32,
-    /// The same on one over which nothing has come for [`STUCK`]: who waits for a place takes less memory.
-    pub(super) stuck_depth: u32,
     /// The most queries that wait for a place.
     pub(super) queued: usize,
     /// The most queries that one connection carries in its life; `u64::MAX`: no limit.
@@ -42,7 +40,6 @@ pub(super) const STREAMS: Limits = Limits {
     least_depth: 1,
     most_depth: 64,
     hard_depth: 64,
-    stuck_depth: 8,
     queued: 8192,
     uses: u64::MAX,
     age: Duration::from_secs(60),
@@ -56,7 +53,6 @@ pub(super) const MESSENGERS: Limits = Limits {
     least_depth: 32,
     most_depth: 32,
     hard_depth: 100,
-    stuck_depth: 100,
     queued: 8192,
     uses: u64::MAX,
     age: Duration::from_secs(300),
@@ -70,7 +66,6 @@ pub(super) const DATAGRAMS: Limits = Limits {
     least_depth: 64,
     most_depth: 64,
     hard_depth: 512,
-    stuck_depth: 512,
     queued: 4096,
     uses: 256,
     age: Duration::from_secs(30),
@@ -158,8 +153,7 @@ pub(super) fn choose(seen: impl Iterator<Item = Seen>, wish: Wish, limits: &Limi
         };
         let is_fit = one.fitness == Fitness::Fit;
         usable += usize::from(is_fit);
-        let is_stuck = one.waited >= STUCK;
-        stuck += usize::from(is_fit && is_stuck);
+        stuck += usize::from(is_fit && one.waited >= STUCK);
         if one.serial <= wish.newer_than {
             continue;
         }
@@ -169,8 +163,7 @@ pub(super) fn choose(seen: impl Iterator<Item = Seen>, wish: Wish, limits: &Limi
             return Choice::Take(place);
         }
         let this = (is_held_up, one.load, place);
-        let deepest = if is_stuck { limits.stuck_depth } else { limits.hard_depth };
-        if one.load < deepest && least.is_none_or(|other| this < other) {
+        if one.load < limits.hard_depth && least.is_none_or(|other| this < other) {
             *least = Some(this);
         }
     }
@@ -195,7 +188,6 @@ mod tests {
         least_depth: 1,
         most_depth: 1,
         hard_depth: 4,
-        stuck_depth: 2,
         queued: 0,
         uses: u64::MAX,
         age: Duration::from_secs(60),
@@ -260,13 +252,6 @@ mod tests {
         assert_eq!(chosen_by(WISH, &[1, 1, 2], &[100, 99, 99]), Choice::Take(0));
         assert_eq!(chosen_by(WISH, &[1, 1, 2], &[100, 100, 0]), Choice::Open);
         assert_eq!(chosen_by(WISH, &[1, 1, 1, 1, 1], &[100; 5]), Choice::Take(0), "not for ever");
-        assert_eq!(chosen_by(WISH, &[2, 2, 2, 2, 1], &[100; 5]), Choice::Take(4));
-        assert_eq!(chosen_by(WISH, &[2, 2, 2, 2, 2], &[100; 5]), Choice::Full, "a silent upstream");
-        assert_eq!(
-            chosen_by(WISH, &[2, 2, 2, 2, 3], &[100; 4]),
-            Choice::Take(4),
-            "it speaks again"
-        );
         // Those that were just opened have their chance before there are still more.
         assert_eq!(chosen_by(WISH, &[1, 1, 1, 1], &[100]), Choice::Take(1));
         assert_eq!(chosen_by(WISH, &[100; 5], &[]), Choice::Open);

@@ -189,13 +189,15 @@ impl<'o> Tries<'o> {
     /// found nobody, is not counted: the pauses keep these from going round and round.
     pub fn failed(&mut self, upstream: usize, error: Box<str>, fault: Fault, took: Duration) {
         self.error = Some(error);
-        self.is_refused = !self.hasty && fault == Fault::Away && took < LONG;
-        if !self.hasty && (fault == Fault::Away || took >= LONG) {
-            self.each[upstream] = self.each[upstream].saturating_sub(1);
-            return;
-        }
-        if self.hasty && took >= LONG {
-            self.each[upstream] = TRIES_EACH;
+        let was_long = took >= LONG;
+        self.is_refused = !self.hasty && fault == Fault::Away && !was_long;
+        match self.hasty {
+            false if was_long || fault == Fault::Away => {
+                self.each[upstream] = self.each[upstream].saturating_sub(1);
+                return;
+            }
+            true if was_long => self.each[upstream] = TRIES_EACH,
+            _ => {}
         }
         // One try by chance when all are down: its failure is the end.
         self.ended |= self.down >= self.order.count();

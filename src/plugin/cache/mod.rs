@@ -187,10 +187,13 @@ impl Handler for CacheHandler {
         if !self.options.covers(query.name()) {
             return Turn::Up;
         }
-        let is_refresh = context.clientless || stale.is_some();
+        let disable = match context.clientless || stale.is_some() {
+            true => Disable::IsLeftOut,
+            false => Disable::Counts,
+        };
         response.pass_through("cache");
         if response.written == Written::Message {
-            self.take(query, response, context, is_refresh);
+            self.take(query, response, context, disable);
         }
         if context.clientless {
             let now = context.now.monotonic;
@@ -308,14 +311,13 @@ impl CacheHandler {
     }
 
     /// A response on its way up: TTLs flattened, OPT out, kept if it may be, AD as the client
-    /// wants it. `is_refresh` leaves `disable` out of account: it would keep the expired entry
-    /// alive.
+    /// wants it.
     fn take(
         &self,
         query: &Query<'_>,
         response: &mut Response,
         context: &mut Context<'_>,
-        is_refresh: bool,
+        disable: Disable,
     ) {
         let Ok(message) = response.message() else {
             return;
@@ -333,7 +335,7 @@ impl CacheHandler {
         }
         match (side, ttl_places) {
             (Some(side), Some(ttl_places)) if is_match => {
-                if is_refresh || !self.limits(side).excludes(query.name()) {
+                if disable == Disable::IsLeftOut || !self.limits(side).excludes(query.name()) {
                     response.known_size = response.uncompressed_size();
                     let terms = Terms {
                         key: self.store.key(query),
@@ -385,6 +387,14 @@ impl CacheHandler {
             }
         }
     }
+}
+
+/// Whether names that `disable` excludes are kept out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disable {
+    Counts,
+    /// For a refresh: `disable` would keep the expired entry alive.
+    IsLeftOut,
 }
 
 /// A copy of the expired entry while upstream is asked first; the handler's note.

@@ -10,6 +10,7 @@ mod name;
 mod query;
 mod reply;
 mod response;
+pub mod sizes;
 mod words;
 mod writer;
 

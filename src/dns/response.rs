@@ -7,6 +7,7 @@ use super::edns::Edns;
 use super::layout::with_option;
 use super::message::{Malformed, Message, Record, Section};
 use super::query::{Query, copied};
+use super::sizes;
 use super::words::{Rcode, flags};
 use super::writer::Writer;
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
@@ -160,7 +161,8 @@ impl Response {
         if is_last {
             // The usual place: nothing behind it can point anywhere.
             self.wire.truncate(first.at);
-            self.wire[10..12].copy_from_slice(&(count - 1).to_be_bytes());
+            self.wire[Section::Additional.count_place()]
+                .copy_from_slice(&(count - 1).to_be_bytes());
         } else if let Some(wire) = self.without_opt() {
             self.wire = wire;
         }
@@ -197,7 +199,9 @@ impl Response {
         let end = answers.last().map_or(message.question_end(), |record| record.rdata.end);
         // What is cut off stood behind all that stays: no pointer leads into it.
         self.wire.truncate(end);
-        if let Some(counts) = self.wire.get_mut(8..12) {
+        if let Some(counts) =
+            self.wire.get_mut(Section::Authority.count_place().start..sizes::HEADER)
+        {
             counts.fill(0);
         }
         self.known_size = 0;

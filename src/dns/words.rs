@@ -119,6 +119,8 @@ impl Rcode {
 /// RFC 4035 §3.2).
 #[allow(missing_docs)]
 pub mod flags {
+    /// Where they stand in a message.
+    pub const PLACE: std::ops::Range<usize> = 2..4;
     pub const QR: u16 = 0x8000;
     pub const OPCODE: u16 = 0x7800;
     pub const AA: u16 = 0x0400;

@@ -6,10 +6,8 @@
 use super::layout::{self, Piece};
 use super::message::{Message, Record, Section};
 use super::name::Spelled;
+use super::sizes;
 use super::words::{Class, RecordType, flags};
-
-/// The greatest size of a message: what the length prefix of TCP can say (RFC 1035 §4.2.2).
-pub(super) const MAX_MESSAGE: usize = 65535;
 
 /// Writes a message into a buffer, compressing owner names and the RDATA names of the types of
 /// RFC 1035. A record that does not fit within the limit is left out, with all that come after it,
@@ -29,7 +27,7 @@ impl<'b> Writer<'b> {
         out.extend_from_slice(&id.to_be_bytes());
         out.extend_from_slice(&flags.to_be_bytes());
         out.extend_from_slice(&[0; 8]);
-        Writer { out, limit: MAX_MESSAGE, full: false, suffixes: Some(Suffixes::default()) }
+        Writer { out, limit: sizes::MESSAGE_MOST, full: false, suffixes: Some(Suffixes::default()) }
     }
 
     /// Starts a message with the id, flags and first question of another: no message with more
@@ -38,11 +36,11 @@ impl<'b> Writer<'b> {
         let wire = from.wire();
         let mut writer = Writer::new(out, u16::from_be_bytes([wire[0], wire[1]]), from.flags());
         if from.questions() > 0
-            && let Some(question) = wire.get(12..from.question_end())
-            && let Ok((name, end)) = Spelled::parse(wire, 12)
+            && let Ok((name, end)) = Spelled::parse(wire, sizes::HEADER)
         {
+            let rest = wire.get(end..end + sizes::TYPE_AND_CLASS).unwrap_or_default();
             writer.name(name.as_bytes());
-            writer.out.extend_from_slice(question.get(end - 12..end - 8).unwrap_or_default());
+            writer.out.extend_from_slice(rest);
             writer.add_to_count(4);
         }
         writer
@@ -56,7 +54,7 @@ impl<'b> Writer<'b> {
 
     /// Sets the greatest size of the message in octets; 65535 unless told, and at most.
     pub fn limited_to(mut self, octets: usize) -> Writer<'b> {
-        self.limit = octets.min(MAX_MESSAGE);
+        self.limit = octets.min(sizes::MESSAGE_MOST);
         self
     }
 
@@ -134,7 +132,7 @@ impl<'b> Writer<'b> {
         self.out.extend_from_slice(&RecordType::OPT.0.to_be_bytes());
         self.out.extend_from_slice(&udp_size.0.to_be_bytes());
         self.out.extend_from_slice(&ttl.to_be_bytes());
-        let length = options.len().min(MAX_MESSAGE);
+        let length = options.len().min(sizes::MESSAGE_MOST);
         self.out.extend_from_slice(&(length as u16).to_be_bytes());
         self.out.extend_from_slice(&options[..length]);
         self.add_to_count(6 + 2 * Section::Additional as usize);

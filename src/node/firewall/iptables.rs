@@ -310,7 +310,7 @@ impl Iptables {
 enum Form {
     /// With the comment that says whose it is.
     Commented,
-    /// Without, as in a kernel that has no comments.
+    /// Without, as node-cache before 1.22.19 wrote them.
     Bare,
 }
 

@@ -19,7 +19,7 @@ use super::kind::Kind;
 use super::{Context, Flow, Handler, Journal, Now, PerServer, Setup, TABLE, Turn};
 use crate::corefile::{CorefileError, Dispenser, Surroundings, Token};
 use crate::dns::{
-    Class, Message, Name, Query, Rcode, RecordType, Response, Writer, Written, flags,
+    Class, Message, Name, Query, Rcode, RecordType, Response, Section, Writer, Written, flags,
 };
 use crate::metrics::Registry;
 use classify::{OptPlace, Survey, survey};
@@ -446,8 +446,9 @@ fn flatten(response: &mut Response, found: Survey, ttl: u32) -> Option<Vec<u16>>
     match found.opt {
         OptPlace::Last(at) => {
             wire.truncate(at);
-            let count = u16::from_be_bytes([wire[10], wire[11]]).saturating_sub(1);
-            wire[10..12].copy_from_slice(&count.to_be_bytes());
+            let place = Section::Additional.count_place();
+            let count = u16::from_be_bytes([wire[place.start], wire[place.start + 1]]);
+            wire[place].copy_from_slice(&count.saturating_sub(1).to_be_bytes());
         }
         _ => wire.truncate(found.end),
     }
@@ -463,7 +464,7 @@ fn rebuild(response: &mut Response, ttl: u32) -> Option<Vec<u16>> {
     let mut wire = Vec::with_capacity(response.wire.len());
     let id = u16::from_be_bytes([message.wire()[0], message.wire()[1]]);
     let mut writer = Writer::new(&mut wire, id, message.flags());
-    writer.question(message.wire().get(12..message.question_end())?);
+    writer.question(message.question_section());
     for record in message.records() {
         if !record.is_opt() {
             writer.record(record.section, &message, &record, Some(ttl));

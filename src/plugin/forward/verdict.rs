@@ -3,7 +3,7 @@
 //! Owns the check of a response against its question. Pure: bytes in, verdict out. The id and the
 //! peer were checked before, by whoever owns the socket.
 
-use crate::dns::{Malformed, Message, Rcode, flags};
+use crate::dns::{Malformed, Message, Rcode, Section, flags, sizes};
 
 /// The verdict on one message that carries the id of a query in flight.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Meaning {
 /// Judges `bytes` as the response to `question` (QNAME, QTYPE, QCLASS in wire form).
 /// `udp_limit` is the greatest datagram that may be passed on, `None` for streams.
 pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
-    let Some(header) = bytes.first_chunk::<12>() else { return Verdict::Ignore };
+    let Some(header) = bytes.first_chunk::<{ sizes::HEADER }>() else { return Verdict::Ignore };
     let word = u16::from_be_bytes([header[2], header[3]]);
     let questions = u16::from_be_bytes([header[4], header[5]]);
     if word & flags::QR == 0 {
@@ -44,10 +44,10 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
     if questions == 0 && bytes.len() == header.len() && meaning.rcode != Rcode::NOERROR {
         return Verdict::Misunderstood;
     }
-    if questions != 1 || !repeats(question, &bytes[12..]) {
+    if questions != 1 || !repeats(question, &bytes[sizes::HEADER..]) {
         return Verdict::Ignore;
     }
-    let question_end = 12 + question.len();
+    let question_end = sizes::HEADER + question.len();
     if udp_limit.is_some_and(|limit| bytes.len() > usize::from(limit)) {
         return cut(bytes, question_end, meaning);
     }
@@ -67,7 +67,7 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
 /// check the class.
 fn repeats(question: &[u8], section: &[u8]) -> bool {
     let Some(section) = section.get(..question.len()) else { return false };
-    let Some(name) = question.len().checked_sub(4) else { return false };
+    let Some(name) = question.len().checked_sub(sizes::TYPE_AND_CLASS) else { return false };
     section[..name].eq_ignore_ascii_case(&question[..name])
         && section[name..name + 2] == question[name..name + 2]
 }
@@ -75,7 +75,7 @@ fn repeats(question: &[u8], section: &[u8]) -> bool {
 fn cut(bytes: &[u8], question_end: usize, meaning: Meaning) -> Verdict {
     let mut empty = bytes[..question_end].to_vec();
     empty[2] |= (flags::TC >> 8) as u8;
-    empty[6..12].fill(0);
+    empty[Section::Answer.count_place().start..sizes::HEADER].fill(0);
     Verdict::Cut(empty, Meaning { truncated: true, ..meaning })
 }
 

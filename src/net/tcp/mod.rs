@@ -117,8 +117,8 @@ pub(super) async fn connection(
         left: timeouts.queries,
         moment: Instant::now(),
     };
-    let mut clock = Patience::new(timeouts);
-    let mut alarm = pin!(sleep_until(clock.deadline(shared, false)));
+    let mut patience = Patience::new(timeouts);
+    let mut alarm = pin!(sleep_until(patience.deadline(shared, &stream)));
     let (mut more_to_read, mut has_ended) = (true, false);
     loop {
         if !matches!(send(&mut stream, shared, reader.moment), Ok(())) || shared.is_evicted() {
@@ -126,7 +126,7 @@ pub(super) async fn connection(
         }
         if !shared.is_full() && !listener.is_closed() && reader.has_frame() {
             // Held back while the connection was full.
-            reader.serve_frames(shared, &mut clock);
+            reader.serve_frames(shared, &mut patience);
             continue;
         }
         more_to_read &= !listener.is_closed() && reader.left > 0;
@@ -142,7 +142,7 @@ pub(super) async fn connection(
         match wait(&stream, shared, wanted, alarm.as_mut()).await {
             Ok(Wake::Readable) => {
                 let read = |task: &mut task::Context<'_>| {
-                    Poll::Ready(reader.read(task, &mut stream, shared, &mut clock))
+                    Poll::Ready(reader.read(task, &mut stream, shared, &mut patience))
                 };
                 let Ok(more) = poll_fn(read).await else { return };
                 more_to_read = more;
@@ -151,7 +151,7 @@ pub(super) async fn connection(
             Ok(Wake::Look) => reader.moment = Instant::now(),
             Ok(Wake::Alarm) => {
                 reader.moment = Instant::now();
-                let deadline = clock.deadline(shared, unsent);
+                let deadline = patience.deadline(shared, &stream);
                 if deadline <= reader.moment {
                     if unsent {
                         worker.counters.slow_readers.increment();
@@ -162,7 +162,7 @@ pub(super) async fn connection(
             }
             Err(_) => return,
         }
-        let deadline = clock.deadline(shared, stream.has_unsent());
+        let deadline = patience.deadline(shared, &stream);
         if alarm.deadline() > deadline {
             alarm.as_mut().reset(deadline);
         }

@@ -1,6 +1,7 @@
 //! How long a client may take.
 
 use super::open::Connection;
+use crate::net::stream::Stream;
 use crate::plugin::Timeouts;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,10 +21,10 @@ impl Patience {
         Patience { timeouts, spoken: false }
     }
 
-    /// While replies are unsent (by the stream: `sealed`), the time that the client has to take
-    /// some; while queries wait, none; else until the next query must be complete.
-    pub(super) fn deadline(&self, connection: &Connection, sealed: bool) -> Instant {
-        let lasts = if sealed || !connection.unsent.borrow().is_empty() {
+    /// While replies are unsent, by the connection or by its stream, the time that the client has to
+    /// take some; while queries wait, none; else until the next query must be complete.
+    pub(super) fn deadline(&self, connection: &Connection, stream: &Stream) -> Instant {
+        let lasts = if stream.has_unsent() || !connection.unsent.borrow().is_empty() {
             self.timeouts.write
         } else if connection.waiting.get() > 0 {
             return Instant::now() + LOOK;

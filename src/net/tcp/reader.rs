@@ -36,7 +36,7 @@ impl Reader<'_> {
         task: &mut task::Context<'_>,
         stream: &mut Stream,
         connection: &Rc<Connection>,
-        clock: &mut Patience,
+        patience: &mut Patience,
     ) -> io::Result<bool> {
         let mut scratch = self.worker.scratch.borrow_mut();
         let (received, moment) = self.worker.reading();
@@ -48,12 +48,12 @@ impl Reader<'_> {
             Err(error) => return Err(error),
         };
         if self.partial.is_empty() {
-            let served = self.serve(&scratch[..count], received, connection, clock);
+            let served = self.serve(&scratch[..count], received, connection, patience);
             self.partial.extend_from_slice(&scratch[served..count]);
         } else {
             self.partial.extend_from_slice(&scratch[..count]);
             drop(scratch);
-            self.serve_partial(received, connection, clock);
+            self.serve_partial(received, connection, patience);
         }
         connection.count(self.partial.capacity());
         Ok(true)
@@ -64,15 +64,20 @@ impl Reader<'_> {
     }
 
     /// Serves what was held back.
-    pub(super) fn serve_frames(&mut self, connection: &Rc<Connection>, clock: &mut Patience) {
+    pub(super) fn serve_frames(&mut self, connection: &Rc<Connection>, patience: &mut Patience) {
         let (received, moment) = self.worker.reading();
         self.moment = moment;
-        self.serve_partial(received, connection, clock);
+        self.serve_partial(received, connection, patience);
     }
 
-    fn serve_partial(&mut self, received: Now, connection: &Rc<Connection>, clock: &mut Patience) {
+    fn serve_partial(
+        &mut self,
+        received: Now,
+        connection: &Rc<Connection>,
+        patience: &mut Patience,
+    ) {
         let mut octets = std::mem::take(&mut self.partial);
-        let served = self.serve(&octets, received, connection, clock);
+        let served = self.serve(&octets, received, connection, patience);
         octets.drain(..served);
         if !octets.is_empty() || octets.capacity() <= KEPT_OCTETS {
             self.partial = octets;
@@ -85,7 +90,7 @@ impl Reader<'_> {
         octets: &[u8],
         received: Now,
         connection: &Rc<Connection>,
-        clock: &mut Patience,
+        patience: &mut Patience,
     ) -> usize {
         let mut served = 0;
         let Some(serving) = self.listener.serving() else { return octets.len() };
@@ -110,7 +115,7 @@ impl Reader<'_> {
             }
         });
         if served > 0 {
-            clock.spoken = true;
+            patience.spoken = true;
             connection.is_active_at(self.moment);
         }
         if response.wire.capacity() > KEPT_OCTETS {

@@ -9,23 +9,26 @@ use super::sizes;
 use super::words::{Class, RecordType};
 use std::ops::Range;
 
-/// Why bytes are not a message.
+/// Why bytes are not a message, in the words of miekg/dns, which the `errors` plugin shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The message ends inside a name, a record or the header.
-    #[error("message is cut")]
+    #[error("buffer size too small")]
     Cut,
+    /// RDATA that ends before what its type must have.
+    #[error("overflow unpacking rdata")]
+    RdataCut,
     /// A compression pointer that does not point backwards.
-    #[error("bad compression pointer")]
+    #[error("too many compression pointers")]
     Pointer,
     /// A label type other than normal and pointer.
-    #[error("bad label type")]
+    #[error("bad rdata")]
     LabelKind,
     /// More than 255 octets.
-    #[error("name too long")]
+    #[error("domain name exceeded 255 wire-format octets")]
     NameTooLong,
-    /// RDATA whose inside does not agree with RDLENGTH.
-    #[error("bad rdata")]
+    /// RDATA longer than what is in it, or with a name that overruns it.
+    #[error("bad rdlength")]
     Rdata,
     /// More than 65535 octets, or more records than a count holds.
     #[error("message too long")]
@@ -100,6 +103,18 @@ impl<'a> Message<'a> {
             questions += 1;
         }
         Message::parse_records(wire, questions, at)
+    }
+
+    /// Checks the names of the question section alone. A message may end behind the name or the
+    /// type of its last question, or behind its header: CoreDNS takes all three.
+    pub fn check_questions(wire: &[u8]) -> Result<(), Malformed> {
+        let promised = word(wire, 4).ok_or(Malformed::Cut)?;
+        let mut at = sizes::HEADER;
+        for _ in 0..if wire.len() == sizes::HEADER { 0 } else { promised } {
+            let (_, end) = name::measure(wire, at)?;
+            at = wire.len().min(end + sizes::TYPE_AND_CLASS);
+        }
+        Ok(())
     }
 
     /// As [`Message::parse`], for a message whose one question was read already and ends, complete

@@ -11,6 +11,7 @@ mod query;
 mod reply;
 mod response;
 pub mod sizes;
+mod suffixes;
 mod words;
 mod writer;
 

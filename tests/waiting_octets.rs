@@ -1,7 +1,7 @@
 //! What a query that waits takes of the memory, counted by an allocator that counts: the figure that
 //! `-memory-limit` reckons with is no less.
 #![allow(unsafe_code)] // An allocator can be written in no other way.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
 mod messages;
 

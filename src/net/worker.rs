@@ -81,6 +81,7 @@ impl Node {
 pub(super) struct Permit(Arc<AtomicUsize>);
 
 impl Permit {
+    /// Takes one of `most` places; `None` when there is none.
     pub(super) fn take(places: &Arc<AtomicUsize>, most: usize) -> Option<Permit> {
         has_entered(places, most).then(|| Permit(places.clone()))
     }

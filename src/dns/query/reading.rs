@@ -49,6 +49,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
+    /// Reads on behind the question. The error is that of a record.
     pub(super) fn of(bytes: &[u8], asked: &Asked<'_>) -> Result<Reading, Malformed> {
         let promised = [bytes[7], bytes[9], bytes[11]];
         let mut is_normal = asked.is_whole

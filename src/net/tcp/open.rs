@@ -106,6 +106,7 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Adds a reply to what is to be sent, behind its length.
     pub(super) fn push(&self, reply: &[u8]) {
         let mut unsent = self.unsent.borrow_mut();
         // A reply is at most 65535 octets (ReplyLimits::stream).
@@ -135,6 +136,7 @@ impl Connection {
         }
     }
 
+    /// Whether nothing more is read for now.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.get() >= WAITING_PER_CONNECTION_MOST
             || self.unsent.borrow().len() >= UNSENT_MOST
@@ -183,6 +185,7 @@ pub(in crate::net) struct Open {
 }
 
 impl Open {
+    /// A connection that has just come, known to its worker and its listener.
     pub(in crate::net) fn new(worker: &Rc<Worker>, listener: &Rc<Listener>) -> Open {
         let shared = Rc::new(Connection::new(worker));
         worker.open.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());

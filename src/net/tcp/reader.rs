@@ -59,6 +59,7 @@ impl Reader<'_> {
         Ok(true)
     }
 
+    /// Whether a whole message was held back.
     pub(super) fn has_frame(&self) -> bool {
         self.left > 0 && first_frame(&self.partial).is_some()
     }

@@ -4,10 +4,12 @@
 //! but for text.
 
 use super::message::Malformed;
-use super::sizes::{LABEL_MOST, NAME_MOST};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+
+/// The greatest length of a name in wire form, root label included (RFC 1035 §3.1).
+pub(super) const MAX_NAME: usize = 255;
 
 /// The greatest number of compression pointers followed for one name: one for each label of the
 /// longest name.
@@ -34,13 +36,13 @@ pub enum NameError {
 #[derive(Clone)]
 pub struct Name {
     length: u8,
-    wire: [u8; NAME_MOST],
+    wire: [u8; MAX_NAME],
 }
 
 impl Name {
     /// The root.
     pub fn root() -> Name {
-        Name { length: 1, wire: [0; NAME_MOST] }
+        Name { length: 1, wire: [0; MAX_NAME] }
     }
 
     /// Reads the (possibly compressed) name at `at` of `message`; also returns the offset just
@@ -52,7 +54,7 @@ impl Name {
 
     /// Lower-cases what is a name in wire form.
     fn lowered(wire: &[u8]) -> Name {
-        let mut name = Name { length: wire.len() as u8, wire: [0; NAME_MOST] };
+        let mut name = Name { length: wire.len() as u8, wire: [0; MAX_NAME] };
         // A length octet is below 64 and lower-casing touches 65 to 90 only: it is safe.
         for (into, octet) in name.wire.iter_mut().zip(wire) {
             *into = octet.to_ascii_lowercase();
@@ -110,7 +112,7 @@ pub(super) enum Spelled<'m> {
         /// Octets of it.
         length: u8,
         /// They, and zeros.
-        wire: [u8; NAME_MOST],
+        wire: [u8; MAX_NAME],
     },
 }
 
@@ -125,7 +127,7 @@ impl<'m> Spelled<'m> {
     }
 
     fn join(message: &[u8], at: usize) -> Result<(Spelled<'m>, usize), Malformed> {
-        let mut wire = [0; NAME_MOST];
+        let mut wire = [0; MAX_NAME];
         let mut length = 0;
         let end = walk(message, at, |label| {
             let into = wire.get_mut(length..length + label.len()).ok_or(Malformed::NameTooLong)?;
@@ -159,7 +161,7 @@ fn whole(message: &[u8], at: usize) -> Option<&[u8]> {
     loop {
         let head = *message.get(at + length)?;
         length += 1 + usize::from(head);
-        if usize::from(head) > LABEL_MOST || length > NAME_MOST {
+        if head > 63 || length > MAX_NAME {
             return None;
         }
         if head == 0 {
@@ -173,7 +175,7 @@ pub(super) fn measure(message: &[u8], at: usize) -> Result<(usize, usize), Malfo
     let mut length = 0;
     let end = walk(message, at, |label| {
         length += label.len();
-        if length > NAME_MOST { Err(Malformed::NameTooLong) } else { Ok(()) }
+        if length > MAX_NAME { Err(Malformed::NameTooLong) } else { Ok(()) }
     })?;
     Ok((length, end))
 }
@@ -254,7 +256,7 @@ impl FromStr for Name {
                     name.wire[head] = label as u8;
                     head = length;
                     length += 1;
-                    if head >= NAME_MOST {
+                    if head >= MAX_NAME {
                         return Err(NameError::NameTooLong);
                     }
                     continue;
@@ -276,7 +278,7 @@ impl FromStr for Name {
                 },
                 other => other,
             };
-            if length - head > LABEL_MOST {
+            if length - head > 63 {
                 return Err(NameError::LabelTooLong);
             }
             *name.wire.get_mut(length).ok_or(NameError::NameTooLong)? = byte.to_ascii_lowercase();

@@ -8,7 +8,7 @@ use crate::dns::{Response, Transport};
 use crate::engine::{Arrival, Parked, Silence, Step, arrive};
 use crate::plugin::Client;
 use crate::sys::readiness;
-use crate::sys::udp::{Inbox, Outbox, Route};
+use crate::sys::udp::{Inbox, Outbox, Route, take_trains};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -18,8 +18,11 @@ use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{spawn_local, yield_now};
 
-/// Datagrams taken in by one system call, at most.
+/// Datagrams or trains of them taken in by one system call, at most.
 const BATCH: usize = 64;
+
+/// Replies sent by one system call, at most: what came in trains is more than a batch.
+const REPLIES: usize = 128;
 
 /// Octets of a query that are looked at; what is longer is cut.
 const QUERY_OCTETS: usize = 4096;
@@ -45,9 +48,9 @@ impl Batch {
     pub(super) fn new() -> Batch {
         Batch(RefCell::new(Buffers {
             inbox: Inbox::new(BATCH, QUERY_OCTETS),
-            outbox: Outbox::new(BATCH),
-            responses: (0..BATCH).map(|_| Response::new()).collect(),
-            routes: Vec::with_capacity(BATCH),
+            outbox: Outbox::new(REPLIES),
+            responses: (0..REPLIES).map(|_| Response::new()).collect(),
+            routes: Vec::with_capacity(REPLIES),
         }))
     }
 }
@@ -64,6 +67,7 @@ pub(super) struct Port {
 impl Port {
     /// For a socket bound to `local`.
     pub(super) fn new(socket: UdpSocket, local: SocketAddr) -> io::Result<Port> {
+        take_trains(socket.as_fd());
         Ok(Port {
             socket: readiness::readable(socket)?,
             local,
@@ -175,16 +179,12 @@ fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Res
     let mut buffers = worker.batch.0.borrow_mut();
     let received = worker.batch_begins();
     let Buffers { inbox, outbox, responses, routes } = &mut *buffers;
-    if worker.thrift.is_resting() {
-        inbox.expect_many();
-    }
     let emptied = inbox.receive(port.fd(), port.wildcard)?;
     let Some(serving) = listener.serving() else { return Ok(emptied) };
-    routes.clear();
     worker.with_means(&serving.snapshot, |means| {
         means.received = received;
-        for slot in 0..inbox.count() {
-            let datagram = inbox.datagram(slot);
+        for place in 0..inbox.count() {
+            let datagram = inbox.datagram(place);
             let client = port.client(&datagram.route);
             let response = &mut responses[routes.len()];
             let (snapshot, server) = (&serving.snapshot, serving.server);
@@ -194,8 +194,23 @@ fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Res
                 Arrival::Silence(Silence::Dropped(_)) => {}
                 Arrival::Wait(parked, step) => park(worker, port, datagram.route, parked, step),
             }
+            if routes.len() == responses.len() {
+                send(worker, port, outbox, responses, routes);
+            }
         }
     });
+    send(worker, port, outbox, responses, routes);
+    Ok(emptied)
+}
+
+/// Sends the replies that are ready, and makes place for others.
+fn send(
+    worker: &Worker,
+    port: &Port,
+    outbox: &mut Outbox,
+    responses: &mut [Response],
+    routes: &mut Vec<Route>,
+) {
     let sent = outbox
         .send(port.fd(), routes.len(), |place| (responses[place].wire.as_slice(), &routes[place]));
     worker.counters.lost.add(sent.failed as u64);
@@ -204,7 +219,7 @@ fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Res
             response.wire = Vec::new();
         }
     }
-    Ok(emptied)
+    routes.clear();
 }
 
 fn park(worker: &Rc<Worker>, port: &Rc<Port>, route: Route, parked: Box<Parked>, step: Step) {

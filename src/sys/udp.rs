@@ -1,13 +1,15 @@
 //! Batched UDP: many datagrams with one system call, each with the address it was sent to.
 //!
-//! Owns the buffers that the kernel writes into and the layout of its control messages. What goes to
-//! one client leaves as a train (`trains`) where the kernel can cut it up (UDP_SEGMENT, udp(7)).
-//! Never waits: both calls are for a socket that is ready, and return at once.
+//! Owns the layout of the kernel's control messages, and what sends. What goes to one client leaves as a
+//! train (`trains`) where the kernel can cut it up (UDP_SEGMENT, udp(7)); what came as one is taken in
+//! whole (`inbox`). Never waits: both calls are for a socket that is ready, and return at once.
 #![allow(unsafe_code)]
 
+mod inbox;
 mod options;
 
-pub use options::{keep_datagrams, tell_destination};
+pub use inbox::Inbox;
+pub use options::{keep_datagrams, part_trains, take_trains, tell_destination};
 
 use super::trains::Trains;
 use std::io;
@@ -15,19 +17,8 @@ use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Asked of the kernel at least, where many are asked for at once: preparing a place costs, too.
-const FEW: usize = 8;
-
-/// Datagrams that are taken one by one while there is little traffic. Mostly one woke the thread alone,
-/// and a call for one datagram costs less than one for many that finds one.
-const ALONE: usize = 3;
-
-/// Octets between the rooms of two datagrams. Were they powers of two apart, their beginnings would all
-/// fall into one set of a CPU's cache, and drive each other out.
-const APART: usize = 64;
-
 /// Octets of control messages per datagram: one `in6_pktinfo` with its header is 40, the length of a
-/// train's segments 24.
+/// train's messages 24, either way.
 const CONTROL: usize = 64;
 
 /// Room for control messages, aligned as the kernel lays them out.
@@ -109,183 +100,13 @@ impl std::fmt::Debug for Route {
     }
 }
 
-/// One received datagram.
+/// One received datagram, alone or out of a train.
 #[derive(Debug)]
 pub struct Datagram<'i> {
     /// Its content, cut at the inbox's octets.
     pub bytes: &'i [u8],
     /// Whence and to where.
     pub route: Route,
-}
-
-/// Buffers for a batch of datagrams. One serves all sockets of a thread.
-pub struct Inbox {
-    octets: usize,
-    /// From one datagram's room to the next.
-    stride: usize,
-    asked: usize,
-    received: usize,
-    with_destination: bool,
-    buffers: Box<[u8]>,
-    names: Box<[libc::sockaddr_in6]>,
-    controls: Box<[Control]>,
-    iovecs: Box<[libc::iovec]>,
-    headers: Box<[libc::mmsghdr]>,
-}
-
-impl Inbox {
-    /// Room for `slots` datagrams of at most `octets` octets each; both at least 1.
-    pub fn new(slots: usize, octets: usize) -> Inbox {
-        let slots = slots.max(1);
-        let stride = octets + APART;
-        Inbox {
-            octets,
-            stride,
-            asked: 0,
-            received: 0,
-            with_destination: false,
-            buffers: vec![0; slots * stride].into_boxed_slice(),
-            names: vec![no_name(); slots].into_boxed_slice(),
-            controls: vec![Control([0; CONTROL]); slots].into_boxed_slice(),
-            iovecs: vec![no_iovec(); slots].into_boxed_slice(),
-            headers: vec![no_header(); slots].into_boxed_slice(),
-        }
-    }
-
-    /// Much may have arrived: as much as there is room for is asked for at once.
-    pub fn expect_many(&mut self) {
-        self.asked = self.headers.len();
-    }
-
-    /// Receives what has arrived. `with_destination` for sockets that [`tell_destination`] was
-    /// called on. Returns true when the socket was emptied.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, with_destination: bool) -> io::Result<bool> {
-        self.received = 0;
-        self.with_destination = with_destination;
-        let most = self.headers.len();
-        // What tells where a datagram was sent to comes with a header alone.
-        if !with_destination && self.asked < FEW.min(most) {
-            while self.received < ALONE.min(most) {
-                match self.receive_one(socket) {
-                    Ok(()) => {}
-                    Err(error) if self.received == 0 => return Err(error),
-                    Err(error) => {
-                        self.asked = 0;
-                        return Ok(error.kind() == io::ErrorKind::WouldBlock);
-                    }
-                }
-            }
-        }
-        let first = self.received;
-        let asked = self.asked.clamp(FEW, most.max(FEW)).min(most - first);
-        let count = match self.receive_many(socket, asked) {
-            Ok(count) => count,
-            Err(error) if first == 0 => return Err(error),
-            Err(error) => {
-                self.asked = 0;
-                return Ok(error.kind() == io::ErrorKind::WouldBlock);
-            }
-        };
-        self.received += count;
-        let emptied = count < asked;
-        self.asked = match emptied {
-            true if self.received <= ALONE => 0,
-            true => 2 * self.received,
-            false => most,
-        };
-        Ok(emptied)
-    }
-
-    /// Receives one datagram into the next slot, of which there is one.
-    fn receive_one(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let slot = self.received;
-        let start = slot * self.stride;
-        let buffer = &mut self.buffers[start..start + self.octets];
-        let mut length = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-        // SAFETY: buffer and name are this struct's own and stay in place for the call; the lengths given
-        // are theirs; the descriptor is open for as long as it is borrowed.
-        let octets = unsafe {
-            libc::recvfrom(
-                socket.as_raw_fd(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                libc::MSG_DONTWAIT,
-                (&raw mut self.names[slot]).cast(),
-                &raw mut length,
-            )
-        };
-        if octets < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let header = &mut self.headers[slot];
-        header.msg_len = octets as libc::c_uint;
-        header.msg_hdr.msg_namelen = length;
-        self.received += 1;
-        Ok(())
-    }
-
-    /// Receives up to `asked` datagrams into the slots behind those that are filled; how many.
-    fn receive_many(&mut self, socket: BorrowedFd<'_>, asked: usize) -> io::Result<usize> {
-        let first = self.received;
-        let buffers = self.buffers.as_mut_ptr();
-        for slot in first..first + asked {
-            self.iovecs[slot] = libc::iovec {
-                // SAFETY: slot < slots, so slot * stride + octets lies inside the allocation of
-                // slots * stride.
-                iov_base: unsafe { buffers.add(slot * self.stride) }.cast(),
-                iov_len: self.octets,
-            };
-            let header = &mut self.headers[slot].msg_hdr;
-            header.msg_name = (&raw mut self.names[slot]).cast();
-            header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-            header.msg_iov = &raw mut self.iovecs[slot];
-            header.msg_iovlen = 1;
-            header.msg_flags = 0;
-            if self.with_destination {
-                header.msg_control = (&raw mut self.controls[slot]).cast();
-                header.msg_controllen = CONTROL as _;
-            } else {
-                header.msg_control = std::ptr::null_mut();
-                header.msg_controllen = 0;
-            }
-        }
-        let headers = &mut self.headers[first..first + asked];
-        // SAFETY: these headers were just filled with pointers into this struct's own allocations, which
-        // live and stay in place for the call; the lengths given are theirs; the descriptor is open
-        // for as long as it is borrowed.
-        let count = unsafe {
-            libc::recvmmsg(
-                socket.as_raw_fd(),
-                headers.as_mut_ptr(),
-                headers.len() as libc::c_uint,
-                libc::MSG_DONTWAIT as _,
-                std::ptr::null_mut(),
-            )
-        };
-        if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
-    }
-
-    /// How many datagrams the last batch has.
-    pub fn count(&self) -> usize {
-        self.received
-    }
-
-    /// A datagram of the last batch; `slot` below [`Inbox::count`].
-    pub fn datagram(&self, slot: usize) -> Datagram<'_> {
-        debug_assert!(slot < self.received);
-        let header = &self.headers[slot];
-        let length = (header.msg_len as usize).min(self.octets);
-        let start = slot * self.stride;
-        Datagram {
-            bytes: &self.buffers[start..start + length],
-            route: Route {
-                peer: self.names[slot],
-                length: header.msg_hdr.msg_namelen.min(size_of::<libc::sockaddr_in6>() as u32)
-                    as u8,
-                local: if self.with_destination { destination(&header.msg_hdr) } else { None },
-            },
-        }
-    }
 }
 
 /// What became of the messages given to [`Outbox::send`].
@@ -557,30 +378,6 @@ fn put_control<T>(
     header.msg_controllen = (used + space as usize) as _;
 }
 
-fn destination(header: &libc::msghdr) -> Option<IpAddr> {
-    // SAFETY: msg_control and msg_controllen are as the kernel left them after recvmmsg: a
-    // well-formed chain inside the Control of this slot, which is alive and aligned. The macros
-    // walk within that length; the content of each kind is read by its own type and size.
-    unsafe {
-        let mut at = libc::CMSG_FIRSTHDR(header);
-        while !at.is_null() {
-            match ((*at).cmsg_level, (*at).cmsg_type) {
-                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    let info = libc::CMSG_DATA(at).cast::<libc::in_pktinfo>().read_unaligned();
-                    let octets = info.ipi_spec_dst.s_addr.to_ne_bytes();
-                    return Some(IpAddr::V4(Ipv4Addr::from(octets)));
-                }
-                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    let info = libc::CMSG_DATA(at).cast::<libc::in6_pktinfo>().read_unaligned();
-                    return Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
-                }
-                _ => at = libc::CMSG_NXTHDR(header, at),
-            }
-        }
-    }
-    None
-}
-
 fn no_name() -> libc::sockaddr_in6 {
     // SAFETY: all fields are integers, for which zero is a value.
     unsafe { std::mem::zeroed() }
@@ -602,9 +399,6 @@ mod tests {
     use std::os::fd::AsFd;
     use std::time::Duration;
 
-    /// Nothing but a mistake takes as long.
-    const PATIENCE: Duration = Duration::from_secs(60);
-
     /// Sends `questions` datagrams to `target`, has each echoed along its route, and returns the
     /// addresses that the echoes came from.
     fn echoed(
@@ -617,7 +411,7 @@ mod tests {
         let mut outbox = Outbox::new(4);
         let any = if target.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
         let client = UdpSocket::bind(any).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         for number in 0..questions {
             client.send_to(&[number; 20], target).unwrap();
         }
@@ -666,27 +460,6 @@ mod tests {
     }
 
     #[test]
-    fn few_are_taken_one_by_one_and_more_together_all_of_them_in_one_go() {
-        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut inbox = Inbox::new(64, 512);
-        for count in [1, ALONE, ALONE + FEW - 1, 2 * FEW, 1, 2] {
-            for number in 0..count as u8 {
-                client.send_to(&[number; 600], server.local_addr().unwrap()).unwrap();
-            }
-            let emptied = inbox.receive(server.as_fd(), false).unwrap();
-            assert_eq!((inbox.count(), emptied), (count, true));
-            for number in 0..count {
-                let datagram = inbox.datagram(number);
-                assert_eq!(datagram.bytes, [number as u8; 512], "cut to its room");
-                assert_eq!(datagram.route.peer(), client.local_addr().unwrap());
-            }
-            let empty = inbox.receive(server.as_fd(), false).unwrap_err();
-            assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
-        }
-    }
-
-    #[test]
     fn a_reply_comes_from_the_address_that_was_asked() {
         let server = UdpSocket::bind("0.0.0.0:0").unwrap();
         tell_destination(server.as_fd(), false).unwrap();
@@ -728,7 +501,7 @@ mod tests {
         });
         let mut buffer = [0; 2048];
         let came = clients.iter().enumerate().map(|(number, client)| {
-            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
             let mine = (number..messages.len()).step_by(clients.len());
             let mine = mine.map(|_| {
                 let length = client.recv(&mut buffer).unwrap();

@@ -160,27 +160,23 @@ impl Sender {
                 }
                 return;
             }
-            match line {
-                Some(_) => self.wait_for_records(),
-                None => self.wait_to_try_again(),
-            }
+            self.rest(line.is_some());
         }
     }
 
-    /// Until the collector may be there again, or the end.
-    fn wait_to_try_again(&self) {
-        let until = Instant::now() + RETRY;
-        while !self.is_ending.load(Ordering::Acquire) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
+    /// Until there is something to do: records, the end, or time to look at the collector again.
+    fn rest(&self, is_connected: bool) {
+        if !is_connected {
+            let until = Instant::now() + RETRY;
+            while !self.is_ending.load(Ordering::Acquire) {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return;
+                }
+                park_timeout(left);
             }
-            park_timeout(left);
+            return;
         }
-    }
-
-    /// Until records wait, some more have had time to come, or the end.
-    fn wait_for_records(&self) {
         if self.tap.is_empty() && !self.is_ending.load(Ordering::Acquire) {
             park();
         }

@@ -9,9 +9,6 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Mutex;
 
-/// Nothing but a mistake takes as long.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 #[derive(Default)]
 struct Lines(Mutex<Vec<String>>);
 
@@ -24,8 +21,7 @@ impl Journal for Lines {
 impl Lines {
     /// Waits for a line that contains `part`.
     fn wait_for(&self, part: &str) -> String {
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
+        for _ in 0..500 {
             if let Some(line) = self.0.lock().unwrap().iter().find(|line| line.contains(part)) {
                 return line.clone();
             }
@@ -166,7 +162,7 @@ fn a_collector_that_takes_nothing_costs_records_and_nothing_else() {
     assert!(tap.dropped.value() > 0);
     // The thread is in its handshake: the end does not wait for it.
     senders.stop();
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < FAREWELL + Duration::from_secs(10));
 }
 
 #[test]

@@ -47,7 +47,6 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// The address that a server of a snapshot listens at.
     pub(super) fn of(server: &Server) -> Address {
         Address {
             transport: server.transport,
@@ -66,7 +65,6 @@ impl Address {
         }
     }
 
-    /// Whether its datagrams are DNS messages.
     pub(super) fn has_udp(&self) -> bool {
         self.transport == KeyTransport::Dns
     }

@@ -9,9 +9,6 @@ use std::sync::Mutex;
 /// Queries that wait for the upstream, on several of its connections.
 const WAITING: usize = 600;
 
-/// So many of them are sent at a time: a socket has room for them.
-const TOGETHER: usize = 100;
-
 /// After so many failures the hit is sent.
 const BEFORE: usize = 100;
 
@@ -70,13 +67,12 @@ fn a_hit_does_not_wait_for_hundreds_of_failures() {
     let workers = Workers::start(&equipment, &snapshot).unwrap();
     accomplice.client.connect(workers.addresses()[0]).unwrap();
     other.connect(workers.addresses()[0]).unwrap();
-    let end = Instant::now() + PATIENCE;
-    // They have four seconds: a socket's buffer full at a time.
+    let end = Instant::now() + Duration::from_secs(20);
     for sent in 1..=WAITING {
         other.send(&query(&format!("n{sent}.miss.test."), sent as u16)).unwrap();
-        while sent % TOGETHER == 0 && workers.parked() < sent {
+        while workers.parked() < sent {
             assert!(Instant::now() < end, "{} of {sent} wait", workers.parked());
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::yield_now();
         }
     }
     upstream.set_nonblocking(true).unwrap();
@@ -87,7 +83,7 @@ fn a_hit_does_not_wait_for_hundreds_of_failures() {
     drop(first);
     while *accomplice.failures.lock().unwrap() < WAITING {
         assert!(Instant::now() < end, "{:?} failed", accomplice.failures);
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::yield_now();
     }
     let answered = *accomplice.answered.lock().unwrap();
     assert!(answered.is_some_and(|failed| failed < WAITING / 2), "{answered:?} failed before");

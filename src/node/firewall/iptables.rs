@@ -258,19 +258,19 @@ impl Iptables {
         let mut change = Change::default();
         for rule in known {
             if wanted.contains(rule) {
-                if self.single(family, "-C", rule, Form::Commented, deadline)? {
+                if self.single(family, "-C", rule, true, deadline)? {
                     change.kept.push(*rule);
                 } else {
-                    self.single(family, "-I", rule, Form::Commented, deadline)?;
+                    self.single(family, "-I", rule, true, deadline)?;
                     change.added.push(*rule);
                 }
                 continue;
             }
-            for form in [Form::Commented, Form::Bare] {
+            for is_commented in [true, false] {
                 let mut copies = 0;
                 while copies < MOST_COPIES
-                    && self.single(family, "-C", rule, form, deadline)?
-                    && self.single(family, "-D", rule, form, deadline)?
+                    && self.single(family, "-C", rule, is_commented, deadline)?
+                    && self.single(family, "-D", rule, is_commented, deadline)?
                 {
                     copies += 1;
                 }
@@ -286,12 +286,12 @@ impl Iptables {
         family: Family,
         verb: &str,
         rule: &Rule,
-        form: Form,
+        is_commented: bool,
         deadline: Deadline,
     ) -> Result<bool, Failure> {
         let program = self.variant.program(family);
         let (place, mut words) = (rule.place, rule.words());
-        if let Form::Bare = form {
+        if !is_commented {
             words.truncate(words.iter().position(|word| word == "-m").unwrap_or(words.len()));
         }
         let wait = lock_wait(deadline);
@@ -303,15 +303,6 @@ impl Iptables {
             Err(failure) => Err(failure),
         }
     }
-}
-
-/// How a rule is spelled.
-#[derive(Clone, Copy)]
-enum Form {
-    /// With the comment that says whose it is.
-    Commented,
-    /// Without, as node-cache before 1.22.19 wrote them.
-    Bare,
 }
 
 /// The seconds for `-w`: never so long that we would have to kill the program.

@@ -50,3 +50,27 @@ pub fn tell_destination(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Has the kernel give what came together, and is of one length but for the last, as one train (UDP_GRO,
+/// udp(7), since Linux 5.0). Best effort: older kernels give each datagram alone.
+pub fn take_trains(socket: BorrowedFd<'_>) {
+    set_trains(socket, 1);
+}
+
+/// Has the kernel give each datagram alone again.
+pub fn part_trains(socket: BorrowedFd<'_>) {
+    set_trains(socket, 0);
+}
+
+fn set_trains(socket: BorrowedFd<'_>, wish: libc::c_int) {
+    // SAFETY: the option takes an int; the pointer and the length are `wish`'s.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            (&raw const wish).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
+}

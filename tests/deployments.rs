@@ -335,7 +335,7 @@ impl Load {
         for mut client in self.clients {
             assert!(client.is_alive(), "{}", client.log());
             client.signal("INT");
-            assert_eq!(client.ended_within(Duration::from_secs(30)), Some(0));
+            assert_eq!(client.ended_within(Duration::from_secs(60)), Some(0));
             let text = client.log();
             let line = |start: &str| {
                 let found = text.lines().find_map(|line| line.trim().strip_prefix(start));

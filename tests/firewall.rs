@@ -8,12 +8,15 @@ mod missing;
 mod namespace;
 
 use namespace::{in_namespaces, sh, stand_in, try_sh};
-use nodens::node::firewall::{Firewall, Iptables, Plan, Report, Variant, Within};
+use nodens::node::firewall::{Iptables, Plan, Report, Variant, Within};
 use std::fs::File;
 use std::time::{Duration, Instant};
 
 /// The longest that what has seconds may take: what is waited for in vain would last for minutes.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// For what must be done: a busy machine may take much longer than the program has.
+const AMPLE: Within = Within(PATIENCE);
 
 const PROGRAMS: &[&str] = &["iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"];
 
@@ -22,8 +25,8 @@ fn plan(addresses: &[&str]) -> Plan {
     Plan { addresses, dns_port: 53, health_port: 8080 }
 }
 
-fn firewall(variant: Variant, addresses: &[&str]) -> Firewall {
-    Firewall::Iptables(Iptables::new(plan(addresses), variant))
+fn iptables(variant: Variant, addresses: &[&str]) -> Iptables {
+    Iptables::new(plan(addresses), variant)
 }
 
 /// The rules of both tables, in order.
@@ -68,11 +71,11 @@ fn good(report: &Report) {
 
 fn rules_come_are_repaired_and_go(variant: Variant, ending: &str) {
     let (v4, v6) = (format!("iptables-{ending}"), format!("ip6tables-{ending}"));
-    let mut firewall = firewall(variant, &["169.254.20.10", "fd00::a"]);
+    let mut iptables = iptables(variant, &["169.254.20.10", "fd00::a"]);
     // The node's own rules.
     sh(&format!("{v4} -A INPUT -p udp -d 169.254.20.10 --dport 53 -i eth7 -j DROP"));
 
-    let report = firewall.apply();
+    let report = iptables.ensure(AMPLE);
     good(&report);
     assert_eq!(report.added, 24);
     assert_eq!(
@@ -86,7 +89,7 @@ fn rules_come_are_repaired_and_go(variant: Variant, ending: &str) {
     assert_eq!(saved(&v4), all_v4);
     assert_eq!(saved(&v6), expected("fd00::a/128"));
 
-    let report = firewall.check_and_repair();
+    let report = iptables.ensure(AMPLE);
     good(&report);
     assert_eq!((report.added, report.removed), (0, 0));
 
@@ -97,7 +100,7 @@ fn rules_come_are_repaired_and_go(variant: Variant, ending: &str) {
     for _ in 0..2 {
         sh(&format!("{v6} -A INPUT -p udp -d fd00::a --dport 53 {comment} -j ACCEPT"));
     }
-    let report = firewall.check_and_repair();
+    let report = iptables.ensure(AMPLE);
     good(&report);
     assert_eq!((report.added, report.removed), (6, 3));
     assert_eq!(saved(&v4), all_v4);
@@ -109,12 +112,12 @@ fn rules_come_are_repaired_and_go(variant: Variant, ending: &str) {
     assert_eq!(sorted(saved(&v6)), sorted(expected("fd00::a/128")));
 
     sh(&format!("{v4} -A OUTPUT -p tcp -s 169.254.20.10 --sport 53 -j ACCEPT"));
-    let report = firewall.remove(Within::REMOVING);
+    let report = iptables.remove(AMPLE);
     good(&report);
     assert_eq!(report.removed, 25);
     assert_eq!(saved(&v4), [node]);
     assert_eq!(saved(&v6), [""; 0]);
-    let report = firewall.remove(Within::REMOVING);
+    let report = iptables.remove(AMPLE);
     good(&report);
     assert_eq!(report, Report::default());
 }
@@ -143,7 +146,7 @@ fn a_lock_that_is_held_is_waited_for_and_counted_apart() {
         assert!(report.lines[0].1.contains("holding the xtables lock"), "{report:?}");
         assert_eq!(saved("iptables-legacy"), [""; 0]);
         lock.unlock().unwrap();
-        good(&iptables.ensure(Within::SETTING));
+        good(&iptables.ensure(AMPLE));
         assert_eq!(saved("iptables-legacy"), expected("169.254.20.10/32"));
     });
 }
@@ -172,13 +175,13 @@ fn single_commands_do_where_iptables_restore_does_not_know_our_words() {
             folder.path(),
             "case $0 in *-restore) exit 2;; *) exec -a \"$0\" $REAL \"$@\";; esac",
         );
-        let mut firewall = firewall(Variant::Nft, &["169.254.20.10"]);
-        let report = firewall.apply();
+        let mut iptables = iptables(Variant::Nft, &["169.254.20.10"]);
+        let report = iptables.ensure(AMPLE);
         good(&report);
         assert_eq!(report.added, 12);
         assert_eq!(saved("iptables-nft"), expected("169.254.20.10/32"));
         sh("iptables-nft -t raw -A OUTPUT -p udp -s 169.254.20.10 --sport 53 -j NOTRACK");
-        let report = firewall.remove(Within::REMOVING);
+        let report = iptables.remove(AMPLE);
         good(&report);
         assert_eq!(report.removed, 13);
         assert_eq!(saved("iptables-nft"), [""; 0]);
@@ -190,7 +193,7 @@ fn what_iptables_refuses_is_said_and_counted_for_each_rule() {
     in_namespaces(PROGRAMS, || {
         let folder = tempfile::tempdir().unwrap();
         stand_in(folder.path(), "echo 'iptables v1: no such table' >&2; exit 3");
-        let report = firewall(Variant::Nft, &["169.254.20.10", "fd00::a"]).apply();
+        let report = iptables(Variant::Nft, &["169.254.20.10", "fd00::a"]).ensure(AMPLE);
         assert_eq!(report.errors, [("iptables", 12), ("iptables", 12)]);
         assert_eq!(
             report.lines[1].1,

@@ -544,7 +544,7 @@ fn a_second_nodens_on_a_laptop_takes_over() {
         serves(&log);
         assert!(fs::read_to_string(&log).unwrap().contains("took over from process"));
         assert_eq!(first.wait().unwrap().code(), Some(0));
-        let said = sh("dig @127.0.0.1 -p 1053 localhost +tries=1 +time=3");
+        let said = sh("dig @127.0.0.1 -p 1053 localhost +tries=1 +time=15");
         assert!(said.contains("status: "), "{said}");
         sh(&format!("kill -TERM {}", second.id()));
         assert_eq!(second.wait().unwrap().code(), Some(0));

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 const PROGRAMS: &[&str] = &["nft"];
 
+/// The longest that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn nftables(addresses: &[&str], life: Life) -> Nftables {
     let addresses = addresses.iter().map(|one| one.parse().unwrap()).collect();
     Nftables::new(Plan { addresses, dns_port: 53, health_port: 8080 }, life)
@@ -38,7 +41,7 @@ fn tables() -> String {
 /// Waits until there is no table. A program that another test starts at this moment has our sockets
 /// until it runs, and owned tables with them.
 fn until_none_is_left() {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + PATIENCE;
     while !tables().is_empty() {
         assert!(Instant::now() < end, "{}", tables());
         sleep(Duration::from_millis(5));

@@ -13,23 +13,24 @@ mod namespace;
 #[path = "process/node.rs"]
 mod node;
 
-use node::{Node, refused};
+use node::{Node, PATIENCE, refused};
 use std::net::UdpSocket;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 #[test]
 fn sigterm_serves_through_lameduck_and_ends_with_0() {
     let mut node = Node::new();
     let pid = node.path("pid");
     let flag = format!("-pidfile={}", pid.display());
-    node.start("    whoami\n    health HTTP {\n        lameduck 3s\n    }", &[&flag]);
+    node.start("    whoami\n    health HTTP {\n        lameduck 10s\n    }", &[&flag]);
     assert_eq!(node.get("/health"), Some((200, "OK".to_owned())));
     assert_eq!(node.get("/metrics").unwrap().0, 404);
     // Written while queries are answered already.
     let own = format!("{}\n", node.child.as_ref().unwrap().id());
     node.until("its number", |_| std::fs::read_to_string(&pid).is_ok_and(|text| text == own));
     node.signal("TERM");
-    node.says("Going into lameduck mode for 3s");
+    node.says("Going into lameduck mode for 10s");
     assert!(node.answers());
     assert_eq!(node.get("/health"), Some((200, "OK".to_owned())));
     assert_eq!(node.exit_code(), Some(0));
@@ -398,22 +399,36 @@ fn developing(resolv_conf: &str, prepare: &str) -> Option<String> {
         missing::say_missing("root, unshare, ip, mount or python3");
         return None;
     }
-    // Ended by itself, or by the time that it is given.
-    let script = format!("{enter} && {prepare} timeout -s TERM 4 \"$2\" 2>&1");
-    let Output { stdout, .. } = inside(&script).output().unwrap();
-    Some(String::from_utf8(stdout).unwrap())
+    // Ended by itself, or once it has said its last line.
+    let script = format!("{enter} && {prepare} exec \"$2\" 2>&1");
+    let log = folder.path().join("log");
+    let out = std::fs::File::create(&log).unwrap();
+    let mut child = inside(&script).stdout(out).spawn().unwrap();
+    let lines = || std::fs::read_to_string(&log).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() && !lines().contains("try: dig @") {
+        assert!(Instant::now() < end, "{}", lines());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Only fails when it is gone already.
+    let id = child.id().to_string();
+    let _ = Command::new("sh").args(["-c", "kill -TERM $0", &id]).stderr(Stdio::null()).status();
+    child.wait().unwrap();
+    Some(lines())
 }
 
 #[test]
 fn development_mode_serves_what_this_machine_has_and_says_what_it_has_not() {
     const SERVER: &str = "nameserver 192.0.2.1\n";
-    // Holds the addresses in a process of its own, which outlasts the program under test.
+    // Holds the addresses in a process of its own, which outlasts the program under test: that becomes
+    // of its parent.
     let taken = |addresses: &str| {
         let hold = "import os, socket, sys, time\nheld = []\nfor address in sys.argv[1:]:\n \
                     host, port = address.rsplit(\":\", 1)\n \
                     s = socket.socket(socket.AF_INET6 if \":\" in host else socket.AF_INET)\n \
                     s.bind((host, int(port)))\n s.listen(1)\n held.append(s)\n\
-                    if os.fork() == 0: time.sleep(9)";
+                    program = os.getppid()\n\
+                    if os.fork() == 0:\n while os.path.exists(f\"/proc/{program}\"): time.sleep(0.1)";
         format!("python3 -c '{hold}' {addresses} >/dev/null 2>&1 &&")
     };
     let no_ipv6 = "ip -6 addr flush dev lo;";

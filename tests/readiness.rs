@@ -202,6 +202,8 @@ fn a_worker_that_hangs_is_missed() {
     let mut node = Node::new();
     node.start("    whoami\n    ready HTTP {\n        monitor continuously\n    }", &[]);
     node.until("it is ready", is_ready);
+    // Behind that no thread is asked for anything.
+    node.says("Privileges reduced to");
     let process = node.child.as_ref().unwrap().id();
     let worker = fs::read_dir(format!("/proc/{process}/task"))
         .unwrap()
@@ -228,7 +230,7 @@ const PROGRAMS: &[&str] = &["iptables", "ip6tables"];
 
 const TEMPLATE: &str = ".:53 {\n bind __PILLAR__LOCAL__DNS__\n whoami\n \
                         ready 127.0.0.1:8181 {\n  monitor continuously\n }\n \
-                        health 127.0.0.1:8080 {\n  lameduck 5s\n  strict rules\n }\n}\n";
+                        health 127.0.0.1:8080 {\n  lameduck 15s\n  strict rules\n }\n}\n";
 
 const FLAGS: &[&str] =
     &["-localip=169.254.20.10", "-interfacename=lo", "-syncinterval=1s", "-firewall=iptables"];
@@ -290,7 +292,7 @@ fn rules_go_before_lameduck_and_the_interface_goes_last() {
         until("rules", &process, || rules() == 12);
         until("it is ready", &process, || get(8181, "/ready").starts_with("200"));
         process.signal("TERM");
-        process.says("lameduck mode for 5s");
+        process.says("lameduck mode for 15s");
         // The Service's queries go to the cluster DNS; those to the address itself are answered.
         assert_eq!(rules(), 0, "{}", process.log());
         assert!(answers("169.254.20.10"), "{}", process.log());

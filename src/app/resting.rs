@@ -19,9 +19,10 @@ use tokio::time::sleep;
 /// period that Kubernetes gives by default.
 const HEIR_TIME: Duration = Duration::from_secs(15);
 
-/// How long a successor serves before its predecessor ends by itself: one that crashes at its start
-/// does so by then.
-const PROOF_TIME: Duration = Duration::from_secs(2);
+/// How long a successor serves before its predecessor ends by itself: one that crashes at its start, or
+/// at its first look at what it watches, does so by then. Whoever starts a second node-cache beside the
+/// first finds both running for seconds, on a slow machine too.
+const PROOF_TIME: Duration = Duration::from_secs(10);
 
 /// What a process does that another one has taken over from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ pub use caps::Capability;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,10 @@ const VERSION: u32 = 0x2008_0522;
 
 /// What is kept, a bit for each capability; read by the threads that are interrupted.
 static KEPT: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Nobody waits any more: a thread that is interrupted this late does nothing. A filter of system calls may
+/// stand by then, which ends a process for trying to change its capabilities.
+static IS_TOO_LATE: AtomicBool = AtomicBool::new(false);
 
 #[repr(C)]
 struct Header {
@@ -62,10 +66,18 @@ pub fn hand_on(capabilities: &[Capability]) {
 
 /// Gives up all capabilities but `kept`, and with them whatever a program that is started might add
 /// to them, in every thread. Blocks for some milliseconds, five seconds at most. The error says that some
-/// thread could not be seen or did not do it in time; others may have.
+/// thread could not be seen, or did not do it in time and keeps what it has; others may have.
 pub fn keep_only(kept: &[Capability]) -> io::Result<()> {
     let mask = kept.iter().fold(0, |mask, capability| mask | capability.bitmask());
     KEPT.store(mask, Ordering::Release);
+    IS_TOO_LATE.store(false, Ordering::Release);
+    let done = tell_all(mask);
+    IS_TOO_LATE.store(done.is_err(), Ordering::Release);
+    done
+}
+
+/// Interrupts every thread once, and waits until none has more than is in `mask`.
+fn tell_all(mask: u64) -> io::Result<()> {
     let signal = libc::SIGRTMIN() + SIGNAL;
     answer_to(signal)?;
     let process = libc::pid_t::try_from(std::process::id()).map_err(io::Error::other)?;
@@ -117,6 +129,9 @@ fn answer_to(signal: libc::c_int) -> io::Result<()> {
 /// The handler: runs on the thread that is interrupted, wherever it was. Allocates nothing, locks
 /// nothing, leaves errno as it was.
 extern "C" fn give_up(_signal: libc::c_int) {
+    if IS_TOO_LATE.load(Ordering::Acquire) {
+        return;
+    }
     // SAFETY: the address of this thread's own errno, for as long as the thread lives.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above; it is an int of ours.
@@ -205,6 +220,27 @@ mod tests {
         }
         // What cannot be read is not taken for good.
         assert!(has_more_than(mask, ""));
+    }
+
+    #[test]
+    fn a_thread_that_is_interrupted_too_late_does_nothing() {
+        // Each in a thread of its own: what it gives up goes with it.
+        let flag_of_another = |interrupted: bool| {
+            let thread = std::thread::spawn(move || {
+                if interrupted {
+                    give_up(0);
+                }
+                let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+                let line = status.lines().find(|line| line.starts_with("NoNewPrivs:"));
+                line.unwrap().to_owned()
+            });
+            thread.join().unwrap()
+        };
+        let before = flag_of_another(false);
+        IS_TOO_LATE.store(true, Ordering::Release);
+        assert_eq!(flag_of_another(true), before);
+        IS_TOO_LATE.store(false, Ordering::Release);
+        assert_eq!(flag_of_another(true), "NoNewPrivs:\t1");
     }
 
     #[test]

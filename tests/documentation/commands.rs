@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const NODENS: &str = env!("CARGO_BIN_EXE_nodens");
 
 /// The longest that a server may take to start, and a command to succeed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The programs that pages run.
 const TOOLS: &[&str] = &["curl", "dig", "dnsperf", "nft", "promtool", "systemd-socket-activate"];

@@ -19,7 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// The longest that anything may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The ports, the files and the upstream of all processes.
 pub(crate) struct Scene {
@@ -45,7 +45,7 @@ impl Scene {
         let scene = Scene { folder, dns: free_port(), http, upstream, started: 0 };
         let [prometheus, health, _] = http;
         let corefile = format!(
-            ".:{} {{\n bind 127.0.0.1\n errors\n cache 3600\n prometheus 127.0.0.1:{prometheus}\n \
+            ".:{} {{\n bind 127.0.0.1\n errors\n timeouts {{\n  read 1h\n  idle 1h\n }}\n cache 3600\n prometheus 127.0.0.1:{prometheus}\n \
              health 127.0.0.1:{health} {{\n  lameduck 60s\n }}\n forward . {} {{\n  max_fails 0\n }}\n}}\n",
             scene.dns, scene.upstream.address
         );
@@ -117,7 +117,7 @@ impl Scene {
 
     pub(crate) fn client(&self) -> UdpSocket {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.connect(("127.0.0.1", self.dns)).unwrap();
         client
     }

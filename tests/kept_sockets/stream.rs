@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 /// Clients: many, so that the kernel gives some to every socket of the address.
 const CLIENTS: usize = 32;
 
-/// How long each waits for its answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long each waits for its answer: a start may take a while on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// At the end, so long after the last answer no other one comes.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// The pause between two queries.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -27,7 +30,15 @@ const QUERIES_MOST: usize = CLIENTS * 6000;
 #[derive(Clone, Copy)]
 pub(crate) struct Asked {
     pub(crate) at: Instant,
-    pub(crate) is_answered: bool,
+    pub(crate) answered: Option<Instant>,
+}
+
+/// Whether one of the client that asked the query at this place was answered before `moment` that it had
+/// asked longer than `much` behind it.
+pub(crate) fn is_overtaken(all: &[Asked], place: usize, much: Duration, moment: Instant) -> bool {
+    let later = all[place..].iter().step_by(CLIENTS).skip(1);
+    let mut answered = later.filter(|later| later.answered.is_some_and(|at| at < moment));
+    answered.any(|later| later.at > all[place].at + much)
 }
 
 /// A stream that goes on until it is ended.
@@ -69,8 +80,9 @@ fn ask_on(port: u16, names: usize, is_over: &AtomicBool) -> Vec<Asked> {
                 let id = usize::from(u16::from_be_bytes([reply[0], reply[1]]));
                 let query = &mut asked[id * CLIENTS + number];
                 answered += 1;
-                query.is_answered |=
-                    reply[..length].ends_with(&ANSWER.octets()) && query.at.elapsed() < PATIENCE;
+                if reply[..length].ends_with(&ANSWER.octets()) && query.at.elapsed() < PATIENCE {
+                    query.answered.get_or_insert_with(Instant::now);
+                }
             }
         }
         answered
@@ -82,14 +94,17 @@ fn ask_on(port: u16, names: usize, is_over: &AtomicBool) -> Vec<Asked> {
             continue;
         }
         let name = format!("n{}.test", number % names);
-        asked.push(Asked { at: Instant::now(), is_answered: false });
+        asked.push(Asked { at: Instant::now(), answered: None });
         // A refusal is the answer that nobody listens there: it is one that is lost.
         let _ = clients[number % CLIENTS].send(&query(&name, (number / CLIENTS) as u16));
         sleep(PAUSE);
     }
-    let end = Instant::now() + PATIENCE;
-    while Instant::now() < end && asked.iter().any(|query| !query.is_answered) {
-        take(&mut asked);
+    let (mut answered, mut last) = (take(&mut asked), Instant::now());
+    while last.elapsed() < SILENCE && asked.iter().any(|query| query.answered.is_none()) {
+        let now = take(&mut asked);
+        if now > answered {
+            (answered, last) = (now, Instant::now());
+        }
         sleep(PAUSE);
     }
     asked

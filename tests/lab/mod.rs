@@ -348,10 +348,10 @@ impl Lab {
         running
     }
 
-    /// Asks from the pod, once, with three seconds for the reply.
+    /// Asks from the pod, once, with time for the reply on a busy machine.
     pub(crate) fn dig(&self, server: &str, name: &str, qtype: &str, options: &[&str]) -> Told {
         let at = format!("@{server}");
-        let mut arguments = vec![&*at, name, qtype, "+tries=1", "+time=3"];
+        let mut arguments = vec![&*at, name, qtype, "+tries=1", "+time=15"];
         arguments.extend_from_slice(options);
         told(&String::from_utf8_lossy(&self.run("pod", "dig", &arguments).stdout))
     }
@@ -363,7 +363,7 @@ impl Lab {
             .map(|(server, name, qtype)| format!("@{server} {name} {qtype}\n"))
             .collect();
         let batch = self.write("questions", &batch);
-        let mut arguments = vec!["+tries=1", "+time=3"];
+        let mut arguments = vec!["+tries=1", "+time=15"];
         arguments.extend_from_slice(options);
         arguments.extend_from_slice(&["-f", batch.to_str().unwrap()]);
         let output = self.run("pod", "dig", &arguments);

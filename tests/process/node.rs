@@ -15,7 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The longest that anything here may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory, ports and the running program.
 pub(crate) struct Node {
@@ -96,7 +96,7 @@ impl Node {
     fn exchange(&self, name: &str) -> Option<Vec<u8>> {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         // Where nobody listens that is told at once: this is for a machine that is busy.
-        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client.set_read_timeout(Some(PATIENCE / 4)).unwrap();
         client.connect(("127.0.0.1", self.dns)).unwrap();
         let query = messages::query(name, RecordType::A, 0x1234);
         let mut response = vec![0; 512];

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The load test that a user would run: dnsperf over 1,000 cached names, against nodens and against
-# Unbound and dnsmasq in the same run, each server on core 0, dnsperf and the upstream (Knot DNS) on
-# core 1. Everything on 127.0.0.1; bounded in time; stops what it started.
+# Unbound and dnsmasq in the same run, each server on one core, dnsperf and the upstream (Knot DNS) on
+# another. Everything on 127.0.0.1; bounded in time; stops what it started.
 #
 #   benches/dnsperf.sh [--seconds N] [--servers "nodens unbound dnsmasq"] [--tcp]
 #
@@ -31,7 +31,9 @@ cleanup() {
     rm -rf "$dir"
 }
 trap cleanup EXIT
-server_core=0 load_core=$(($(nproc) > 1 ? 1 : 0))
+# Those that this process may use: a container may have others than the first.
+mapfile -t cores < <(python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)), sep="\n")')
+server_core=${cores[0]} load_core=${cores[1]:-${cores[0]}}
 
 start() { # core command...: runs it in the background, remembers the pid
     local core=$1; shift
@@ -41,7 +43,7 @@ start() { # core command...: runs it in the background, remembers the pid
 }
 
 answers() { # port: waits until the server answers
-    for _ in $(seq 100); do
+    for _ in $(seq 300); do
         if dnsperf -s 127.0.0.1 -p "$1" -m "$mode" -d "$dir/one" -n 1 -t 1 -c 1 2>/dev/null | grep -q 'Queries completed:  *1 '; then return 0; fi
         sleep 0.1
     done

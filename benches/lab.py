@@ -1,7 +1,7 @@
 """What the measuring scripts of this folder share: an upstream (Knot DNS), the servers and their
 start commands, cgroups with limits, CPU time and memory of a process, a load at a given rate.
 
-All on 127.0.0.0/8. The server runs on core 0; load and upstream on core 1. Only processes that were
+All on 127.0.0.0/8. The server runs on one core; load and upstream on another, where there is one. Only processes that were
 started here are ended, by their pid. Python's standard library alone.
 """
 import argparse
@@ -21,8 +21,9 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
-SERVER_CORE = 0
-LOAD_CORE = 1 if (os.cpu_count() or 1) > 1 else 0
+# Those that this process may use: a container may have others than the first.
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, LOAD_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
 UPSTREAM = ("127.0.0.1", 5391)
 ZONE = "svc.cluster.local"
 UNIQUE = "unique.example.test"
@@ -350,7 +351,7 @@ class Process:
                     return int(line.split()[1]) * 1024
         return 0
 
-    def first_answer(self, address, name, patience=20.0):
+    def first_answer(self, address, name, patience=60.0):
         """Seconds from the start until the server answers `name` with records."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.connect(address)

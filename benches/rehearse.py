@@ -30,6 +30,10 @@ FORMS = {
 }
 
 
+# The longest that one may take, on a machine that does other things beside.
+LONGEST = 900
+
+
 def said_by(value, name):
     """All that a row says under this name, at any depth."""
     for key, inner in value.items():
@@ -56,7 +60,7 @@ def rehearse(script, nodens):
     words, rows = FORMS[script]
     with tempfile.NamedTemporaryFile() as kept:
         command = [sys.executable, os.path.join(lab.HERE, script), "--nodens", nodens, "--json", kept.name, *words.split()]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONGEST)
         if done.returncode:
             return [f"exit code {done.returncode}: {(done.stdout + done.stderr).strip()[-2000:]}"]
         found = json.load(kept)["rows"]

@@ -20,6 +20,8 @@ mod upstream;
 
 use manager::{Manager, sockets_of};
 use namespace::{in_namespaces, sh};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use scene::{Process, Scene, ask, framed, free_port, is_answered, until};
 use std::fs::{self, File};
 use std::io::Write;
@@ -65,8 +67,11 @@ fn workers() -> usize {
 
 /// Every other process has one worker alone, where this machine has more than one core.
 fn change_workers(manager: &mut Manager, restart: usize) {
+    let cores = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    // A container may have others than the first.
+    let one = (0..CpuSet::count()).find(|core| cores.is_set(*core).unwrap()).unwrap();
     manager.by = match restart % 2 {
-        0 if workers() > 1 => ["taskset", "-c", "0"].map(str::to_owned).to_vec(),
+        0 if workers() > 1 => ["taskset", "-c", &one.to_string()].map(str::to_owned).to_vec(),
         _ => Vec::new(),
     };
 }

@@ -156,7 +156,7 @@ class Node:
         return run("ip", "netns", "exec", self.name, *words).stdout
 
     def dig(self, name: str, server: str = LOCAL) -> str:
-        words = ["ip", "netns", "exec", self.name, "dig", f"@{server}", "+short", "+time=3", "+tries=1", name]
+        words = ["ip", "netns", "exec", self.name, "dig", f"@{server}", "+short", "+time=15", "+tries=1", name]
         return subprocess.run(words, capture_output=True, text=True, timeout=60).stdout.strip()
 
     def rules(self) -> tuple[bool, bool]:
@@ -280,7 +280,7 @@ class Pod:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             subprocess.run(["crun", "--root", str(self.folder / "crun"), "delete", "-f", self.name], capture_output=True)
-            self.process.wait(10)
+            self.process.wait(60)
 
     def crun(self, *words: str):
         return run("crun", "--root", str(self.folder / "crun"), *words)
@@ -294,7 +294,7 @@ class Pod:
     def stop(self) -> int:
         """As the kubelet ends it; gives its exit code."""
         self.crun("kill", self.name, "TERM")
-        return self.process.wait(60)
+        return self.process.wait(120)
 
 
 SCRAPE = f"import urllib.request as r; print(r.urlopen('http://{LOCAL}:9253/metrics').read().decode())"

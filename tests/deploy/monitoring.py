@@ -162,7 +162,7 @@ broken.test:{port['dns']} {{
             ["dig", f"@{LOOPBACK}", "-p", str(self.port[port]), "+time=1", "+tries=1", *words],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=300,
         )
         return run.stdout
 
@@ -173,7 +173,7 @@ broken.test:{port['dns']} {{
 
     def ask(self, query: str) -> list:
         url = f"http://{LOOPBACK}:{self.port['prometheus']}/api/v1/query?"
-        with urllib.request.urlopen(url + urllib.parse.urlencode({"query": query}), timeout=10) as reply:
+        with urllib.request.urlopen(url + urllib.parse.urlencode({"query": query}), timeout=60) as reply:
             return json.load(reply)["data"]["result"]
 
     def load(self):
@@ -238,7 +238,7 @@ class Monitoring(unittest.TestCase):
 
     # What a busy machine does not bring about at once (many queries at a time, an expiry that nobody
     # renews) is tried again.
-    loads = 2
+    loads = 4
 
     def shows(self, query: str):
         with self.subTest(query=query):
@@ -271,7 +271,7 @@ class Monitoring(unittest.TestCase):
 
     def test_the_text_of_the_metrics_is_what_promtool_accepts(self):
         url = f"http://{LOOPBACK}:{self.watched.port['metrics']}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as reply:
+        with urllib.request.urlopen(url, timeout=60) as reply:
             text = reply.read()
         run = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
         told = run.stdout.decode() + run.stderr.decode()

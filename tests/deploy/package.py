@@ -131,7 +131,7 @@ class Machine:
         if self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
         wait_for("the end of its cgroups", self.remove_cgroups)
 
     def remove_cgroups(self) -> bool:
@@ -367,7 +367,7 @@ class Package(unittest.TestCase):
         asked, lost = self.heard(stream, "crashes")
         # Only what was read and not answered at that moment.
         self.assertLessEqual(lost, 2 * 16, asked)
-        stream.communicate(timeout=20)
+        stream.communicate(timeout=120)
 
     def heard(self, stream: subprocess.Popen, what: str) -> tuple[int, int]:
         """How many queries were asked since it was heard last, and how many of them got no answer."""

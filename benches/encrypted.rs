@@ -8,7 +8,7 @@
 //! the machine, so the throughput is for comparison alone.
 
 // Its output is what it is for; without its servers it has nothing to say.
-#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)] // A program of its own, that says what it measured.
 
 use hickory_proto::op::{Metadata, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record};
@@ -101,7 +101,7 @@ struct Figures {
 }
 
 /// A server that ends with its measurement.
-struct Server(Child, #[allow(dead_code)] tempfile::TempDir);
+struct Server(Child, #[allow(dead_code)] tempfile::TempDir); // Which goes with it.
 
 impl Drop for Server {
     fn drop(&mut self) {

@@ -11,7 +11,7 @@
 //! so that `rustc -O benches/load.rs` makes it; benches/lab.py does.
 
 // Its output is for the script that started it; its arguments come from there.
-#![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
+#![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)] // A program of its own, that says what it measured.
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, UdpSocket};

@@ -10,7 +10,7 @@
 //! library, so that `rustc -O benches/serial.rs` makes it; benches/serial.py does.
 
 // Its output is for the script that started it; its arguments come from there.
-#![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
+#![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)] // A program of its own, that says what it measured.
 
 use std::io::{BufRead, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};

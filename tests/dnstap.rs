@@ -1,7 +1,7 @@
 //! dnstap records as a real collector reads them: the program `dnstap` (Debian's
 //! golang-github-dnstap-golang-dnstap-cli). Says so and passes where it is missing, unless
 //! `NODENS_TEST_ALL=1`.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 mod missing;
 mod ports;

@@ -4,7 +4,7 @@
 //! so, and fails with `NODENS_TEST_ALL=1`.
 
 // A test may panic, and so may what it calls; why it did not run is for whoever runs it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 #[path = "documentation/commands.rs"]
 mod commands;

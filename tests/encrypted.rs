@@ -2,7 +2,7 @@
 //! certificates by openssl. Says what is missing and passes, unless `NODENS_TEST_ALL=1`.
 
 // A test may panic, and why it did not run is for whoever runs it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 mod missing;
 mod peers;

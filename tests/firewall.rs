@@ -2,7 +2,7 @@
 //! iproute2 and iptables; says so where they are missing.
 
 // A namespace that cannot be made fails the test, and why a test did not run is for whoever runs it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 mod missing;
 mod namespace;

@@ -3,7 +3,7 @@
 //! says so and passes where they are missing, unless `NODENS_TEST_ALL=1`.
 
 // A test may panic, and why it did not run is for whoever runs it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 mod missing;
 mod namespace;

@@ -3,13 +3,13 @@
 //! missing.
 
 // A lab that cannot be made fails the test, and why a test did not run is for whoever runs it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 // What other tests use of them is not used here.
-#[allow(dead_code)]
+#[allow(dead_code)] // Shared with others: each takes its part.
 mod lab;
 mod missing;
-#[allow(dead_code)]
+#[allow(dead_code)] // Shared with others: each takes its part.
 mod namespace;
 #[path = "handover/peer.rs"]
 mod peer;
@@ -17,7 +17,7 @@ mod peer;
 mod scene;
 #[path = "handover/upgrades.rs"]
 mod upgrades;
-#[allow(dead_code)]
+#[allow(dead_code)] // Shared with others: each takes its part.
 #[path = "process/upstream.rs"]
 mod upstream;
 

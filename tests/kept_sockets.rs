@@ -2,19 +2,19 @@
 //! and starts with sockets that nodens could not have opened itself. With the real program.
 
 // A test may panic, and why one did not run is for whoever runs it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 #[path = "kept_sockets/manager.rs"]
 mod manager;
 mod missing;
 #[allow(dead_code)] // What other tests use of them is not used here.
 mod namespace;
-#[allow(dead_code)]
+#[allow(dead_code)] // Shared with others: each takes its part.
 #[path = "handover/scene.rs"]
 mod scene;
 #[path = "kept_sockets/stream.rs"]
 mod stream;
-#[allow(dead_code)]
+#[allow(dead_code)] // Shared with others: each takes its part.
 #[path = "process/upstream.rs"]
 mod upstream;
 

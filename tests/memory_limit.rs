@@ -1,5 +1,5 @@
 //! `-memory-limit` in a process: a flood of random names with large answers stays within it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
 mod messages;
 mod ports;

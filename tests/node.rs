@@ -3,10 +3,10 @@
 //! `NODENS_TEST_ALL=1`.
 
 // A lab that cannot be made fails the test, and why a test did not run is for whoever runs it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 // What the deployments use of it is not used here.
-#[allow(dead_code)]
+#[allow(dead_code)] // Shared with others: each takes its part.
 mod lab;
 mod missing;
 

@@ -1,6 +1,6 @@
 //! What a process gives back of its memory, measured on this one: alone in a program, for what other
 //! tests take meanwhile would be measured with it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
 use nodens::sys::memory::{forget_the_start, give_back, resident};
 use std::sync::Mutex;

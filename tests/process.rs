@@ -1,6 +1,6 @@
 //! The program as an operator sees it: files, flags, signals, exit codes, HTTP, lines. Each test
 //! runs the binary on loopback ports of its own.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 #[path = "process/inputs.rs"]
 mod inputs;
@@ -8,7 +8,7 @@ mod inputs;
 mod metrics_tls;
 mod missing;
 // What other tests use of it is not used here.
-#[allow(dead_code)]
+#[allow(dead_code)] // Shared with others: each takes its part.
 mod namespace;
 #[path = "process/node.rs"]
 mod node;

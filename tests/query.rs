@@ -2,7 +2,7 @@
 //! and how it ends when servers are silent, wrong or not believed.
 
 // A test may panic, and why it did not run is for whoever runs it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 mod missing;
 mod peers;

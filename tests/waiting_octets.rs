@@ -1,7 +1,7 @@
 //! What a query that waits takes of the memory, counted by an allocator that counts: the figure that
 //! `-memory-limit` reckons with is no less.
 #![allow(unsafe_code)] // An allocator can be written in no other way.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
 mod messages;
 
@@ -56,6 +56,12 @@ const AT_A_TIME: usize = 50;
 
 /// The longest that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Connections that a silent upstream gets at the most: half of them, until those are stuck.
+const CONNECTIONS: usize = 128;
+
+/// Longer than it takes until a connection is stuck.
+const STUCK: Duration = Duration::from_millis(200);
 
 /// Less than the time after which the first queries fail.
 const WAIT: Duration = Duration::from_secs(3);
@@ -134,6 +140,9 @@ impl Server {
         let begun = Instant::now();
         let before = LIVE.load(Ordering::Relaxed);
         for first in (0..QUERIES).step_by(AT_A_TIME) {
+            if first == CONNECTIONS.next_multiple_of(AT_A_TIME) {
+                std::thread::sleep(STUCK);
+            }
             for number in first..first + AT_A_TIME {
                 send(&query(number));
             }
@@ -164,14 +173,24 @@ fn a_query_that_waits_takes_no_more_than_is_reckoned_with() {
 
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = silent.local_addr().unwrap().port();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counted = accepted.clone();
     std::thread::spawn(move || {
-        let connections: Vec<TcpStream> = silent.incoming().flatten().take(1000).collect();
-        drop(connections);
+        let mut connections: Vec<TcpStream> = Vec::new();
+        for connection in silent.incoming().flatten().take(1000) {
+            connections.push(connection);
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
     });
     let server = Server::start(port, "force_tcp");
     client.connect(server.address()).unwrap();
     let over_tcp = server.octets_each(|query| assert!(client.send(query).is_ok()));
     eprintln!("UDP to TCP: {over_tcp} octets each");
+    let begun = Instant::now();
+    while accepted.load(Ordering::Relaxed) < CONNECTIONS {
+        assert!(begun.elapsed() < PATIENCE, "fewer connections than there may be");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert!(over_udp <= reckoned(), "{over_udp} octets, not {}", reckoned());
     assert!(over_tcp <= reckoned(), "{over_tcp} octets, not {}", reckoned());
 }

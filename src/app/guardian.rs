@@ -204,12 +204,15 @@ fn clean_up(options: &Options, end: End) {
     let all = &options.local.addresses;
     let addresses: Vec<_> = all.iter().copied().filter(is_free).collect();
     let is_whole = addresses.len() == all.len();
-    if !is_whole {
-        log.line(Level::Info, format_args!("Another nodens serves with the rules: they stay"));
-    }
     let plan = Plan { addresses, dns_port: options.dns_port, health_port: network.health_port };
     let mut keeper = Choice::make(network.firewall).backend.keeper(plan, Life::Process);
-    keeper.remove_left_behind(Within::REMOVING, is_whole).tell(&log, &Registry::new(0));
+    let report = if is_whole {
+        keeper.remove_all_left_behind(Within::REMOVING)
+    } else {
+        log.line(Level::Info, format_args!("Another nodens serves with the rules: they stay"));
+        keeper.remove_plan_left_behind(Within::REMOVING)
+    };
+    report.tell(&log, &Registry::new(0));
     log.flush();
 }
 

@@ -157,7 +157,10 @@ const LEAST_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Checks the values. The error is node-cache's text, such as `invalid localip specified - ""`.
 pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
     let mut warnings = Vec::new();
-    let local = local_addresses(values.text("localip"), values.switch("dual-stack"))?;
+    let local = local_addresses(values.text("localip"))?;
+    if !values.switch("dual-stack") {
+        must_be_of_one_family(&local.addresses)?;
+    }
     let dns_port = port("port", values.last_of("dns.port", "p"), "dns.port", 53, &mut warnings)?;
     let health_port =
         port("healthcheck port", values.text("health-port"), "health-port", 8080, &mut warnings)?;
@@ -223,23 +226,28 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
     })
 }
 
-fn local_addresses(text: &str, may_be_mixed: bool) -> Result<LocalAddresses, String> {
+fn local_addresses(text: &str) -> Result<LocalAddresses, String> {
     let addresses = text
         .split(',')
         .map(|one| {
             one.parse::<IpAddr>().map_err(|_| format!("invalid localip specified - {}", quote(one)))
         })
         .collect::<Result<Vec<IpAddr>, String>>()?;
+    Ok(LocalAddresses { text: text.to_owned(), addresses })
+}
+
+/// An error when the addresses are not of the first one's family.
+fn must_be_of_one_family(addresses: &[IpAddr]) -> Result<(), String> {
     // An IPv4 address in IPv6 spelling is an IPv4 address, as for Go.
     let is_v6 = |address: &IpAddr| address.to_canonical().is_ipv6();
     let wanted = addresses.first().is_some_and(is_v6);
-    if !may_be_mixed && let Some(odd) = addresses.iter().find(|address| is_v6(address) != wanted) {
-        return Err(format!(
+    match addresses.iter().find(|address| is_v6(address) != wanted) {
+        None => Ok(()),
+        Some(odd) => Err(format!(
             "unexpected IP Family for localIP - {}, want IPv6={wanted}",
             quote(&odd.to_canonical().to_string())
-        ));
+        )),
     }
-    Ok(LocalAddresses { text: text.to_owned(), addresses })
 }
 
 /// Any integer passes, as in node-cache; one that is no port is replaced and warned about.

@@ -21,7 +21,7 @@ impl<'t> Dispenser<'t> {
     }
 
     /// The next token, on any line.
-    #[allow(clippy::should_implement_trait)]
+    #[allow(clippy::should_implement_trait)] // It is no iterator: the token is asked for by `val`.
     pub fn next(&mut self) -> bool {
         let more = self.reached < self.tokens.len();
         self.reached += usize::from(more);

@@ -274,7 +274,7 @@ impl<'p> Parser<'p> {
             if text == "import" && self.is_new_line() {
                 self.import()?;
                 if !self.next() {
-                    return self.end_of_keys(another);
+                    break;
                 }
                 continue;
             }
@@ -294,16 +294,13 @@ impl<'p> Parser<'p> {
                 block.keys.push(Token { text, ..self.current().clone() });
             }
             if !self.next() {
-                return self.end_of_keys(another);
+                break;
             }
             if !another && self.is_new_line() {
                 return Ok(KeysEnd::Token);
             }
         }
-    }
-
-    /// The text ended among keys: too early, when `another` was promised by a comma.
-    fn end_of_keys(&mut self, another: bool) -> Result<KeysEnd, CorefileError> {
+        // Too early, when a comma promised another key.
         if another {
             self.early_end(self.eof_error())?;
         }

@@ -31,6 +31,7 @@ struct Layout {
 #[derive(Debug, Clone, Copy)]
 enum Rest {
     Exactly(usize),
+    Strings,
     Any,
 }
 
@@ -53,7 +54,7 @@ pub(super) fn may_compress(rtype: RecordType) -> bool {
 }
 
 fn layout(rtype: RecordType, class: Class) -> Option<Layout> {
-    use Rest::{Any, Exactly};
+    use Rest::{Any, Exactly, Strings};
     let (octets, strings, names, rest) = match rtype {
         RecordType::A if class == Class::IN => (4, 0, 0, Exactly(0)),
         RecordType::AAAA if class == Class::IN => (16, 0, 0, Exactly(0)),
@@ -78,6 +79,7 @@ fn layout(rtype: RecordType, class: Class) -> Option<Layout> {
         RecordType::SIG | RecordType::RRSIG => (18, 0, 1, Any),
         RecordType::NXT | RecordType::NSEC => (0, 0, 1, Any),
         RecordType::SVCB | RecordType::HTTPS => (2, 0, 1, Any),
+        RecordType::TXT | RecordType::SPF => (0, 0, 0, Strings),
         _ => return None,
     };
     Some(Layout { octets, strings, names, rest })
@@ -104,16 +106,19 @@ pub(super) fn pieces(
     };
     let mut at = rdata.start + layout.octets;
     for _ in 0..layout.strings {
-        at += 1 + usize::from(*message.get(at).ok_or(Malformed::Rdata)?);
+        at += 1 + usize::from(*message.get(at).ok_or(Malformed::RdataCut)?);
     }
     if at > rdata.end {
-        return Err(Malformed::Rdata);
+        return Err(Malformed::RdataCut);
     }
     if at > rdata.start {
         each(Piece::Octets(rdata.start..at))?;
     }
     for _ in 0..layout.names {
-        let (_, end) = name::measure(message, at)?;
+        let (_, end) = name::measure(message, at).map_err(|malformed| match malformed {
+            Malformed::Cut => Malformed::Rdata,
+            other => other,
+        })?;
         if end > rdata.end {
             return Err(Malformed::Rdata);
         }
@@ -121,17 +126,33 @@ pub(super) fn pieces(
         at = end;
     }
     match layout.rest {
-        Rest::Exactly(octets) if at + octets != rdata.end => Err(Malformed::Rdata),
+        Rest::Exactly(octets) if at + octets > rdata.end => Err(Malformed::RdataCut),
+        Rest::Exactly(octets) if at + octets < rdata.end => Err(Malformed::Rdata),
+        Rest::Strings if !is_strings(message.get(at..rdata.end).unwrap_or_default()) => {
+            Err(Malformed::RdataCut)
+        }
         _ if at == rdata.end => Ok(()),
         _ => each(Piece::Octets(at..rdata.end)),
     }
+}
+
+/// Whether character strings fill these octets exactly (RFC 1035 §3.3).
+fn is_strings(octets: &[u8]) -> bool {
+    let mut rest = octets;
+    while let Some((length, behind)) = rest.split_first() {
+        match behind.get(usize::from(*length)..) {
+            Some(behind) => rest = behind,
+            None => return false,
+        }
+    }
+    true
 }
 
 /// Checks that options fill OPT RDATA exactly (RFC 6891 §6.1.2).
 fn check_options(rdata: &[u8]) -> Result<(), Malformed> {
     let mut rest = rdata;
     while !rest.is_empty() {
-        let (_, _, behind) = split_option(rest).ok_or(Malformed::Rdata)?;
+        let (_, _, behind) = split_option(rest).ok_or(Malformed::RdataCut)?;
         rest = behind;
     }
     Ok(())

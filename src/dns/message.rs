@@ -5,26 +5,30 @@
 use super::edns::Edns;
 use super::layout::{self, Piece};
 use super::name::{self, Name, Spelled};
+use super::sizes;
 use super::words::{Class, RecordType};
 use std::ops::Range;
 
-/// Why bytes are not a message.
+/// Why bytes are not a message, in the words of miekg/dns, which the `errors` plugin shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The message ends inside a name, a record or the header.
-    #[error("message is cut")]
+    #[error("buffer size too small")]
     Cut,
+    /// RDATA that ends before what its type must have.
+    #[error("overflow unpacking rdata")]
+    RdataCut,
     /// A compression pointer that does not point backwards.
-    #[error("bad compression pointer")]
+    #[error("too many compression pointers")]
     Pointer,
     /// A label type other than normal and pointer.
-    #[error("bad label type")]
+    #[error("bad rdata")]
     LabelKind,
     /// More than 255 octets.
-    #[error("name too long")]
+    #[error("domain name exceeded 255 wire-format octets")]
     NameTooLong,
-    /// RDATA whose inside does not agree with RDLENGTH.
-    #[error("bad rdata")]
+    /// RDATA longer than what is in it, or with a name that overruns it.
+    #[error("bad rdlength")]
     Rdata,
     /// More than 65535 octets, or more records than a count holds.
     #[error("message too long")]
@@ -63,6 +67,12 @@ pub struct Record {
 
 impl Section {
     const ALL: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
+
+    /// Where the header counts its records (RFC 1035 §4.1.1).
+    pub const fn count_place(self) -> Range<usize> {
+        let start = 6 + 2 * self as usize;
+        start..start + 2
+    }
 }
 
 /// A message whose every section was walked once: offsets below hold.
@@ -80,19 +90,31 @@ impl<'a> Message<'a> {
     /// types that may be compressed (RFC 3597 §4). Octets behind the last record are allowed, and
     /// so are counts that promise records where the message has ended: CoreDNS takes both.
     pub fn parse(wire: &'a [u8]) -> Result<Message<'a>, Malformed> {
-        let header = wire.first_chunk::<12>().ok_or(Malformed::Cut)?;
+        let header = wire.first_chunk::<{ sizes::HEADER }>().ok_or(Malformed::Cut)?;
         let promised = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
         let mut questions = 0;
-        let mut at = 12;
+        let mut at = sizes::HEADER;
         while questions < promised(4) && at < wire.len() {
             let (_, end) = name::measure(wire, at)?;
-            at = end + 4;
+            at = end + sizes::TYPE_AND_CLASS;
             if at > wire.len() {
                 return Err(Malformed::Cut);
             }
             questions += 1;
         }
         Message::parse_records(wire, questions, at)
+    }
+
+    /// Checks the names of the question section alone. A message may end behind the name or the
+    /// type of its last question, or behind its header: CoreDNS takes all three.
+    pub fn check_questions(wire: &[u8]) -> Result<(), Malformed> {
+        let promised = word(wire, 4).ok_or(Malformed::Cut)?;
+        let mut at = sizes::HEADER;
+        for _ in 0..if wire.len() == sizes::HEADER { 0 } else { promised } {
+            let (_, end) = name::measure(wire, at)?;
+            at = wire.len().min(end + sizes::TYPE_AND_CLASS);
+        }
+        Ok(())
     }
 
     /// As [`Message::parse`], for a message whose one question was read already and ends, complete
@@ -109,13 +131,13 @@ impl<'a> Message<'a> {
         questions: u16,
         question_end: usize,
     ) -> Result<Message<'a>, Malformed> {
-        let header = wire.first_chunk::<12>().ok_or(Malformed::Cut)?;
+        let header = wire.first_chunk::<{ sizes::HEADER }>().ok_or(Malformed::Cut)?;
         let promised = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
         let mut at = question_end;
         let mut counts = [0; 3];
         for section in Section::ALL {
             let count = &mut counts[section as usize];
-            while *count < promised(6 + 2 * section as usize) && at < wire.len() {
+            while *count < promised(section.count_place().start) && at < wire.len() {
                 at = Record::check(wire, at, section)?.rdata.end;
                 *count += 1;
             }
@@ -148,8 +170,13 @@ impl<'a> Message<'a> {
         if self.questions == 0 {
             return None;
         }
-        let (name, end) = Name::parse(self.wire, 12).ok()?;
+        let (name, end) = Name::parse(self.wire, sizes::HEADER).ok()?;
         Some((name, RecordType(word(self.wire, end)?), Class(word(self.wire, end + 2)?)))
+    }
+
+    /// The question section as it stands there.
+    pub fn question_section(&self) -> &'a [u8] {
+        self.wire.get(sizes::HEADER..self.question_end).unwrap_or_default()
     }
 
     /// Offset just behind the question section.
@@ -204,16 +231,16 @@ impl<'a> Message<'a> {
 
     /// Length in octets when no name is compressed: CoreDNS's message size. An OPT that is in the message counts; the client's own is added only later.
     pub fn uncompressed_size(&self) -> usize {
-        let mut size = 12;
-        let mut at = 12;
+        let mut size = sizes::HEADER;
+        let mut at = sizes::HEADER;
         for _ in 0..self.questions {
             let Ok((length, end)) = name::measure(self.wire, at) else { break };
-            size += length + 4;
-            at = end + 4;
+            size += length + sizes::TYPE_AND_CLASS;
+            at = end + sizes::TYPE_AND_CLASS;
         }
         let measured = |at| name::measure(self.wire, at).map_or(0, |(length, _)| length);
         for record in self.records() {
-            size += measured(record.at) + 10;
+            size += measured(record.at) + sizes::RECORD_FIELDS;
             let (rtype, class, rdata) = (record.rtype, record.class, record.rdata.clone());
             // Every record was checked when the message was parsed.
             let _ = layout::pieces(rtype, class, self.wire, rdata, |piece| {
@@ -244,8 +271,8 @@ impl Record {
 
     /// Reads the fixed fields of a record whose owner name ends before `behind`.
     fn read(wire: &[u8], at: usize, behind: usize, section: Section) -> Option<Record> {
-        let fixed = wire.get(behind..)?.first_chunk::<10>()?;
-        let start = behind + 10;
+        let fixed = wire.get(behind..)?.first_chunk::<{ sizes::RECORD_FIELDS }>()?;
+        let start = behind + sizes::RECORD_FIELDS;
         let end = start + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
         (end <= wire.len()).then_some(Record {
             section,

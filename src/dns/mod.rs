@@ -10,6 +10,8 @@ mod name;
 mod query;
 mod reply;
 mod response;
+pub mod sizes;
+mod suffixes;
 mod words;
 mod writer;
 
@@ -21,6 +23,6 @@ pub use reply::{
     ReplyLimits, badvers_reply, finish_reply, fit_reply, foreseen_reply, reject_reply,
     will_be_truncated,
 };
-pub use response::{Records, Response, Written};
+pub use response::{Response, Written};
 pub use words::{Class, Opcode, Rcode, RecordType, Transport, UnknownWord, flags};
 pub use writer::Writer;

@@ -4,12 +4,10 @@
 //! but for text.
 
 use super::message::Malformed;
+use super::sizes::{LABEL_MOST, NAME_MOST};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
-
-/// The greatest length of a name in wire form, root label included (RFC 1035 §3.1).
-pub(super) const MAX_NAME: usize = 255;
 
 /// The greatest number of compression pointers followed for one name: one for each label of the
 /// longest name.
@@ -36,13 +34,13 @@ pub enum NameError {
 #[derive(Clone)]
 pub struct Name {
     length: u8,
-    wire: [u8; MAX_NAME],
+    wire: [u8; NAME_MOST],
 }
 
 impl Name {
     /// The root.
     pub fn root() -> Name {
-        Name { length: 1, wire: [0; MAX_NAME] }
+        Name { length: 1, wire: [0; NAME_MOST] }
     }
 
     /// Reads the (possibly compressed) name at `at` of `message`; also returns the offset just
@@ -54,7 +52,7 @@ impl Name {
 
     /// Lower-cases what is a name in wire form.
     fn lowered(wire: &[u8]) -> Name {
-        let mut name = Name { length: wire.len() as u8, wire: [0; MAX_NAME] };
+        let mut name = Name { length: wire.len() as u8, wire: [0; NAME_MOST] };
         // A length octet is below 64 and lower-casing touches 65 to 90 only: it is safe.
         for (into, octet) in name.wire.iter_mut().zip(wire) {
             *into = octet.to_ascii_lowercase();
@@ -112,7 +110,7 @@ pub(super) enum Spelled<'m> {
         /// Octets of it.
         length: u8,
         /// They, and zeros.
-        wire: [u8; MAX_NAME],
+        wire: [u8; NAME_MOST],
     },
 }
 
@@ -127,7 +125,7 @@ impl<'m> Spelled<'m> {
     }
 
     fn join(message: &[u8], at: usize) -> Result<(Spelled<'m>, usize), Malformed> {
-        let mut wire = [0; MAX_NAME];
+        let mut wire = [0; NAME_MOST];
         let mut length = 0;
         let end = walk(message, at, |label| {
             let into = wire.get_mut(length..length + label.len()).ok_or(Malformed::NameTooLong)?;
@@ -161,7 +159,7 @@ fn whole(message: &[u8], at: usize) -> Option<&[u8]> {
     loop {
         let head = *message.get(at + length)?;
         length += 1 + usize::from(head);
-        if head > 63 || length > MAX_NAME {
+        if usize::from(head) > LABEL_MOST || length > NAME_MOST {
             return None;
         }
         if head == 0 {
@@ -175,7 +173,7 @@ pub(super) fn measure(message: &[u8], at: usize) -> Result<(usize, usize), Malfo
     let mut length = 0;
     let end = walk(message, at, |label| {
         length += label.len();
-        if length > MAX_NAME { Err(Malformed::NameTooLong) } else { Ok(()) }
+        if length > NAME_MOST { Err(Malformed::NameTooLong) } else { Ok(()) }
     })?;
     Ok((length, end))
 }
@@ -256,7 +254,7 @@ impl FromStr for Name {
                     name.wire[head] = label as u8;
                     head = length;
                     length += 1;
-                    if head >= MAX_NAME {
+                    if head >= NAME_MOST {
                         return Err(NameError::NameTooLong);
                     }
                     continue;
@@ -278,7 +276,7 @@ impl FromStr for Name {
                 },
                 other => other,
             };
-            if length - head > 63 {
+            if length - head > LABEL_MOST {
                 return Err(NameError::LabelTooLong);
             }
             *name.wire.get_mut(length).ok_or(NameError::NameTooLong)? = byte.to_ascii_lowercase();

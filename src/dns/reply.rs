@@ -1,19 +1,17 @@
 //! The last step of a response: id, the client's OPT, the size limit (CoreDNS: SizeAndDo and
-//! Scrub of request); and
-//! the replies to messages that no plugin sees.
+//! Scrub of request); and the replies to messages that no plugin sees.
 //!
 //! Owns what every reply has in common. Never sends more than the limit, and never nothing.
 
 use super::edns::Edns;
 use super::layout::split_option;
-use super::message::{Malformed, Message};
+use super::message::{Malformed, Message, Section};
 use super::query::{Query, Reject, copied};
 use super::response::{Response, Written};
+use super::sizes;
 use super::words::{Class, Rcode, RecordType, Transport, flags};
-use super::writer::{MAX_MESSAGE, Writer};
+use super::writer::Writer;
 
-/// The size that every client takes over UDP (RFC 1035 §4.2.1).
-const LEAST_UDP: usize = 512;
 /// The greatest payload of a UDP datagram over IPv4 (RFC 768, RFC 791).
 const GREATEST_UDP: usize = 65507;
 
@@ -49,12 +47,12 @@ impl ReplyLimits {
     /// it, never below 512.
     pub fn udp(query: &Query<'_>) -> ReplyLimits {
         let advertised = query.edns().map_or(0, |edns| usize::from(edns.udp_size));
-        ReplyLimits { octets: advertised.clamp(LEAST_UDP, GREATEST_UDP) }
+        ReplyLimits { octets: advertised.clamp(usize::from(sizes::UDP_LEAST), GREATEST_UDP) }
     }
 
     /// The limit of a stream: what the length prefix can say.
     pub fn stream() -> ReplyLimits {
-        ReplyLimits { octets: MAX_MESSAGE }
+        ReplyLimits { octets: sizes::MESSAGE_MOST }
     }
 }
 
@@ -68,7 +66,7 @@ pub fn finish_reply(
     limits: ReplyLimits,
     fit: impl Fn(&mut Vec<u8>, usize) -> Result<(), Malformed>,
 ) {
-    if response.written == Written::Nothing || response.wire.len() < 12 {
+    if response.written == Written::Nothing || response.wire.len() < sizes::HEADER {
         write_error(query, response, response.rcode);
     }
     if finish(query, response, limits.octets, &fit).is_err() {
@@ -126,7 +124,7 @@ fn finish(
     limit: usize,
     fit: &impl Fn(&mut Vec<u8>, usize) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
-    let theirs = match response.wire[10..12] {
+    let theirs = match response.wire[Section::Additional.count_place()] {
         [0, 0] => None,
         _ => response.message()?.edns(),
     };
@@ -201,8 +199,9 @@ fn append_opt(query: &Query<'_>, client: &Edns, extended_rcode: u8, wire: &mut V
     // They are a part of the client's own RDATA: their length fits.
     let length = opt.options.len() as u16;
     wire[at + 9..at + BARE_OPT].copy_from_slice(&length.to_be_bytes());
-    let count = u16::from_be_bytes([wire[10], wire[11]]).saturating_add(1);
-    wire[10..12].copy_from_slice(&count.to_be_bytes());
+    let place = Section::Additional.count_place();
+    let count = u16::from_be_bytes([wire[place.start], wire[place.start + 1]]).saturating_add(1);
+    wire[place].copy_from_slice(&count.to_be_bytes());
 }
 
 /// The message within `limit` octets: compressed, and where that is not enough without its last

@@ -7,9 +7,9 @@ use super::edns::Edns;
 use super::layout::with_option;
 use super::message::{Malformed, Message, Record, Section};
 use super::query::{Query, copied};
+use super::sizes;
 use super::words::{Rcode, flags};
 use super::writer::Writer;
-use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 
 /// Whether a plugin wrote a message (CoreDNS: plugin.ClientWrite).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,39 +36,6 @@ pub struct Response {
     pub writer: &'static str,
     /// [`Message::uncompressed_size`] when known, else 0: see [`Response::uncompressed_size`].
     pub known_size: usize,
-}
-
-/// The records of a reply, section by section, as hickory-proto's.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Records<'r> {
-    /// Answer.
-    pub answer: &'r [hickory_proto::rr::Record],
-    /// Authority.
-    pub authority: &'r [hickory_proto::rr::Record],
-    /// Additional, without OPT.
-    pub additional: &'r [hickory_proto::rr::Record],
-}
-
-impl Records<'_> {
-    fn write(&self, out: &mut Writer<'_>) -> Result<(), Malformed> {
-        let mut wire = Vec::new();
-        for (section, records) in [
-            (Section::Answer, self.answer),
-            (Section::Authority, self.authority),
-            (Section::Additional, self.additional),
-        ] {
-            for record in records {
-                wire.clear();
-                let mut encoder = BinEncoder::new(&mut wire);
-                encoder.set_name_encoding(NameEncoding::Uncompressed);
-                record.emit(&mut encoder).map_err(|_| Malformed::Rdata)?;
-                let parts = Record::check(&wire, 0, section)?;
-                let rdata = &wire[parts.rdata.clone()];
-                out.raw_record(section, &wire, parts.rtype, parts.class, parts.ttl, rdata);
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Default for Response {
@@ -149,23 +116,6 @@ impl Response {
         Ok(())
     }
 
-    /// Removes all OPT records; the extended rcode stays in `rcode`. A message that does not parse
-    /// stays as it is.
-    pub fn strip_opt(&mut self) {
-        let Ok(message) = self.message() else { return };
-        let Some(first) = message.records().find(Record::is_opt) else { return };
-        let is_last = first.rdata.end == message.end();
-        let count = message.count(Section::Additional);
-        self.known_size = 0;
-        if is_last {
-            // The usual place: nothing behind it can point anywhere.
-            self.wire.truncate(first.at);
-            self.wire[10..12].copy_from_slice(&(count - 1).to_be_bytes());
-        } else if let Some(wire) = self.without_opt() {
-            self.wire = wire;
-        }
-    }
-
     /// Gives the message's own OPT record, if it has one, this option in the place of those of the
     /// same code. Does nothing when the message would pass 65535 octets.
     pub fn set_option(&mut self, code: u16, data: &[u8]) {
@@ -197,21 +147,12 @@ impl Response {
         let end = answers.last().map_or(message.question_end(), |record| record.rdata.end);
         // What is cut off stood behind all that stays: no pointer leads into it.
         self.wire.truncate(end);
-        if let Some(counts) = self.wire.get_mut(8..12) {
+        if let Some(counts) =
+            self.wire.get_mut(Section::Authority.count_place().start..sizes::HEADER)
+        {
             counts.fill(0);
         }
         self.known_size = 0;
-    }
-
-    /// The message written anew, OPT records left out.
-    fn without_opt(&self) -> Option<Vec<u8>> {
-        let message = self.message().ok()?;
-        let mut wire = Vec::with_capacity(self.wire.len());
-        let mut writer = Writer::copying(&mut wire, &message);
-        for record in message.records().filter(|record| !record.is_opt()) {
-            writer.record(record.section, &message, &record, None);
-        }
-        Some(wire)
     }
 
     /// Starts a reply to `query`: QR, opcode, RD and CD of the query (of opcode QUERY alone), its
@@ -230,28 +171,6 @@ impl Response {
         self.written = Written::Message;
         self.rcode = rcode;
         self.writer = writer;
-    }
-
-    /// Writes a whole reply to `query` as [`Response::start`] begins it, with records made as
-    /// hickory-proto's. Records that do not fit into a message are left out and TC is set. An
-    /// error is a record that has no wire form; nothing is written then.
-    pub fn write_records(
-        &mut self,
-        query: &Query<'_>,
-        rcode: Rcode,
-        extra: u16,
-        sections: Records<'_>,
-        writer: &'static str,
-    ) -> Result<(), Malformed> {
-        self.start(query, rcode, extra, writer);
-        let flags = self.flags();
-        let mut out = Writer::new(&mut self.wire, query.id(), flags);
-        out.question(query.question());
-        let written = sections.write(&mut out);
-        if written.is_err() {
-            self.clear();
-        }
-        written
     }
 
     /// The message's flag word; 0 when nothing is written.
@@ -288,8 +207,6 @@ impl Response {
 mod tests {
     use super::*;
     use crate::dns::{Class, Name, Received, RecordType};
-    use hickory_proto::rr;
-    use std::str::FromStr;
 
     fn query() -> Query<'static> {
         Query::new(&"a.test.".parse().unwrap(), RecordType::A, Class::IN, true)
@@ -305,10 +222,6 @@ mod tests {
         assert_eq!(response.rcode, Rcode::BADCOOKIE);
         assert_eq!(response.wire[4..12], [0, 1, 0, 0, 0, 0, 0, 1]);
         assert_eq!(response.uncompressed_size(), wire.len());
-        response.strip_opt();
-        assert_eq!(response.wire[4..12], [0, 1, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(response.wire.len(), wire.len() - 11);
-        assert_eq!(response.rcode, Rcode::BADCOOKIE);
         assert!(response.take(&wire[..wire.len() - 1], "forward").is_err());
         assert_eq!(response.written, Written::Nothing);
     }
@@ -330,21 +243,6 @@ mod tests {
         let message = response.message().unwrap();
         let owner = message.owner(&message.records().nth(1).unwrap());
         assert_eq!(owner, Name::root());
-    }
-
-    #[test]
-    fn an_opt_before_other_records_is_removed_without_harm_to_them() {
-        let mut response = Response::new();
-        response.start(&query(), Rcode::NOERROR, 0, "whoami");
-        response.wire[11] = 2;
-        response.wire.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
-        response.wire.extend_from_slice(b"\xc0\x0c\0\x05\0\x01\0\0\0\x05\0\x04\x01x\xc0\x0c");
-        response.strip_opt();
-        let message = response.message().unwrap();
-        let records: Vec<_> = message.records().collect();
-        assert_eq!(records.len(), 1);
-        assert_eq!(message.owner(&records[0]).to_string(), "a.test.");
-        assert_eq!(message.rdata_name(&records[0], 0).unwrap().to_string(), "x.a.test.");
     }
 
     #[test]
@@ -380,24 +278,6 @@ mod tests {
         response.wire.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
         response.keep_answers();
         assert_eq!(response.wire, answer);
-    }
-
-    #[test]
-    fn hickory_records_become_a_reply() {
-        let name = rr::Name::from_str("a.test.").unwrap();
-        let target = rr::Name::from_str("b.a.test.").unwrap();
-        let cname = rr::Record::from_rdata(name, 30, rr::RData::CNAME(rr::rdata::CNAME(target)));
-        let mut response = Response::new();
-        let answer = std::slice::from_ref(&cname);
-        let sections = Records { answer, ..Records::default() };
-        response.write_records(&query(), Rcode::NOERROR, flags::AA, sections, "template").unwrap();
-        assert_eq!(response.flags(), flags::QR | flags::AA | flags::RD);
-        let message = response.message().unwrap();
-        let record = message.records().next().unwrap();
-        assert_eq!((record.rtype, record.ttl), (RecordType::CNAME, 30));
-        assert_eq!(message.rdata(&record), b"\x01b\xc0\x0c");
-        assert_eq!(message.rdata_name(&record, 0).unwrap(), "b.a.test.".parse::<Name>().unwrap());
-        assert_eq!(message.uncompressed_size(), 12 + 12 + 8 + 10 + 10);
     }
 
     #[test]

@@ -16,7 +16,7 @@ macro_rules! words {
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
         pub struct $name(pub $repr);
 
-        #[allow(missing_docs)]
+        #[allow(missing_docs)] // They are the registry's names.
         impl $name {
             $(pub const $const: $name = $name($value);)*
 
@@ -117,8 +117,10 @@ impl Rcode {
 
 /// The bits of the header's third and fourth octets as one big-endian number (RFC 1035 §4.1.1,
 /// RFC 4035 §3.2).
-#[allow(missing_docs)]
+#[allow(missing_docs)] // They are RFC 1035's names.
 pub mod flags {
+    /// Where they stand in a message.
+    pub const PLACE: std::ops::Range<usize> = 2..4;
     pub const QR: u16 = 0x8000;
     pub const OPCODE: u16 = 0x7800;
     pub const AA: u16 = 0x0400;

@@ -3,7 +3,7 @@
 //! Owns the table that all workers share. Never waits and never sends: what a waiting query leaves
 //! behind is the caller's type, and so is how it is told.
 
-use crate::dns::{KeptQuery, RecordType, Transport};
+use crate::dns::{KeptQuery, RecordType, Transport, sizes};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +40,10 @@ impl FlightKey {
         key.extend_from_slice(&target.to_ne_bytes());
         key.push(transport as u8);
         key.extend_from_slice(&udp_limit.to_ne_bytes());
-        let name = key.len() + 10..key.len() + question_end - 6;
+        // All but the id.
+        let at = key.len();
+        let name = sizes::HEADER - 2..question_end - sizes::TYPE_AND_CLASS - 2;
+        let name = at + name.start..at + name.end;
         key.extend_from_slice(wire.get(2..).unwrap_or_default());
         if let Some(name) = key.get_mut(name) {
             // The lengths of labels are below the letters.

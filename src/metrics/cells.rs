@@ -19,6 +19,15 @@ pub fn enter_worker(slot: usize) {
     SLOT.set(slot);
 }
 
+/// Where a thread counts.
+#[derive(Clone, Copy)]
+enum Slot {
+    /// Slot 0: other threads count there too.
+    Shared,
+    /// A worker's alone, from 1 on.
+    Own(usize),
+}
+
 /// Eight numbers on a cache line of their own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -45,23 +54,27 @@ impl Cells {
         }
     }
 
-    /// The calling thread's slot, and whether other threads write to it too. A slot that this
-    /// registry does not have counts as the shared one.
-    fn slot(&self) -> (usize, bool) {
-        let slot = SLOT.get();
-        if slot < self.slots { (slot, slot == 0) } else { (0, true) }
+    /// The calling thread's slot. One that this registry does not have counts as the shared one.
+    fn slot(&self) -> Slot {
+        match SLOT.get() {
+            number if number > 0 && number < self.slots => Slot::Own(number),
+            _ => Slot::Shared,
+        }
     }
 
     fn at(&self, slot: usize, place: usize) -> &AtomicU64 {
         &self.lines[slot * self.lines_per_slot + place / PER_LINE].0[place % PER_LINE]
     }
 
-    fn add(&self, slot: usize, shared: bool, place: usize, n: u64) {
-        let cell = self.at(slot, place);
-        if shared {
-            cell.fetch_add(n, Ordering::Relaxed);
-        } else {
-            cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    fn add(&self, slot: Slot, place: usize, n: u64) {
+        match slot {
+            Slot::Shared => {
+                self.at(0, place).fetch_add(n, Ordering::Relaxed);
+            }
+            Slot::Own(slot) => {
+                let cell = self.at(slot, place);
+                cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+            }
         }
     }
 
@@ -88,8 +101,7 @@ impl Counter {
 
     /// Adds `n`.
     pub fn add(&self, n: u64) {
-        let (slot, shared) = self.0.slot();
-        self.0.add(slot, shared, 0, n);
+        self.0.add(self.0.slot(), 0, n);
     }
 
     /// The sum over all threads.
@@ -163,14 +175,16 @@ impl Histogram {
         let Buckets { bounds, cells } = &*self.0;
         // In turn: what is observed of hits lies in the first buckets.
         let place = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
-        let (slot, shared) = cells.slot();
-        cells.add(slot, shared, place, 1);
-        let sum = cells.at(slot, bounds.len() + 1);
-        if shared {
-            add_float(sum, value);
-        } else {
-            let now = f64::from_bits(sum.load(Ordering::Relaxed)) + value;
-            sum.store(now.to_bits(), Ordering::Relaxed);
+        let slot = cells.slot();
+        cells.add(slot, place, 1);
+        let sum_place = bounds.len() + 1;
+        match slot {
+            Slot::Shared => add_float(cells.at(0, sum_place), value),
+            Slot::Own(slot) => {
+                let sum = cells.at(slot, sum_place);
+                let now = f64::from_bits(sum.load(Ordering::Relaxed)) + value;
+                sum.store(now.to_bits(), Ordering::Relaxed);
+            }
         }
     }
 

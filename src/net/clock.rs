@@ -132,12 +132,13 @@ mod tests {
         let clock = Clock::start();
         let frequent =
             FrequentClock { asleep: || sleep::asleep() + NIGHT, ..FrequentClock::new(clock) };
+        let ahead = clock.monotonic() + NIGHT / 4;
+        frequent.known.set(Now { monotonic: ahead, ..frequent.known.get() });
         let before = frequent.now().monotonic;
         assert!(before < LEAD + NIGHT / 2, "it looks once a second: {before:?}");
         // A second later it is noticed, by all who have the clock.
-        let known = frequent.known.get();
-        let earlier = known.monotonic - WALL_CLOCK_LASTS;
-        frequent.known.set(Now { monotonic: earlier, ..known });
+        let earlier = clock.monotonic() - WALL_CLOCK_LASTS;
+        frequent.known.set(Now { monotonic: earlier, ..frequent.known.get() });
         let after = frequent.now().monotonic;
         assert!(after >= before + NIGHT - Duration::from_secs(1), "{after:?}");
         assert!(clock.monotonic() >= after && frequent.monotonic() >= after);

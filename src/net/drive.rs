@@ -7,7 +7,7 @@ use super::rest::go_on;
 use super::thrift::Turn;
 use super::upstream::Asked;
 use super::worker::{Listener, Node, Permit, REFRESHES_MOST, Serving, Worker};
-use crate::dns::{Query, Rcode, Response};
+use crate::dns::{Query, Rcode, Response, sizes};
 use crate::engine::{
     Arrival, Event, FlightKey, Further, KeptLife, Parked, Role, Silence, Step, arrive,
 };
@@ -391,10 +391,11 @@ fn failed(text: &str) -> Exchanged {
 /// them (0x20). The name stands uncompressed behind the header of every response with a question.
 fn respelled(exchanged: Exchanged, question: &[u8]) -> Exchanged {
     let Ok(bytes) = &exchanged.outcome else { return exchanged };
-    match bytes.get(12..12 + question.len()) {
+    let place = sizes::HEADER..sizes::HEADER + question.len();
+    match bytes.get(place.clone()) {
         Some(theirs) if theirs != question && theirs.eq_ignore_ascii_case(question) => {
             let mut bytes = bytes.to_vec();
-            bytes[12..12 + question.len()].copy_from_slice(question);
+            bytes[place].copy_from_slice(question);
             Exchanged { outcome: Ok(bytes.into()), ..exchanged }
         }
         _ => exchanged,

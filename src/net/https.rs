@@ -6,7 +6,7 @@
 
 use super::tcp::{Connection, Open, client_of};
 use super::worker::{Listener, Worker};
-use crate::dns::{Message, RecordType, Transport};
+use crate::dns::{Message, RecordType, Transport, sizes};
 use crate::metrics::names;
 use crate::plugin::{Client, Timeouts};
 use http_body_util::{BodyExt, Full, Limited};
@@ -41,7 +41,7 @@ const HEADER_MOST: u32 = 16 * 1024;
 const SENDING_MOST: usize = 64 * 1024;
 
 /// The greatest query: a DNS message.
-const QUERY_MOST: usize = u16::MAX as usize;
+const QUERY_MOST: usize = sizes::MESSAGE_MOST;
 
 /// How often a connection that waits for upstreams alone looks at itself.
 const LOOK: Duration = Duration::from_secs(30);
@@ -257,7 +257,7 @@ impl Exchanges {
             ref method => return Err(bad(&format!("method not allowed: {method}"))),
         };
         match query.len() {
-            0..12 => Err(bad("dns: overflow unpacking uint16")),
+            0..sizes::HEADER => Err(bad("dns: overflow unpacking uint16")),
             _ => Ok(query),
         }
     }

@@ -5,7 +5,7 @@
 
 use super::tcp::{CONNECTIONS_PER_WORKER_MOST, Open};
 use super::worker::{Listener, Worker};
-use crate::dns::Transport;
+use crate::dns::{Transport, sizes};
 use crate::plugin::{Client, Timeouts};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
@@ -33,7 +33,7 @@ const INCOMING_OCTETS: u64 = 1 << 20;
 const UNPROVEN_MOST: usize = CONNECTIONS_PER_WORKER_MOST / 4;
 
 /// A message behind its length, at most.
-const FRAME_MOST: usize = 2 + u16::MAX as usize;
+const FRAME_MOST: usize = 2 + sizes::MESSAGE_MOST;
 
 /// Unsent octets of one connection beyond which its replies wait.
 const UNSENT_MOST: u64 = 64 * 1024;

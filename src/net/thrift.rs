@@ -124,18 +124,25 @@ impl<T> Queue<T> {
         self.waiting.drain(..count).map(|(_, one)| one)
     }
 
-    /// Takes out those that go now. `is_left`: whether there is CPU time.
-    fn next(&mut self, now: Instant, is_left: bool) -> impl Iterator<Item = T> {
+    /// Takes out those that go now.
+    fn next(&mut self, now: Instant, cpu: Cpu) -> impl Iterator<Item = T> {
         let is_time = now.saturating_duration_since(self.last) >= LEAST_EVERY;
-        let count = match is_left {
-            true => TOGETHER,
-            false => usize::from(is_time),
+        let count = match cpu {
+            Cpu::Left => TOGETHER,
+            Cpu::UsedUp => usize::from(is_time),
         };
         if count > 0 {
             self.last = now;
         }
         self.waiting.drain(..count.min(self.waiting.len())).map(|(_, one)| one)
     }
+}
+
+/// Whether there is CPU time for those that wait.
+#[derive(Debug, Clone, Copy)]
+enum Cpu {
+    Left,
+    UsedUp,
 }
 
 /// A question's turn.
@@ -278,11 +285,12 @@ pub(super) async fn give_turns(worker: Rc<Worker>) {
             let mut credit = worker.node.credit.lock().unwrap_or_else(PoisonError::into_inner);
             credit.is_left(now, reading)
         };
+        let cpu = if is_left { Cpu::Left } else { Cpu::UsedUp };
         {
             let mut queue = thrift.queue.borrow_mut();
             // Dropped tellers tell that no turn comes.
             worker.counters.shed_cpu.add(queue.overdue(now).count() as u64);
-            for teller in queue.next(now, is_left) {
+            for teller in queue.next(now, cpu) {
                 // One that waits no more needs no turn.
                 let _ = teller.send(());
             }
@@ -375,12 +383,15 @@ mod tests {
     fn turns_are_given_in_order_and_one_in_any_case() {
         let start = Instant::now();
         let mut queue = queue(start, 3 * TOGETHER);
-        assert_eq!(queue.next(start, false).count(), 0);
+        assert_eq!(queue.next(start, Cpu::UsedUp).count(), 0);
         let now = start + LEAST_EVERY;
-        assert_eq!(queue.next(now, false).collect::<Vec<_>>(), [0]);
-        assert_eq!(queue.next(now, false).count(), 0);
-        assert_eq!(queue.next(now, true).collect::<Vec<_>>(), (1..=TOGETHER).collect::<Vec<_>>());
-        assert_eq!(queue.next(now + LEAST_EVERY, false).next(), Some(TOGETHER + 1));
+        assert_eq!(queue.next(now, Cpu::UsedUp).collect::<Vec<_>>(), [0]);
+        assert_eq!(queue.next(now, Cpu::UsedUp).count(), 0);
+        assert_eq!(
+            queue.next(now, Cpu::Left).collect::<Vec<_>>(),
+            (1..=TOGETHER).collect::<Vec<_>>()
+        );
+        assert_eq!(queue.next(now + LEAST_EVERY, Cpu::UsedUp).next(), Some(TOGETHER + 1));
     }
 
     #[test]
@@ -390,10 +401,10 @@ mod tests {
         let late = start + STANDING + milliseconds(1);
         assert_eq!(queue.push(start + STANDING, 7), Ok(()));
         // More come than go.
-        queue.next(late, true).for_each(drop);
+        queue.next(late, Cpu::Left).for_each(drop);
         assert_eq!(queue.push(late, 7), Err(7));
         while queue.waiting.len() >= STANDING_MOST {
-            queue.next(late, true).for_each(drop);
+            queue.next(late, Cpu::Left).for_each(drop);
         }
         // Once it was short, a burst is waited for again.
         for _ in 0..2 * STANDING_MOST {
@@ -407,10 +418,10 @@ mod tests {
         let mut queue = queue(start, TURNS_MOST);
         assert_eq!(queue.push(start, 7), Err(7));
         assert_eq!(queue.overdue(start + TURN_LONGEST).count(), 0);
-        queue.next(start, true).for_each(drop);
+        queue.next(start, Cpu::Left).for_each(drop);
         queue.push(start + milliseconds(1), 7).unwrap();
         let late = start + TURN_LONGEST + milliseconds(1);
         assert_eq!(queue.overdue(late).count(), TURNS_MOST - TOGETHER);
-        assert_eq!(queue.next(late, true).collect::<Vec<_>>(), [7]);
+        assert_eq!(queue.next(late, Cpu::Left).collect::<Vec<_>>(), [7]);
     }
 }

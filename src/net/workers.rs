@@ -247,19 +247,20 @@ impl Workers {
         let _ = self.hands[turn % self.hands.len()].send(Command::Adopt(connection));
     }
 
-    /// Descriptors of all listening sockets but QUIC's, for a successor: from now on both may read
-    /// them, until one stops reading or [`Workers::own_sockets`] says that the other is gone.
-    pub fn share_sockets(&self) -> std::io::Result<Vec<HandedSockets>> {
+    /// Shares the sockets, and gives second descriptors of them.
+    #[cfg(test)]
+    pub(super) fn share_sockets(&self) -> std::io::Result<Vec<HandedSockets>> {
         self.share();
         self.second_sockets()
     }
 
-    /// A successor may read our listening sockets, as with [`Workers::share_sockets`].
+    /// A successor may read our listening sockets, too, from now on: until one of the two stops reading,
+    /// or [`Workers::own_sockets`] says that the other is gone.
     pub fn share(&self) {
         self.node.sharers.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Descriptors of all listening sockets but QUIC's, for this process itself.
+    /// Second descriptors of all listening sockets but QUIC's.
     pub fn second_sockets(&self) -> std::io::Result<Vec<HandedSockets>> {
         let known = self.lock();
         let handed = known.iter().filter(|(_, sockets)| !sockets.streams.is_empty());

@@ -5,13 +5,13 @@
 
 use super::{Context, Flow, Handler, Setup};
 use crate::corefile::{CorefileError, parse_integer};
-use crate::dns::{Query, Response};
+use crate::dns::{Query, Response, sizes};
 
 /// The size when none is given: what fits into one IPv6 packet on most paths (DNS flag day 2020).
 const DEFAULT: u16 = 1232;
 
-/// The least size (RFC 6891 §6.2.3).
-const LEAST: i64 = 512;
+/// The least size.
+const LEAST: i64 = sizes::UDP_LEAST as i64;
 
 /// The greatest size that CoreDNS takes.
 const GREATEST: i64 = 4096;

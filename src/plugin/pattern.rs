@@ -215,7 +215,10 @@ fn set(rest: &str) -> Result<Option<(String, &str)>, String> {
         'p' => return property(rest).map(Some),
         _ => return Ok(None),
     };
-    Ok(Some((within(inside, letter.is_ascii_uppercase()), after)))
+    Ok(Some(match letter.is_ascii_uppercase() {
+        true => (all_but(inside), after),
+        false => (inside.to_owned(), after),
+    }))
 }
 
 /// `\p{Lu}` and the like, `rest` starting with the backslash.
@@ -241,12 +244,17 @@ fn property(rest: &str) -> Result<(String, &str), String> {
         "Z" | "Zs" => " ",
         _ => return Err(format!("invalid character class range: `{}`", &rest[..end])),
     };
-    Ok((within(inside, is_other != rest.starts_with("\\P")), &rest[end..]))
+    // `\P{^…}` is meant twice.
+    let set = match is_other != rest.starts_with("\\P") {
+        true => all_but(inside),
+        false => inside.to_owned(),
+    };
+    Ok((set, &rest[end..]))
 }
 
-/// The inside of a class for the characters of `inside`, or for all others.
-fn within(inside: &str, is_other: bool) -> String {
-    if is_other { format!("[^{inside}]") } else { inside.to_owned() }
+/// The inside of a class for all characters but those of `inside`.
+fn all_but(inside: &str) -> String {
+    format!("[^{inside}]")
 }
 
 /// The character that an escape stands for, `rest` starting with the backslash, and what follows it.

@@ -2,7 +2,7 @@
 
 use super::{Context, Flow, Handler, Setup};
 use crate::corefile::CorefileError;
-use crate::dns::{Query, Rcode, RecordType, Response, Section, Writer, flags};
+use crate::dns::{Query, Rcode, RecordType, Response, Section, Writer, flags, sizes};
 use std::net::IpAddr;
 
 /// Reads the directive.
@@ -54,7 +54,7 @@ impl Handler for Whoami {
         owner.extend_from_slice(&[word.len() as u8 + 1, b'_']);
         owner.extend_from_slice(word.as_bytes());
         owner.extend_from_slice(query.spelled_name());
-        if owner.len() <= MOST_NAME {
+        if owner.len() <= sizes::NAME_MOST {
             let [high, low] = context.client.address.port().to_be_bytes();
             // Priority 0, weight 0, the port, the root as target.
             let rdata = [0, 0, 0, 0, high, low, 0];
@@ -63,9 +63,6 @@ impl Handler for Whoami {
         Flow::Answer
     }
 }
-
-/// The greatest length of a name (RFC 1035 §3.1).
-const MOST_NAME: usize = 255;
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,8 @@ mod tests {
 
     #[test]
     fn a_machine_that_is_awake_sleeps_no_more() {
-        let before = asleep();
+        // One reading may be less: this thread may have waited between its two clocks.
+        let before = (0..100).map(|_| asleep()).max().unwrap_or_default();
         let began = std::time::Instant::now();
         while began.elapsed() < Duration::from_millis(20) {
             assert!(asleep() <= before + Duration::from_millis(1), "{before:?}");

@@ -399,6 +399,9 @@ mod tests {
     use std::os::fd::AsFd;
     use std::time::Duration;
 
+    /// Nothing but a mistake takes as long.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     /// Sends `questions` datagrams to `target`, has each echoed along its route, and returns the
     /// addresses that the echoes came from.
     fn echoed(
@@ -411,7 +414,7 @@ mod tests {
         let mut outbox = Outbox::new(4);
         let any = if target.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
         let client = UdpSocket::bind(any).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
         for number in 0..questions {
             client.send_to(&[number; 20], target).unwrap();
         }
@@ -501,7 +504,7 @@ mod tests {
         });
         let mut buffer = [0; 2048];
         let came = clients.iter().enumerate().map(|(number, client)| {
-            client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
             let mine = (number..messages.len()).step_by(clients.len());
             let mine = mine.map(|_| {
                 let length = client.recv(&mut buffer).unwrap();

@@ -77,8 +77,8 @@ enum Kind {
 /// A program whose commands are looked at instead of run.
 struct NotRun {
     program: &'static str,
-    /// For whoever reads this.
-    #[allow(dead_code)]
+    /// Why.
+    #[allow(dead_code)] // It is for people.
     reason: &'static str,
     /// Whether what the words name is there; the error says what is not.
     look: fn(&[&str]) -> Result<(), String>,

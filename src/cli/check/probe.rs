@@ -4,6 +4,7 @@
 
 use super::finding::Finding;
 use super::warnings::Asked;
+use crate::dns::{flags, sizes};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
@@ -114,7 +115,9 @@ fn question(id: u16) -> [u8; 17] {
 
 /// Whether octets are a response to the question; which one does not matter.
 fn is_response(octets: &[u8], id: u16) -> bool {
-    octets.len() >= 12 && octets[..2] == id.to_be_bytes() && octets[2] & 0x80 != 0
+    octets.len() >= sizes::HEADER
+        && octets[..2] == id.to_be_bytes()
+        && octets[2] & (flags::QR >> 8) as u8 != 0
 }
 
 fn over_udp(address: SocketAddr) -> io::Result<()> {
@@ -157,7 +160,7 @@ fn over_tcp(address: SocketAddr) -> io::Result<()> {
     framed.extend_from_slice(&[0, 17]);
     framed.extend_from_slice(&question);
     stream.write_all(&framed)?;
-    let mut head = [0; 2 + 12];
+    let mut head = [0; 2 + sizes::HEADER];
     stream.read_exact(&mut head)?;
     match is_response(&head[2..], id) {
         true => Ok(()),

@@ -9,15 +9,13 @@ use super::secure::Secure;
 use super::servers::Server;
 use crate::cli::failure::{Failure, PROTOCOL, UNAVAILABLE};
 use crate::dns::flags;
+use crate::dns::sizes::MESSAGE_MOST;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
-
-/// The greatest message.
-const MESSAGE_MOST: usize = u16::MAX as usize;
 
 /// The most notes about datagrams that were no reply.
 const NOTES_MOST: usize = 5;

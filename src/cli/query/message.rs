@@ -5,7 +5,7 @@
 
 use super::options::Settings;
 use crate::corefile::Network;
-use crate::dns::{Class, RecordType, flags};
+use crate::dns::{Class, RecordType, flags, sizes};
 use hickory_proto::op::{self, Message, MessageType, OpCode};
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption, NSIDPayload};
 use hickory_proto::rr::{DNSClass, Name};
@@ -43,7 +43,7 @@ pub(super) fn query(
 
 /// Whether `reply` is one to `query`. The error says why it is not.
 pub(super) fn belongs(reply: &[u8], query: &[u8]) -> Result<(), String> {
-    let Some((head, behind)) = reply.split_first_chunk::<12>() else {
+    let Some((head, behind)) = reply.split_first_chunk::<{ sizes::HEADER }>() else {
         return Err(format!("{} octets are no message", reply.len()));
     };
     let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
@@ -58,7 +58,7 @@ pub(super) fn belongs(reply: &[u8], query: &[u8]) -> Result<(), String> {
     if word(4) == 0 && word(2) & flags::RCODE != 0 {
         return Ok(());
     }
-    let asked = question(&query[12..]).unwrap_or_default();
+    let asked = question(&query[sizes::HEADER..]).unwrap_or_default();
     match question(behind) {
         Some(told) if word(4) == 1 && told.eq_ignore_ascii_case(asked) => Ok(()),
         _ => Err("its question is another one".to_owned()),
@@ -70,8 +70,8 @@ fn question(behind_header: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
     loop {
         match usize::from(*behind_header.get(at)?) {
-            0 => return behind_header.get(..at + 5),
-            length @ 1..=63 => at += 1 + length,
+            0 => return behind_header.get(..at + 1 + sizes::TYPE_AND_CLASS),
+            length @ 1..=sizes::LABEL_MOST => at += 1 + length,
             _ => return None,
         }
     }

@@ -3,6 +3,7 @@
 //! hickory-proto writes escapes as octal numbers; master files, dig and we as decimal ones. What is
 //! not ASCII becomes punycode by hickory-proto.
 
+use crate::dns::sizes;
 use hickory_proto::rr::Name;
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -43,7 +44,7 @@ pub(super) fn parse(text: &str) -> Result<Name, String> {
 fn finished(label: &mut Vec<u8>) -> Result<Vec<u8>, String> {
     match label.len() {
         0 => Err("an empty label".to_owned()),
-        1..=63 => Ok(std::mem::take(label)),
+        1..=sizes::LABEL_MOST => Ok(std::mem::take(label)),
         _ => Err("a label of more than 63 octets".to_owned()),
     }
 }

@@ -3,7 +3,7 @@
 //! Reads what is there and judges only whether it is a message at all.
 
 use super::{name, rdata};
-use crate::dns::{Class, Edns, Message, Opcode, Rcode, RecordType, Section, flags};
+use crate::dns::{Class, Edns, Message, Opcode, Rcode, RecordType, Section, flags, sizes};
 use std::fmt::Write as _;
 
 /// A reply's parts.
@@ -125,12 +125,12 @@ impl Reply {
 }
 
 fn questions(wire: &[u8], count: u16) -> Result<Vec<Row>, String> {
-    let mut at = 12;
+    let mut at = sizes::HEADER;
     let mut rows = Vec::new();
     for _ in 0..count {
         let unread = || "a question cannot be read".to_owned();
         let (name, end) = rdata::read_name(wire, at).ok_or_else(unread)?;
-        let words = wire.get(end..end + 4).ok_or_else(unread)?;
+        let words = wire.get(end..end + sizes::TYPE_AND_CLASS).ok_or_else(unread)?;
         rows.push(Row {
             name: name::text(&name),
             ttl: 0,
@@ -138,7 +138,7 @@ fn questions(wire: &[u8], count: u16) -> Result<Vec<Row>, String> {
             rtype: RecordType(u16::from_be_bytes([words[0], words[1]])).to_string(),
             data: String::new(),
         });
-        at = end + 4;
+        at = end + sizes::TYPE_AND_CLASS;
     }
     Ok(rows)
 }

@@ -7,6 +7,7 @@ use super::exchange::{Got, Trouble, checked, connect, stream_exchange, unreachab
 use super::options::{Authority, Method, Settings, Way};
 use super::servers::Server;
 use crate::cli::failure::{DATA, Failure, NO_INPUT};
+use crate::dns::sizes::MESSAGE_MOST;
 use crate::net::Unverified;
 use hickory_net::quic::QuicClientStream;
 use hickory_net::xfer::{DnsRequestSender, FirstAnswer};
@@ -29,9 +30,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 const MESSAGE_TYPE: &str = "application/dns-message";
-
-/// The greatest body: a message.
-const BODY_MOST: usize = u16::MAX as usize;
 
 /// The greatest file of certificates.
 const AUTHORITIES_MOST: u64 = 16 << 20;
@@ -178,7 +176,7 @@ async fn https(
         let kind = kind.unwrap_or("nothing known");
         return Err(Trouble::Wrong(format!("HTTP: the reply is {kind}, not {MESSAGE_TYPE}")));
     }
-    let body = Limited::new(response.into_body(), BODY_MOST).collect().await;
+    let body = Limited::new(response.into_body(), MESSAGE_MOST).collect().await;
     let body = body.map_err(|error| Trouble::Wrong(format!("HTTP: {error}")))?;
     let mut wire: Vec<u8> = body.to_bytes().into();
     restore_id(&mut wire, query);

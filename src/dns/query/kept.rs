@@ -3,6 +3,7 @@
 use super::Query;
 use crate::dns::edns::Edns;
 use crate::dns::name::Name;
+use crate::dns::sizes;
 use crate::dns::words::{Class, RecordType};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ impl KeptQuery {
 
     /// The question section: QNAME, QTYPE, QCLASS in wire form.
     pub fn question(&self) -> &[u8] {
-        self.wire.get(12..self.question_end()).unwrap_or_default()
+        self.wire.get(sizes::HEADER..self.question_end()).unwrap_or_default()
     }
 
     /// QTYPE.
@@ -54,8 +55,12 @@ impl KeptQuery {
 
     /// The query as it was.
     pub fn wake(self) -> Query<'static> {
-        let name = Name::parse(&self.wire, 12).map_or_else(|_| Name::root(), |(name, _)| name);
-        debug_assert_eq!(12 + name.as_bytes().len() + 4, self.question_end());
+        let name =
+            Name::parse(&self.wire, sizes::HEADER).map_or_else(|_| Name::root(), |(name, _)| name);
+        debug_assert_eq!(
+            sizes::HEADER + name.as_bytes().len() + sizes::TYPE_AND_CLASS,
+            self.question_end()
+        );
         Query {
             wire: Cow::Owned(self.wire.to_vec()),
             name,

@@ -10,6 +10,7 @@ use super::edns::Edns;
 use super::layout::with_option;
 use super::message::{Malformed, Message, Section};
 use super::name::{Name, Spelled};
+use super::sizes;
 use super::words::{Class, Opcode, Rcode, RecordType, flags};
 use super::writer::Writer;
 pub use kept::KeptQuery;
@@ -58,7 +59,9 @@ pub struct Query<'a> {
 impl<'a> Query<'a> {
     /// Classifies a received message.
     pub fn receive(bytes: &'a [u8]) -> Received<'a> {
-        let Some(header) = bytes.first_chunk::<12>() else { return Received::Ignore };
+        let Some(header) = bytes.first_chunk::<{ sizes::HEADER }>() else {
+            return Received::Ignore;
+        };
         let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
         let flags = word(2);
         if flags & flags::QR != 0 {
@@ -76,7 +79,7 @@ impl<'a> Query<'a> {
         if word(4) != 1 || word(6) > 1 || word(8) > 1 || word(10) > 2 {
             return malformed(None);
         }
-        if bytes.len() == 12 {
+        if bytes.len() == sizes::HEADER {
             let flags = flags::QR | opcode | copied(flags);
             return Received::Reject(Reject { rcode: Rcode::SERVFAIL, flags, question: None });
         }
@@ -97,7 +100,7 @@ impl<'a> Query<'a> {
                 Err(_) => malformed(None),
             },
             // A name that points into the header would point into another header when echoed.
-            Err(_) => malformed(asked.is_whole.then_some(12..asked.end)),
+            Err(_) => malformed(asked.is_whole.then_some(sizes::HEADER..asked.end)),
         }
     }
 
@@ -144,7 +147,7 @@ impl<'a> Query<'a> {
             name: asked.name.name(),
             qtype: asked.qtype,
             qclass: asked.qclass,
-            question_end: 12 + question.len(),
+            question_end: sizes::HEADER + question.len(),
             edns,
             received_size: wire.len(),
             reflected: None,
@@ -154,7 +157,7 @@ impl<'a> Query<'a> {
 
     /// A query made by us: RD as given, one question, no EDNS.
     pub fn new(name: &Name, qtype: RecordType, qclass: Class, rd: bool) -> Query<'static> {
-        let mut wire = vec![0; 12];
+        let mut wire = vec![0; sizes::HEADER];
         wire[2] = u8::from(rd);
         wire[5] = 1;
         wire.extend_from_slice(name.as_bytes());
@@ -208,7 +211,7 @@ impl<'a> Query<'a> {
 
     /// QNAME in wire form as the client spelled it.
     pub fn spelled_name(&self) -> &[u8] {
-        &self.wire[12..self.question_end - 4]
+        &self.wire[sizes::HEADER..self.question_end - sizes::TYPE_AND_CLASS]
     }
 
     /// QTYPE.
@@ -223,7 +226,7 @@ impl<'a> Query<'a> {
 
     /// The question section: QNAME, QTYPE, QCLASS in wire form.
     pub fn question(&self) -> &[u8] {
-        &self.wire[12..self.question_end]
+        &self.wire[sizes::HEADER..self.question_end]
     }
 
     /// The client's OPT record.
@@ -259,8 +262,8 @@ impl<'a> Query<'a> {
         let mut question = name.as_bytes().to_vec();
         question.extend_from_slice(&qtype.0.to_be_bytes());
         question.extend_from_slice(&qclass.0.to_be_bytes());
-        let (before, after) = (self.question_end, 12 + question.len());
-        self.wire.to_mut().splice(12..before, question);
+        let (before, after) = (self.question_end, sizes::HEADER + question.len());
+        self.wire.to_mut().splice(sizes::HEADER..before, question);
         // Records in normal form hold no pointers: they can be moved.
         let moved = |offset: usize| offset - before + after;
         if let Some(edns) = &mut self.edns {
@@ -290,7 +293,7 @@ impl<'a> Query<'a> {
         let kept = flags::QR | flags::OPCODE | flags::RCODE;
         let flags = (self.flags() & kept) | (flags & !kept);
         if flags != self.flags() {
-            self.wire.to_mut()[2..4].copy_from_slice(&flags.to_be_bytes());
+            self.wire.to_mut()[flags::PLACE].copy_from_slice(&flags.to_be_bytes());
         }
     }
 

@@ -5,6 +5,7 @@
 use crate::dns::edns::Edns;
 use crate::dns::message::{Malformed, Message, Section};
 use crate::dns::name::Spelled;
+use crate::dns::sizes;
 use crate::dns::words::{Class, RecordType, flags};
 
 /// The question of a received message.
@@ -19,20 +20,23 @@ pub(super) struct Asked<'b> {
 }
 
 impl<'b> Asked<'b> {
-    /// Reads the question at octet 12. A message may end behind QNAME or QTYPE: what is missing
+    /// Reads the question behind the header. A message may end behind QNAME or QTYPE: what is missing
     /// counts as 0.
     #[inline]
     pub(super) fn read(bytes: &'b [u8]) -> Result<Asked<'b>, Malformed> {
-        let (name, name_end) = Spelled::parse(bytes, 12)?;
+        let (name, name_end) = Spelled::parse(bytes, sizes::HEADER)?;
         let behind = &bytes[name_end..];
         let (qtype, qclass, octets) = match *behind {
             [] => (0, 0, 0),
             [high, low] => (u16::from_be_bytes([high, low]), 0, 2),
-            [a, b, c, d, ..] => (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), 4),
+            [a, b, c, d, ..] => {
+                (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), sizes::TYPE_AND_CLASS)
+            }
             _ => return Err(Malformed::Cut),
         };
         // A pointer is two octets, what it stands for one or at least three.
-        let is_whole = octets == 4 && name_end - 12 == name.as_bytes().len();
+        let is_whole =
+            octets == sizes::TYPE_AND_CLASS && name_end - sizes::HEADER == name.as_bytes().len();
         let (qtype, qclass) = (RecordType(qtype), Class(qclass));
         Ok(Asked { name, qtype, qclass, end: name_end + octets, is_whole })
     }
@@ -45,6 +49,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
+    /// Reads on behind the question. The error is that of a record.
     pub(super) fn of(bytes: &[u8], asked: &Asked<'_>) -> Result<Reading, Malformed> {
         let promised = [bytes[7], bytes[9], bytes[11]];
         let mut is_normal = asked.is_whole

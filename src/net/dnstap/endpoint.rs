@@ -47,7 +47,8 @@ impl Line {
             Endpoint::Tcp(_) => Line::Plain(tcp(address, tap.send_buffer, &told)?),
             Endpoint::Tls { is_verified, .. } => {
                 let socket = tcp(address, tap.send_buffer, &told)?;
-                Line::Tls(Box::new(secured(socket, address, *is_verified)?))
+                let trust = if *is_verified { Trust::SystemRoots } else { Trust::Anyone };
+                Line::Tls(Box::new(secured(socket, address, trust)?))
             }
         };
         let agreed = match &mut line {
@@ -138,10 +139,19 @@ fn connect(domain: Domain, target: &SockAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Whose certificate is taken.
+#[derive(Clone, Copy)]
+enum Trust {
+    /// One that the system's roots vouch for.
+    SystemRoots,
+    /// Any (`skipverify`).
+    Anyone,
+}
+
 fn secured(
     socket: Socket,
     address: &str,
-    is_verified: bool,
+    trust: Trust,
 ) -> Result<StreamOwned<ClientConnection, Socket>, String> {
     let host = split_host_port(address).map_or(address, |(host, _)| host);
     let wrong = |error: rustls::Error| format!("tls: handshake with {host}: {error}");
@@ -151,12 +161,15 @@ fn secured(
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(wrong)?;
-    let config = if is_verified {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        builder.with_root_certificates(store)
-    } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified::new(provider)))
+    let config = match trust {
+        Trust::SystemRoots => {
+            let mut store = RootCertStore::empty();
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            builder.with_root_certificates(store)
+        }
+        Trust::Anyone => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Unverified::new(provider))),
     };
     let connection = ClientConnection::new(Arc::new(config.with_no_client_auth()), name);
     let mut stream = StreamOwned::new(connection.map_err(wrong)?, socket);

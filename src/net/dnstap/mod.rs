@@ -160,23 +160,27 @@ impl Sender {
                 }
                 return;
             }
-            self.rest(line.is_some());
+            match line {
+                Some(_) => self.wait_for_records(),
+                None => self.wait_to_try_again(),
+            }
         }
     }
 
-    /// Until there is something to do: records, the end, or time to look at the collector again.
-    fn rest(&self, is_connected: bool) {
-        if !is_connected {
-            let until = Instant::now() + RETRY;
-            while !self.is_ending.load(Ordering::Acquire) {
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return;
-                }
-                park_timeout(left);
+    /// Until the collector may be there again, or the end.
+    fn wait_to_try_again(&self) {
+        let until = Instant::now() + RETRY;
+        while !self.is_ending.load(Ordering::Acquire) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
             }
-            return;
+            park_timeout(left);
         }
+    }
+
+    /// Until records wait, some more have had time to come, or the end.
+    fn wait_for_records(&self) {
         if self.tap.is_empty() && !self.is_ending.load(Ordering::Acquire) {
             park();
         }

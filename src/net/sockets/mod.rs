@@ -47,6 +47,7 @@ pub(super) struct Address {
 }
 
 impl Address {
+    /// The address that a server of a snapshot listens at.
     pub(super) fn of(server: &Server) -> Address {
         Address {
             transport: server.transport,
@@ -65,6 +66,7 @@ impl Address {
         }
     }
 
+    /// Whether its datagrams are DNS messages.
     pub(super) fn has_udp(&self) -> bool {
         self.transport == KeyTransport::Dns
     }

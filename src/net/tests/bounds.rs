@@ -14,10 +14,11 @@ fn a_client_that_sends_an_octet_now_and_then_is_closed_in_its_time() {
     let mut stream = server.tcp();
     stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let start = Instant::now();
-    // A message of 48 octets would take five seconds.
-    let mut octets = [0, 48].into_iter().chain([7; 48]);
+    // As long as a message can be: it would take two hours.
+    let mut octets = [0xff, 0xff].into_iter().chain(std::iter::repeat(7));
     let mut answer = [0; 1];
     let ended = loop {
+        assert!(start.elapsed() < PATIENCE, "it is never closed");
         let sent = stream.write_all(&[octets.next().unwrap()]);
         match (sent, stream.read(&mut answer)) {
             (Ok(()), Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -25,7 +26,7 @@ fn a_client_that_sends_an_octet_now_and_then_is_closed_in_its_time() {
         }
     };
     assert!(!matches!(ended, Ok(1..)), "{ended:?}");
-    assert!((900..4500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!(start.elapsed().as_millis() >= 900, "{:?}", start.elapsed());
     server.stop();
 }
 
@@ -109,7 +110,7 @@ fn a_query_is_in_flight_until_it_is_answered() {
     let mut reply = [0; 512];
     socket.recv(&mut reply).unwrap();
     assert_eq!(reply[3] & 15, 5);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + PATIENCE;
     while in_flight() != "0" {
         assert!(Instant::now() < end, "{}", in_flight());
     }

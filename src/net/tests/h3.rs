@@ -24,7 +24,7 @@ async fn connect(server: &Running, name: &str) -> Result<H3ClientStream, NetErro
 async fn ask(stream: &mut H3ClientStream, name: &str) -> Result<Option<u8>, NetError> {
     let message = Decoded::from_vec(&query(name, 0)).unwrap();
     let answer = stream.send_message(DnsRequest::new(message, DnsRequestOptions::default()));
-    let reply = tokio::time::timeout(Duration::from_secs(5), answer.first_answer()).await;
+    let reply = tokio::time::timeout(PATIENCE, answer.first_answer()).await;
     reply.map_err(|_| NetError::Timeout)?.map(|reply| last_octet(&reply.into_buffer()))
 }
 
@@ -72,19 +72,19 @@ fn another_certificate_is_another_endpoint_that_answers_at_once() {
 
 #[test]
 fn what_waits_when_reading_stops_still_gets_its_reply_over_http3() {
-    let (port, _) = upstream(Duration::from_millis(300));
+    let mut upstream = Held::start();
+    let port = upstream.port();
     let corefile =
         format!("https3://.:0 {{\nbind 127.0.0.1\n{CERTIFICATE}\nforward . 127.0.0.1:{port}\n}}\n");
     let server = Running::start(&corefile, 1);
     let runtime = runtime();
     let mut stream = runtime.block_on(connect(&server, "up.test")).unwrap();
     let waiting = runtime.spawn(async move { ask(&mut stream, "a.test.").await });
-    let start = Instant::now();
-    while server.workers.parked() < 1 && start.elapsed() < Duration::from_secs(2) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until_parked(&server, 1);
+    upstream.until_asked();
     server.workers.stop_reading();
-    assert!(server.workers.drain(Duration::from_secs(5)));
+    upstream.answer();
+    assert!(server.workers.drain(PATIENCE));
     assert!(runtime.block_on(waiting).unwrap().is_ok());
     server.workers.join();
 }

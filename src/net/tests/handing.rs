@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::net::{HandedConnection, HandedSockets};
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 
 /// A successor of `running` on its sockets, with as many workers.
@@ -78,9 +79,9 @@ fn what_arrives_at_sockets_that_were_left_waits_for_whoever_reads_them_next() {
         first.workers.leave_sockets();
         ask_all(&clients);
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(&framed(&query("a.test.", 5))).unwrap();
-        assert!(first.workers.drain(Duration::from_secs(5)));
+        assert!(first.workers.drain(PATIENCE));
         first.workers.join();
         let next = successor(&answering(".:0", 2, ""), after, kept);
         assert!(all_are_answered(&clients).iter().all(|from| *from == 2));
@@ -119,12 +120,23 @@ fn an_address_that_the_successor_does_not_serve_is_given_up() {
     next.stop();
 }
 
-/// Has `running` give its connections to `next`; how many octets went along with each.
-fn bequeath(running: &Running, next: &Running) -> Vec<usize> {
+/// Waits until so many connections are open.
+fn wait_until_open(server: &Running, count: RangeInclusive<usize>) {
+    let end = Instant::now() + PATIENCE;
+    while !count.contains(&server.workers.connections()) {
+        assert!(Instant::now() < end, "{} are open", server.workers.connections());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Has `running` give its connections to `next`, and does something meanwhile; how many octets went along
+/// with each.
+fn bequeath(running: &Running, next: &Running, meanwhile: impl FnOnce()) -> Vec<usize> {
     let given: Arc<Mutex<Vec<HandedConnection>>> = Arc::default();
     let list = given.clone();
     running.workers.bequeath(&(Arc::new(move |one| list.lock().unwrap().push(one)) as _));
-    assert!(running.workers.drain(Duration::from_secs(5)));
+    meanwhile();
+    assert!(running.workers.drain(PATIENCE));
     let given = std::mem::take(&mut *given.lock().unwrap());
     let octets = given.iter().map(|one| one.octets.len()).collect();
     given.into_iter().for_each(|one| next.workers.adopt(one));
@@ -133,7 +145,8 @@ fn bequeath(running: &Running, next: &Running) -> Vec<usize> {
 
 #[test]
 fn open_connections_go_on_with_the_successor_and_lose_no_query() {
-    let (port, _) = upstream(Duration::from_millis(1000));
+    let mut upstream = Held::start();
+    let port = upstream.port();
     let forwarding = format!(".:0 {{\nbind 127.0.0.1\nforward . 127.0.0.1:{port}\n}}\n");
     let first = Running::start(&forwarding, 2);
     let message = framed(&query("a.test.", 3));
@@ -146,12 +159,12 @@ fn open_connections_go_on_with_the_successor_and_lose_no_query() {
     let mut ended = first.tcp();
     ended.write_all(&message).unwrap();
     ended.shutdown(Shutdown::Write).unwrap();
-    while first.workers.parked() < 2 || first.workers.connections() < 4 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until_parked(&first, 2);
+    wait_until_open(&first, 4..=4);
+    upstream.until_asked();
     let next = successor(&answering(".:0", 2, ""), 3, first.workers.share_sockets().unwrap());
     assert_eq!(next.address(), first.address());
-    let mut octets = bequeath(&first, &next);
+    let mut octets = bequeath(&first, &next, || upstream.answer());
     octets.sort_unstable();
     assert_eq!(octets, [0, 5, 9], "the one that its client ended does not go");
     // What was asked before is answered by the one that was asked.
@@ -166,9 +179,7 @@ fn open_connections_go_on_with_the_successor_and_lose_no_query() {
     for stream in [&mut idle, &mut begun, &mut asked] {
         assert_eq!(last_octet(&read_frame(stream).unwrap()), Some(2));
     }
-    while next.workers.connections() > 3 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until_open(&next, 0..=3);
     drop((idle, begun, asked));
     next.stop();
 }
@@ -181,7 +192,7 @@ fn a_connection_to_an_address_that_is_not_served_is_closed() {
     read_frame(&mut client).unwrap();
     let other = answering(".:0", 2, "").replace("127.0.0.1", "127.0.0.2");
     let next = successor(&other, 1, first.workers.share_sockets().unwrap());
-    assert_eq!(bequeath(&first, &next), [0]);
+    assert_eq!(bequeath(&first, &next, || ()), [0]);
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     first.workers.join();
     next.stop();

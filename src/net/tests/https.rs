@@ -98,10 +98,7 @@ fn a_silent_https_client_is_cut_off() {
     let more = format!("{CERTIFICATE}\ntimeouts {{\nread 1s\n}}");
     let server = Running::start(&answering("https://.:0", 9, &more), 1);
     let mut stream = server.tcp();
-    let began = Instant::now();
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest);
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    octets_to_its_end(&mut stream);
     server.stop();
 }
 

@@ -28,6 +28,12 @@ mod scarcity;
 mod silence;
 mod tls;
 
+/// Nothing but a mistake takes as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A timeout, in a Corefile, that ends after every test.
+const NEVER: &str = "1h";
+
 /// A server on a port of its own.
 struct Running {
     equipment: Equipment,
@@ -51,9 +57,16 @@ fn snapshot(corefile: &str, metrics: &Registry) -> Arc<Snapshot> {
     Arc::new(build(&tree, world).unwrap())
 }
 
-/// A block on 127.0.0.1 that answers A questions for a.test and b.test with 192.0.2.`last`.
+/// A block on 127.0.0.1 that answers A questions for a.test and b.test with 192.0.2.`last`. Where `more`
+/// does not say, its clients have all the time they want for their queries.
 fn answering(key: &str, last: u8, more: &str) -> String {
-    format!("{key} {{\nbind 127.0.0.1\n{more}\nhosts {{\n192.0.2.{last} a.test b.test\n}}\n}}\n")
+    let timeouts = match more.contains("timeouts") {
+        true => String::new(),
+        false => format!("timeouts {{\nread {NEVER}\nidle {NEVER}\n}}\n"),
+    };
+    format!(
+        "{key} {{\nbind 127.0.0.1\n{timeouts}{more}\nhosts {{\n192.0.2.{last} a.test b.test\n}}\n}}\n"
+    )
 }
 
 impl Running {
@@ -100,13 +113,13 @@ impl Running {
     fn udp(&self) -> UdpSocket {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(self.address()).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     }
 
     fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
 
@@ -120,7 +133,7 @@ impl Running {
 
     fn stop(self) {
         self.workers.stop_reading();
-        assert!(self.workers.drain(Duration::from_secs(5)));
+        assert!(self.workers.drain(PATIENCE));
         self.workers.join();
     }
 }
@@ -145,6 +158,17 @@ fn read_frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(message)
 }
 
+/// All octets that come until the server closes the connection, in a proper way or not.
+fn octets_to_its_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut octets = Vec::new();
+    match stream.read_to_end(&mut octets) {
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => {
+            panic!("it is not closed: {error}")
+        }
+        _ => octets,
+    }
+}
+
 /// The last octet of the first record: which server answered.
 fn last_octet(message: &[u8]) -> Option<u8> {
     let message = Message::parse(message).ok()?;
@@ -156,12 +180,49 @@ fn id(message: &[u8]) -> u16 {
     u16::from_be_bytes([message[0], message[1]])
 }
 
-/// An upstream on 127.0.0.1 that answers each datagram after `delay`; counts them.
-fn upstream(delay: Duration) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
-    upstream_saying(delay, &[])
+/// An upstream on 127.0.0.1 that answers when the test says so. It is asked again after two seconds.
+struct Held {
+    socket: UdpSocket,
+    /// What was asked, and by whom.
+    asked: Vec<(Vec<u8>, SocketAddr)>,
 }
 
-/// The same, with one record in each answer, or none.
+impl Held {
+    fn start() -> Held {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Held { socket, asked: Vec::new() }
+    }
+
+    fn port(&self) -> u16 {
+        self.socket.local_addr().unwrap().port()
+    }
+
+    /// Waits for the next question.
+    fn until_asked(&mut self) {
+        let mut buffer = [0; 512];
+        let (length, from) = self.socket.recv_from(&mut buffer).unwrap();
+        self.asked.push((buffer[..length].to_vec(), from));
+    }
+
+    /// Answers what was waited for, without records.
+    fn answer(&mut self) {
+        for (mut message, from) in self.asked.drain(..) {
+            message[2] |= 0x80;
+            self.socket.send_to(&message, from).unwrap();
+        }
+    }
+
+    /// Whether there is a question that was not waited for.
+    fn is_asked_more(&self) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let is_asked = self.socket.recv_from(&mut [0; 512]).is_ok();
+        self.socket.set_nonblocking(false).unwrap();
+        is_asked
+    }
+}
+
+/// An upstream on 127.0.0.1 that answers each datagram after `delay`, with one record; counts them.
 fn upstream_saying(
     delay: Duration,
     record: &'static [u8],
@@ -176,7 +237,7 @@ fn upstream_saying(
             counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let mut reply = buffer[..length].to_vec();
             reply[2] |= 0x80;
-            reply[7] = u8::from(!record.is_empty());
+            reply[7] = 1;
             reply.extend_from_slice(record);
             let socket = socket.try_clone().unwrap();
             std::thread::spawn(move || {
@@ -234,7 +295,7 @@ fn a_reply_comes_from_the_address_that_was_asked_on_a_socket_for_all() {
     let server = Running::start(".:0 {\nwhoami\n}\n", 1);
     let port = server.address().port();
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let target: SocketAddr = format!("127.0.0.77:{port}").parse().unwrap();
     socket.send_to(&query("a.test.", 1), target).unwrap();
     let (_, from) = socket.recv_from(&mut [0; 512]).unwrap();
@@ -291,24 +352,35 @@ fn a_connection_ends_after_the_queries_that_it_may_bring() {
 }
 
 #[test]
-fn a_silent_or_idle_connection_is_closed_in_its_time() {
-    let corefile = answering(".:0", 9, "timeouts {\nread 1s\nidle 4s\n}");
-    let server = Running::start(&corefile, 1);
-    let (mut silent, mut half, mut idle) = (server.tcp(), server.tcp(), server.tcp());
-    let mut empty = server.tcp();
+fn a_silent_connection_is_closed_in_its_time() {
+    let more = format!("timeouts {{\nread 1s\nidle {NEVER}\n}}");
+    let server = Running::start(&answering(".:0", 9, &more), 1);
     let start = Instant::now();
+    let (mut silent, mut half) = (server.tcp(), server.tcp());
+    // It may be closed before that comes.
+    let _ = half.write_all(b"\x00\x30abc");
+    assert_eq!(octets_to_its_end(&mut silent), b"");
+    assert_eq!(octets_to_its_end(&mut half), b"");
+    assert!(start.elapsed().as_millis() >= 900, "{:?}", start.elapsed());
+    server.stop();
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_its_time_and_a_silent_one_is_not() {
+    let more = format!("timeouts {{\nread {NEVER}\nidle 2s\n}}");
+    let server = Running::start(&answering(".:0", 9, &more), 1);
+    let mut silent = server.tcp();
+    let start = Instant::now();
+    let (mut idle, mut empty) = (server.tcp(), server.tcp());
+    // Any message begins the idle time, as in CoreDNS.
     empty.write_all(b"\0\0").unwrap();
-    half.write_all(b"\x00\x30abc").unwrap();
     idle.write_all(&framed(&query("a.test.", 3))).unwrap();
     read_frame(&mut idle).unwrap();
-    assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0);
-    assert_eq!(half.read(&mut [0; 1]).unwrap(), 0);
-    assert!((900..3900).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
-    assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
-    assert!(start.elapsed().as_millis() >= 3900, "{:?}", start.elapsed());
-    // Any message begins the idle time, as in CoreDNS.
-    assert_eq!(empty.read(&mut [0; 1]).unwrap(), 0);
-    assert!(start.elapsed().as_millis() >= 3900, "{:?}", start.elapsed());
+    assert_eq!(octets_to_its_end(&mut idle), b"");
+    assert_eq!(octets_to_its_end(&mut empty), b"");
+    assert!(start.elapsed().as_millis() >= 1900, "{:?}", start.elapsed());
+    silent.write_all(&framed(&query("a.test.", 4))).unwrap();
+    assert_eq!(id(&read_frame(&mut silent).unwrap()), 4);
     server.stop();
 }
 
@@ -368,7 +440,8 @@ fn a_reload_that_cannot_bind_changes_nothing() {
 
 #[test]
 fn a_question_is_asked_once_however_many_wait_for_it() {
-    let (port, asked) = upstream(Duration::from_millis(200));
+    let mut upstream = Held::start();
+    let port = upstream.port();
     let corefile = format!(".:0 {{\nbind 127.0.0.1\nforward . 127.0.0.1:{port}\n}}\n");
     let server = Running::start(&corefile, 2);
     let sockets: Vec<UdpSocket> = (0..20).map(|_| server.udp()).collect();
@@ -379,6 +452,9 @@ fn a_question_is_asked_once_however_many_wait_for_it() {
         }
         socket.send(&message).unwrap();
     }
+    wait_until_parked(&server, sockets.len());
+    upstream.until_asked();
+    upstream.answer();
     for (number, socket) in sockets.iter().enumerate() {
         let mut buffer = [0; 512];
         socket.recv(&mut buffer).unwrap();
@@ -386,14 +462,15 @@ fn a_question_is_asked_once_however_many_wait_for_it() {
         let spelled = if number % 2 == 1 { b'A' } else { b'a' };
         assert_eq!(buffer[13], spelled, "each client's own capitals");
     }
-    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert!(!upstream.is_asked_more());
     server.stop();
 }
 
 #[test]
 fn a_query_waits_no_longer_than_cancel_says_and_who_joined_it_does() {
-    // Half a second each: to ask again, until that one is cancelled, until the upstream is given up.
-    let (port, asked) = upstream(Duration::from_millis(1500));
+    // A second each: until the first one is cancelled, until the upstream is asked again.
+    let mut upstream = Held::start();
+    let port = upstream.port();
     let corefile = format!(".:0 {{\nbind 127.0.0.1\ncancel 1s\nforward . 127.0.0.1:{port}\n}}\n");
     let server = Running::start(&corefile, 1);
     let (first, second) = (server.udp(), server.udp());
@@ -402,31 +479,44 @@ fn a_query_waits_no_longer_than_cancel_says_and_who_joined_it_does() {
     first.recv(&mut buffer).unwrap();
     assert_eq!(buffer[3] & 15, 2, "SERVFAIL");
     second.send(&query("a.test.", 2)).unwrap();
+    wait_until_parked(&server, 1);
+    upstream.until_asked();
+    upstream.answer();
     second.recv(&mut buffer).unwrap();
     assert_eq!((id(&buffer), buffer[3] & 15), (2, 0));
-    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert!(!upstream.is_asked_more());
     server.stop();
+}
+
+/// Waits until so many queries wait for something.
+fn wait_until_parked(server: &Running, count: usize) {
+    let end = Instant::now() + PATIENCE;
+    while server.workers.parked() < count {
+        assert!(Instant::now() < end, "{} of {count} wait", server.workers.parked());
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Stops a server while a query waits over UDP and one over TCP.
 fn stop_while_waiting(bind: &str) {
-    let (port, _) = upstream(Duration::from_millis(300));
+    let mut upstream = Held::start();
+    let port = upstream.port();
     let corefile = format!(".:0 {{\n{bind}\nforward . 127.0.0.1:{port}\n}}\n");
     let server = Running::start(&corefile, 1);
     let target = SocketAddr::from(([127, 0, 0, 1], server.address().port()));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(target).unwrap();
     let mut stream = TcpStream::connect(target).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.send(&query("a.test.", 1)).unwrap();
     stream.write_all(&framed(&query("b.test.", 2))).unwrap();
-    let start = Instant::now();
-    while server.workers.parked() < 2 && start.elapsed() < Duration::from_secs(2) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until_parked(&server, 2);
+    upstream.until_asked();
+    upstream.until_asked();
     server.workers.stop_reading();
-    assert!(server.workers.drain(Duration::from_secs(5)));
+    upstream.answer();
+    assert!(server.workers.drain(PATIENCE));
     let mut buffer = [0; 512];
     socket.recv(&mut buffer).unwrap();
     assert_eq!(id(&buffer), 1);

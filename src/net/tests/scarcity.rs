@@ -60,7 +60,7 @@ impl Lone {
 
     /// The first of `look` that is there.
     async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = look() {
                 return found;
@@ -195,7 +195,7 @@ fn a_hit_is_answered_between_the_turns_of_those_that_waited() {
         lone.send(["hit.test.".to_owned()]);
         lone.until(|| lone.replied()).await;
         lone.send(["hit.test.".to_owned()]);
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + PATIENCE;
         // Nothing else of the worker comes to its turn: nobody waits here.
         let reply = loop {
             lone.worker.look_between();

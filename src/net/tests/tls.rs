@@ -67,8 +67,7 @@ fn plain_queries_at_a_tls_port_are_not_answered() {
     let server = Running::start(&answering("tls://.:0", 9, "tls /up.pem /up.key"), 1);
     let mut stream = server.tcp();
     stream.write_all(&framed(&query("a.test.", 1))).unwrap();
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest);
+    let rest = octets_to_its_end(&mut stream);
     assert!(rest.first().is_none_or(|first| *first == 21), "an alert at most: {rest:?}");
     server.stop();
 }
@@ -88,10 +87,7 @@ fn a_client_that_never_shakes_hands_is_cut_off() {
     let server = Running::start(&answering("tls://.:0", 9, more), 1);
     let mut stream = server.tcp();
     stream.write_all(&[22, 3, 1]).unwrap();
-    let began = Instant::now();
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest);
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    octets_to_its_end(&mut stream);
     server.stop();
 }
 

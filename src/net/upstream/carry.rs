@@ -13,10 +13,14 @@ use crate::net::rest::rested;
 use socket2::SockRef;
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io::{self, Read};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf, ReadHalf};
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinSet;
 
@@ -32,6 +36,9 @@ const BATCH: usize = 64;
 thread_local! {
     /// One datagram at a time: read and delivered without waiting.
     static DATAGRAM: RefCell<Box<[u8]>> = RefCell::new(vec![0; u16::MAX as usize].into());
+
+    /// What one read takes from a stream: delivered before anything else is read.
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; 16_384].into());
 }
 
 /// Opens `connection` and starts its task on this worker's runtime.
@@ -141,44 +148,53 @@ fn receive(ending: &Ending, socket: &tokio::net::UdpSocket, interest: Interest) 
     });
 }
 
-/// Connects a stream and serves it until it is over; gives Go's words for its end.
+/// Connects a stream and serves it until it is over; gives Go's words for its end. What its task keeps
+/// for as long as the connection lives is what plain TCP needs: the rest is boxed.
 async fn stream(ending: &Ending, dialer: &Dialer, roots: &Arc<SystemRoots>) -> String {
     let connection = &ending.connection;
-    let dialled = async {
-        if let over @ (Transport::Https | Transport::Quic) = ending.pool.transport {
-            let (messenger, local) = dialer.messenger(over, roots).await?;
-            connection.established(local);
-            return Ok(Either::Messages(messenger));
-        }
-        let stream = dialer.stream().await?;
-        let local = stream.local_addr().ok();
-        if ending.pool.transport == Transport::Tls {
-            let stream = dialer.secured(stream, roots).await?;
-            connection.established(local);
-            return Ok(Either::Tls(Box::new(stream)));
-        }
-        connection.established(local);
-        Ok(Either::Tcp(stream))
-    };
-    match tokio::time::timeout(DIAL, dialled).await {
+    match Box::pin(tokio::time::timeout(DIAL, dial(ending, dialer, roots))).await {
         Err(_) => connection.words("i/o timeout"),
         Ok(Err(error)) => error,
-        Ok(Ok(Either::Tcp(stream))) => {
+        Ok(Ok(Dialled::Tcp(stream))) => {
             let (reader, writer) = stream.into_split();
             serve(ending, reader, writer).await
         }
-        Ok(Ok(Either::Tls(stream))) => {
+        Ok(Ok(Dialled::Tls(stream))) => {
             let (reader, writer) = tokio::io::split(stream);
-            serve(ending, reader, writer).await
+            Box::pin(serve(ending, reader, writer)).await
         }
-        Ok(Ok(Either::Messages(messenger))) => messages(ending, messenger).await,
+        Ok(Ok(Dialled::Messages(messenger))) => Box::pin(messages(ending, *messenger)).await,
     }
 }
 
-enum Either {
-    Tcp(tokio::net::TcpStream),
-    Tls(Box<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>),
-    Messages(Messenger),
+/// Connects; gives Go's words for what failed.
+async fn dial(
+    ending: &Ending,
+    dialer: &Dialer,
+    roots: &Arc<SystemRoots>,
+) -> Result<Dialled, String> {
+    let connection = &ending.connection;
+    if let over @ (Transport::Https | Transport::Quic) = ending.pool.transport {
+        let (messenger, local) = Box::pin(dialer.messenger(over, roots)).await?;
+        connection.established(local);
+        return Ok(Dialled::Messages(Box::new(messenger)));
+    }
+    let stream = dialer.stream().await?;
+    let local = stream.local_addr().ok();
+    if ending.pool.transport == Transport::Tls {
+        let stream = Box::pin(dialer.secured(stream, roots)).await?;
+        connection.established(local);
+        return Ok(Dialled::Tls(Box::new(stream)));
+    }
+    connection.established(local);
+    Ok(Dialled::Tcp(stream))
+}
+
+/// What was connected.
+enum Dialled {
+    Tcp(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Messages(Box<Messenger>),
 }
 
 /// Asks what is parked, each query by itself, until the connection is over.
@@ -255,36 +271,58 @@ impl<S> Acknowledge for ReadHalf<S> {
     fn acknowledge(&self) {}
 }
 
+/// Delivers what comes over a stream; gives Go's words for its end. Between reads only the beginning of
+/// a message is kept whose rest has not come.
 async fn read(ending: &Ending, mut reader: impl AsyncRead + Acknowledge + Unpin) -> String {
     let connection = &ending.connection;
-    let mut buffer: Vec<u8> = Vec::with_capacity(4096);
+    let mut begun = Vec::new();
     loop {
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) => return "EOF".to_owned(),
-            Ok(_) => {}
+        let delivered = poll_fn(|task| {
+            READ.with_borrow_mut(|buffer| {
+                let mut filled = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut reader).poll_read(task, &mut filled))?;
+                Poll::Ready(Ok(deliver(ending, &mut begun, filled.filled())))
+            })
+        });
+        match delivered.await {
+            Ok(Ok(())) => {}
+            Ok(Err(text)) => return text.to_owned(),
             Err(error) => return failed(connection, "read", &error),
         }
-        let mut done = 0;
-        let now = Instant::now();
-        while let Some(message) = frame(&buffer[done..]) {
-            if message.len() < SHORTEST {
-                return "dns: short read".to_owned();
-            }
-            if !connection.deliver(message, now) {
-                ending.pool.ignored.increment();
-            }
-            done += 2 + message.len();
-        }
-        buffer.drain(..done);
         if connection.load() > 0 {
             reader.acknowledge();
         }
         rested().await;
-        if buffer.is_empty() && buffer.capacity() > 16_384 {
-            buffer = Vec::with_capacity(4096);
-        }
-        debug_assert!(buffer.len() < LONGEST_FRAME, "a whole frame is taken out");
     }
+}
+
+/// Delivers the messages that are whole with these octets behind those of a message that was `begun`,
+/// and keeps the rest there. Fails with Go's words when the stream is over or no stream of messages.
+fn deliver(ending: &Ending, begun: &mut Vec<u8>, octets: &[u8]) -> Result<(), &'static str> {
+    if octets.is_empty() {
+        return Err("EOF");
+    }
+    let now = Instant::now();
+    let mut joined = std::mem::take(begun);
+    let mut rest = match joined.is_empty() {
+        true => octets,
+        false => {
+            joined.extend_from_slice(octets);
+            joined.as_slice()
+        }
+    };
+    while let Some(message) = frame(rest) {
+        if message.len() < SHORTEST {
+            return Err("dns: short read");
+        }
+        if !ending.connection.deliver(message, now) {
+            ending.pool.ignored.increment();
+        }
+        rest = &rest[2 + message.len()..];
+    }
+    debug_assert!(rest.len() < LONGEST_FRAME, "a whole frame is taken out");
+    begun.extend_from_slice(rest);
+    Ok(())
 }
 
 /// The message at the beginning of what was read, when it is whole.

@@ -362,6 +362,9 @@ impl Connection {
             Verdict::Accept(meaning) => Ok((Arc::from(message), meaning)),
             Verdict::Cut(empty, meaning) => Ok((Arc::from(empty), meaning)),
             Verdict::Misunderstood => Ok(misunderstood(&parked.asked_for)),
+            Verdict::BadQuestion(malformed) => {
+                Err(Failure::Response(format!("bad question name: dns: {malformed}").into()))
+            }
             Verdict::Malformed(malformed) => {
                 Err(Failure::Response(format!("dns: {malformed}").into()))
             }

@@ -14,7 +14,7 @@ const SLOW: Duration = Duration::from_millis(10);
 
 /// An answer that took more is slow, wherever the upstream is: queries that wait for one another then
 /// have each a connection of their own at once.
-const SLOW_ANYWHERE: Duration = Duration::from_millis(250);
+pub(super) const SLOW_ANYWHERE: Duration = Duration::from_millis(250);
 
 /// An answer is slow that took so many times as long as answers take.
 const SLOW_TIMES: u32 = 4;

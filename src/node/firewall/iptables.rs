@@ -258,19 +258,19 @@ impl Iptables {
         let mut change = Change::default();
         for rule in known {
             if wanted.contains(rule) {
-                if self.single(family, "-C", rule, true, deadline)? {
+                if self.single(family, "-C", rule, Form::Commented, deadline)? {
                     change.kept.push(*rule);
                 } else {
-                    self.single(family, "-I", rule, true, deadline)?;
+                    self.single(family, "-I", rule, Form::Commented, deadline)?;
                     change.added.push(*rule);
                 }
                 continue;
             }
-            for is_commented in [true, false] {
+            for form in [Form::Commented, Form::Bare] {
                 let mut copies = 0;
                 while copies < MOST_COPIES
-                    && self.single(family, "-C", rule, is_commented, deadline)?
-                    && self.single(family, "-D", rule, is_commented, deadline)?
+                    && self.single(family, "-C", rule, form, deadline)?
+                    && self.single(family, "-D", rule, form, deadline)?
                 {
                     copies += 1;
                 }
@@ -286,12 +286,12 @@ impl Iptables {
         family: Family,
         verb: &str,
         rule: &Rule,
-        is_commented: bool,
+        form: Form,
         deadline: Deadline,
     ) -> Result<bool, Failure> {
         let program = self.variant.program(family);
         let (place, mut words) = (rule.place, rule.words());
-        if !is_commented {
+        if let Form::Bare = form {
             words.truncate(words.iter().position(|word| word == "-m").unwrap_or(words.len()));
         }
         let wait = lock_wait(deadline);
@@ -303,6 +303,15 @@ impl Iptables {
             Err(failure) => Err(failure),
         }
     }
+}
+
+/// How a rule is spelled.
+#[derive(Clone, Copy)]
+enum Form {
+    /// With the comment that says whose it is.
+    Commented,
+    /// Without, as node-cache before 1.22.19 wrote them.
+    Bare,
 }
 
 /// The seconds for `-w`: never so long that we would have to kill the program.

@@ -131,11 +131,19 @@ impl Firewall {
         }
     }
 
-    /// Removes what a process left that was to keep these rules: those of the plan, and, where nobody
-    /// else needs rules at all, tables that no process owns.
-    pub fn remove_left_behind(&mut self, within: Within, nobody_needs_rules: bool) -> Report {
+    /// Removes what a process left that was to keep these rules, where nobody needs any: those of
+    /// the plan, and tables that no process owns.
+    pub fn remove_all_left_behind(&mut self, within: Within) -> Report {
         match self {
-            Firewall::Nftables(nftables) if nobody_needs_rules => nftables.remove_left_behind(),
+            Firewall::Nftables(nftables) => nftables.remove_left_behind(),
+            Firewall::None | Firewall::Iptables(_) => self.remove_plan_left_behind(within),
+        }
+    }
+
+    /// The same where somebody needs the rules of other addresses: those of the plan alone. A table
+    /// stays, for it is of all addresses.
+    pub fn remove_plan_left_behind(&mut self, within: Within) -> Report {
+        match self {
             Firewall::None | Firewall::Nftables(_) => Report::default(),
             Firewall::Iptables(iptables) => iptables.remove(within),
         }

@@ -197,12 +197,13 @@ impl Nftables {
         report: &mut Report,
     ) -> Result<bool, Refusal> {
         let wants_owned = self.life == Life::Process;
-        match self.send(name, left_behind, wants_owned) {
+        let flags = if wants_owned { self.owned } else { 0 };
+        match self.send(name, left_behind, flags) {
             Err(refusal)
                 if wants_owned
                     && matches!(refusal.number(), Some(libc::EOPNOTSUPP | libc::EINVAL)) =>
             {
-                self.send(name, left_behind, false)?;
+                self.send(name, left_behind, 0)?;
                 self.say(
                     Level::Warning,
                     "This kernel has no tables that go with their process (Linux 5.12 has): after a \
@@ -215,14 +216,15 @@ impl Nftables {
         }
     }
 
+    /// Sets the table with these flags, and deletes what was left behind, in one transaction.
     fn send(
         &mut self,
         name: &str,
         left_behind: &[&'static str],
-        is_owned: bool,
+        flags: u32,
     ) -> Result<(), Refusal> {
         let mut inner: Vec<_> = left_behind.iter().map(|old| messages::delete_table(old)).collect();
-        inner.push(messages::new_table(name, if is_owned { self.owned } else { 0 }));
+        inner.push(messages::new_table(name, flags));
         inner.extend(CHAINS.iter().map(|chain| messages::new_chain(name, *chain)));
         let rules = messages::rules(&self.plan);
         inner.extend(rules.iter().filter_map(|rule| messages::new_rule(name, rule)));

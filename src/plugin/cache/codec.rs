@@ -5,7 +5,7 @@
 //! length is bounded, and whatever is not as [`write`] would have left it is refused.
 
 use super::export::{Kept, KeptAs};
-use crate::dns::Rcode;
+use crate::dns::{Rcode, sizes};
 use sha2::{Digest, Sha256};
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -29,7 +29,7 @@ const FRAME_HEAD_OCTETS: usize = 32 + 4 + 8;
 const FIXED_OCTETS: usize = 27;
 
 /// The least and the most octets of a message.
-const MESSAGE_OCTETS: std::ops::RangeInclusive<usize> = 12..=65535;
+const MESSAGE_OCTETS: std::ops::RangeInclusive<usize> = sizes::HEADER..=sizes::MESSAGE_MOST;
 
 /// How far in the future an entry may have been stored: the wall clock is set a little back now and
 /// then. After a larger step nobody knows how old entries are: they are left out.

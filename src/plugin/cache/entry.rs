@@ -7,7 +7,7 @@
 use super::options::Prefetch;
 use super::shard::SLOT_OCTETS;
 use super::store::{Key, Side};
-use crate::dns::{Message, Query, Rcode, Response, Written, flags};
+use crate::dns::{Message, Query, Rcode, Response, Written, flags, sizes};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -156,7 +156,8 @@ impl Entry {
     ) -> Entry {
         let mut entry = Entry::new(&response.wire, places, terms);
         let name = query.name().as_bytes();
-        let question = &mut entry.body[2 * places.len() + 12..][..name.len() + 4];
+        let question = &mut entry.body[2 * places.len() + sizes::HEADER..];
+        let question = &mut question[..name.len() + sizes::TYPE_AND_CLASS];
         question[..name.len()].copy_from_slice(name);
         question[name.len()..].copy_from_slice(type_and_class(query));
         entry
@@ -203,7 +204,7 @@ impl Entry {
         let name = query.name().as_bytes();
         // A name ends itself, so a longer one cannot begin like this one.
         self.bits == QueryBits::of(query)
-            && self.wire()[12..]
+            && self.wire()[sizes::HEADER..]
                 .strip_prefix(name)
                 .is_some_and(|behind| behind.starts_with(type_and_class(query)))
     }
@@ -275,10 +276,10 @@ impl Entry {
         if wants_authentic(query) {
             word |= stored & flags::AD;
         }
-        wire[2..4].copy_from_slice(&word.to_be_bytes());
+        wire[flags::PLACE].copy_from_slice(&word.to_be_bytes());
         let question = query.question();
         debug_assert!(self.is_for(query), "an entry answers its own question");
-        wire[12..12 + question.len()].copy_from_slice(question);
+        wire[sizes::HEADER..][..question.len()].copy_from_slice(question);
         let octets = ttl.to_be_bytes();
         for place in places.as_chunks::<2>().0 {
             let place = usize::from(u16::from_ne_bytes(*place));
@@ -349,17 +350,14 @@ pub(super) fn wants_authentic(query: &Query<'_>) -> bool {
 pub(super) fn matches(message: &Message<'_>, query: &Query<'_>) -> bool {
     message.flags() & flags::QR != 0
         && message.questions() == 1
-        && message
-            .wire()
-            .get(12..message.question_end())
-            .is_some_and(|question| same_question(question, query))
+        && same_question(message.question_section(), query)
 }
 
 /// Same name in any spelling, same type; the class is left out. The length octets of labels are
 /// below 64, where spelling has no effect.
 fn same_question(question: &[u8], query: &Query<'_>) -> bool {
     let name = query.spelled_name();
-    question.len() == name.len() + 4
+    question.len() == name.len() + sizes::TYPE_AND_CLASS
         && question[..name.len()].eq_ignore_ascii_case(name)
         && question[name.len()..name.len() + 2] == query.qtype().0.to_be_bytes()
 }
@@ -367,7 +365,7 @@ fn same_question(question: &[u8], query: &Query<'_>) -> bool {
 /// QTYPE and QCLASS as they stand in the question.
 fn type_and_class<'q>(query: &'q Query<'_>) -> &'q [u8] {
     let question = query.question();
-    &question[question.len() - 4..]
+    &question[question.len() - sizes::TYPE_AND_CLASS..]
 }
 
 /// Whole milliseconds since the process's fixed moment, at most a quarter of what the type holds:

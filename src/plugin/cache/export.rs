@@ -5,7 +5,7 @@
 
 use super::entry::{Entry, QueryBits, Terms, milliseconds};
 use super::store::{Origin, SLICE, Side, Store};
-use crate::dns::{Message, Rcode, flags};
+use crate::dns::{Message, Rcode, flags, sizes};
 use crate::plugin::Carried;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,11 +92,11 @@ impl Store {
     fn read(&self, kept: &Kept, now: Duration) -> Option<Entry> {
         let message = Message::parse(&kept.message).ok()?;
         let (name, qtype, qclass) = message.question()?;
-        let name_end = message.question_end().checked_sub(4)?;
+        let name_end = message.question_end().checked_sub(sizes::TYPE_AND_CLASS)?;
         let is_whole = message.questions() == 1
             && message.flags() & flags::QR != 0
             && message.end() == kept.message.len()
-            && kept.message.get(12..name_end)? == name.as_bytes();
+            && kept.message.get(sizes::HEADER..name_end)? == name.as_bytes();
         if !is_whole || message.records().any(|record| record.is_opt()) {
             return None;
         }

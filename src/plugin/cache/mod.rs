@@ -19,7 +19,7 @@ use super::kind::Kind;
 use super::{Context, Flow, Handler, Journal, Now, PerServer, Setup, TABLE, Turn};
 use crate::corefile::{CorefileError, Dispenser, Surroundings, Token};
 use crate::dns::{
-    Class, Message, Name, Query, Rcode, RecordType, Response, Writer, Written, flags,
+    Class, Message, Name, Query, Rcode, RecordType, Response, Section, Writer, Written, flags,
 };
 use crate::metrics::Registry;
 use classify::{OptPlace, Survey, survey};
@@ -187,10 +187,13 @@ impl Handler for CacheHandler {
         if !self.options.covers(query.name()) {
             return Turn::Up;
         }
-        let is_refresh = context.clientless || stale.is_some();
+        let disable = match context.clientless || stale.is_some() {
+            true => Disable::IsLeftOut,
+            false => Disable::Counts,
+        };
         response.pass_through("cache");
         if response.written == Written::Message {
-            self.take(query, response, context, is_refresh);
+            self.take(query, response, context, disable);
         }
         if context.clientless {
             let now = context.now.monotonic;
@@ -308,14 +311,13 @@ impl CacheHandler {
     }
 
     /// A response on its way up: TTLs flattened, OPT out, kept if it may be, AD as the client
-    /// wants it. `is_refresh` leaves `disable` out of account: it would keep the expired entry
-    /// alive.
+    /// wants it.
     fn take(
         &self,
         query: &Query<'_>,
         response: &mut Response,
         context: &mut Context<'_>,
-        is_refresh: bool,
+        disable: Disable,
     ) {
         let Ok(message) = response.message() else {
             return;
@@ -333,7 +335,7 @@ impl CacheHandler {
         }
         match (side, ttl_places) {
             (Some(side), Some(ttl_places)) if is_match => {
-                if is_refresh || !self.limits(side).excludes(query.name()) {
+                if disable == Disable::IsLeftOut || !self.limits(side).excludes(query.name()) {
                     response.known_size = response.uncompressed_size();
                     let terms = Terms {
                         key: self.store.key(query),
@@ -387,6 +389,14 @@ impl CacheHandler {
     }
 }
 
+/// Whether names that `disable` excludes are kept out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disable {
+    Counts,
+    /// For a refresh: `disable` would keep the expired entry alive.
+    IsLeftOut,
+}
+
 /// A copy of the expired entry while upstream is asked first; the handler's note.
 struct Verifying {
     entry: Entry,
@@ -436,8 +446,9 @@ fn flatten(response: &mut Response, found: Survey, ttl: u32) -> Option<Vec<u16>>
     match found.opt {
         OptPlace::Last(at) => {
             wire.truncate(at);
-            let count = u16::from_be_bytes([wire[10], wire[11]]).saturating_sub(1);
-            wire[10..12].copy_from_slice(&count.to_be_bytes());
+            let place = Section::Additional.count_place();
+            let count = u16::from_be_bytes([wire[place.start], wire[place.start + 1]]);
+            wire[place].copy_from_slice(&count.saturating_sub(1).to_be_bytes());
         }
         _ => wire.truncate(found.end),
     }
@@ -453,7 +464,7 @@ fn rebuild(response: &mut Response, ttl: u32) -> Option<Vec<u16>> {
     let mut wire = Vec::with_capacity(response.wire.len());
     let id = u16::from_be_bytes([message.wire()[0], message.wire()[1]]);
     let mut writer = Writer::new(&mut wire, id, message.flags());
-    writer.question(message.wire().get(12..message.question_end())?);
+    writer.question(message.question_section());
     for record in message.records() {
         if !record.is_opt() {
             writer.record(record.section, &message, &record, Some(ttl));

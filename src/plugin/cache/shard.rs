@@ -53,8 +53,9 @@ struct Half {
 }
 
 impl Half {
-    fn queue(&mut self, is_main: bool) -> &mut Queue {
-        if is_main { &mut self.main } else { &mut self.newcomers }
+    /// The queue that an entry stands in.
+    fn queue_of(&mut self, entry: &Entry) -> &mut Queue {
+        if entry.is_main { &mut self.main } else { &mut self.newcomers }
     }
 }
 
@@ -296,7 +297,7 @@ impl Shard {
     fn push(&mut self, at: u32) {
         let Some(slot) = self.slots.get_mut(at as usize) else { return };
         let Some(entry) = &slot.entry else { return };
-        let queue = self.halves[entry.side() as usize].queue(entry.is_main);
+        let queue = self.halves[entry.side() as usize].queue_of(entry);
         slot.next = NONE;
         slot.previous = std::mem::replace(&mut queue.last, at);
         queue.length += 1;
@@ -312,7 +313,7 @@ impl Shard {
         let Some(slot) = self.slots.get(at as usize) else { return };
         let Some(entry) = &slot.entry else { return };
         let (next, previous) = (slot.next, slot.previous);
-        let queue = self.halves[entry.side() as usize].queue(entry.is_main);
+        let queue = self.halves[entry.side() as usize].queue_of(entry);
         queue.length -= 1;
         match self.slots.get_mut(previous as usize) {
             Some(slot) => slot.next = next,

@@ -22,7 +22,7 @@ pub use verdict::{Meaning, Verdict, judge};
 use super::dnstap::Point;
 use super::{BlockDraft, Context, Flow, Handler, Journal, Level, Now, Setup, Turn};
 use crate::corefile::{CorefileError, Dispenser, Surroundings, Token};
-use crate::dns::{Name, Query, Rcode, Response, Section, Transport, Written};
+use crate::dns::{Name, Query, Rcode, Response, Section, Transport, Written, sizes};
 use crate::metrics::{Counter, Registry, names};
 use arc_swap::ArcSwap;
 use sources::{LOOK_EVERY, Sight, Source, Watch};
@@ -238,8 +238,8 @@ impl Handler for Forward {
         let from_udp = !context.clientless && context.client.transport == Transport::Udp;
         let udp_limit = match query.edns() {
             _ if !from_udp => u16::MAX,
-            Some(edns) => edns.udp_size.max(512),
-            None => 512,
+            Some(edns) => edns.udp_size.max(sizes::UDP_LEAST),
+            None => sizes::UDP_LEAST,
         };
         let upstreams = self.upstreams.load_full();
         let spent = context.now.monotonic.saturating_sub(context.received.monotonic);

@@ -5,7 +5,7 @@
 
 use super::options::Upstream;
 use crate::corefile::Surroundings;
-use crate::dns::Transport;
+use crate::dns::{Transport, sizes};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -172,7 +172,7 @@ fn host_name(text: &str, default: &str) -> Option<(String, String)> {
     let (name, port) = split_host_port(text).unwrap_or((text, default));
     let mut labels = name.strip_suffix('.').unwrap_or(name).split('.');
     let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
+        (1..=sizes::LABEL_MOST).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     let last = labels.clone().next_back()?;

@@ -3,7 +3,7 @@
 //! Owns the check of a response against its question. Pure: bytes in, verdict out. The id and the
 //! peer were checked before, by whoever owns the socket.
 
-use crate::dns::{Malformed, Message, Rcode, flags};
+use crate::dns::{Malformed, Message, Rcode, Section, flags, sizes};
 
 /// The verdict on one message that carries the id of a query in flight.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Verdict {
     /// The upstream did not understand the query, or refuses it, and says so without repeating the
     /// question: the client gets FORMERR.
     Misunderstood,
+    /// A message whose question does not parse: this try failed.
+    BadQuestion(Malformed),
     /// A response that does not parse: this try failed.
     Malformed(Malformed),
 }
@@ -33,7 +35,10 @@ pub struct Meaning {
 /// Judges `bytes` as the response to `question` (QNAME, QTYPE, QCLASS in wire form).
 /// `udp_limit` is the greatest datagram that may be passed on, `None` for streams.
 pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
-    let Some(header) = bytes.first_chunk::<12>() else { return Verdict::Ignore };
+    let Some(header) = bytes.first_chunk::<{ sizes::HEADER }>() else { return Verdict::Ignore };
+    if let Err(malformed) = Message::check_questions(bytes) {
+        return Verdict::BadQuestion(malformed);
+    }
     let word = u16::from_be_bytes([header[2], header[3]]);
     let questions = u16::from_be_bytes([header[4], header[5]]);
     if word & flags::QR == 0 {
@@ -44,10 +49,10 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
     if questions == 0 && bytes.len() == header.len() && meaning.rcode != Rcode::NOERROR {
         return Verdict::Misunderstood;
     }
-    if questions != 1 || !repeats(question, &bytes[12..]) {
+    if questions != 1 || !repeats(question, &bytes[sizes::HEADER..]) {
         return Verdict::Ignore;
     }
-    let question_end = 12 + question.len();
+    let question_end = sizes::HEADER + question.len();
     if udp_limit.is_some_and(|limit| bytes.len() > usize::from(limit)) {
         return cut(bytes, question_end, meaning);
     }
@@ -58,7 +63,9 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
             }
             Verdict::Accept(meaning)
         }
-        Err(Malformed::Cut) if udp_limit.is_some() => cut(bytes, question_end, meaning),
+        Err(Malformed::Cut | Malformed::RdataCut) if udp_limit.is_some() => {
+            cut(bytes, question_end, meaning)
+        }
         Err(malformed) => Verdict::Malformed(malformed),
     }
 }
@@ -67,7 +74,7 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
 /// check the class.
 fn repeats(question: &[u8], section: &[u8]) -> bool {
     let Some(section) = section.get(..question.len()) else { return false };
-    let Some(name) = question.len().checked_sub(4) else { return false };
+    let Some(name) = question.len().checked_sub(sizes::TYPE_AND_CLASS) else { return false };
     section[..name].eq_ignore_ascii_case(&question[..name])
         && section[name..name + 2] == question[name..name + 2]
 }
@@ -75,7 +82,7 @@ fn repeats(question: &[u8], section: &[u8]) -> bool {
 fn cut(bytes: &[u8], question_end: usize, meaning: Meaning) -> Verdict {
     let mut empty = bytes[..question_end].to_vec();
     empty[2] |= (flags::TC >> 8) as u8;
-    empty[6..12].fill(0);
+    empty[Section::Answer.count_place().start..sizes::HEADER].fill(0);
     Verdict::Cut(empty, Meaning { truncated: true, ..meaning })
 }
 
@@ -119,8 +126,8 @@ mod tests {
             ([1, 0, 0, 0], b"\x01a\x04test\0\0\x1c\0\x01"),
             ([1, 0, 0, 0], b"\x01a\x04test\0\0\x21\0\x01"),
             ([2, 0, 0, 0], b"\x01a\x04test\0\0\x01\0\x01\x01a\x04test\0\0\x01\0\x01"),
+            ([1, 0, 0, 0], b"\x01a\x04test\0"),
             ([0, 0, 0, 0], b""),
-            ([1, 0, 0, 0], b"\x01a"),
         ] {
             let bytes = message(0x8180, counts, &[rest]);
             assert_eq!(judge(QUESTION, &bytes, Some(512)), Verdict::Ignore, "{rest:?}");
@@ -152,6 +159,41 @@ mod tests {
         let bad = b"\xc0\x0c\0\x05\0\x01\0\0\0\x14\0\x02\xc0\xff";
         let bytes = message(0x8180, [1, 1, 0, 0], &[QUESTION, bad]);
         assert!(matches!(judge(QUESTION, &bytes, Some(512)), Verdict::Malformed(_)));
+    }
+
+    #[test]
+    fn a_datagram_whose_rdata_ends_too_soon_becomes_an_empty_truncated_message() {
+        let empty = message(0x8780, [1, 0, 0, 0], &[QUESTION]);
+        let meaning = Meaning { rcode: Rcode::NOERROR, truncated: true };
+        for record in [
+            b"\xc0\x0c\0\x01\0\x01\0\0\0\x14\0\x03\xc0\0\x02".as_slice(),
+            b"\xc0\x0c\0\x0f\0\x01\0\0\0\x14\0\x01\x01",
+            b"\xc0\x0c\0\x06\0\x01\0\0\0\x14\0\x04\0\0\0\0",
+            b"\xc0\x0c\0\x10\0\x01\0\0\0\x14\0\x02\x05a",
+        ] {
+            let bytes = message(0x8580, [1, 1, 0, 0], &[QUESTION, record]);
+            let cut = Verdict::Cut(empty.clone(), meaning);
+            assert_eq!(judge(QUESTION, &bytes, Some(512)), cut, "{record:?}");
+            let malformed = Verdict::Malformed(Malformed::RdataCut);
+            assert_eq!(judge(QUESTION, &bytes, None), malformed, "{record:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_whose_question_does_not_parse_fails_the_try() {
+        for (counts, rest, malformed) in [
+            ([1, 0, 0, 0], b"\x01a".as_slice(), Malformed::Cut),
+            ([1, 0, 0, 0], b"\x41a\0\0\x01\0\x01", Malformed::LabelKind),
+            ([1, 0, 0, 0], b"\xc0\x0c\0\x01\0\x01", Malformed::Pointer),
+            ([2, 0, 0, 0], QUESTION, Malformed::Cut),
+        ] {
+            for flags in [0x8180, 0x8183, 0x8382, 0x0180] {
+                let bytes = message(flags, counts, &[rest]);
+                let bad = Verdict::BadQuestion(malformed);
+                assert_eq!(judge(QUESTION, &bytes, Some(512)), bad, "{flags:x} {rest:?}");
+                assert_eq!(judge(QUESTION, &bytes, None), bad, "{flags:x} {rest:?}");
+            }
+        }
     }
 
     #[test]

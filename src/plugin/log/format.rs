@@ -1,7 +1,7 @@
 //! The format of a line: read once when the directive is, written straight into the journal's line.
 
 use crate::dns::{
-    Class, Edns, Query, ReplyLimits, Response, Transport, Written, flags, will_be_truncated,
+    Class, Edns, Query, ReplyLimits, Response, Transport, Written, flags, sizes, will_be_truncated,
 };
 use crate::plugin::{Context, Labels};
 use std::fmt::{self, Display, Formatter};
@@ -183,7 +183,7 @@ impl Line<'_, '_, '_> {
 /// The greatest response that the client takes, as CoreDNS reckons it.
 fn buffer_size(transport: Transport, edns: Option<&Edns>) -> u16 {
     match transport {
-        Transport::Udp => edns.map_or(512, |edns| edns.udp_size.max(512)),
+        Transport::Udp => edns.map_or(sizes::UDP_LEAST, |edns| edns.udp_size.max(sizes::UDP_LEAST)),
         Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => u16::MAX,
     }
 }

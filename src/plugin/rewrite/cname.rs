@@ -62,9 +62,7 @@ impl CnameRule {
         let message = response.message()?;
         let mut wire = Vec::with_capacity(message.wire().len() + further.wire.len());
         let mut writer = Writer::new(&mut wire, id_of(&message), message.flags());
-        if let Some(question) = message.wire().get(12..message.question_end()) {
-            writer.question(question);
-        }
+        writer.question(message.question_section());
         for record in message.records().filter(is_alias) {
             let old = message.rdata_name(&record, 0);
             let is_it = old.is_some_and(|old| self.matcher.matches(&old.to_string()));

@@ -14,7 +14,7 @@ mod text;
 
 use super::{Context, Flow, Handler, Setup, Turn};
 use crate::corefile::CorefileError;
-use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Written};
+use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Written, sizes};
 use revert::Reversal;
 use rule::{Action, Applied, Rule};
 
@@ -107,7 +107,8 @@ impl Rewrite {
     /// Changes the response back, to that of a `query` which has been restored.
     fn finish(memory: &Memory, query: &Query<'_>, response: &mut Response) {
         let question = query.question();
-        let has_question = response.wire.get(12..).is_some_and(|rest| rest.starts_with(question));
+        let has_question =
+            response.wire.get(sizes::HEADER..).is_some_and(|rest| rest.starts_with(question));
         if response.written == Written::Nothing || has_question && memory.reversals.is_empty() {
             return;
         }

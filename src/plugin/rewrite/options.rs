@@ -1,6 +1,6 @@
 //! EDNS options of a query as a list, and back into its message (RFC 6891 §6.1.2).
 
-use crate::dns::{Malformed, Query};
+use crate::dns::{Malformed, Query, Section};
 
 /// The UDP payload size that a query without EDNS is given, as in CoreDNS.
 const NEW_UDP_SIZE: u16 = 4096;
@@ -63,7 +63,7 @@ pub(super) fn set(query: &mut Query<'_>, options: &[EdnsOption]) -> Result<(), M
             wire.extend_from_slice(&[0; 4]);
             wire.extend_from_slice(&length.to_be_bytes());
             wire.extend_from_slice(&rdata);
-            let count = wire.get_mut(10..12).ok_or(Malformed::Cut)?;
+            let count = wire.get_mut(Section::Additional.count_place()).ok_or(Malformed::Cut)?;
             let more = u16::from_be_bytes([count[0], count[1]]).saturating_add(1);
             count.copy_from_slice(&more.to_be_bytes());
         }

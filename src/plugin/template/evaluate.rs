@@ -132,6 +132,9 @@ impl<'t> Run<'_, 't> {
             Value::Map(map) => {
                 map.iter().map(|(key, item)| (Value::text(key), item.clone())).collect()
             }
+            Value::Integer(count) if pipeline.variables.len() > 1 => {
+                return Err(format!("can't use {count} to iterate over more than one variable"));
+            }
             Value::Integer(count) => {
                 if *count > MOST_STEPS as i128 {
                     return Err("template takes too long".to_owned());
@@ -139,7 +142,7 @@ impl<'t> Run<'_, 't> {
                 (0..*count).map(|at| (Value::Integer(at), Value::Integer(at))).collect()
             }
             Value::Nothing | Value::Nil => Vec::new(),
-            other => return Err(format!("range can't iterate over {other:?}")),
+            other => return Err(format!("range can't iterate over {}", other.print()?)),
         };
         if items.is_empty() {
             return self.nodes(otherwise, dot);
@@ -219,6 +222,9 @@ impl<'t> Run<'_, 't> {
         }
         if !rest.is_empty() || last.is_some() {
             return Err(format!("can't give argument to non-function {first:?}"));
+        }
+        if matches!(first, Term::Nil) {
+            return Err("nil is not a command".to_owned());
         }
         self.term(first, dot)
     }
@@ -395,7 +401,7 @@ mod tests {
             ("{{ .Question.Name }} {{ .Question.Qtype }}", "IP-10-0-0-1.a.test. 1"),
             ("{{ .Meta \"a/b\" }}|{{ .Meta \"none/x\" }}|{{ \"a/b\" | .Meta }}", "value||value"),
             ("{{ parseInt .Group.first 16 8 }}", "16"),
-            ("{{ .Group.first | printf \"%s-%d\" \"x\" | len }}", "error"),
+            ("{{ .Group.first | printf \"%s-%d\" \"x\" | len }}", "16"),
             ("{{ printf \"%03d\" (parseInt .Group.first 10 32) }}", "010"),
             ("{{ if eq .Type \"AAAA\" \"A\" }}yes{{ else }}no{{ end }}", "yes"),
             ("{{ if false }}a{{ else if .Zone }}b{{ else }}c{{ end }}", "b"),
@@ -435,6 +441,9 @@ mod tests {
             "{{ parseInt \"x\" 10 8 }}",
             "{{ eq 1 \"a\" }}",
             "{{ range .Name }}{{ end }}",
+            "{{ range $i, $number := 3 }}{{ end }}",
+            "{{ if (nil) }}{{ end }}",
+            "{{ $x := nil }}",
             "{{ .Meta }}",
             "{{ . }}",
         ] {

@@ -144,13 +144,33 @@ pub(super) fn call(function: &str, arguments: &[Value]) -> Result<Value, String>
         ("parseInt", [Value::Text(text), Value::Integer(base), Value::Integer(bits)]) => {
             parse_integer(text, *base, *bits)
         }
-        _ => return Err(format!("wrong arguments for {function}")),
+        _ => return Err(wrong_arguments(function, arguments)),
     };
     let result = result.map_err(|reason| format!("error calling {function}: {reason}"))?;
     match &result {
         Value::Text(text) if text.len() > MOST_TEXT => Err(format!("{function}: text too long")),
         _ => Ok(result),
     }
+}
+
+/// Why these arguments do not fit the function.
+fn wrong_arguments(function: &str, arguments: &[Value]) -> String {
+    let (least, or_more) = match function {
+        "not" | "len" => (1, ""),
+        "ne" | "lt" | "le" | "gt" | "ge" => (2, ""),
+        "parseInt" => (3, ""),
+        _ => (1, "at least "),
+    };
+    let got = arguments.len();
+    match (function, or_more) {
+        _ if got < least => {}
+        ("eq", _) if got == 1 => {
+            return "error calling eq: missing argument for comparison".to_owned();
+        }
+        (_, "") if got > least => {}
+        _ => return format!("wrong type of an argument for {function}"),
+    }
+    format!("wrong number of args for {function}: want {or_more}{least} got {got}")
 }
 
 fn length(value: &Value) -> Result<usize, String> {
@@ -240,7 +260,7 @@ fn order(a: &Value, b: &Value) -> Result<Ordering, String> {
         (Value::Integer(a), Value::Integer(b)) => Ok(a.cmp(b)),
         (Value::Text(a), Value::Text(b)) => Ok(a.cmp(b)),
         (Value::Nothing | Value::Nil, Value::Nothing | Value::Nil) => Ok(Ordering::Equal),
-        _ => Err("incompatible types for comparison".to_owned()),
+        (a, b) => Err(format!("incompatible types for comparison: {} and {}", a.kind(), b.kind())),
     }
 }
 
@@ -351,21 +371,32 @@ fn printf(format: &str, values: &[Value]) -> Result<String, String> {
             }
             spec.precision = Some(precision);
         }
-        let verb = rest.next().ok_or("format ends in a verb")?;
-        if verb == '%' {
-            out.push('%');
-            continue;
+        match rest.next() {
+            None => out.push_str("%!(NOVERB)"),
+            Some('%') => out.push('%'),
+            Some(verb @ ('[' | '*')) => return Err(format!("%{verb} is not supported")),
+            Some(verb) => match values.next() {
+                None => out.push_str(&format!("%!{verb}(MISSING)")),
+                Some(value) => spec.write(verb, value, &mut out)?,
+            },
         }
-        let value = values.next().ok_or_else(|| format!("no argument for %{verb}"))?;
-        spec.write(verb, value, &mut out)?;
         if out.len() > MOST_TEXT {
             return Err("text too long".to_owned());
         }
     }
-    match values.next() {
-        None => Ok(out),
-        Some(_) => Err("more arguments than verbs".to_owned()),
+    let extra: Result<Vec<_>, _> = values.map(typed).collect();
+    match extra?.as_slice() {
+        [] => Ok(out),
+        extra => Ok(format!("{out}%!(EXTRA {})", extra.join(", "))),
     }
+}
+
+/// A value with its type, as Go shows those that fit no verb.
+fn typed(value: &Value) -> Result<String, String> {
+    Ok(match value {
+        Value::Nothing | Value::Nil => "<nil>".to_owned(),
+        value => format!("{}={}", value.kind(), value.print()?),
+    })
 }
 
 impl Spec {
@@ -390,12 +421,45 @@ impl Spec {
                 }
                 self.pad(&digits, out);
             }
+            ('v', Value::Text(text)) if self.sharp => self.pad(&format!("{text:?}"), out),
             ('q', Value::Text(text)) => self.pad(&format!("{:?}", self.cut(text)), out),
             ('s' | 'v', Value::Text(text)) => self.pad(&self.cut(text), out),
             ('t' | 'v', Value::Bool(value)) => self.pad(&value.to_string(), out),
-            ('s' | 'v', Value::List(_) | Value::Map(_)) => self.pad(&value.print()?, out),
+            ('T', value) => self.pad(value.kind(), out),
+            (verb, Value::List(items)) => {
+                out.push('[');
+                for (at, item) in items.iter().enumerate() {
+                    out.push_str(if at == 0 { "" } else { " " });
+                    self.write(verb, item, out)?;
+                }
+                out.push(']');
+            }
+            (verb, Value::Map(items)) => {
+                out.push_str("map[");
+                for (at, (key, item)) in items.iter().enumerate() {
+                    out.push_str(if at == 0 { "" } else { " " });
+                    self.write(verb, &Value::text(key), out)?;
+                    out.push(':');
+                    self.write(verb, item, out)?;
+                }
+                out.push(']');
+            }
             ('v', Value::Nothing | Value::Nil) => self.pad("<nil>", out),
-            (verb, value) => return Err(format!("%{verb} of {} is not supported", value.kind())),
+            ('q' | 'U' | 'O', Value::Integer(_))
+            | (_, Value::Data | Value::Question | Value::Message) => {
+                return Err(format!("%{verb} of {} is not supported", value.kind()));
+            }
+            (verb, value) => {
+                out.push_str(&format!("%!{verb}("));
+                match value {
+                    Value::Nothing | Value::Nil => out.push_str("<nil>"),
+                    value => {
+                        out.push_str(&format!("{}=", value.kind()));
+                        self.write('v', value, out)?;
+                    }
+                }
+                out.push(')');
+            }
         }
         Ok(())
     }
@@ -474,8 +538,34 @@ mod tests {
         ] {
             assert_eq!(printf(format, std::slice::from_ref(value)).as_deref(), Ok(result));
         }
-        for format in ["%d", "%", "%2000s", "%z"] {
+        for format in ["%2000s", "%[1]s", "%*d"] {
             assert!(printf(format, std::slice::from_ref(&text)).is_err(), "{format}");
+        }
+    }
+
+    #[test]
+    fn printf_shows_what_fits_no_verb_as_go_does() {
+        let (number, text) = (Value::Integer(42), Value::text("ab"));
+        let list = Value::List(Rc::new(vec![text.clone(), text.clone()]));
+        let map = BTreeMap::from([("a".to_owned(), Value::text("b"))]);
+        for (format, values, result) in [
+            ("%d", vec![text.clone()], "%!d(string=ab)"),
+            ("%5d|", vec![text.clone()], "%!d(string=   ab)|"),
+            ("%s", vec![number.clone()], "%!s(int=42)"),
+            ("%t", vec![number.clone()], "%!t(int=42)"),
+            ("%d", vec![Value::Bool(true)], "%!d(bool=true)"),
+            ("%s", vec![Value::Nil], "%!s(<nil>)"),
+            ("%!", vec![text.clone()], "%!!(string=ab)"),
+            ("%", vec![text.clone()], "%!(NOVERB)%!(EXTRA string=ab)"),
+            ("%d %d", vec![number.clone()], "42 %!d(MISSING)"),
+            ("%d", vec![number, text.clone(), Value::Nil], "42%!(EXTRA string=ab, <nil>)"),
+            ("%q", vec![list.clone()], "[\"ab\" \"ab\"]"),
+            ("%d", vec![list], "[%!d(string=ab) %!d(string=ab)]"),
+            ("%x", vec![Value::Map(Rc::new(map))], "map[61:62]"),
+            ("%T", vec![text.clone()], "string"),
+            ("%#v", vec![text], "\"ab\""),
+        ] {
+            assert_eq!(printf(format, &values).as_deref(), Ok(result), "{format}");
         }
     }
 

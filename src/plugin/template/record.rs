@@ -48,8 +48,10 @@ impl TextRecord {
             let word = rest.next().ok_or("no type in the record")?.text;
             if ttl.is_none() && word.starts_with(|first: char| first.is_ascii_digit()) {
                 ttl = Some(parse_ttl(word).ok_or_else(|| bad("TTL", word))?);
+            } else if word.eq_ignore_ascii_case("ANY") {
+                // A type before it is a class, and no record has it.
+                return Err(bad("type", word));
             } else if let (None, Ok(known)) = (class, word.to_uppercase().parse::<Class>()) {
-                // `ANY` would be a class here and a type nowhere.
                 class = Some(known);
             } else {
                 break word.to_uppercase().parse().map_err(|_| bad("type", word))?;
@@ -133,8 +135,11 @@ fn unescape(text: &str) -> Option<Vec<(u8, bool)>> {
     Some(octets)
 }
 
-/// A name in wire form with its spelling kept.
+/// A name in wire form with its spelling kept. `@` is the origin, the root.
 fn name_octets(text: &str) -> Option<Vec<u8>> {
+    if text == "@" {
+        return Some(vec![0]);
+    }
     text.parse::<Name>().ok()?;
     let mut octets = Vec::with_capacity(text.len() + 2);
     if text != "." {
@@ -414,6 +419,7 @@ mod tests {
             ("a.test. CNAME B.test", 3600, RecordType::CNAME, b"\x01B\x04test\0"),
             ("a.test. PTR a\\.b.c.", 3600, RecordType::PTR, b"\x03a.b\x01c\0"),
             ("a.test. MX 10 .", 3600, RecordType::MX, b"\0\x0a\0"),
+            ("a.test. MX 10 @", 3600, RecordType::MX, b"\0\x0a\0"),
             ("a.test. SRV 1 2 3 b.", 3600, RecordType::SRV, b"\0\x01\0\x02\0\x03\x01b\0"),
             ("a.test. TXT ab \"c d\\\"\\065\"", 3600, RecordType::TXT, b"\x02ab\x05c d\"A"),
             (
@@ -443,6 +449,7 @@ mod tests {
             "a.test. 20 IN A 192.0.2.1 192.0.2.2",
             "a..test. A 192.0.2.1",
             "a.test. FOO x",
+            "a.test. 20 ANY A 192.0.2.1",
             "a.test. TXT",
             "a.test. TXT \"open",
             "a.test. TXT a\\99",

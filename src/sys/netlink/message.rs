@@ -243,20 +243,24 @@ pub(super) fn acknowledgement(message: &Message) -> Option<Result<(), Refusal>> 
     if number == 0 {
         return Some(Ok(()));
     }
-    let text = (message.flags & HAS_TEXT != 0).then(|| text_of(message, is_error)).flatten();
+    let request = if is_error { length_of_request(message) } else { Some(0) };
+    let text = request.filter(|_| message.flags & HAS_TEXT != 0);
+    let text = text.and_then(|request| text_behind(message, request));
     let error = io::Error::from_raw_os_error(number.saturating_neg());
     Some(Err(Refusal { error, text }))
 }
 
-fn text_of(message: &Message, has_request: bool) -> Option<String> {
-    let request = match (has_request, message.flags & CAPPED != 0) {
-        (false, _) => 0,
-        (true, true) => HEADER,
-        (true, false) => {
-            let length = message.payload.get(4..8)?;
-            u32::from_ne_bytes([length[0], length[1], length[2], length[3]]) as usize
-        }
-    };
+/// The octets that an error gives back of the request it is about.
+fn length_of_request(message: &Message) -> Option<usize> {
+    if message.flags & CAPPED != 0 {
+        return Some(HEADER);
+    }
+    let length = message.payload.get(4..8)?;
+    Some(u32::from_ne_bytes([length[0], length[1], length[2], length[3]]) as usize)
+}
+
+/// What the kernel says in words, behind `request` octets of the request.
+fn text_behind(message: &Message, request: usize) -> Option<String> {
     let (_, text) = message.attributes(4 + aligned(request)).find(|(kind, _)| *kind == TEXT)?;
     let text = String::from_utf8_lossy(text);
     Some(text.trim_end_matches('\0').trim().to_owned()).filter(|text| !text.is_empty())

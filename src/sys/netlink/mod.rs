@@ -159,15 +159,16 @@ impl Netlink {
     /// Sends a request for many things (`NLM_F_DUMP`) and gathers what comes, at most
     /// [`MOST_DUMPED`] messages.
     pub fn dump(&mut self, request: &Request) -> Result<Vec<Message>, Refusal> {
-        self.collect(&request.clone().with_flags(libc::NLM_F_DUMP as u16), true)
+        self.collect(&request.clone().with_flags(libc::NLM_F_DUMP as u16))
     }
 
     /// Sends a request for one thing and gives it.
     pub fn get(&mut self, request: &Request) -> Result<Option<Message>, Refusal> {
-        Ok(self.collect(&request.clone().with_flags(libc::NLM_F_ACK as u16), false)?.pop())
+        Ok(self.collect(&request.clone().with_flags(libc::NLM_F_ACK as u16))?.pop())
     }
 
-    fn collect(&mut self, request: &Request, is_dump: bool) -> Result<Vec<Message>, Refusal> {
+    /// Sends a request and gathers what comes until it is done.
+    fn collect(&mut self, request: &Request) -> Result<Vec<Message>, Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         self.send(&request.finish(sequence, self.port))?;
@@ -177,7 +178,7 @@ impl Netlink {
                 if message.sequence != sequence {
                     continue;
                 }
-                if i32::from(message.kind) == libc::NLMSG_DONE && is_dump {
+                if i32::from(message.kind) == libc::NLMSG_DONE {
                     return Ok(collected);
                 }
                 match acknowledgement(&message) {

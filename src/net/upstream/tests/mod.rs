@@ -16,13 +16,21 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
+
+/// Nothing but a mistake takes as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The time that a query and each of its tries have where no time shall end one: more than
+/// [`PATIENCE`], so that a mistake shows as what it is.
+const AGES: Duration = Duration::from_secs(600);
 
 /// What a scripted upstream does with one query.
 enum Act {
     /// Sends these messages.
     Send(Vec<Vec<u8>>),
-    /// Sends this message after a while.
-    Late(Duration, Vec<u8>),
+    /// Sends this message once the test lets it ([`Scripted::let_go`]).
+    Held(Vec<u8>),
     /// Says nothing.
     Silence,
     /// Closes the connection (TCP).
@@ -45,6 +53,10 @@ struct Scripted {
     asked: Arc<Mutex<Vec<Asked>>>,
     /// Probes (`. NS`) received.
     probes: Arc<AtomicUsize>,
+    /// Streams that their clients ended.
+    left: Arc<AtomicUsize>,
+    /// Whether what is held may go.
+    lets_go: watch::Sender<bool>,
 }
 
 impl Scripted {
@@ -67,7 +79,10 @@ impl Scripted {
             accepted: Arc::default(),
             asked: Arc::default(),
             probes: Arc::default(),
+            left: Arc::default(),
+            lets_go: watch::Sender::new(false),
         };
+        let going = this.lets_go.subscribe();
         let (asked, probes) = (this.asked.clone(), this.probes.clone());
         let udp_script = script.clone();
         tokio::spawn(async move {
@@ -81,10 +96,10 @@ impl Scripted {
                             socket.send_to(&message, from).await.unwrap();
                         }
                     }
-                    Act::Late(after, message) => {
-                        let socket = socket.clone();
+                    Act::Held(message) => {
+                        let (socket, mut going) = (socket.clone(), going.clone());
                         tokio::spawn(async move {
-                            tokio::time::sleep(after).await;
+                            going.wait_for(|goes| *goes).await.unwrap();
                             socket.send_to(&message, from).await.unwrap();
                         });
                     }
@@ -93,15 +108,37 @@ impl Scripted {
             }
         });
         let (asked, probes) = (this.asked.clone(), this.probes.clone());
-        let accepted = this.accepted.clone();
+        let (accepted, left) = (this.accepted.clone(), this.left.clone());
+        let going = this.lets_go.subscribe();
         tokio::spawn(async move {
             while let Ok((stream, from)) = listener.accept().await {
                 accepted.fetch_add(1, Ordering::Relaxed);
-                let (asked, probes) = (asked.clone(), probes.clone());
-                tokio::spawn(serve(stream, from, script.clone(), asked, probes));
+                let (asked, probes, left) = (asked.clone(), probes.clone(), left.clone());
+                let serving = serve(stream, from, script.clone(), asked, probes, going.clone());
+                tokio::spawn(async move {
+                    if serving.await == Ending::Theirs {
+                        left.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
             }
         });
         this
+    }
+
+    /// What is held goes out, and what comes from now on is not held.
+    fn let_go(&self) {
+        self.lets_go.send_replace(true);
+    }
+
+    /// What comes from now on is held.
+    fn hold(&self) {
+        self.lets_go.send_replace(false);
+    }
+
+    /// Waits until so many queries have come.
+    async fn until_asked(&self, count: usize) {
+        let is_asked = || self.asked.lock().unwrap().len() >= count;
+        until(is_asked, "that all are asked").await;
     }
 
     fn upstream(&self) -> Upstream {
@@ -135,6 +172,22 @@ fn act(
     script(&name, query, transport)
 }
 
+/// Waits until it is so.
+async fn until(mut is_so: impl FnMut() -> bool, what: &str) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "it never came to it {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Who ended a stream.
+#[derive(PartialEq, Eq)]
+enum Ending {
+    Ours,
+    Theirs,
+}
+
 /// Serves one stream as CoreDNS does: one query after the other.
 async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -142,32 +195,35 @@ async fn serve(
     script: Script,
     asked: Arc<Mutex<Vec<Asked>>>,
     probes: Arc<AtomicUsize>,
-) {
+    mut going: watch::Receiver<bool>,
+) -> Ending {
     loop {
-        let Ok(length) = stream.read_u16().await else { return };
+        let Ok(length) = stream.read_u16().await else { return Ending::Theirs };
         let mut query = vec![0; usize::from(length)];
         if stream.read_exact(&mut query).await.is_err() {
-            return;
+            return Ending::Theirs;
         }
         let (messages, is_over) = match act(&script, &query, Transport::Tcp, from, &asked, &probes)
         {
             Act::Send(messages) => (messages, false),
-            Act::Late(after, message) => {
-                tokio::time::sleep(after).await;
+            Act::Held(message) => {
+                if going.wait_for(|goes| *goes).await.is_err() {
+                    return Ending::Ours;
+                }
                 (vec![message], false)
             }
             Act::Silence => (Vec::new(), false),
-            Act::Close => return,
+            Act::Close => return Ending::Ours,
             Act::SendAndClose(message) => (vec![message], true),
         };
         for message in messages {
             let framed = [&(message.len() as u16).to_be_bytes(), message.as_slice()].concat();
             if stream.write_all(&framed).await.is_err() {
-                return;
+                return Ending::Theirs;
             }
         }
         if is_over {
-            return;
+            return Ending::Ours;
         }
     }
 }
@@ -206,6 +262,8 @@ struct Asking {
     dispatcher: Dispatcher,
     upstreams: Arc<Upstreams>,
     metrics: Registry,
+    /// The time of all tries of a query.
+    budget: Duration,
 }
 
 impl Asking {
@@ -215,7 +273,19 @@ impl Asking {
             dispatcher: Dispatcher::new(Shared::new(&metrics, 1), 0),
             upstreams: Arc::new(Upstreams { all, options, attached: OnceLock::new() }),
             metrics,
+            budget: AGES,
         }
+    }
+
+    /// Its queries have so much time.
+    fn within(self, budget: Duration) -> Asking {
+        Asking { budget, ..self }
+    }
+
+    /// Waits until so many queries have been put on their way and have no answer.
+    async fn until_under_way(&self, count: usize) {
+        let under_way = || self.dispatcher.under_way.load(Ordering::Relaxed) == count;
+        until(under_way, "that all are under way").await;
     }
 
     async fn ask_over(&self, name: &str, transport: Transport) -> Exchanged {
@@ -229,7 +299,7 @@ impl Asking {
             order,
             transport,
             udp_limit: 512,
-            budget: BUDGET,
+            budget: self.budget,
             keeps_tries: true,
             is_hasty: false,
         };
@@ -254,13 +324,14 @@ fn outcome(exchanged: &Exchanged) -> Result<u8, String> {
     }
 }
 
-/// Sequential, tries of 150 ms.
-fn quick() -> Options {
-    Options {
-        policy: Policy::Sequential,
-        read_timeout: Duration::from_millis(400),
-        ..Options::default()
-    }
+/// Sequential, and no try ends for want of time.
+fn patient() -> Options {
+    Options { policy: Policy::Sequential, read_timeout: AGES, ..Options::default() }
+}
+
+/// Sequential: a try ends without an answer, but not before one is read that is there.
+fn impatient() -> Options {
+    Options { read_timeout: Duration::from_secs(2), ..patient() }
 }
 
 /// A port of the loopback where nobody listens. It stays so: sockets have it, a datagram socket that
@@ -280,7 +351,7 @@ async fn closed_port() -> Upstream {
 async fn source_address_is_where_queries_come_from() {
     let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 7)])).await;
     let source = Some(IpAddr::from([127, 0, 0, 7]));
-    let options = Options { keeping: Keeping { source, ..Keeping::default() }, ..quick() };
+    let options = Options { keeping: Keeping { source, ..Keeping::default() }, ..patient() };
     let asking = Asking::new(vec![up.upstream()], options);
     assert_eq!((asking.udp("a.test.").await, asking.tcp("b.test.").await), (Ok(7), Ok(7)));
     let asked = up.asked.lock().unwrap();
@@ -291,7 +362,7 @@ async fn source_address_is_where_queries_come_from() {
 #[tokio::test]
 async fn a_query_goes_out_as_it_is_under_new_ids_and_from_kept_sockets() {
     let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 7)])).await;
-    let asking = Asking::new(vec![up.upstream()], quick());
+    let asking = Asking::new(vec![up.upstream()], patient());
     for _ in 0..20 {
         assert_eq!(asking.udp("a.test.").await, Ok(7));
     }
@@ -316,7 +387,7 @@ async fn a_response_with_a_wrong_id_or_question_is_waited_over() {
         Act::Send(vec![wrong_id, wrong_name, no_response, answer(query, 1)])
     })
     .await;
-    let asking = Asking::new(vec![up.upstream()], quick());
+    let asking = Asking::new(vec![up.upstream()], patient());
     assert_eq!(asking.udp("a.test.").await, Ok(1));
     let line =
         format!("nodens_upstream_ignored_responses_total{{proto=\"udp\",to=\"{}\"}} 3", up.address);
@@ -333,7 +404,7 @@ async fn messages_to_other_questions_alone_end_in_formerr() {
         Act::Send(vec![wrong_name])
     })
     .await;
-    let asking = Asking::new(vec![up.upstream()], quick());
+    let asking = Asking::new(vec![up.upstream()], impatient()).within(BUDGET);
     for transport in [Transport::Udp, Transport::Tcp] {
         let exchanged = asking.ask_over("a.test.", transport).await;
         let response = exchanged.outcome.unwrap();
@@ -345,25 +416,26 @@ async fn messages_to_other_questions_alone_end_in_formerr() {
 #[tokio::test]
 async fn a_refused_port_makes_the_next_upstream_answer_at_once() {
     let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 2)])).await;
-    let asking = Asking::new(vec![closed_port().await, up.upstream()], quick());
+    let asking = Asking::new(vec![closed_port().await, up.upstream()], patient());
     for transport in [Transport::Udp, Transport::Tcp] {
         let exchanged = asking.ask_over("a.test.", transport).await;
         assert_eq!(outcome(&exchanged), Ok(2));
         assert_eq!(exchanged.upstream, Some(up.address));
-        assert!(exchanged.took < quick().read_timeout, "{:?}", exchanged.took);
+        assert!(exchanged.took < PATIENCE, "{:?}", exchanged.took);
     }
 }
 
 #[tokio::test]
 async fn while_thousands_wait_nobody_else_waits_for_an_upstream_to_come_back() {
-    let asking = Asking::new(vec![closed_port().await], Options::default());
+    let asking = Asking::new(vec![closed_port().await], patient());
     asking.dispatcher.under_way.store(PATIENT_MOST, Ordering::Relaxed);
     let exchanged = asking.ask_over("a.test.", Transport::Tcp).await;
     assert!(outcome(&exchanged).unwrap_err().ends_with("connection refused"));
-    assert!(exchanged.took < Duration::from_secs(3), "{:?}", exchanged.took);
+    assert!(exchanged.took < PATIENCE, "{:?}", exchanged.took);
     assert_eq!(asking.dispatcher.under_way.load(Ordering::Relaxed), PATIENT_MOST);
     // The first failure finds one less.
     asking.dispatcher.under_way.store(PATIENT_MOST - 1, Ordering::Relaxed);
+    let asking = asking.within(BUDGET);
     let exchanged = asking.ask_over("b.test.", Transport::Tcp).await;
     assert!(exchanged.took > Duration::from_secs(3), "{:?}", exchanged.took);
 }
@@ -372,7 +444,9 @@ async fn while_thousands_wait_nobody_else_waits_for_an_upstream_to_come_back() {
 async fn errors_read_as_in_go() {
     let closed = closed_port().await;
     let to = closed.text.clone();
-    let asking = Asking::new(vec![closed], quick());
+    let asking = Asking::new(vec![closed], patient());
+    // Nobody waits for it to come back.
+    asking.dispatcher.under_way.store(PATIENT_MOST, Ordering::Relaxed);
     let error = asking.udp("a.test.").await.unwrap_err();
     assert!(error.starts_with("read udp 127.0.0.1:"), "{error}");
     assert!(error.ends_with(&format!("->{to}: read: connection refused")), "{error}");
@@ -380,7 +454,7 @@ async fn errors_read_as_in_go() {
     assert_eq!(error, format!("dial tcp {to}: connect: connection refused"));
 
     let up = Scripted::start(|_, _, _| Act::Silence).await;
-    let asking = Asking::new(vec![up.upstream()], quick());
+    let asking = Asking::new(vec![up.upstream()], impatient()).within(BUDGET);
     for (network, error) in
         [("udp", asking.udp("a.test.").await), ("tcp", asking.tcp("a.test.").await)]
     {
@@ -393,10 +467,13 @@ async fn errors_read_as_in_go() {
 #[tokio::test]
 async fn a_silent_upstream_is_asked_twice_under_two_ids() {
     let up = Scripted::start(|_, _, _| Act::Silence).await;
-    let asking = Asking::new(vec![up.upstream()], Options { max_fails: 0, ..quick() });
+    // Far less than a try takes that is not counted.
+    let read_timeout = Duration::from_millis(150);
+    let options = Options { max_fails: 0, read_timeout, ..patient() };
+    let asking = Asking::new(vec![up.upstream()], options);
     let exchanged = asking.ask_over("a.test.", Transport::Udp).await;
     assert!(exchanged.outcome.is_err());
-    assert!(exchanged.took >= Duration::from_millis(290), "{:?}", exchanged.took);
+    assert!(exchanged.took >= 2 * read_timeout, "{:?}", exchanged.took);
     let asked = up.asked.lock().unwrap();
     assert_eq!(asked.len(), 2);
     assert_ne!(asked[0].0[..2], asked[1].0[..2]);
@@ -412,7 +489,7 @@ async fn a_malformed_response_is_no_reason_for_a_storm() {
         Act::Send(vec![message])
     })
     .await;
-    let asking = Asking::new(vec![up.upstream()], Options { max_fails: 0, ..quick() });
+    let asking = Asking::new(vec![up.upstream()], Options { max_fails: 0, ..patient() });
     assert!(asking.udp("a.test.").await.unwrap_err().starts_with("dns: "));
     assert_eq!(up.names().len(), 2);
 }
@@ -424,7 +501,7 @@ async fn prefer_udp_asks_again_over_tcp_when_truncated() {
         _ => Act::Send(vec![answer(query, 9)]),
     })
     .await;
-    let asking = Asking::new(vec![up.upstream()], Options { prefer_udp: true, ..quick() });
+    let asking = Asking::new(vec![up.upstream()], Options { prefer_udp: true, ..patient() });
     let exchanged = asking.ask_over("tc.test.", Transport::Udp).await;
     assert_eq!(outcome(&exchanged), Ok(9));
     // Who wants to know learns how the response came.
@@ -449,7 +526,7 @@ async fn an_oversized_datagram_becomes_an_empty_truncated_response() {
         Act::Send(vec![message])
     })
     .await;
-    let asking = Asking::new(vec![up.upstream()], quick());
+    let asking = Asking::new(vec![up.upstream()], patient());
     let message = asking.ask_over("a.test.", Transport::Udp).await.outcome.unwrap();
     assert_eq!(message[2..12], [0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
     assert_eq!(name_of(&message).to_string(), "a.test.");
@@ -473,25 +550,19 @@ async fn failed_probes_make_an_upstream_down_and_an_answered_one_up() {
     })
     .await;
     let other = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 2)])).await;
-    let mut options = quick();
+    let mut options = impatient();
     options.max_fails = 1;
     options.probe.interval = Duration::from_millis(100);
     let asking = Asking::new(vec![up.upstream(), other.upstream()], options);
     assert_eq!(asking.udp("a.test.").await, Ok(2), "after a try of the first");
     let before = up.names().len();
-    while up.probes.load(Ordering::Relaxed) < 3 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| up.probes.load(Ordering::Relaxed) >= 3, "that it is probed").await;
     let exchanged = asking.ask_over("a.test.", Transport::Udp).await;
     assert_eq!(outcome(&exchanged), Ok(2));
     assert_eq!(up.names().len(), before, "one that is down is not asked");
     is_well.store(true, Ordering::Relaxed);
-    let before = up.probes.load(Ordering::Relaxed);
-    while up.probes.load(Ordering::Relaxed) < before + 1 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    // It is up once the answer to the probe is taken.
-    let end = Instant::now() + Duration::from_secs(10);
+    // It is up once the answer to a probe is taken.
+    let end = Instant::now() + PATIENCE;
     while asking.udp("a.test.").await != Ok(1) {
         assert!(Instant::now() < end, "it stays down");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -504,17 +575,15 @@ async fn with_three_upstreams_two_silent_ones_leave_time_for_the_third() {
     let mute = Scripted::start(|_, _, _| Act::Silence).await;
     let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 3)])).await;
     let all = vec![silent.upstream(), mute.upstream(), up.upstream()];
-    let options = Options { policy: Policy::Sequential, ..Options::default() };
-    let asking = Asking::new(all, options);
+    // A third for each: the last has time enough.
+    let budget = 3 * BUDGET;
+    let asking = Asking::new(all, patient()).within(budget);
     let exchanged = asking.ask_over("a.test.", Transport::Udp).await;
     assert_eq!(outcome(&exchanged), Ok(3));
-    assert!(exchanged.took < BUDGET);
-    let end = Instant::now() + Duration::from_secs(10);
+    assert!(exchanged.took < budget);
     for one in [&silent, &mute] {
-        while one.probes.load(Ordering::Relaxed) == 0 {
-            assert!(Instant::now() < end, "a try that was given up is a failure");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let is_probed = || one.probes.load(Ordering::Relaxed) > 0;
+        until(is_probed, "that a try which was given up is a failure").await;
     }
 }
 
@@ -522,7 +591,7 @@ async fn with_three_upstreams_two_silent_ones_leave_time_for_the_third() {
 async fn failover_takes_the_last_response_when_all_say_the_same() {
     let first = Scripted::start(|_, query, _| Act::Send(vec![reply(query, 0x8182)])).await;
     let second = Scripted::start(|_, query, _| Act::Send(vec![reply(query, 0x8182)])).await;
-    let options = Options { failover: vec![Rcode::SERVFAIL], ..quick() };
+    let options = Options { failover: vec![Rcode::SERVFAIL], ..patient() };
     let asking = Asking::new(vec![first.upstream(), second.upstream()], options);
     let message = asking.ask_over("a.test.", Transport::Udp).await.outcome.unwrap();
     assert_eq!(message[3], 0x82);
@@ -551,7 +620,8 @@ async fn tls_checks_the_name_that_the_directive_gives() {
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let script: Script = Arc::new(|_, query, _| Act::Send(vec![answer(query, 5)]));
-                serve(stream, from, script, Arc::default(), Arc::default()).await;
+                let (_, going) = watch::channel(true);
+                serve(stream, from, script, Arc::default(), Arc::default(), going).await;
             });
         }
     });
@@ -565,7 +635,7 @@ async fn tls_checks_the_name_that_the_directive_gives() {
             files: files.clone(),
         };
         let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
-        let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..Options::default() });
+        let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..patient() });
         let result = asking.udp("a.test.").await;
         assert_eq!(result.clone().map_err(|_| ()), expected);
         if let Err(error) = result {
@@ -582,7 +652,7 @@ async fn tls_checks_the_name_that_the_directive_gives() {
         files,
     };
     let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
-    let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..Options::default() });
+    let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..patient() });
     let error = asking.udp("a.test.").await.unwrap_err();
     assert!(error.contains("valid for up.test, not other.test"), "{error}");
 }

@@ -1,11 +1,12 @@
 //! Kept connections: reuse, death, age, bounds.
 
+use super::super::pace::SLOW_ANYWHERE;
 use super::*;
 
 #[tokio::test]
 async fn a_kept_stream_serves_query_after_query() {
     let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 1)])).await;
-    let asking = Asking::new(vec![up.upstream()], quick());
+    let asking = Asking::new(vec![up.upstream()], patient());
     for _ in 0..6 {
         assert_eq!(asking.tcp("a.test.").await, Ok(1));
     }
@@ -15,7 +16,7 @@ async fn a_kept_stream_serves_query_after_query() {
 #[tokio::test]
 async fn a_dead_kept_stream_costs_the_query_no_failure() {
     let up = Scripted::start(|_, query, _| Act::SendAndClose(answer(query, 1))).await;
-    let asking = Asking::new(vec![up.upstream()], quick());
+    let asking = Asking::new(vec![up.upstream()], patient());
     for _ in 0..5 {
         // Whether the end of the stream was noticed before or is met by the query.
         assert_eq!(asking.tcp("a.test.").await, Ok(1));
@@ -28,7 +29,7 @@ async fn a_dead_kept_stream_costs_the_query_no_failure() {
         }
     })
     .await;
-    let options = Options { max_connect_attempts: 1, ..quick() };
+    let options = Options { max_connect_attempts: 1, ..patient() };
     let asking = Asking::new(vec![up.upstream()], options);
     assert_eq!(asking.tcp("warm.test.").await, Ok(1));
     assert_eq!(asking.tcp("c.test.").await, Ok(1));
@@ -39,7 +40,7 @@ async fn a_dead_kept_stream_costs_the_query_no_failure() {
 async fn queries_behind_one_another_survive_the_end_of_their_stream() {
     // Every stream ends after its first response.
     let up = Scripted::start(|_, query, _| Act::SendAndClose(answer(query, 1))).await;
-    let options = Options { policy: Policy::Sequential, max_fails: 0, ..Options::default() };
+    let options = Options { max_fails: 0, ..patient() };
     let asking = Arc::new(Asking::new(vec![up.upstream()], options));
     let count = limits::STREAMS.connections * 3 / 2;
     assert_eq!(flood(&asking, count, Transport::Tcp).await, count);
@@ -60,14 +61,13 @@ async fn a_stream_s_answer_to_another_question_is_formerr_at_once() {
         Act::Send(vec![wrong_id, other])
     })
     .await;
-    // Nothing but a mistake waits for as long.
-    let read_timeout = Duration::from_secs(60);
-    let asking = Asking::new(vec![up.upstream()], Options { read_timeout, ..quick() });
+    let asking = Asking::new(vec![up.upstream()], patient());
     for name in ["a.test.", "query.test."] {
         let exchanged = asking.ask_over(name, Transport::Tcp).await;
         let response = exchanged.outcome.unwrap();
         assert_eq!(response[2..4], [0x81, Rcode::FORMERR.0 as u8]);
         assert_eq!(name_of(&response).to_string(), name);
+        assert!(exchanged.took < PATIENCE, "{:?}", exchanged.took);
     }
     assert_eq!(up.accepted.load(Ordering::Relaxed), 1, "the stream is kept");
 }
@@ -88,7 +88,7 @@ async fn behind_a_query_that_was_given_up_other_questions_are_waited_over() {
         }
     })
     .await;
-    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..impatient() };
     let asking = Asking::new(vec![up.upstream()], options);
     assert!(asking.tcp("s.test.").await.is_err());
     assert_eq!(asking.tcp("a.test.").await, Ok(1));
@@ -102,8 +102,7 @@ async fn a_message_without_a_header_ends_its_stream() {
         _ => Act::Send(vec![answer(query, 1)]),
     })
     .await;
-    let read_timeout = Duration::from_secs(60);
-    let options = Options { max_connect_attempts: 1, max_fails: 0, read_timeout, ..quick() };
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..patient() };
     let asking = Asking::new(vec![up.upstream()], options);
     assert_eq!(asking.tcp("short.test.").await.unwrap_err(), "dns: short read");
     assert_eq!(asking.tcp("a.test.").await, Ok(1));
@@ -116,7 +115,7 @@ async fn a_silent_stream_is_replaced() {
         _ => Act::Send(vec![answer(query, 1)]),
     })
     .await;
-    let options = Options { max_connect_attempts: 1, max_fails: 0, ..quick() };
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..impatient() };
     let asking = Asking::new(vec![up.upstream()], options);
     assert_eq!(asking.tcp("a.test.").await, Ok(1));
     assert!(asking.tcp("s.test.").await.is_err());
@@ -131,10 +130,7 @@ async fn a_stream_that_never_said_anything_is_replaced_too() {
         _ => Act::Send(vec![answer(query, 1)]),
     })
     .await;
-    // Long enough for all of them to be asked at a time.
-    let read_timeout = Duration::from_secs(2);
-    let options =
-        Options { max_connect_attempts: 1, max_fails: 0, read_timeout, ..Options::default() };
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..impatient() };
     let asking = Asking::new(vec![up.upstream()], options);
     assert!(asking.tcp("s.test.").await.is_err());
     assert_eq!(asking.tcp("a.test.").await, Ok(1));
@@ -143,21 +139,30 @@ async fn a_stream_that_never_said_anything_is_replaced_too() {
 
 #[tokio::test]
 async fn a_slow_query_keeps_its_stream_while_others_are_answered() {
-    let up =
-        Scripted::start(|_, query, _| Act::Late(Duration::from_millis(60), answer(query, 1))).await;
-    // Nothing is to be late, on a busy machine either.
-    let options = Options { read_timeout: Duration::from_secs(2), ..quick() };
-    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
-    // Twice as many as there are connections: each carries two, one after the other.
+    let up = Scripted::start(|_, query, _| Act::Held(answer(query, 1))).await;
+    let asking = Arc::new(Asking::new(vec![up.upstream()], patient()));
+    // Twice as many as there are connections, so that some are one behind another.
     let count = 2 * limits::STREAMS.connections;
-    assert_eq!(flood(&asking, count, Transport::Tcp).await, count);
-    assert_eq!(up.accepted.load(Ordering::Relaxed), limits::STREAMS.connections);
+    let answered = tokio::spawn({
+        let asking = asking.clone();
+        async move { flood(&asking, count, Transport::Tcp).await }
+    });
+    asking.until_under_way(count).await;
+    // What each connection brings first is there; the others are behind.
+    up.until_asked(limits::STREAMS.connections).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    up.let_go();
+    assert_eq!(answered.await.unwrap(), count);
+    assert_eq!(up.left.load(Ordering::Relaxed), 0, "none was given up");
+    let opened = up.accepted.load(Ordering::Relaxed);
+    // More than usual where the machine was so slow that half of them seemed to be stuck.
+    assert!((limits::STREAMS.connections..=limits::STREAMS.strained).contains(&opened), "{opened}");
 }
 
 #[tokio::test]
 async fn idle_connections_expire_and_none_outlives_its_age() {
     let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 1)])).await;
-    let mut options = quick();
+    let mut options = patient();
     options.keeping.expire = Duration::from_millis(50);
     let asking = Asking::new(vec![up.upstream()], options);
     assert_eq!(asking.tcp("a.test.").await, Ok(1));
@@ -165,7 +170,7 @@ async fn idle_connections_expire_and_none_outlives_its_age() {
     assert_eq!(asking.tcp("a.test.").await, Ok(1));
     assert_eq!(up.accepted.load(Ordering::Relaxed), 2);
 
-    let mut options = quick();
+    let mut options = patient();
     let age = Duration::from_millis(100);
     options.keeping.max_age = Some(age);
     let asking = Asking::new(vec![up.upstream()], options);
@@ -182,18 +187,24 @@ async fn idle_connections_expire_and_none_outlives_its_age() {
 
 #[tokio::test]
 async fn no_more_idle_connections_are_kept_than_the_directive_says() {
-    // Long enough for all of them to be asked before one is answered.
-    let late = Duration::from_millis(400);
-    let up = Scripted::start(move |_, query, _| Act::Late(late, answer(query, 1))).await;
+    let up = Scripted::start(|_, query, _| Act::Held(answer(query, 1))).await;
     for (most, kept) in [(0, limits::STREAMS.connections), (3, 3)] {
         let before = up.accepted.load(Ordering::Relaxed);
-        let mut options = Options { read_timeout: Duration::from_secs(2), ..quick() };
+        let mut options = patient();
         options.keeping.max_idle = most;
         let asking = Arc::new(Asking::new(vec![up.upstream()], options));
         let count = limits::STREAMS.connections;
-        assert_eq!(flood(&asking, count, Transport::Tcp).await, count);
         // As many at once again: what was kept serves, the rest is opened anew.
-        assert_eq!(flood(&asking, count, Transport::Tcp).await, count);
+        for _ in 0..2 {
+            up.hold();
+            let answered = tokio::spawn({
+                let asking = asking.clone();
+                async move { flood(&asking, count, Transport::Tcp).await }
+            });
+            asking.until_under_way(count).await;
+            up.let_go();
+            assert_eq!(answered.await.unwrap(), count);
+        }
         let opened = up.accepted.load(Ordering::Relaxed) - before;
         assert_eq!(opened, 2 * count - kept, "of {most}");
     }
@@ -221,83 +232,82 @@ async fn a_silent_upstream_under_a_flood_holds_a_bounded_number_of_sockets() {
 
 #[tokio::test]
 async fn queries_over_tcp_do_not_wait_for_one_another() {
-    // One after the other they would take six seconds.
-    let delay = Duration::from_millis(200);
-    let up = Scripted::start(move |_, query, _| Act::Late(delay, answer(query, 1))).await;
-    let options = Options { policy: Policy::Sequential, ..Options::default() };
-    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
-    let began = Instant::now();
-    assert_eq!(flood(&asking, 30, Transport::Tcp).await, 30);
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let up = Scripted::start(|_, query, _| Act::Held(answer(query, 1))).await;
+    let asking = Arc::new(Asking::new(vec![up.upstream()], patient()));
+    let answered = tokio::spawn(async move { flood(&asking, 30, Transport::Tcp).await });
+    // None has an answer, and the upstream has read them all.
+    up.until_asked(30).await;
+    up.let_go();
+    assert_eq!(answered.await.unwrap(), 30);
 }
 
 #[tokio::test]
 async fn thousands_of_queries_in_flight_share_a_bounded_number_of_connections() {
     let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 1)])).await;
-    let options = Options { policy: Policy::Sequential, ..Options::default() };
-    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    let asking = Arc::new(Asking::new(vec![up.upstream()], patient()));
     assert_eq!(flood(&asking, 5000, Transport::Tcp).await, 5000);
     // On a machine that is too busy to read them, answers may seem to be slow.
     let accepted = up.accepted.load(Ordering::Relaxed);
     assert!(accepted <= limits::STREAMS.strained, "{accepted}");
 }
 
-/// How long the slow upstreams here take: two answers come within a try, three do not.
-const LONG: Duration = Duration::from_millis(800);
-
-/// Asks for these names, one every so often; how each ended and how long it took.
+/// Asks for these names; how each ended.
 async fn ask_each(
     asking: &Arc<Asking>,
     names: impl Iterator<Item = String>,
-    every: Duration,
-) -> Vec<(Result<u8, String>, Duration)> {
+) -> Vec<Result<u8, String>> {
     let mut all = tokio::task::JoinSet::new();
     for name in names {
         let asking = asking.clone();
-        all.spawn(async move {
-            let exchanged = asking.ask_over(&name, Transport::Tcp).await;
-            (outcome(&exchanged), exchanged.took)
-        });
-        if !every.is_zero() {
-            tokio::time::sleep(every).await;
-        }
+        all.spawn(async move { asking.tcp(&name).await });
     }
     all.join_all().await
 }
 
 #[tokio::test]
 async fn an_upstream_that_becomes_slow_keeps_no_query_waiting_for_others() {
+    const SLOW: usize = 12;
     let up = Scripted::start(|name, query, _| match name.to_string().starts_with('s') {
-        true => Act::Late(LONG, answer(query, 2)),
+        true => Act::Held(answer(query, 2)),
         false => Act::Send(vec![answer(query, 1)]),
     })
     .await;
-    let options = Options { max_fails: 0, ..Options::default() };
-    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    let asking = Arc::new(Asking::new(vec![up.upstream()], Options { max_fails: 0, ..patient() }));
     // It is always fast: queries begin to share connections.
     for _ in 0..3300 {
         assert_eq!(asking.tcp("a.test.").await, Ok(1));
     }
-    let names = (0..30).map(|number| format!("s{number}.test."));
-    for (outcome, took) in ask_each(&asking, names, Duration::from_millis(20)).await {
-        assert_eq!(outcome, Ok(2));
-        assert!(took < 2 * LONG, "{took:?}");
+    let before = up.names().len();
+    let mut all = tokio::task::JoinSet::new();
+    for number in 0..SLOW {
+        let asking = asking.clone();
+        all.spawn(async move { asking.tcp(&format!("s{number}.test.")).await });
+        // After the longest time that is taken for fast, wherever the upstream is.
+        tokio::time::sleep(SLOW_ANYWHERE + Duration::from_millis(10)).await;
     }
+    // None has an answer, and the upstream has read them all.
+    up.until_asked(before + SLOW).await;
+    up.let_go();
+    assert_eq!(all.join_all().await, vec![Ok(2); SLOW]);
 }
 
 #[tokio::test]
 async fn where_every_answer_takes_long_there_are_more_connections() {
-    let up = Scripted::start(|_, query, _| Act::Late(LONG, answer(query, 1))).await;
-    let options = Options { max_fails: 0, ..Options::default() };
-    let asking = Arc::new(Asking::new(vec![up.upstream()], options));
+    let up = Scripted::start(|_, query, _| Act::Held(answer(query, 1))).await;
+    let asking = Arc::new(Asking::new(vec![up.upstream()], Options { max_fails: 0, ..patient() }));
     let usual = limits::STREAMS.connections;
-    let first = tokio::spawn({
+    let many = |count| {
         let asking = asking.clone();
-        async move { flood(&asking, usual, Transport::Tcp).await }
-    });
+        tokio::spawn(async move { flood(&asking, count, Transport::Tcp).await })
+    };
+    let first = many(usual);
+    asking.until_under_way(usual).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(flood(&asking, 30, Transport::Tcp).await, 30);
-    assert_eq!(first.await.unwrap(), usual);
+    let second = many(30);
+    // None has an answer, and the upstream has read them all.
+    up.until_asked(usual + 30).await;
+    up.let_go();
+    assert_eq!((first.await.unwrap(), second.await.unwrap()), (usual, 30));
     assert_eq!(up.accepted.load(Ordering::Relaxed), usual + 30);
 }
 
@@ -305,7 +315,7 @@ async fn where_every_answer_takes_long_there_are_more_connections() {
 async fn an_upstream_that_is_away_for_a_moment_answers_whoever_waited() {
     for transport in [Transport::Udp, Transport::Tcp] {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let asking = Arc::new(Asking::new(vec![upstream(address)], Options::default()));
+        let asking = Arc::new(Asking::new(vec![upstream(address)], impatient()));
         let waiting = tokio::spawn({
             let asking = asking.clone();
             async move { outcome(&asking.ask_over("a.test.", transport).await) }
@@ -322,12 +332,18 @@ async fn an_upstream_that_is_away_for_a_moment_answers_whoever_waited() {
 async fn a_stream_that_dies_in_silence_takes_those_along_that_were_idle_meanwhile() {
     let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
         "s.test." => Act::Silence,
-        _ => Act::Late(Duration::from_millis(100), answer(query, 1)),
+        _ => Act::Held(answer(query, 1)),
     })
     .await;
-    let options = Options { max_connect_attempts: 1, max_fails: 0, ..Options::default() };
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..impatient() };
     let asking = Arc::new(Asking::new(vec![up.upstream()], options));
-    assert_eq!(flood(&asking, 3, Transport::Tcp).await, 3);
+    let answered = tokio::spawn({
+        let asking = asking.clone();
+        async move { flood(&asking, 3, Transport::Tcp).await }
+    });
+    up.until_asked(3).await;
+    up.let_go();
+    assert_eq!(answered.await.unwrap(), 3);
     assert_eq!(up.accepted.load(Ordering::Relaxed), 3);
     assert!(asking.tcp("s.test.").await.is_err());
     assert_eq!(asking.tcp("a.test.").await, Ok(1));
@@ -345,11 +361,11 @@ async fn a_stream_that_was_opened_for_another_query_is_no_failure_of_those_behin
         false => Act::Send(vec![answer(query, 1)]),
     })
     .await;
-    let options = Options { max_connect_attempts: 1, max_fails: 0, ..Options::default() };
+    let options = Options { max_connect_attempts: 1, max_fails: 0, ..patient() };
     let asking = Arc::new(Asking::new(vec![up.upstream()], options));
     let names = (0..usual + 8).map(|number| format!("q{number}.test."));
-    let all = ask_each(&asking, names, Duration::ZERO).await;
-    assert_eq!(all.iter().filter(|(outcome, _)| outcome == &Ok(1)).count(), 8, "{all:?}");
+    let all = ask_each(&asking, names).await;
+    assert_eq!(all.iter().filter(|outcome| **outcome == Ok(1)).count(), 8, "{all:?}");
 }
 
 /// Asks many at once; the number of answers.

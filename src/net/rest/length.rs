@@ -1,20 +1,8 @@
-//! Rests of a worker whose process is about to use up its CPU quota.
-//!
-//! A container's CPU limit is a quota for each 100 ms: who has used it up stands still until they are
-//! over, and so do all queries. A query that wakes a worker alone costs several times what it costs
-//! among others. So while most of the quota is used, a worker that has nothing more to do rests for at
-//! most [`LONGEST`] before it waits for the next query, and then finds several. Owns how long, whether CPU
-//! time is scarce, and whether a thread was kept from working; never rests without a quota.
+//! How long a worker rests, and whether CPU time is scarce.
 //!
 //! Judged at the end of each window, and of a load that has just begun before: by the end of its first
-//! window it would have used up the quota.
+//! window it would have used up the quota. Never reads a clock or a counter: both come in.
 
-use crate::sys::{cgroup, cpu};
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// The longest rest: what a query may wait beyond its time, and a miss once more for its answer.
@@ -24,7 +12,7 @@ const LONGEST: Duration = Duration::from_millis(2);
 const SHORTEST: Duration = Duration::from_micros(500);
 
 /// How long CPU time is counted before the rest is changed: the period of the quota.
-const WINDOW: Duration = Duration::from_millis(100);
+pub(super) const WINDOW: Duration = Duration::from_millis(100);
 
 /// After this time without a look nothing is known any more.
 const LONG_AGO: Duration = Duration::from_secs(2);
@@ -54,227 +42,15 @@ const FORESEEN: f64 = 0.4;
 const MORE_THAN_ALL: f64 = 1.1;
 const SEEN: Duration = Duration::from_millis(20);
 
-/// A thread that wanted to work and was off the CPU for longer was kept from it.
-const STANDSTILL: Duration = Duration::from_millis(5);
-
-/// What a thread remembers while it rests between its turns.
-#[derive(Clone, Copy)]
-struct Watch {
-    /// Since when it works, with its CPU time until then.
-    works: Option<(Instant, Duration)>,
-    /// Until when it stood still last.
-    stood_still: Option<Instant>,
-}
-
-thread_local! {
-    static WATCH: Cell<Watch> = const { Cell::new(Watch { works: None, stood_still: None }) };
-}
-
-thread_local! {
-    /// When this thread's turn began, if that is known.
-    static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
-/// This thread's turn began at `moment`, and need not be asked of the clock again when it is over.
-pub(super) fn turn_began(moment: Instant) {
-    TURN.set(Some(moment));
-}
-
-/// Those that wait until this thread's next rest is over.
-struct Waiting {
-    /// Whether the thread rests before it waits.
-    rests: Cell<bool>,
-    /// How many rests were over until now.
-    rest: Cell<u64>,
-    wakers: RefCell<Vec<Waker>>,
-}
-
-thread_local! {
-    static WAITING: Waiting =
-        const { Waiting { rests: Cell::new(false), rest: Cell::new(0), wakers: RefCell::new(Vec::new()) } };
-}
-
-/// Waits until this thread has rested once more, if it rests between its turns. Answers of upstreams
-/// come one after the other, and each would have a turn of its own.
-pub(super) async fn rested() {
-    let rest = WAITING.with(|waiting| waiting.rests.get().then(|| waiting.rest.get()));
-    let Some(rest) = rest else { return };
-    let mut is_known = false;
-    poll_fn(|task| {
-        WAITING.with(|waiting| {
-            if waiting.rest.get() != rest {
-                return Poll::Ready(());
-            }
-            if !std::mem::replace(&mut is_known, true) {
-                waiting.wakers.borrow_mut().push(task.waker().clone());
-            }
-            Poll::Pending
-        })
-    })
-    .await;
-}
-
-/// Has those go on that wait for the end of a rest: it is over, or the thread has too much to do to rest.
-pub(super) fn go_on() {
-    WAITING.with(|waiting| {
-        if waiting.wakers.borrow().is_empty() {
-            return;
-        }
-        waiting.rest.set(waiting.rest.get() + 1);
-        let wakers = std::mem::take(&mut *waiting.wakers.borrow_mut());
-        wakers.into_iter().for_each(Waker::wake);
-    });
-}
-
-impl Watch {
-    /// Whether the thread got less of the time since it works than it wanted; begins anew if so.
-    fn look(&mut self, now: Instant, used: impl FnOnce() -> Duration) {
-        let Some((since, used_before)) = self.works else { return };
-        let passed = now.saturating_duration_since(since);
-        if passed <= STANDSTILL {
-            return;
-        }
-        let used = used();
-        if passed > used.saturating_sub(used_before) + STANDSTILL {
-            self.stood_still = Some(now);
-            self.works = Some((now, used));
-        }
-    }
-}
-
-/// Whether this thread was kept from working after `moment`: what then seems late may have been there in
-/// time. Known of threads that rest between their turns alone.
-pub(super) fn stood_still_since(moment: Instant) -> bool {
-    let mut watch = WATCH.get();
-    watch.look(Instant::now(), cpu::used_by_this_thread);
-    WATCH.set(watch);
-    watch.stood_still.is_some_and(|until| until > moment)
-}
-
-/// What tells the CPU time of the process.
-pub trait Meter: Send + Sync {
-    /// CPU time of all threads until now. A system call.
-    fn used(&self) -> Duration;
-
-    /// CPU time that may be used in a second; `None` when as much as there is.
-    fn quota(&self) -> Option<Duration>;
-}
-
-/// This process, and the cgroup that it is in.
-#[derive(Debug, Clone, Copy)]
-pub struct OwnMeter;
-
-impl Meter for OwnMeter {
-    fn used(&self) -> Duration {
-        cpu::used()
-    }
-
-    fn quota(&self) -> Option<Duration> {
-        cgroup::cpu_quota(&cgroup::read)
-    }
-}
-
-/// What one worker knows of the quota.
-pub(super) struct Rests {
-    meter: Arc<dyn Meter>,
-    rest: Mutex<Rest>,
-    is_scarce: AtomicBool,
-    /// Whether the thread rested before it waited last.
-    rests_now: AtomicBool,
-}
-
-impl Rests {
-    pub(super) fn new(meter: Arc<dyn Meter>) -> Rests {
-        let rest = Mutex::new(Rest::new(Instant::now()));
-        Rests { meter, rest, is_scarce: AtomicBool::new(false), rests_now: AtomicBool::new(false) }
-    }
-
-    /// Judges anew, if a window has passed; how long to rest now. Also for a worker that never waits.
-    pub(super) fn look(&self) -> Duration {
-        self.look_at(Instant::now())
-    }
-
-    fn look_at(&self, now: Instant) -> Duration {
-        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        let length = rest.length(now, || self.meter.used(), || self.meter.quota());
-        self.is_scarce.store(rest.is_scarce, Ordering::Relaxed);
-        length
-    }
-
-    /// What a thread shall do before it waits: rest, if need be.
-    pub(super) fn before_waiting(&self) {
-        // A turn is short beside the time after which something is judged.
-        let length = self.look_at(TURN.take().unwrap_or_else(Instant::now));
-        let rested = self.rests_now.swap(!length.is_zero(), Ordering::Relaxed);
-        WAITING.with(|waiting| waiting.rests.set(!length.is_zero()));
-        if length.is_zero() {
-            go_on();
-            if rested {
-                WATCH.set(Watch { works: None, ..WATCH.get() });
-            }
-            return;
-        }
-        let mut watch = WATCH.get();
-        let now = Instant::now();
-        watch.look(now, cpu::used_by_this_thread);
-        watch.works = None;
-        std::thread::sleep(length);
-        let woken = Instant::now();
-        if woken.saturating_duration_since(now) > length + STANDSTILL {
-            watch.stood_still = Some(woken);
-        }
-        WATCH.set(watch);
-        // The runtime asks the kernel for events all the same, but does not wait for any.
-        go_on();
-    }
-
-    /// What a thread shall do after it has waited.
-    pub(super) fn after_waiting(&self) {
-        if self.is_resting() {
-            let works = Some((Instant::now(), cpu::used_by_this_thread()));
-            WATCH.set(Watch { works, ..WATCH.get() });
-        }
-    }
-
-    /// Whether nearly all of the quota is in use.
-    pub(super) fn is_scarce(&self) -> bool {
-        self.is_scarce.load(Ordering::Relaxed)
-    }
-
-    /// Whether the worker rests between its turns.
-    pub(super) fn is_resting(&self) -> bool {
-        self.rests_now.load(Ordering::Relaxed)
-    }
-
-    /// What is known of the CPU time now.
-    pub(super) fn reading(&self) -> Reading {
-        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        let (window, quota) = (rest.window, rest.quota);
-        drop(rest);
-        Reading { used: self.meter.used(), quota, window }
-    }
-}
-
 /// A moment, and the CPU time that the process had used until then.
-pub(super) type Moment = (Instant, Duration);
-
-/// What is known of the CPU time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Reading {
-    /// The process's until now.
-    pub(super) used: Duration,
-    /// What it may use in a second, as it was last read.
-    pub(super) quota: Option<Duration>,
-    /// When the window began.
-    pub(super) window: Moment,
-}
+pub(in crate::net) type Moment = (Instant, Duration);
 
 /// How long a worker rests.
 #[derive(Debug)]
-struct Rest {
+pub(super) struct Rest {
     length: Duration,
     /// When the window began.
-    window: Moment,
+    pub(super) window: Moment,
     /// Since when rests have their length, in this window.
     since: Moment,
     /// When CPU time was looked at last.
@@ -282,9 +58,9 @@ struct Rest {
     /// What went at a pace that uses nearly all, until the last look.
     hurried: Duration,
     /// CPU time for each second, and when that was read.
-    quota: Option<Duration>,
+    pub(super) quota: Option<Duration>,
     quota_read: Option<Instant>,
-    is_scarce: bool,
+    pub(super) is_scarce: bool,
 }
 
 /// CPU time that was used from `since` to `now`, and which share of a quota that was.
@@ -295,7 +71,7 @@ fn spent(since: Moment, now: Moment, quota: Duration) -> (Duration, f64) {
 }
 
 impl Rest {
-    fn new(now: Instant) -> Rest {
+    pub(super) fn new(now: Instant) -> Rest {
         let begin = (now, Duration::ZERO);
         Rest {
             length: Duration::ZERO,
@@ -311,7 +87,7 @@ impl Rest {
 
     /// The length of a rest that begins now. `used` is the process's CPU time, `quota` what it may use
     /// in a second.
-    fn length(
+    pub(super) fn length(
         &mut self,
         now: Instant,
         used: impl FnOnce() -> Duration,
@@ -399,8 +175,6 @@ fn pace(last: Moment, now: Moment, quota: Duration, hurried: Duration) -> Durati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::pin::pin;
-    use std::task::Context;
 
     const QUOTA: Duration = Duration::from_millis(100);
 
@@ -516,24 +290,6 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_got_no_cpu_time_while_it_wanted_some_stood_still() {
-        let start = Instant::now();
-        let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut watch = Watch { works: Some((start, WINDOW)), stood_still: None };
-        // It had 30 of 34 ms.
-        watch.look(at(34), || WINDOW + Duration::from_millis(30));
-        assert_eq!(watch.stood_still, None);
-        watch.look(at(40), || WINDOW + Duration::from_millis(30));
-        assert_eq!(watch.stood_still, Some(at(40)));
-        // What was seen is not seen again.
-        watch.look(at(50), || WINDOW + Duration::from_millis(38));
-        assert_eq!(watch.stood_still, Some(at(40)));
-        watch.works = None;
-        watch.look(at(900), || panic!("it waits"));
-        assert_eq!(watch.stood_still, Some(at(40)));
-    }
-
-    #[test]
     fn without_a_quota_nobody_rests() {
         assert_eq!(rests(None, &[100, 1000]), microseconds(&[0, 0]));
     }
@@ -547,36 +303,6 @@ mod tests {
         let soon = start + WINDOW + GLANCE / 2;
         assert_eq!(rest.length(soon, || panic!("too soon"), quota), LONGEST);
         assert_eq!(rest.length(start + 2 * LONG_AGO, || LONG_AGO, quota), Duration::ZERO);
-    }
-
-    #[test]
-    fn answers_are_waited_for_until_the_next_rest_is_over_if_there_are_rests() {
-        let mut task = Context::from_waker(Waker::noop());
-        assert!(pin!(rested()).poll(&mut task).is_ready());
-        WAITING.with(|waiting| waiting.rests.set(true));
-        let (mut first, mut second) = (pin!(rested()), pin!(rested()));
-        for _ in 0..3 {
-            assert!(first.as_mut().poll(&mut task).is_pending());
-            assert!(second.as_mut().poll(&mut task).is_pending());
-        }
-        // However often it is looked at, it is called once.
-        assert_eq!(WAITING.with(|waiting| waiting.wakers.borrow().len()), 2);
-        go_on();
-        assert!(first.as_mut().poll(&mut task).is_ready());
-        assert!(second.as_mut().poll(&mut task).is_ready());
-        assert!(pin!(rested()).poll(&mut task).is_pending(), "the next one");
-    }
-
-    #[test]
-    fn a_thread_that_rests_no_more_keeps_nobody_waiting() {
-        let rests = Rests::new(Arc::new(OwnMeter));
-        WAITING.with(|waiting| waiting.rests.set(true));
-        let mut waits = pin!(rested());
-        let mut task = Context::from_waker(Waker::noop());
-        assert!(waits.as_mut().poll(&mut task).is_pending());
-        rests.before_waiting();
-        assert!(waits.as_mut().poll(&mut task).is_ready());
-        assert!(pin!(rested()).poll(&mut task).is_ready());
     }
 
     #[test]

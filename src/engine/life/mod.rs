@@ -3,10 +3,15 @@
 //! Owns the order of passes. Never waits itself: [`Step`] says what to wait for, and the caller
 //! comes back with the result. The same code serves a hit at once and a miss in a task.
 
+mod kept;
+
 use super::snapshot::{Block, Server};
-use crate::dns::{KeptQuery, Query, Rcode, Response, Transport};
+use crate::dns::{Query, Rcode, Response};
 use crate::plugin::forward::{Exchange, Exchanged};
-use crate::plugin::{Client, Context, DropReason, Flow, Journal, Labels, Note, Now, Turn};
+use crate::plugin::{Client, Context, DropReason, Flow, Journal, Note, Now, Turn};
+pub use kept::KeptLife;
+use kept::Patience;
+pub(super) use kept::{Course, OwnLife};
 use rand::rngs::StdRng;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,38 +74,6 @@ pub(super) struct Life<'l, 'a> {
     course: &'l mut Course,
 }
 
-/// A life that owns its parts.
-#[derive(Debug)]
-pub(super) struct OwnLife {
-    query: Query<'static>,
-    course: Course,
-}
-
-/// A life between two passes: what a query that waits keeps.
-#[derive(Debug)]
-pub struct KeptLife {
-    query: KeptQuery,
-    course: Course,
-}
-
-/// A life without its query.
-#[derive(Debug)]
-pub(super) struct Course {
-    client: Client,
-    received: Now,
-    /// The handler that acts next on the way down, or that waits.
-    depth: usize,
-    /// The outermost handler that sees the response.
-    floor: usize,
-    notes: Vec<Note>,
-    labels: Labels,
-    clientless: bool,
-    /// When it ends waiting.
-    deadline: Option<Duration>,
-    /// Boxed: hits have none, and a life is copied about.
-    patience: Option<Box<Patience>>,
-}
-
 /// What a pass follows.
 #[derive(Clone, Copy, Default)]
 struct After<'e> {
@@ -108,129 +81,6 @@ struct After<'e> {
     exchanged: Option<&'e Exchanged>,
     /// The handler's patience that ended.
     late: bool,
-}
-
-/// A handler that will not wait for ever.
-#[derive(Debug)]
-struct Patience {
-    lasts: Duration,
-    depth: usize,
-    /// The query as that handler saw it: those below may have changed it since.
-    query: KeptQuery,
-}
-
-impl KeptLife {
-    /// Of a life that is over for now.
-    pub(super) fn new(query: &Query<'_>, course: Course) -> KeptLife {
-        KeptLife { query: query.keep(), course }
-    }
-
-    /// Ready for the next pass.
-    pub(super) fn wake(self) -> OwnLife {
-        OwnLife { query: self.query.wake(), course: self.course }
-    }
-
-    /// The query, as the handlers left it.
-    pub fn query(&self) -> &KeptQuery {
-        &self.query
-    }
-
-    /// Who asked.
-    pub fn client(&self) -> &Client {
-        &self.course.client
-    }
-
-    /// The monotonic moment at which it ends waiting for upstreams, if there is one.
-    pub fn deadline(&self) -> Option<Duration> {
-        self.course.deadline
-    }
-
-    /// Splits off what goes on without the client when patience ends: the exchange's result passes
-    /// through the handlers below the impatient one and ends there. Then comes
-    /// [`super::Event::Late`].
-    pub fn leave_behind(&mut self) -> Option<KeptLife> {
-        let course = &mut self.course;
-        let depth = course.patience.as_ref()?.depth;
-        let mut notes: Vec<Note> = Vec::new();
-        for (place, note) in course.notes.iter_mut().enumerate().skip(depth + 1) {
-            notes.resize_with(place, || None);
-            notes.push(note.take());
-        }
-        let course = Course {
-            client: course.client,
-            received: course.received,
-            depth: course.depth,
-            floor: depth,
-            notes,
-            labels: Labels::default(),
-            clientless: true,
-            deadline: None,
-            patience: None,
-        };
-        Some(KeptLife { query: self.query.clone(), course })
-    }
-}
-
-impl Course {
-    /// Of a client's query.
-    pub(super) fn new(client: Client, received: Now) -> Course {
-        Course {
-            client,
-            received,
-            depth: 0,
-            floor: 0,
-            notes: Vec::new(),
-            labels: Labels::default(),
-            clientless: false,
-            deadline: None,
-            patience: None,
-        }
-    }
-}
-
-impl OwnLife {
-    /// A client's query.
-    pub(super) fn new(query: Query<'static>, client: Client, received: Now) -> OwnLife {
-        OwnLife { query, course: Course::new(client, received) }
-    }
-
-    /// A query without a client, through the handlers below `refresh.depth`; the response ends at
-    /// that handler.
-    pub(super) fn refreshing(refresh: Refresh, received: Now) -> OwnLife {
-        let mut life = OwnLife::new(refresh.query, refresh.client, received);
-        life.course.depth = refresh.depth + 1;
-        life.course.floor = refresh.depth;
-        life.course.clientless = true;
-        // CoreDNS's refreshes go out as a TCP client's query does.
-        life.course.client.transport = Transport::Tcp;
-        life
-    }
-
-    /// The query, as the handlers left it.
-    pub(super) fn query(&self) -> &Query<'static> {
-        &self.query
-    }
-
-    /// Who asked.
-    pub(super) fn client(&self) -> &Client {
-        &self.course.client
-    }
-
-    /// The same life, for a question that `asker` waits for: it waits no longer than that one.
-    pub(super) fn within(mut self, asker: &KeptLife) -> OwnLife {
-        self.course.deadline = asker.course.deadline;
-        self
-    }
-
-    /// To be lived on.
-    pub(super) fn lend(&mut self) -> Life<'_, 'static> {
-        Life::of(&mut self.query, &mut self.course)
-    }
-
-    /// As small as it can be, until the next pass.
-    pub(super) fn keep(self) -> KeptLife {
-        KeptLife::new(&self.query, self.course)
-    }
 }
 
 impl<'l, 'a> Life<'l, 'a> {

@@ -1,0 +1,209 @@
+//! Connections while they are open: how many there may be, who goes for another one's sake, and what a
+//! connection's task shares with its waiting queries.
+//!
+//! Owns the bounds and the octets that are counted against the process's budget. Never reads or writes a
+//! socket: streams inside TLS, HTTPS and QUIC are counted here, too.
+
+use crate::metrics::Counter;
+use crate::net::worker::{Listener, Worker};
+use crate::plugin::Budget;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{self, Poll, Waker};
+use tokio::task::yield_now;
+use tokio::time::Instant;
+
+/// The most connections of one worker; one beyond takes the place of the one that has been idle for
+/// the longest, and is closed at once when none is idle.
+pub const CONNECTIONS_PER_WORKER_MOST: usize = 2_048;
+
+/// The most queries of one connection that wait; beyond, nothing is read until one is answered.
+pub const WAITING_PER_CONNECTION_MOST: usize = 64;
+
+/// Unsent octets of one connection beyond which nothing is read.
+pub const UNSENT_MOST: usize = 64 * 1024;
+
+/// Buffers of a connection are given back when they are empty and larger than this.
+pub(super) const KEPT_OCTETS: usize = 4 * 1024;
+
+/// What a connection's task and those of its waiting queries share.
+pub(in crate::net) struct Connection {
+    pub(super) unsent: RefCell<Vec<u8>>,
+    pub(super) waiting: Cell<usize>,
+    /// When the last message came or the last reply was sent.
+    pub(super) active: Cell<Instant>,
+    /// Another one gets its place.
+    evicted: Cell<bool>,
+    /// Something changed since the task looked.
+    woken: Cell<bool>,
+    budget: Arc<Budget>,
+    /// Counts connections that are closed for want of memory.
+    starved: Counter,
+    /// Octets taken of the budget.
+    counted: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Connection {
+    fn new(worker: &Worker) -> Connection {
+        Connection {
+            budget: worker.equipment.budget.clone(),
+            starved: worker.counters.starved.clone(),
+            counted: Cell::new(0),
+            unsent: RefCell::default(),
+            waiting: Cell::new(0),
+            active: Cell::new(Instant::now()),
+            evicted: Cell::new(false),
+            woken: Cell::new(false),
+            waker: RefCell::default(),
+        }
+    }
+
+    /// A query begins to wait. Paired with [`Connection::waits_no_more`].
+    pub(in crate::net) fn waits(&self) {
+        self.waiting.set(self.waiting.get() + 1);
+    }
+
+    /// A query waits no more.
+    pub(in crate::net) fn waits_no_more(&self) {
+        self.waiting.set(self.waiting.get() - 1);
+    }
+
+    /// Something came or went.
+    pub(in crate::net) fn is_active_at(&self, now: Instant) {
+        self.active.set(now);
+    }
+
+    /// True once it must end for another one's sake.
+    pub(in crate::net) fn is_evicted(&self) -> bool {
+        self.evicted.get()
+    }
+
+    /// Nothing waits and nothing is unsent.
+    fn is_idle(&self) -> bool {
+        self.waiting.get() == 0 && !self.evicted.get() && self.unsent.borrow().is_empty()
+    }
+
+    /// Has the connection's task look again.
+    pub(in crate::net) fn wake(&self) {
+        self.woken.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Ready once after each [`Connection::wake`].
+    pub(in crate::net) fn poll_woken(&self, task: &mut task::Context<'_>) -> Poll<()> {
+        if self.woken.replace(false) {
+            return Poll::Ready(());
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(task.waker())) {
+            *waker = Some(task.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Adds a reply to what is to be sent, behind its length.
+    pub(super) fn push(&self, reply: &[u8]) {
+        let mut unsent = self.unsent.borrow_mut();
+        // A reply is at most 65535 octets (ReplyLimits::stream).
+        let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
+        unsent.extend_from_slice(&length.to_be_bytes());
+        unsent.extend_from_slice(&reply[..usize::from(length)]);
+        drop(unsent);
+        self.count(0);
+    }
+
+    /// Takes of the budget what the connection holds back by now, `partial` octets of queries that
+    /// are not whole among it. When there is not so much it ends.
+    pub(super) fn count(&self, partial: usize) {
+        let held = (self.unsent.borrow().capacity() + partial) as u64;
+        let before = self.counted.get();
+        // Every other reply grows nothing: the counters of all workers stay untouched.
+        if held < before + KEPT_OCTETS as u64 && held + KEPT_OCTETS as u64 > before {
+            return;
+        }
+        self.counted.set(held);
+        let buffers = &self.budget.buffers;
+        buffers.add(held);
+        buffers.give(before);
+        if held > before && buffers.is_over() && !self.evicted.replace(true) {
+            self.starved.increment();
+            self.wake();
+        }
+    }
+
+    /// Whether nothing more is read for now.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.get() >= WAITING_PER_CONNECTION_MOST
+            || self.unsent.borrow().len() >= UNSENT_MOST
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.budget.buffers.give(self.counted.get());
+    }
+}
+
+/// Whether there is a place for one more connection, made if need be.
+pub(in crate::net) async fn has_place(worker: &Worker) -> bool {
+    if worker.open.borrow().len() < CONNECTIONS_PER_WORKER_MOST {
+        return true;
+    }
+    if !evict(worker) {
+        worker.counters.refused.increment();
+        return false;
+    }
+    // Its task ends it.
+    yield_now().await;
+    true
+}
+
+/// Ends the connection that has been idle for the longest. False when none is idle.
+fn evict(worker: &Worker) -> bool {
+    let mut open = worker.open.borrow_mut();
+    let idle = open.iter().filter(|(_, connection)| connection.is_idle());
+    let oldest = idle.min_by_key(|(_, connection)| connection.active.get());
+    let Some(place) = oldest.map(|(place, _)| *place) else { return false };
+    if let Some(oldest) = open.remove(&place) {
+        oldest.evicted.set(true);
+        oldest.wake();
+        worker.counters.evicted.increment();
+    }
+    true
+}
+
+/// A connection while it is open: counted, and known to its listener.
+pub(in crate::net) struct Open {
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    shared: Rc<Connection>,
+}
+
+impl Open {
+    /// A connection that has just come, known to its worker and its listener.
+    pub(in crate::net) fn new(worker: &Rc<Worker>, listener: &Rc<Listener>) -> Open {
+        let shared = Rc::new(Connection::new(worker));
+        worker.open.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
+        worker.node.connections.fetch_add(1, Ordering::Relaxed);
+        listener.connections.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
+        Open { worker: worker.clone(), listener: listener.clone(), shared }
+    }
+
+    /// What is woken when the listener changes.
+    pub(in crate::net) fn shared(&self) -> &Rc<Connection> {
+        &self.shared
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.open.borrow_mut().remove(&Rc::as_ptr(&self.shared));
+        self.worker.node.connections.fetch_sub(1, Ordering::Relaxed);
+        self.listener.connections.borrow_mut().remove(&Rc::as_ptr(&self.shared));
+    }
+}

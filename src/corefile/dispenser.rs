@@ -178,7 +178,7 @@ mod tests {
     use std::sync::Arc;
 
     fn tokens(text: &str) -> Vec<Token> {
-        lexer::tokens(text.as_bytes(), &Arc::from("Corefile"), false)
+        lexer::tokens(text.as_bytes(), &Arc::from("Corefile"))
     }
 
     #[test]

@@ -116,7 +116,7 @@ mod tests {
     use std::sync::Arc;
 
     fn named(corefile: &str, message: &str) -> (u32, u32) {
-        let tokens = tokens(corefile.as_bytes(), &Arc::from("Corefile"), false);
+        let tokens = tokens(corefile.as_bytes(), &Arc::from("Corefile"));
         let last = tokens.last().unwrap();
         let from = tokens.iter().position(|token| token.line == last.line).unwrap();
         let error = CorefileError::at(last, message).about(&tokens[from..], &tokens);

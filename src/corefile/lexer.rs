@@ -9,14 +9,14 @@ use std::sync::Arc;
 /// The byte order mark that editors put first.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// All tokens of `text`; `file` and `imported` go into each.
-pub fn tokens(text: &[u8], file: &Arc<str>, imported: bool) -> Vec<Token> {
+/// All tokens of `text`, of which `file` is the name; none of them counts as imported.
+pub fn tokens(text: &[u8], file: &Arc<str>) -> Vec<Token> {
     let text = decode(text);
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
     let mut lexer = Lexer { rest: text.chars(), at: 0, line: 1, line_at: 0 };
     let mut tokens = Vec::new();
     while let Some(Found { line, column, length, text }) = lexer.next() {
-        tokens.push(Token { file: file.clone(), imported, line, column, length, text });
+        tokens.push(Token { file: file.clone(), imported: false, line, column, length, text });
     }
     tokens
 }
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<(u32, String)> {
-        tokens(text.as_bytes(), &Arc::from("Corefile"), false)
+        tokens(text.as_bytes(), &Arc::from("Corefile"))
             .into_iter()
             .map(|token| (token.line, token.text))
             .collect()
@@ -189,8 +189,7 @@ mod tests {
 
     #[test]
     fn tokens_know_the_columns_and_lengths_that_they_have_in_the_file() {
-        let found =
-            tokens("\u{feff}ä b\u{a0}\"c d\" e#f\n\tgh\r\n".as_bytes(), &Arc::from(""), false);
+        let found = tokens("\u{feff}ä b\u{a0}\"c d\" e#f\n\tgh\r\n".as_bytes(), &Arc::from(""));
         let places: Vec<_> = found.iter().map(|one| (one.line, one.column, one.length)).collect();
         assert_eq!(places, [(1, 1, 1), (1, 3, 1), (1, 5, 5), (1, 11, 1), (2, 2, 2)]);
     }
@@ -198,7 +197,7 @@ mod tests {
     #[test]
     fn a_byte_order_mark_and_invalid_octets_are_tolerated() {
         assert_eq!(words("\u{feff}a"), ["a"]);
-        let found = tokens(b"a\xff\xfeb", &Arc::from("Corefile"), false);
+        let found = tokens(b"a\xff\xfeb", &Arc::from("Corefile"));
         assert_eq!(found[0].text, "a\u{fffd}\u{fffd}b");
     }
 }

@@ -60,7 +60,7 @@ pub fn parse(
     surroundings: &dyn Surroundings,
 ) -> Result<Tree, CorefileError> {
     let file: Arc<str> = Arc::from(file);
-    let tokens = lexer::tokens(text, &file, false);
+    let tokens = lexer::tokens(text, &file);
     let mut parser = Parser::new(tokens, file, known, surroundings);
     parser.blocks()?;
     Ok(parser.tree)
@@ -74,7 +74,7 @@ pub fn parse_all(
     known: &dyn Fn(&str) -> bool,
     surroundings: &dyn Surroundings,
 ) -> (Tree, Vec<CorefileError>) {
-    parse_tokens(lexer::tokens(text, &Arc::from(file), false), known, surroundings)
+    parse_tokens(lexer::tokens(text, &Arc::from(file)), known, surroundings)
 }
 
 /// As [`parse_all`], from tokens.
@@ -512,7 +512,8 @@ impl<'p> Parser<'p> {
                     }
                 })
             })?;
-            tokens.append(&mut lexer::tokens(&content, &Arc::from(&*shown), true));
+            let found = lexer::tokens(&content, &Arc::from(&*shown)).into_iter();
+            tokens.extend(found.map(|token| Token { imported: true, ..token }));
         }
         Ok(tokens)
     }

@@ -79,7 +79,7 @@ mod tests {
 
     /// The line of the brace, and the line before which its end is missing.
     fn lines(text: &str) -> Option<(u32, Option<u32>)> {
-        let tokens = tokens(text.as_bytes(), &Arc::from("C"), false);
+        let tokens = tokens(text.as_bytes(), &Arc::from("C"));
         let found = unclosed(&tokens)?;
         Some((tokens[found.open].line, tokens.get(found.before).map(|token| token.line)))
     }

@@ -48,7 +48,7 @@ pub(super) fn load(
     whose: Whose,
     surroundings: &Watched<'_>,
 ) -> Loaded {
-    let written = tokens(text.as_bytes(), file, false);
+    let written = tokens(text.as_bytes(), file);
     let mut findings = Vec::new();
     let verdict = verdict(text, file, default_port, surroundings);
     let quote = unclosed_quote(text, &written);

@@ -152,10 +152,10 @@ impl<'t> Run<'_, 't> {
             self.step()?;
             self.variables.truncate(known);
             match pipeline.variables.as_slice() {
-                [one] => self.set(one, item.clone(), pipeline.declares)?,
+                [one] => self.bind(pipeline, one, item.clone())?,
                 [first, second] => {
-                    self.set(first, key, pipeline.declares)?;
-                    self.set(second, item.clone(), pipeline.declares)?;
+                    self.bind(pipeline, first, key)?;
+                    self.bind(pipeline, second, item.clone())?;
                 }
                 _ => {}
             }
@@ -166,20 +166,22 @@ impl<'t> Run<'_, 't> {
         Ok(Ended::Whole)
     }
 
-    fn set(&mut self, name: &'t str, value: Value, declares: bool) -> Result<(), String> {
-        let old = self.variables.iter_mut().rev().find(|(known, _)| *known == name);
-        match old {
-            Some((_, old)) if !declares => *old = value,
-            None if !declares => return Err(format!("undefined variable: {name}")),
-            _ => self.variables.push((name, value)),
+    /// Gives a variable of the pipeline its value, declaring it where the pipeline does so.
+    fn bind(&mut self, pipeline: &Pipeline, name: &'t str, value: Value) -> Result<(), String> {
+        if pipeline.declares {
+            self.variables.push((name, value));
+            return Ok(());
         }
+        let old = self.variables.iter_mut().rev().find(|(known, _)| *known == name);
+        let (_, old) = old.ok_or_else(|| format!("undefined variable: {name}"))?;
+        *old = value;
         Ok(())
     }
 
     fn pipeline(&mut self, pipeline: &'t Pipeline, dot: &Value) -> Result<Value, String> {
         let value = self.commands(&pipeline.commands, dot)?;
         if let [name] = pipeline.variables.as_slice() {
-            self.set(name, value.clone(), pipeline.declares)?;
+            self.bind(pipeline, name, value.clone())?;
         }
         Ok(value)
     }

@@ -8,6 +8,7 @@ mod draft;
 mod evaluate;
 mod functions;
 mod literals;
+mod printf;
 mod record;
 mod syntax;
 mod tokens;

@@ -184,6 +184,12 @@ impl<'t> Try<'t> {
     fn enter(&mut self) -> Result<(), Failed> {
         let (pool, random) = (self.pool(), &self.errand.dispatcher.random);
         let (newer_than, deadline) = (self.newer_than, self.deadline);
+        // Another upstream may answer sooner than this one is dialled again.
+        if self.errand.exchange.order.count() > 1
+            && let Some(text) = pool.refusal(std::time::Instant::now())
+        {
+            return Err(Failed::away(text));
+        }
         match pool.try_place(newer_than, random) {
             Some(place) => self.take(place),
             None => {

@@ -152,7 +152,14 @@ fn receive(ending: &Ending, socket: &tokio::net::UdpSocket, interest: Interest) 
 /// for as long as the connection lives is what plain TCP needs: the rest is boxed.
 async fn stream(ending: &Ending, dialer: &Dialer, roots: &Arc<SystemRoots>) -> String {
     let connection = &ending.connection;
-    match Box::pin(tokio::time::timeout(DIAL, dial(ending, dialer, roots))).await {
+    let dialled = async {
+        let pause = ending.pool.pause(Instant::now());
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        tokio::time::timeout(DIAL, dial(ending, dialer, roots)).await
+    };
+    match Box::pin(dialled).await {
         Err(_) => connection.words("i/o timeout"),
         Ok(Err(error)) => error,
         Ok(Ok(Dialled::Tcp(stream))) => {
@@ -179,7 +186,18 @@ async fn dial(
         connection.established(local);
         return Ok(Dialled::Messages(Box::new(messenger)));
     }
-    let stream = dialer.stream().await?;
+    let stream = match dialer.stream().await {
+        Ok(stream) => stream,
+        Err(error) => {
+            if ending.pool.transport == Transport::Tcp {
+                // All who wait for this dial know now, and so do those who come next.
+                ending.pool.refused(Instant::now(), &error);
+                connection.refuse(&error);
+            }
+            return Err(error);
+        }
+    };
+    ending.pool.taken();
     let local = stream.local_addr().ok();
     if ending.pool.transport == Transport::Tls {
         let stream = Box::pin(dialer.secured(stream, roots)).await?;

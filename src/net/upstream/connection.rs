@@ -36,7 +36,7 @@ pub(super) type Reply = (Arc<[u8]>, Meaning);
 pub(super) enum Failure {
     /// The connection ended; Go's words.
     Closed(Box<str>),
-    /// Nobody took it: an ICMP error; Go's words.
+    /// Nobody took it: an ICMP error, or a connection that was refused; Go's words.
     Refused(Box<str>),
     /// The response was no good, or there was none in time; Go's words.
     Response(Box<str>),
@@ -425,6 +425,15 @@ impl Connection {
 
     /// Ends it now: queries in flight fail with `text`, and the task that reads it is woken.
     pub(super) fn close(&self, text: &str) {
+        self.end_with(text, Failure::Closed);
+    }
+
+    /// As [`Connection::close`], for one that nobody took: also who waits behind others knows that.
+    pub(super) fn refuse(&self, text: &str) {
+        self.end_with(text, Failure::Refused);
+    }
+
+    fn end_with(&self, text: &str, failure: fn(Box<str>) -> Failure) {
         let mut state = self.state();
         if state.closed.is_some() {
             return;
@@ -435,7 +444,7 @@ impl Connection {
         self.load.store(0, Ordering::Relaxed);
         drop(state);
         for (_, parked) in parked {
-            let _ = parked.answer.send(Err(Failure::Closed(text.into())));
+            let _ = parked.answer.send(Err(failure(text.into())));
         }
         self.wake.notify_one();
         self.end.notify_one();

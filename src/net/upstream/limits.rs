@@ -78,6 +78,13 @@ pub(super) const DIAL: Duration = Duration::from_secs(2);
 /// carry no more than 640 queries a second.
 const STUCK: Duration = Duration::from_millis(100);
 
+/// After a refusal nobody is dialled for so long: whoever asks meanwhile waits for the next dial, together
+/// with all others. Less than what makes a connection look held up.
+pub(super) const REFUSED: Duration = Duration::from_millis(5);
+
+/// How long a refusal is remembered: until then, queries share the dial that is under way.
+pub(super) const REFUSAL_LASTS: Duration = Duration::from_secs(1);
+
 /// How long sent octets may stay unacknowledged before a stream counts as dead.
 pub(super) const UNACKNOWLEDGED: Duration = Duration::from_millis(500);
 

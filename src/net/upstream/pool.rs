@@ -4,7 +4,7 @@
 //! itself: it says when a connection must be opened.
 
 use super::connection::Connection;
-use super::limits::{Choice, Fitness, Limits, Wish, choose};
+use super::limits::{Choice, Fitness, Limits, REFUSAL_LASTS, REFUSED, Wish, choose};
 use super::pace::Pace;
 use crate::dns::Transport;
 use crate::metrics::{Counter, LazyCounter, Registry, names};
@@ -13,7 +13,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// The connections to one upstream over one transport.
@@ -40,6 +40,15 @@ pub(super) struct Pool {
 struct Inner {
     connections: Vec<Arc<Connection>>,
     last_serial: u64,
+    /// Nobody took the last connection: when, and Go's words for it.
+    refused: Option<(Instant, Box<str>)>,
+}
+
+impl Inner {
+    /// Whether connections are refused, as far as is known at `now`.
+    fn is_refused(&self, now: Instant) -> bool {
+        self.refused.as_ref().is_some_and(|(at, _)| now < *at + REFUSAL_LASTS)
+    }
 }
 
 /// A connection for a query.
@@ -124,7 +133,12 @@ impl Pool {
         let now = Instant::now();
         let mut inner = self.inner();
         let seen = inner.connections.iter().map(|connection| connection.seen(now));
-        let wish = Wish { newer_than, depth: self.pace.depth(), patience: self.pace.patience() };
+        // Where nobody is, a dial tells all who wait as much as each its own.
+        let depth = match inner.is_refused(now) {
+            true => self.limits.hard_depth,
+            false => self.pace.depth(),
+        };
+        let wish = Wish { newer_than, depth, patience: self.pace.patience() };
         match choose(seen, wish, &self.limits) {
             Choice::Take(place) => {
                 self.hits.increment();
@@ -154,6 +168,30 @@ impl Pool {
             }
             Choice::Full => None,
         }
+    }
+
+    /// Nobody took a connection at `now`; Go's words for it.
+    pub(super) fn refused(&self, now: Instant, text: &str) {
+        self.inner().refused = Some((now, text.into()));
+    }
+
+    /// A connection was taken.
+    pub(super) fn taken(&self) {
+        self.inner().refused = None;
+    }
+
+    /// How long to wait before the next dial: a while after one was refused.
+    pub(super) fn pause(&self, now: Instant) -> Duration {
+        let inner = self.inner();
+        let next = inner.refused.as_ref().map(|(at, _)| *at + REFUSED);
+        next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+    }
+
+    /// Go's words for the refusal of just now, when there is no connection.
+    pub(super) fn refusal(&self, now: Instant) -> Option<Box<str>> {
+        let inner = self.inner();
+        let (at, text) = inner.refused.as_ref()?;
+        (inner.connections.is_empty() && now < *at + REFUSED).then(|| text.clone())
     }
 
     /// Forgets a connection that has ended. When it died in silence, so may those over which nothing
@@ -216,5 +254,39 @@ impl<'p> Queued<'p> {
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.0.queued.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::STREAMS;
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn after_a_refusal_queries_share_one_dial_after_a_while() {
+        let metrics = Registry::new(1);
+        let pool = Pool::new("192.0.2.1:53", Transport::Tcp, STREAMS, Keeping::default(), &metrics);
+        let random = Mutex::new(StdRng::seed_from_u64(1));
+        let (mut chance, now) = (StdRng::seed_from_u64(2), Instant::now());
+        let later = now + REFUSED;
+        assert_eq!((pool.refusal(now), pool.pause(now)), (None, Duration::ZERO));
+        pool.refused(now, "dial tcp: refused");
+        assert_eq!(pool.refusal(now).as_deref(), Some("dial tcp: refused"));
+        assert_eq!((pool.pause(now), pool.pause(later)), (REFUSED, Duration::ZERO));
+        assert_eq!(pool.refusal(later), None);
+
+        let Some(Place::New(dialled)) = pool.try_place(0, &random) else { panic!("no dial") };
+        assert_eq!(pool.refusal(now), None, "somebody may be there");
+        let mut park = |connection: &Arc<Connection>| {
+            let query = super::super::Asked::new([0; 17].into(), 17);
+            let deadline = now + Duration::from_secs(2);
+            connection.park(&query, None, &mut chance, Instant::now(), deadline).unwrap()
+        };
+        let _first = park(&dialled);
+        let Some(Place::There(shared)) = pool.try_place(0, &random) else { panic!("two dials") };
+        assert_eq!(shared.serial, dialled.serial);
+        pool.taken();
+        assert!(matches!(pool.try_place(0, &random), Some(Place::New(_))), "a depth of one again");
     }
 }

@@ -329,6 +329,25 @@ async fn an_upstream_that_is_away_for_a_moment_answers_whoever_waited() {
 }
 
 #[tokio::test]
+async fn who_waits_for_an_upstream_that_refuses_shares_its_dials() {
+    let (queries, tries) = (200, 4);
+    let options = Options { max_connect_attempts: tries, max_fails: 0, ..Options::default() };
+    let asking = Arc::new(Asking::new(vec![closed_port().await], options));
+    let names = (0..queries).map(|number| format!("q{number}.test."));
+    let all = ask_each(&asking, names, Duration::ZERO).await;
+    assert_eq!(all.len(), queries);
+    for (outcome, _) in &all {
+        assert!(outcome.as_ref().unwrap_err().ends_with("connect: connection refused"), "{all:?}");
+    }
+    let text = asking.metrics.text();
+    let dials =
+        text.lines().filter(|line| line.starts_with("coredns_proxy_conn_cache_misses_total{"));
+    let dials: f64 = dials.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+    // Of a first try each may have one, before anybody knows.
+    assert!(dials >= 4.0 && dials < 2.0 * queries as f64, "{dials} dials\n{text}");
+}
+
+#[tokio::test]
 async fn a_stream_that_dies_in_silence_takes_those_along_that_were_idle_meanwhile() {
     let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
         "s.test." => Act::Silence,

@@ -42,14 +42,12 @@ enum Wait {
     Dropped,
     /// The answer to a further question, which is there until it is asked.
     Answer(Option<Box<Query<'static>>>),
-    /// An exchange.
-    Exchange(Role, Waiting, Ending),
+    /// An exchange. Boxed, as is all that few queries have: each that waits pays for its size.
+    Exchange(Role, Waiting, Option<Box<Ending>>),
 }
 
-/// What may end the wait for an exchange.
+/// What may end the wait for an exchange before its own end.
 enum Ending {
-    /// Its own end alone.
-    Natural,
     /// The end of the query's time, that far away.
     Cancelled(Duration),
     /// The end of a handler's patience, that far away.
@@ -193,7 +191,7 @@ impl Worker {
                         let answer = Box::pin(worker.ask(&parked, question, depth + 1)).await;
                         worker.resumed(&mut parked, &Event::Answered(&answer))
                     }
-                    Wait::Exchange(_, waiting, Ending::Natural) => {
+                    Wait::Exchange(_, waiting, None) => {
                         let ended = poll_fn(|task| {
                             worker.look_between();
                             waiting.as_mut().poll(task)
@@ -201,13 +199,15 @@ impl Worker {
                         let exchanged = ended.await;
                         worker.resumed(&mut parked, &Event::Exchanged(&exchanged))
                     }
-                    Wait::Exchange(role, waiting, Ending::Cancelled(left)) => {
-                        let exchanged = Box::pin(worker.cancel(waiting, *role, *left)).await;
-                        worker.resumed(&mut parked, &Event::Exchanged(&exchanged))
-                    }
-                    Wait::Exchange(_, waiting, Ending::Impatient(patience)) => {
-                        Box::pin(worker.wait(&mut parked, waiting, *patience, depth)).await
-                    }
+                    Wait::Exchange(role, waiting, Some(ending)) => match **ending {
+                        Ending::Cancelled(left) => {
+                            let exchanged = Box::pin(worker.cancel(waiting, *role, left)).await;
+                            worker.resumed(&mut parked, &Event::Exchanged(&exchanged))
+                        }
+                        Ending::Impatient(patience) => {
+                            Box::pin(worker.wait(&mut parked, waiting, patience, depth)).await
+                        }
+                    },
                 };
                 waits += 1;
                 if waits == WAITS_MOST && !matches!(step, Step::Done | Step::Drop(_)) {
@@ -238,15 +238,15 @@ impl Worker {
     }
 
     /// What else may end the wait for an exchange.
-    fn ending(&self, parked: &Parked, patience: Option<Duration>) -> Ending {
+    fn ending(&self, parked: &Parked, patience: Option<Duration>) -> Option<Box<Ending>> {
         let deadline = parked.waiting().and_then(KeptLife::deadline);
         let left = deadline.map(|end| end.saturating_sub(self.equipment.clock.now().monotonic));
-        match (patience, left) {
-            (None, None) => Ending::Natural,
+        Some(Box::new(match (patience, left) {
+            (None, None) => return None,
             (None, Some(left)) => Ending::Cancelled(left),
             (Some(patience), Some(left)) if left < patience => Ending::Cancelled(left),
             (Some(patience), _) => Ending::Impatient(patience),
-        }
+        }))
     }
 
     /// The step behind the exchange's end, or behind the end of patience when that is first; then
@@ -261,15 +261,18 @@ impl Worker {
         if let Ok(exchanged) = timeout(patience, &mut *waiting).await {
             return self.resumed(parked, &Event::Exchanged(&exchanged));
         }
-        let Some(mut rest) = parked.leave_behind() else {
+        let Some(mut rest) = parked.leave_behind().map(Box::new) else {
             let exchanged = waiting.await;
             return self.resumed(parked, &Event::Exchanged(&exchanged));
         };
         let (worker, waiting) = (self.clone(), taken(waiting));
         spawn_local(async move {
-            let exchanged = waiting.await;
-            let step = worker.resumed(&mut rest, &Event::Exchanged(&exchanged));
-            worker.drive(Box::new(rest), step, depth, |_, _| ()).await;
+            // Thousands may: no place is kept for what is there when the exchange has ended.
+            let step = {
+                let exchanged = waiting.await;
+                worker.resumed(&mut rest, &Event::Exchanged(&exchanged))
+            };
+            Box::pin(worker.drive(rest, step, depth, |_, _| ())).await;
         });
         self.resumed(parked, &Event::Late)
     }

@@ -60,7 +60,7 @@ enum Stage<'t> {
     /// A place; `None` when there is none in time.
     Queued(Seldom<'t, Option<Place>>),
     /// Room in the socket.
-    Sending(Held<'t>, Seldom<'t, io::Result<()>>),
+    Sending(Box<(Held<'t>, Seldom<'t, io::Result<()>>)>),
     /// The response.
     Asked(Held<'t>),
 }
@@ -125,12 +125,13 @@ impl<'t> Try<'t> {
                         return Poll::Ready(Err(Failed { is_ours: true, ..Failed::theirs(text) }));
                     }
                 },
-                Stage::Sending(held, sending) => {
+                Stage::Sending(waiting) => {
+                    let (held, sending) = &mut **waiting;
                     let sent = ready!(sending.as_mut().poll(task));
                     let connection = &held.ticket.connection;
                     let failed = sent.err().map(|error| unsent(connection, &error));
                     match (failed, std::mem::replace(&mut self.stage, Stage::Placeless)) {
-                        (None, Stage::Sending(held, _)) => self.stage = Stage::Asked(held),
+                        (None, Stage::Sending(sent)) => self.stage = Stage::Asked(sent.0),
                         (None, _) => {}
                         (Some(failed), _) => return Poll::Ready(Err(failed)),
                     }
@@ -241,13 +242,11 @@ impl<'t> Try<'t> {
             Ok(()) => Stage::Asked(held),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let deadline = self.deadline;
-                Stage::Sending(
-                    held,
-                    Box::pin(async move {
-                        let sending = send(&connection, query.wire(), id);
-                        timeout_at(deadline, sending).await?
-                    }),
-                )
+                let sending: Seldom<'t, io::Result<()>> = Box::pin(async move {
+                    let sending = send(&connection, query.wire(), id);
+                    timeout_at(deadline, sending).await?
+                });
+                Stage::Sending(Box::new((held, sending)))
             }
             Err(error) => return Err(unsent(&connection, &error)),
         };

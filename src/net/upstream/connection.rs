@@ -51,14 +51,21 @@ struct Parked {
     /// The query's number on this connection.
     number: u64,
     asked: Instant,
-    /// When its time is over.
-    deadline: Instant,
+    /// Its time in microseconds: half of what a moment takes.
+    lasts: u32,
     /// As sent but for the id.
     asked_for: Asked,
     udp_limit: Option<u16>,
     /// A message with its id came that was no response to it.
     is_misled: bool,
     answer: oneshot::Sender<Result<Reply, Failure>>,
+}
+
+impl Parked {
+    /// When its time is over.
+    fn deadline(&self) -> Instant {
+        self.asked + Duration::from_micros(self.lasts.into())
+    }
 }
 
 #[derive(Debug)]
@@ -258,7 +265,8 @@ impl Connection {
             Parked {
                 number,
                 asked: now,
-                deadline,
+                // A try lasts for seconds.
+                lasts: deadline.saturating_duration_since(now).as_micros() as u32,
                 asked_for: query.clone(),
                 udp_limit,
                 is_misled: false,
@@ -459,9 +467,10 @@ impl Connection {
         let mut next = now + LOOK;
         let mut over = Vec::new();
         for (id, parked) in &state.parked {
-            match parked.deadline <= now {
+            let deadline = parked.deadline();
+            match deadline <= now {
                 true => over.push(*id),
-                false => next = next.min(parked.deadline),
+                false => next = next.min(deadline),
             }
         }
         state.next_look = next;

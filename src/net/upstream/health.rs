@@ -104,7 +104,8 @@ impl Health {
         });
     }
 
-    /// One probe over a connection of its own. Any header with its id will do as a response.
+    /// One probe over a connection of its own. Any header with its id will do as a response. What plain
+    /// transports need not is boxed: a probe takes its room for as long as the upstream is silent.
     async fn ask(&self, dialer: &Dialer, roots: &Arc<SystemRoots>) -> Option<()> {
         let probe = &self.probe;
         let mut query = Query::new(&probe.domain, RecordType::NS, Class::IN, probe.recursion);
@@ -116,16 +117,18 @@ impl Health {
             return tokio::time::timeout(PROBE, datagram(&socket, wire)).await.ok().flatten();
         }
         if matches!(self.transport, Transport::Https | Transport::Quic) {
-            let opened = tokio::time::timeout(DIAL, dialer.messenger(self.transport, roots));
+            let opened =
+                tokio::time::timeout(DIAL, Box::pin(dialer.messenger(self.transport, roots)));
             let (mut messenger, _) = opened.await.ok()?.ok()?;
             let answer = tokio::time::timeout(PROBE, messenger.ask(wire).ok()?).await;
             return answer.ok()?.ok().map(drop);
         }
         let stream = tokio::time::timeout(DIAL, dialer.stream()).await.ok()?.ok()?;
         if self.transport == Transport::Tls {
-            let secured = dialer.secured(stream, roots);
+            let secured = Box::pin(dialer.secured(stream, roots));
             let stream = tokio::time::timeout(DIAL, secured).await.ok()?.ok()?;
-            return tokio::time::timeout(PROBE, message(stream, wire)).await.ok().flatten();
+            let answer = Box::pin(message(stream, wire));
+            return tokio::time::timeout(PROBE, answer).await.ok().flatten();
         }
         tokio::time::timeout(PROBE, message(stream, wire)).await.ok().flatten()
     }

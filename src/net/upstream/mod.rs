@@ -149,11 +149,11 @@ impl Asked {
     }
 }
 
-/// The tries that go on. Nearly always one: that takes no place elsewhere.
+/// The tries that go on: nearly always one, which takes no place elsewhere.
 #[derive(Default)]
 struct Running<'t> {
     one: Option<Try<'t>>,
-    more: Vec<Try<'t>>,
+    more: Option<Box<Running<'t>>>,
 }
 
 /// What is remembered of a try that has ended.
@@ -176,12 +176,12 @@ impl<'t> Running<'t> {
     fn push(&mut self, one: Try<'t>) {
         match self.one {
             None => self.one = Some(one),
-            Some(_) => self.more.push(one),
+            Some(_) => self.more.get_or_insert_default().push(one),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.one.is_none() && self.more.is_empty()
+        self.one.is_none() && self.more.as_ref().is_none_or(|more| more.is_empty())
     }
 
     /// The first to end, taken out, with its result. Pending while there is none.
@@ -193,13 +193,7 @@ impl<'t> Running<'t> {
             self.one = None;
             return Poll::Ready((ended, result));
         }
-        for at in 0..self.more.len() {
-            if let Poll::Ready(result) = self.more[at].poll(task) {
-                let one = self.more.swap_remove(at);
-                return Poll::Ready((Ended::of(&one), result));
-            }
-        }
-        Poll::Pending
+        self.more.as_mut().map_or(Poll::Pending, |more| more.poll(task))
     }
 }
 

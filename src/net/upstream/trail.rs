@@ -11,20 +11,24 @@ use std::time::Duration;
 /// The tries so far, each with its upstream's place.
 #[derive(Debug)]
 pub(super) struct Trail {
-    tries: Option<Vec<(usize, Tried)>>,
+    /// Boxed: each exchange that waits pays for its size.
+    tries: Option<Box<Tries>>,
 }
+
+#[derive(Debug, Default)]
+struct Tries(Vec<(usize, Tried)>);
 
 impl Trail {
     /// Nothing tried yet.
     pub(super) fn new(is_wanted: bool) -> Trail {
-        Trail { tries: is_wanted.then(Vec::new) }
+        Trail { tries: is_wanted.then(Box::default) }
     }
 
     /// An upstream is asked. The tries are few: `forward` bounds them.
     pub(super) fn asks(&mut self, place: usize, peer: &Peer, transport: Transport, at: Duration) {
         if let (Some(tries), Some(upstream)) = (&mut self.tries, peer.address()) {
             let transport = peer.transport(transport);
-            tries.push((place, Tried { upstream, transport, began: at, response: None }));
+            tries.0.push((place, Tried { upstream, transport, began: at, response: None }));
         }
     }
 
@@ -36,7 +40,7 @@ impl Trail {
         at: Duration,
         response: &Arc<[u8]>,
     ) {
-        let tries = self.tries.iter_mut().flatten();
+        let tries = self.tries.iter_mut().flat_map(|tries| tries.0.iter_mut());
         if let Some((_, tried)) = tries.rev().find(|(asked, _)| *asked == place) {
             tried.transport = transport;
             tried.response = Some((at, response.clone()));
@@ -45,6 +49,6 @@ impl Trail {
 
     /// What came of it.
     pub(super) fn into_tried(self) -> Vec<Tried> {
-        self.tries.into_iter().flatten().map(|(_, tried)| tried).collect()
+        self.tries.into_iter().flat_map(|tries| tries.0).map(|(_, tried)| tried).collect()
     }
 }

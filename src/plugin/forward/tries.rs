@@ -67,16 +67,16 @@ pub struct Tries<'o> {
     order: Order,
     budget: Duration,
     /// The next step of the order in this pass.
-    step: usize,
+    step: u8,
     /// Upstreams found down in this pass.
-    down: usize,
+    down: u8,
     /// Whether this pass asked anyone, or waits for the health checks.
     asked: bool,
     /// The last failure was that nobody was there, told at once.
     is_refused: bool,
     pass_began: Duration,
-    /// The time to the next pass.
-    between: Duration,
+    /// Passes that are over.
+    passes: u8,
     each: [u8; MOST_UPSTREAMS],
     attempts: u32,
     ended: bool,
@@ -98,7 +98,7 @@ impl<'o> Tries<'o> {
             asked: false,
             is_refused: false,
             pass_began: Duration::ZERO,
-            between: BETWEEN_PASSES,
+            passes: 0,
             each: [0; MOST_UPSTREAMS],
             attempts: 0,
             ended: false,
@@ -128,12 +128,12 @@ impl<'o> Tries<'o> {
         }
         let count = self.order.count();
         loop {
-            let Some(upstream) = self.order.get(self.step) else {
+            let Some(upstream) = self.order.get(self.step.into()) else {
                 if self.kept.is_some() || !self.asked || self.all_spent() {
                     self.ended = true;
                     return Move::End;
                 }
-                let next_pass = self.pass_began + self.between;
+                let next_pass = self.pass_began + between(self.passes);
                 if next_pass >= self.budget {
                     self.ended = true;
                     return Move::End;
@@ -141,7 +141,7 @@ impl<'o> Tries<'o> {
                 if now < next_pass {
                     return Move::Pause(next_pass - now);
                 }
-                self.between = (2 * self.between).min(MOST_BETWEEN);
+                self.passes = self.passes.saturating_add(1);
                 (self.step, self.down, self.asked, self.pass_began) = (0, 0, false, now);
                 continue;
             };
@@ -149,7 +149,7 @@ impl<'o> Tries<'o> {
             let mut chosen = upstream;
             if is_down(upstream) {
                 self.down += 1;
-                if self.down < count {
+                if usize::from(self.down) < count {
                     continue;
                 }
                 self.broken = true;
@@ -169,7 +169,7 @@ impl<'o> Tries<'o> {
             self.asked = true;
             self.attempts += 1;
             self.each[chosen] = self.each[chosen].saturating_add(1);
-            let left = (self.step..count)
+            let left = (self.step.into()..count)
                 .filter_map(|step| self.order.get(step))
                 .filter(|&upstream| !is_down(upstream))
                 .count();
@@ -200,7 +200,7 @@ impl<'o> Tries<'o> {
             _ => {}
         }
         // One try by chance when all are down: its failure is the end.
-        self.ended |= self.down >= self.order.count();
+        self.ended |= usize::from(self.down) >= self.order.count();
     }
 
     /// A try brought a response. Gives it back when it is the answer; keeps it when `failover`
@@ -234,6 +234,11 @@ impl<'o> Tries<'o> {
             }),
         }
     }
+}
+
+/// The time between the beginnings of two passes, when so many were before the first of them.
+fn between(passes: u8) -> Duration {
+    BETWEEN_PASSES.saturating_mul(1 << passes.min(8)).min(MOST_BETWEEN)
 }
 
 #[cfg(test)]

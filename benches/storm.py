@@ -2,9 +2,9 @@
 """A storm of misses: 10,000 names within 5 s to an upstream that never answers, while hits go on.
 
 What the server holds for queries that wait: its memory and descriptors before, at their most, and
-10 s after the last answer; how long the slowest answer took; and the latency of hits beside a storm
-that goes elsewhere (the load's core is as busy then) and in it. Server and load stand in cgroups of weight, so
-that other work on the machine takes little of their cores. Kinds:
+10 s after the last answer; how long the slowest answer took; and the latency of hits, by the kernel's clock
+(hits.py), beside a storm that goes elsewhere (the load's core is as busy then) and in it. Server and load stand
+in cgroups of weight, so that other work on the machine takes little of their cores. Kinds:
 
   udp      the upstream is silent over UDP
   tcp      it takes connections and is silent on them
@@ -31,6 +31,7 @@ import selectors
 import socket
 import statistics
 import subprocess
+import sys
 import threading
 import time
 
@@ -171,18 +172,19 @@ def descriptors(process):
     return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
-def load(address, stream, seconds, *more, before=None):
-    """Starts the load generator with one stream, in this process's cgroup; `before` runs in it first."""
+def load(address, stream, seconds, *more):
+    """Starts the load generator with one stream, in this process's cgroup."""
     command = [lab.load_generator(), "--server", f"{address[0]}:{address[1]}", "--seconds", str(seconds), *more,
                "--stream", stream]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                            preexec_fn=before)
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 
 
 def hits_beside(address, path, options):
     """Starts the hits. What else the load's core does shall not be in their way."""
     urgent = (lambda: os.setpriority(os.PRIO_PROCESS, 0, -15)) if os.geteuid() == 0 else None
-    return load(address, f"hits:{options.hits}:{path}", options.seconds, before=urgent)
+    command = [sys.executable, os.path.join(lab.HERE, "hits.py"), address[0], str(address[1]), str(options.hits),
+               str(options.seconds), path]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, preexec_fn=urgent)
 
 
 def result(process):
@@ -263,6 +265,20 @@ def asked(address, kind, source, options):
     return over_udp(address, source, options)
 
 
+def elsewhere(kind, source, options):
+    """The same storm to a socket that nobody reads: its clients are as busy."""
+    if kind == "one":
+        return
+    over = socket.SOCK_STREAM if kind == "clients" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, over) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        if kind == "clients":
+            nobody.listen(CLIENTS)
+            over_tcp(nobody.getsockname(), options, patience=0.001)
+        else:
+            over_udp(nobody.getsockname(), source, options, patience=0.001)
+
+
 @contextlib.contextmanager
 def weighted(name):
     """A cgroup of weight, where one can be made."""
@@ -315,16 +331,13 @@ def measured(place, options, kind):
         row = {"kind": kind, "idle_mib": process.rss() / 2**20, "idle_fds": descriptors(process)}
         watch = Watch(process)
         watch.start()
-        # The load's own core is busier in a storm: the same storm, to a socket that nobody reads.
+        # The load's own core is busier in a storm.
         hits = hits_beside(address, path, options)
-        if kind != "one":
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
-                nobody.bind(("127.0.0.1", 0))
-                over_udp(nobody.getsockname(), source, options, patience=0.001)
-        row["control"] = result(hits)
+        elsewhere(kind, source, options)
+        row["control"] = json.loads(hits.communicate()[0])
         hits = hits_beside(address, path, options)
         row.update(asked(address, kind, source, options))
-        row["stormy"] = result(hits)
+        row["stormy"] = json.loads(hits.communicate()[0])
         time.sleep(options.settle)
         row["after_mib"], row["after_fds"] = process.rss() / 2**20, descriptors(process)
         watch.end()

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Hits at a rate, timed by the kernel: from just before a query is sent until the kernel has its reply.
+
+So a client that shares its core with others is not charged to the server: what its process waits for the
+core is left out. For benches/storm.py.
+
+  benches/hits.py ADDRESS PORT RATE SECONDS FILE
+
+FILE holds `name type` lines, asked in order. One JSON object is printed.
+"""
+import json
+import random
+import select
+import socket
+import struct
+import sys
+import time
+
+import lab
+
+# The message beside a datagram that holds when it came (socket(7)): seconds, nanoseconds.
+SO_TIMESTAMPNS = 35
+TYPES = {"A": 1, "AAAA": 28}
+# How long the last replies are waited for, in seconds.
+LAST = 0.2
+
+
+def came(ancillary):
+    """When the datagram came, in nanoseconds."""
+    for level, kind, octets in ancillary:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
+            seconds, nanoseconds = struct.unpack("qq", octets)
+            return seconds * 10**9 + nanoseconds
+    lab.fail("the kernel gave no time with a datagram")
+
+
+def asked(address, rate, seconds, queries):
+    """How many queries were sent, and the latencies of those that were answered, in microseconds."""
+    took, under_way, sent = [], {}, 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(address)
+        client.setblocking(False)
+        client.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        due = time.monotonic()
+        end = due + seconds
+        while (now := time.monotonic()) < end + LAST:
+            if due <= now and due < end:
+                qid = sent & 0xffff
+                wire = struct.pack(">H", qid) + queries[sent % len(queries)]
+                under_way[qid] = time.time_ns()
+                client.send(wire)
+                sent += 1
+                due += random.expovariate(rate)
+            until = due if due < end else end + LAST
+            select.select([client], [], [], max(0, until - time.monotonic()))
+            try:
+                while True:
+                    reply, ancillary, _, _ = client.recvmsg(4096, 64)
+                    begun = under_way.pop(int.from_bytes(reply[:2], "big"), None)
+                    if begun is not None:
+                        took.append((came(ancillary) - begun) / 1e3)
+            except BlockingIOError:
+                pass
+    return sent, sorted(took)
+
+
+def main():
+    if len(sys.argv) != 6:
+        lab.fail("takes ADDRESS PORT RATE SECONDS FILE")
+    with open(sys.argv[5]) as file:
+        lines = [line.split() for line in file]
+    queries = [lab.query(name, TYPES[kind])[2:] for name, kind in lines]
+    sent, took = asked((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]), float(sys.argv[4]), queries)
+    share = lambda part: took[min(len(took) - 1, int(len(took) * part))] if took else 0.0
+    print(json.dumps({"sent": sent, "answered": len(took), "p50_us": share(0.5), "p99_us": share(0.99)}))
+
+
+if __name__ == "__main__":
+    main()

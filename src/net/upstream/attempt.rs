@@ -4,11 +4,12 @@
 //! compiler makes holds much of what it has passed on.
 
 use super::carry::carry;
-use super::connection::{Connection, Failure, Reply, Ticket};
+use super::connection::{Connection, Failure, Reply};
 use super::dial::words;
 use super::limits::MOST_STALE;
 use super::peer::{Failed, Peer};
 use super::pool::{Place, Pool};
+use super::ticket::Ticket;
 use super::{Asked, Dispatcher};
 use crate::dns::Transport;
 use crate::plugin::forward::Exchange;

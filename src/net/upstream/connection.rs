@@ -7,6 +7,7 @@
 use super::Asked;
 use super::limits::{Fitness, Limits, Seen};
 use super::pace::{Effect, Pace};
+use super::ticket::Ticket;
 use crate::dns::{Rcode, Transport, flags};
 use crate::net::rest::stood_still_since;
 use crate::plugin::forward::{Meaning, Verdict, judge};
@@ -14,10 +15,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, oneshot};
@@ -528,6 +527,18 @@ impl Connection {
         }
     }
 
+    /// Gives up the query with this id and number, if it is not answered yet.
+    pub(super) fn leave(&self, id: u16, number: u64) {
+        let mut state = self.state();
+        // The id may be another query's by now.
+        if state.parked.get(&id).is_some_and(|parked| parked.number == number) {
+            state.parked.remove(&id);
+            state.has_given_up = true;
+            let now = state.last_used;
+            self.less(&mut state, now);
+        }
+    }
+
     /// `read tcp LOCAL->REMOTE: WHAT`, or `dial tcp REMOTE: WHAT` before it is established.
     pub(super) fn words(&self, what: &str) -> String {
         let state = self.state();
@@ -558,44 +569,4 @@ fn misunderstood(query: &Asked) -> Reply {
     message.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
     message.extend_from_slice(query.question());
     (Arc::from(message), Meaning { rcode: Rcode::FORMERR, truncated: false })
-}
-
-/// A query's hold on its connection. After [`Ticket::leave`] a late response finds nobody.
-#[derive(Debug)]
-pub(super) struct Ticket {
-    /// The connection.
-    pub(super) connection: Arc<Connection>,
-    /// The id that it is sent with.
-    pub(super) id: u16,
-    number: u64,
-    /// The connection was there before.
-    pub(super) is_reused: bool,
-    receiver: oneshot::Receiver<Result<Reply, Failure>>,
-}
-
-impl Ticket {
-    /// Whether the connection was opened for a query before this one.
-    pub(super) fn is_behind(&self) -> bool {
-        self.number > 1
-    }
-
-    /// The response, or why there is none.
-    pub(super) fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<Reply, Failure>> {
-        Pin::new(&mut self.receiver).poll(task).map(|told| match told {
-            Ok(result) => result,
-            Err(_) => Err(Failure::Closed(self.connection.words("operation was canceled").into())),
-        })
-    }
-
-    /// Gives the query up, if it is not answered yet.
-    pub(super) fn leave(&self) {
-        let mut state = self.connection.state();
-        // The id may be another query's by now.
-        if state.parked.get(&self.id).is_some_and(|parked| parked.number == self.number) {
-            state.parked.remove(&self.id);
-            state.has_given_up = true;
-            let now = state.last_used;
-            self.connection.less(&mut state, now);
-        }
-    }
 }

@@ -14,6 +14,7 @@ mod messenger;
 mod pace;
 mod peer;
 mod pool;
+mod ticket;
 mod trail;
 mod trust;
 

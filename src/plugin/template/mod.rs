@@ -9,6 +9,7 @@ mod evaluate;
 mod functions;
 mod literals;
 mod printf;
+mod rdata;
 mod record;
 mod syntax;
 mod tokens;

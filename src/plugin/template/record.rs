@@ -1,18 +1,13 @@
 //! One record from zone-file text (RFC 1035 §5.1), as templates give it.
 //!
-//! Owns the text form of the types that Corefiles use, and RFC 3597's form for any type; the few
-//! others are hickory-proto's. Never panics on any text: parts of it come from queries.
+//! Owns its fields, names and times; RDATA is `rdata`'s. Never panics on any text: parts of it come
+//! from queries.
 
+use super::rdata;
 use crate::dns::{Class, Name, RecordType};
-use hickory_proto::rr::{RData, RecordType as HickoryType};
-use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The TTL in seconds of a record that names none, as in miekg/dns.
 const DEFAULT_TTL: u32 = 3600;
-
-/// The greatest length in octets of a character string (RFC 1035 §3.3).
-const MOST_STRING: usize = 255;
 
 /// A record, its names in wire form with the spelling of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +26,11 @@ pub(super) struct TextRecord {
 
 /// One word or quoted string; its escapes are still in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Field<'t> {
-    text: &'t str,
-    is_quoted: bool,
+pub(super) struct Field<'t> {
+    /// As it stands, without quotes.
+    pub(super) text: &'t str,
+    /// It stood in quotes.
+    pub(super) is_quoted: bool,
 }
 
 impl TextRecord {
@@ -57,7 +54,7 @@ impl TextRecord {
                 break word.to_uppercase().parse().map_err(|_| bad("type", word))?;
             }
         };
-        let rdata = rdata_octets(rtype, rest.as_slice())?;
+        let rdata = rdata::octets(rtype, rest.as_slice())?;
         if rdata.len() > usize::from(u16::MAX) {
             return Err("record too long".to_owned());
         }
@@ -112,7 +109,7 @@ fn split(text: &str) -> Result<Vec<Field<'_>>, String> {
 }
 
 /// Octets of text with `\DDD` and `\X` decoded; each with whether it was escaped.
-fn unescape(text: &str) -> Option<Vec<(u8, bool)>> {
+pub(super) fn unescape(text: &str) -> Option<Vec<(u8, bool)>> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(octet) = rest.next() {
@@ -136,7 +133,7 @@ fn unescape(text: &str) -> Option<Vec<(u8, bool)>> {
 }
 
 /// A name in wire form with its spelling kept. `@` is the origin, the root.
-fn name_octets(text: &str) -> Option<Vec<u8>> {
+pub(super) fn name_octets(text: &str) -> Option<Vec<u8>> {
     if text == "@" {
         return Some(vec![0]);
     }
@@ -158,7 +155,7 @@ fn name_octets(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Seconds, or numbers with the units `s m h d w`.
-fn parse_ttl(text: &str) -> Option<u32> {
+pub(super) fn parse_ttl(text: &str) -> Option<u32> {
     let (mut total, mut number, mut has_digit) = (0u32, 0u32, false);
     for c in text.chars() {
         let unit = match c.to_ascii_lowercase() {
@@ -178,231 +175,6 @@ fn parse_ttl(text: &str) -> Option<u32> {
         number = 0;
     }
     has_digit.then(|| total.checked_add(number)).flatten()
-}
-
-/// Reads the fields of an RDATA one by one.
-struct Rdata<'f, 't> {
-    rtype: RecordType,
-    fields: std::slice::Iter<'f, Field<'t>>,
-    octets: Vec<u8>,
-}
-
-impl Rdata<'_, '_> {
-    fn wrong(&self) -> String {
-        format!("bad RDATA of type {}", self.rtype)
-    }
-
-    fn text(&mut self) -> Result<&str, String> {
-        self.fields.next().map(|field| field.text).ok_or_else(|| self.wrong())
-    }
-
-    fn name(&mut self) -> Result<(), String> {
-        let octets = self.fields.next().and_then(|field| name_octets(field.text));
-        self.octets.extend(octets.ok_or_else(|| self.wrong())?);
-        Ok(())
-    }
-
-    fn number(&mut self, octets: usize) -> Result<(), String> {
-        let wrong = self.wrong();
-        let text = self.text()?;
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number: u32 = text.parse().ok().filter(|_| digits).ok_or_else(|| wrong.clone())?;
-        let wide = number.to_be_bytes();
-        let (high, low) = wide.split_at(4 - octets);
-        if high.iter().any(|octet| *octet != 0) {
-            return Err(wrong);
-        }
-        self.octets.extend_from_slice(low);
-        Ok(())
-    }
-
-    /// A time: a number of seconds, or with units.
-    fn time(&mut self) -> Result<(), String> {
-        let wrong = self.wrong();
-        let seconds = parse_ttl(self.text()?).ok_or(wrong)?;
-        self.octets.extend_from_slice(&seconds.to_be_bytes());
-        Ok(())
-    }
-
-    /// Character strings, one per field; longer ones become several.
-    fn strings(&mut self) -> Result<(), String> {
-        for field in self.fields.by_ref() {
-            let wrong = || format!("bad RDATA of type {}", self.rtype);
-            let octets: Vec<u8> = unescape(field.text)
-                .ok_or_else(wrong)?
-                .into_iter()
-                .map(|(octet, _)| octet)
-                .collect();
-            if octets.is_empty() {
-                self.octets.push(0);
-            }
-            for piece in octets.chunks(MOST_STRING) {
-                self.octets.push(piece.len() as u8);
-                self.octets.extend_from_slice(piece);
-            }
-        }
-        Ok(())
-    }
-
-    fn string(&mut self) -> Result<(), String> {
-        let octets = self.fields.next().and_then(|field| unescape(field.text));
-        let octets = octets.filter(|octets| octets.len() <= MOST_STRING);
-        let octets = octets.ok_or_else(|| self.wrong())?;
-        self.octets.push(octets.len() as u8);
-        self.octets.extend(octets.into_iter().map(|(octet, _)| octet));
-        Ok(())
-    }
-
-    /// All remaining fields as one string of hexadecimal digits.
-    fn hex(&mut self) -> Result<(), String> {
-        let wrong = self.wrong();
-        let digits: Vec<u8> = self
-            .fields
-            .by_ref()
-            .flat_map(|field| field.text.chars())
-            .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
-            .collect::<Option<_>>()
-            .ok_or_else(|| wrong.clone())?;
-        if !digits.len().is_multiple_of(2) {
-            return Err(wrong);
-        }
-        self.octets.extend(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]));
-        Ok(())
-    }
-
-    /// RFC 3597 §5: `\# LENGTH HEX`.
-    fn generic(&mut self) -> Result<(), String> {
-        let wrong = self.wrong();
-        self.text()?;
-        let length: usize = self.text()?.parse().map_err(|_| wrong.clone())?;
-        self.hex()?;
-        if self.octets.len() == length { Ok(()) } else { Err(wrong) }
-    }
-
-    fn address<A: std::str::FromStr>(
-        &mut self,
-        octets: impl Fn(A) -> Vec<u8>,
-    ) -> Result<(), String> {
-        let wrong = self.wrong();
-        let address = self.text()?.parse::<A>().map_err(|_| wrong)?;
-        self.octets.extend(octets(address));
-        Ok(())
-    }
-}
-
-fn rdata_octets(rtype: RecordType, fields: &[Field<'_>]) -> Result<Vec<u8>, String> {
-    let mut rdata = Rdata { rtype, fields: fields.iter(), octets: Vec::new() };
-    let is_generic = fields.first().is_some_and(|field| field.text == "\\#" && !field.is_quoted);
-    match rtype {
-        _ if is_generic => rdata.generic()?,
-        RecordType::A => rdata.address(|address: Ipv4Addr| address.octets().to_vec())?,
-        RecordType::AAAA => rdata.address(|address: Ipv6Addr| address.octets().to_vec())?,
-        RecordType::NS
-        | RecordType::CNAME
-        | RecordType::PTR
-        | RecordType::DNAME
-        | RecordType::MB
-        | RecordType::MD
-        | RecordType::MF
-        | RecordType::MG
-        | RecordType::MR => rdata.name()?,
-        RecordType::RP | RecordType::MINFO => {
-            rdata.name()?;
-            rdata.name()?;
-        }
-        RecordType::MX | RecordType::KX | RecordType::AFSDB | RecordType::RT => {
-            rdata.number(2)?;
-            rdata.name()?;
-        }
-        RecordType::SRV => {
-            for _ in 0..3 {
-                rdata.number(2)?;
-            }
-            rdata.name()?;
-        }
-        RecordType::NAPTR => {
-            rdata.number(2)?;
-            rdata.number(2)?;
-            for _ in 0..3 {
-                rdata.string()?;
-            }
-            rdata.name()?;
-        }
-        RecordType::SOA => {
-            rdata.name()?;
-            rdata.name()?;
-            rdata.number(4)?;
-            for _ in 0..4 {
-                rdata.time()?;
-            }
-        }
-        RecordType::TXT | RecordType::SPF | RecordType::AVC | RecordType::NINFO => {
-            if fields.is_empty() {
-                return Err(rdata.wrong());
-            }
-            rdata.strings()?;
-        }
-        RecordType::HINFO => {
-            rdata.string()?;
-            rdata.string()?;
-        }
-        RecordType::CAA => {
-            rdata.number(1)?;
-            rdata.string()?;
-            let value = rdata.fields.next().and_then(|field| unescape(field.text));
-            let value = value.ok_or_else(|| rdata.wrong())?;
-            rdata.octets.extend(value.into_iter().map(|(octet, _)| octet));
-        }
-        RecordType::URI => {
-            rdata.number(2)?;
-            rdata.number(2)?;
-            let target = rdata.fields.next().and_then(|field| unescape(field.text));
-            let target = target.ok_or_else(|| rdata.wrong())?;
-            rdata.octets.extend(target.into_iter().map(|(octet, _)| octet));
-        }
-        RecordType::DS | RecordType::CDS | RecordType::DLV => {
-            rdata.number(2)?;
-            rdata.number(1)?;
-            rdata.number(1)?;
-            rdata.hex()?;
-        }
-        RecordType::SSHFP => {
-            rdata.number(1)?;
-            rdata.number(1)?;
-            rdata.hex()?;
-        }
-        RecordType::TLSA | RecordType::SMIMEA => {
-            for _ in 0..3 {
-                rdata.number(1)?;
-            }
-            rdata.hex()?;
-        }
-        _ => return by_hickory(rtype, fields),
-    }
-    match rdata.fields.next() {
-        None => Ok(rdata.octets),
-        Some(_) => Err(rdata.wrong()),
-    }
-}
-
-/// The types that are not read here: SVCB, HTTPS, CERT, CSYNC, OPENPGPKEY.
-fn by_hickory(rtype: RecordType, fields: &[Field<'_>]) -> Result<Vec<u8>, String> {
-    let mut text = String::new();
-    for field in fields {
-        let quote = if field.is_quoted { "\"" } else { "" };
-        if !text.is_empty() && !text.ends_with('=') {
-            text.push(' ');
-        }
-        text.extend([quote, field.text, quote]);
-    }
-    let kind = HickoryType::from(rtype.0);
-    let rdata = RData::try_from_str(kind, &text)
-        .map_err(|error| format!("bad RDATA of type {rtype}: {error}"))?;
-    let mut octets = Vec::new();
-    let mut encoder = BinEncoder::new(&mut octets);
-    encoder.set_name_encoding(NameEncoding::Uncompressed);
-    rdata.emit(&mut encoder).map_err(|error| format!("bad RDATA of type {rtype}: {error}"))?;
-    Ok(octets)
 }
 
 #[cfg(test)]

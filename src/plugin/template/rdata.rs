@@ -1,0 +1,453 @@
+//! RDATA from zone-file text, by type.
+//!
+//! Owns the table of what the text of each type has, part by part, and RFC 3597's form for any type;
+//! what is left (SVCB, HTTPS, CERT) is hickory-proto's. Never panics on any text.
+
+use super::record::{Field, name_octets, parse_ttl, unescape};
+use crate::dns::RecordType;
+use data_encoding::{BASE32HEX_NOPAD, BASE64, HEXLOWER_PERMISSIVE};
+use hickory_proto::rr::{RData, RecordType as HickoryType};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use time::{Date, Month};
+
+/// The greatest length in octets of a character string (RFC 1035 §3.3).
+const MOST_STRING: usize = 255;
+
+/// What one field of the text is, or all that are left.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Name,
+    /// A number in so many octets.
+    Number(usize),
+    /// Seconds, or numbers with units.
+    Time,
+    String,
+    /// All that are left, at least one.
+    Strings,
+    /// A text without its length.
+    Text,
+    Ipv4,
+    Ipv6,
+    /// All that are left, as one run of digits.
+    Hex,
+    /// All that are left, as one run of digits.
+    Base64,
+    /// A type's word.
+    Type,
+    /// The words of types that are left, as a bitmap (RFC 4034 §4.1.2).
+    Types,
+    /// YYYYMMDDHHmmSS, or seconds (RFC 4034 §3.2).
+    Date,
+    /// Hexadecimal digits behind their length, `-` for none (RFC 5155 §3.3).
+    Salt,
+    /// Base 32 digits behind their length (RFC 5155 §3.3).
+    Hash,
+    /// So many octets in hexadecimal with hyphens (RFC 7043).
+    Hyphens(usize),
+    /// Four numbers in hexadecimal with colons (RFC 6742 §2.1).
+    Groups,
+}
+
+/// The parts of a type's text; `None` for the types that are not read here.
+fn parts(rtype: RecordType) -> Option<&'static [Part]> {
+    use Part::{
+        Base64, Date, Groups, Hash, Hex, Hyphens, Ipv4, Ipv6, Name, Number, Salt, String, Strings,
+        Text, Time, Type, Types,
+    };
+    Some(match rtype {
+        RecordType::A => &[Ipv4],
+        RecordType::AAAA => &[Ipv6],
+        RecordType::NS
+        | RecordType::CNAME
+        | RecordType::PTR
+        | RecordType::DNAME
+        | RecordType::MB
+        | RecordType::MD
+        | RecordType::MF
+        | RecordType::MG
+        | RecordType::MR
+        | RecordType::NSAPPTR => &[Name],
+        RecordType::RP | RecordType::MINFO | RecordType::TALINK => &[Name, Name],
+        RecordType::MX | RecordType::KX | RecordType::AFSDB | RecordType::RT | RecordType::LP => {
+            &[Number(2), Name]
+        }
+        RecordType::PX => &[Number(2), Name, Name],
+        RecordType::SRV => &[Number(2), Number(2), Number(2), Name],
+        RecordType::NAPTR => &[Number(2), Number(2), String, String, String, Name],
+        RecordType::SOA => &[Name, Name, Number(4), Time, Time, Time, Time],
+        RecordType::TXT
+        | RecordType::SPF
+        | RecordType::AVC
+        | RecordType::NINFO
+        | RecordType::RESINFO => &[Strings],
+        RecordType::HINFO => &[String, String],
+        RecordType::X25 | RecordType::UINFO => &[String],
+        RecordType::GPOS => &[String, String, String],
+        RecordType::CAA => &[Number(1), String, Text],
+        RecordType::URI => &[Number(2), Number(2), Text],
+        RecordType::DS | RecordType::CDS | RecordType::DLV | RecordType::TA => {
+            &[Number(2), Number(1), Number(1), Hex]
+        }
+        RecordType::SSHFP => &[Number(1), Number(1), Hex],
+        RecordType::TLSA | RecordType::SMIMEA => &[Number(1), Number(1), Number(1), Hex],
+        RecordType::ZONEMD => &[Number(4), Number(1), Number(1), Hex],
+        RecordType::EID | RecordType::NIMLOC => &[Hex],
+        RecordType::DNSKEY | RecordType::CDNSKEY | RecordType::KEY | RecordType::RKEY => {
+            &[Number(2), Number(1), Number(1), Base64]
+        }
+        RecordType::OPENPGPKEY | RecordType::DHCID => &[Base64],
+        RecordType::RRSIG | RecordType::SIG => {
+            &[Type, Number(1), Number(1), Number(4), Date, Date, Number(2), Name, Base64]
+        }
+        RecordType::NSEC => &[Name, Types],
+        RecordType::NSEC3 => &[Number(1), Number(1), Number(2), Salt, Hash, Types],
+        RecordType::NSEC3PARAM => &[Number(1), Number(1), Number(2), Salt],
+        RecordType::CSYNC => &[Number(4), Number(2), Types],
+        RecordType::EUI48 => &[Hyphens(6)],
+        RecordType::EUI64 => &[Hyphens(8)],
+        RecordType::NID | RecordType::L64 => &[Number(2), Groups],
+        RecordType::L32 => &[Number(2), Ipv4],
+        RecordType::UID | RecordType::GID => &[Number(4)],
+        _ => return None,
+    })
+}
+
+/// The RDATA that these fields are the text of. The error says what is wrong.
+pub(super) fn octets(rtype: RecordType, fields: &[Field<'_>]) -> Result<Vec<u8>, String> {
+    let mut rdata = Rdata { rtype, fields: fields.iter(), octets: Vec::new() };
+    let is_generic = fields.first().is_some_and(|field| field.text == "\\#" && !field.is_quoted);
+    match parts(rtype) {
+        _ if is_generic => rdata.generic()?,
+        None => return by_hickory(rtype, fields),
+        Some(parts) => parts.iter().try_for_each(|part| rdata.part(*part))?,
+    }
+    match rdata.fields.next() {
+        None => Ok(rdata.octets),
+        Some(_) => Err(rdata.wrong()),
+    }
+}
+
+/// Reads the fields of an RDATA one by one.
+struct Rdata<'f, 't> {
+    rtype: RecordType,
+    fields: std::slice::Iter<'f, Field<'t>>,
+    octets: Vec<u8>,
+}
+
+impl Rdata<'_, '_> {
+    fn wrong(&self) -> String {
+        bad(self.rtype)
+    }
+
+    fn part(&mut self, part: Part) -> Result<(), String> {
+        match part {
+            Part::Name => self.name(),
+            Part::Number(octets) => self.number(octets),
+            Part::Time => self.time(),
+            Part::String => self.string(),
+            Part::Strings => self.strings(),
+            Part::Text => self.unescaped(),
+            Part::Ipv4 => self.address(|address: Ipv4Addr| address.octets().to_vec()),
+            Part::Ipv6 => self.address(|address: Ipv6Addr| address.octets().to_vec()),
+            Part::Hex => self.hex(),
+            Part::Base64 => self.base64(),
+            Part::Type => self.type_word(),
+            Part::Types => self.types(),
+            Part::Date => self.date(),
+            Part::Salt => self.salt(),
+            Part::Hash => self.hash(),
+            Part::Hyphens(octets) => self.grouped('-', octets, 2),
+            Part::Groups => self.grouped(':', 4, 4),
+        }
+    }
+
+    fn text(&mut self) -> Result<&str, String> {
+        self.fields.next().map(|field| field.text).ok_or_else(|| self.wrong())
+    }
+
+    fn name(&mut self) -> Result<(), String> {
+        let octets = self.fields.next().and_then(|field| name_octets(field.text));
+        self.octets.extend(octets.ok_or_else(|| self.wrong())?);
+        Ok(())
+    }
+
+    fn number(&mut self, octets: usize) -> Result<(), String> {
+        let wrong = self.wrong();
+        let text = self.text()?;
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number: u32 = text.parse().ok().filter(|_| digits).ok_or_else(|| wrong.clone())?;
+        let wide = number.to_be_bytes();
+        let (high, low) = wide.split_at(4 - octets);
+        if high.iter().any(|octet| *octet != 0) {
+            return Err(wrong);
+        }
+        self.octets.extend_from_slice(low);
+        Ok(())
+    }
+
+    /// A time: a number of seconds, or with units.
+    fn time(&mut self) -> Result<(), String> {
+        let wrong = self.wrong();
+        let seconds = parse_ttl(self.text()?).ok_or(wrong)?;
+        self.octets.extend_from_slice(&seconds.to_be_bytes());
+        Ok(())
+    }
+
+    /// Character strings, one per field; longer ones become several.
+    fn strings(&mut self) -> Result<(), String> {
+        if self.fields.len() == 0 {
+            return Err(self.wrong());
+        }
+        for field in self.fields.by_ref() {
+            let wrong = || bad(self.rtype);
+            let octets: Vec<u8> = unescape(field.text)
+                .ok_or_else(wrong)?
+                .into_iter()
+                .map(|(octet, _)| octet)
+                .collect();
+            if octets.is_empty() {
+                self.octets.push(0);
+            }
+            for piece in octets.chunks(MOST_STRING) {
+                self.octets.push(piece.len() as u8);
+                self.octets.extend_from_slice(piece);
+            }
+        }
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<(), String> {
+        let octets = self.fields.next().and_then(|field| unescape(field.text));
+        let octets = octets.filter(|octets| octets.len() <= MOST_STRING);
+        let octets = octets.ok_or_else(|| self.wrong())?;
+        self.octets.push(octets.len() as u8);
+        self.octets.extend(octets.into_iter().map(|(octet, _)| octet));
+        Ok(())
+    }
+
+    /// A text as it is, its escapes decoded.
+    fn unescaped(&mut self) -> Result<(), String> {
+        let octets = self.fields.next().and_then(|field| unescape(field.text));
+        let octets = octets.ok_or_else(|| self.wrong())?;
+        self.octets.extend(octets.into_iter().map(|(octet, _)| octet));
+        Ok(())
+    }
+
+    /// All remaining fields as one run of digits.
+    fn digits(&mut self) -> String {
+        self.fields.by_ref().map(|field| field.text).collect()
+    }
+
+    fn hex(&mut self) -> Result<(), String> {
+        let digits = self.digits();
+        let octets = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map_err(|_| self.wrong())?;
+        self.octets.extend(octets);
+        Ok(())
+    }
+
+    fn base64(&mut self) -> Result<(), String> {
+        let digits = self.digits();
+        let octets = BASE64.decode(digits.as_bytes()).map_err(|_| self.wrong())?;
+        self.octets.extend(octets);
+        Ok(())
+    }
+
+    fn type_word(&mut self) -> Result<(), String> {
+        let wrong = self.wrong();
+        let rtype: RecordType = self.text()?.to_uppercase().parse().map_err(|_| wrong)?;
+        self.octets.extend(rtype.0.to_be_bytes());
+        Ok(())
+    }
+
+    fn types(&mut self) -> Result<(), String> {
+        let mut windows: BTreeMap<u8, [u8; 32]> = BTreeMap::new();
+        for field in self.fields.by_ref() {
+            let rtype = field.text.to_uppercase().parse::<RecordType>();
+            let [window, bit] = rtype.map_err(|_| bad(self.rtype))?.0.to_be_bytes();
+            windows.entry(window).or_default()[usize::from(bit / 8)] |= 0x80 >> (bit % 8);
+        }
+        for (window, bits) in windows {
+            let length = bits.iter().rposition(|octet| *octet != 0).map_or(0, |last| last + 1);
+            self.octets.extend([window, length as u8]);
+            self.octets.extend_from_slice(&bits[..length]);
+        }
+        Ok(())
+    }
+
+    fn date(&mut self) -> Result<(), String> {
+        let wrong = self.wrong();
+        let text = self.text()?;
+        let seconds = match text.len() {
+            14 => seconds_of_date(text),
+            _ => text.parse().ok().filter(|_| !text.starts_with('+')),
+        };
+        self.octets.extend(seconds.ok_or(wrong)?.to_be_bytes());
+        Ok(())
+    }
+
+    fn salt(&mut self) -> Result<(), String> {
+        let wrong = self.wrong();
+        let text = self.text()?;
+        let text = if text == "-" { "" } else { text };
+        let octets = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| wrong)?;
+        self.behind_length(&octets)
+    }
+
+    fn hash(&mut self) -> Result<(), String> {
+        let wrong = self.wrong();
+        let text = self.text()?.to_uppercase();
+        let octets = BASE32HEX_NOPAD.decode(text.as_bytes()).map_err(|_| wrong)?;
+        self.behind_length(&octets)
+    }
+
+    fn behind_length(&mut self, octets: &[u8]) -> Result<(), String> {
+        self.octets.push(u8::try_from(octets.len()).map_err(|_| self.wrong())?);
+        self.octets.extend_from_slice(octets);
+        Ok(())
+    }
+
+    /// So many groups of so many hexadecimal digits.
+    fn grouped(&mut self, mark: char, groups: usize, digits: usize) -> Result<(), String> {
+        let wrong = self.wrong();
+        let text = self.text()?;
+        let all: Vec<&str> = text.split(mark).collect();
+        if all.len() != groups || all.iter().any(|group| group.len() != digits) {
+            return Err(wrong);
+        }
+        let octets = HEXLOWER_PERMISSIVE.decode(all.concat().as_bytes()).map_err(|_| wrong)?;
+        self.octets.extend(octets);
+        Ok(())
+    }
+
+    /// RFC 3597 §5: `\# LENGTH HEX`.
+    fn generic(&mut self) -> Result<(), String> {
+        let wrong = self.wrong();
+        self.text()?;
+        let length: usize = self.text()?.parse().map_err(|_| wrong.clone())?;
+        self.hex()?;
+        if self.octets.len() == length { Ok(()) } else { Err(wrong) }
+    }
+
+    fn address<A: std::str::FromStr>(
+        &mut self,
+        octets: impl Fn(A) -> Vec<u8>,
+    ) -> Result<(), String> {
+        let wrong = self.wrong();
+        let address = self.text()?.parse::<A>().map_err(|_| wrong)?;
+        self.octets.extend(octets(address));
+        Ok(())
+    }
+}
+
+/// The types that are not read here: SVCB, HTTPS, CERT.
+fn by_hickory(rtype: RecordType, fields: &[Field<'_>]) -> Result<Vec<u8>, String> {
+    let mut text = String::new();
+    for field in fields {
+        let quote = if field.is_quoted { "\"" } else { "" };
+        if !text.is_empty() && !text.ends_with('=') {
+            text.push(' ');
+        }
+        text.extend([quote, field.text, quote]);
+    }
+    let kind = HickoryType::from(rtype.0);
+    let rdata = RData::try_from_str(kind, &text)
+        .map_err(|error| format!("bad RDATA of type {rtype}: {error}"))?;
+    let mut octets = Vec::new();
+    let mut encoder = BinEncoder::new(&mut octets);
+    encoder.set_name_encoding(NameEncoding::Uncompressed);
+    rdata.emit(&mut encoder).map_err(|error| format!("bad RDATA of type {rtype}: {error}"))?;
+    Ok(octets)
+}
+
+fn bad(rtype: RecordType) -> String {
+    format!("bad RDATA of type {rtype}")
+}
+
+/// Seconds since 1970 of YYYYMMDDHHmmSS, in serial arithmetic (RFC 4034 §3.1.5).
+fn seconds_of_date(text: &str) -> Option<u32> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let part = |range: std::ops::Range<usize>| text.get(range)?.parse::<u8>().ok();
+    let year = text.get(..4)?.parse().ok()?;
+    let month = Month::try_from(part(4..6)?).ok()?;
+    let date = Date::from_calendar_date(year, month, part(6..8)?).ok()?;
+    let moment = date.with_hms(part(8..10)?, part(10..12)?, part(12..14)?).ok()?;
+    Some(moment.assume_utc().unix_timestamp() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::TextRecord;
+    use data_encoding::HEXLOWER;
+
+    /// Made by miekg/dns of the same texts.
+    #[test]
+    fn types_are_read_as_miekgs_library_reads_them() {
+        for (text, rdata) in [
+            ("DNSKEY 257 3 8 AwEAAag=", "0101030803010001a8"),
+            ("CDNSKEY 0 3 0 AA==", "0000030000"),
+            ("KEY 256 3 8 AwEA", "01000308030100"),
+            ("NSEC b.test. A MX TYPE65", "01620474657374000009400100000000000040"),
+            ("NSEC3PARAM 1 0 1 -", "0100000100"),
+            ("NSEC3PARAM 1 0 10 AABB", "0100000a02aabb"),
+            (
+                "NSEC3 1 1 12 aabb 2vptu5timamqttgl4luu9kg21e0aor3s A RRSIG",
+                "0101000c02aabb1417f3df17b2b2adaef615257de4d2020b80ac6c7c0006400000000002",
+            ),
+            (
+                "RRSIG A 8 2 300 20300101000000 20200101000000 1234 test. AAAA",
+                "000108020000012c70dbd8805e0be10004d2047465737400000000",
+            ),
+            (
+                "RRSIG A 8 2 300 1893456000 1577836800 1 . AAAA",
+                "000108020000012c70dbd8805e0be100000100000000",
+            ),
+            ("PX 1 a.test. b.test.", "000101610474657374000162047465737400"),
+            ("TALINK a.test. .", "016104746573740000"),
+            ("NSAP-PTR a.test.", "0161047465737400"),
+            ("X25 311061700956", "0c333131303631373030393536"),
+            ("GPOS -1 2 3.5", "022d31013203332e35"),
+            ("UINFO a", "0161"),
+            ("RESINFO 65536 qnamemin", "05363535333608716e616d656d696e"),
+            ("EUI48 00-00-5e-00-53-2a", "00005e00532a"),
+            ("EUI64 00-00-5e-ef-10-00-00-2a", "00005eef1000002a"),
+            ("NID 10 0014:4fff:ff20:ee64", "000a00144fffff20ee64"),
+            ("L32 10 10.1.2.0", "000a0a010200"),
+            ("LP 10 l.test.", "000a016c047465737400"),
+            ("UID 7", "00000007"),
+            ("ZONEMD 2018 1 1 abab", "000007e20101abab"),
+            ("TA 1 8 2 aa", "00010802aa"),
+            ("NIMLOC 12", "12"),
+            ("DHCID AAAA", "000000"),
+            ("CSYNC 66 3 A NS", "000000420003000160"),
+        ] {
+            let record = TextRecord::parse(&format!("a. {text}")).unwrap();
+            assert_eq!(HEXLOWER.encode(&record.rdata), rdata, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_rdata_of_its_type_is_refused() {
+        for text in [
+            "DNSKEY 257 3 8 A!",
+            "NSEC b.test. FOO",
+            "NSEC3PARAM 1 0 1",
+            "NSEC3PARAM 1 0 1 ABC",
+            "NSEC3 1 0 1 - 1! A",
+            "RRSIG A 8 2 300 20301301000000 20200101000000 1 . AAAA",
+            "RRSIG A 8 2 300 20300230000000 20200101000000 1 . AAAA",
+            "RRSIG A 8 2 300 203001010000 20200101000000 1 . AAAA",
+            "EUI48 00-00-5e-00-53",
+            "EUI48 0-0-5e-00-53-2a",
+            "NID 10 14:4fff:ff20:ee64",
+            "L32 10 ::",
+            "TYPE65400 x",
+            "LOC 52 N 4 E 0m",
+        ] {
+            assert!(TextRecord::parse(&format!("a. {text}")).is_err(), "{text}");
+        }
+    }
+}

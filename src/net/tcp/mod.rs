@@ -148,11 +148,7 @@ pub(super) async fn connection(
                 more_to_read = more;
                 has_ended = !more;
             }
-            Ok(Wake::Look) => {
-                // To send is dearer than to make a reply, and hundreds may come up together.
-                worker.look_between();
-                reader.moment = Instant::now();
-            }
+            Ok(Wake::Look) => reader.moment = Instant::now(),
             Ok(Wake::Alarm) => {
                 reader.moment = Instant::now();
                 let deadline = patience.deadline(shared, &stream);

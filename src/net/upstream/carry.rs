@@ -8,7 +8,7 @@ use super::dial::{Dialer, SystemRoots, words};
 use super::limits::DIAL;
 use super::messenger::{Broken, Messenger};
 use super::pool::Pool;
-use crate::dns::Transport;
+use crate::dns::{Transport, sizes};
 use crate::net::rest::rested;
 use socket2::SockRef;
 use std::cell::RefCell;
@@ -25,10 +25,10 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinSet;
 
 /// The greatest message with its length in front.
-const LONGEST_FRAME: usize = 2 + u16::MAX as usize;
+const LONGEST_FRAME: usize = 2 + sizes::MESSAGE_MOST;
 
 /// The shortest message: a bare header.
-const SHORTEST: usize = 12;
+const SHORTEST: usize = sizes::HEADER;
 
 /// The most datagrams read at a time.
 const BATCH: usize = 64;

@@ -8,7 +8,7 @@ use super::Asked;
 use super::limits::{Fitness, Limits, Seen};
 use super::pace::{Effect, Pace};
 use super::ticket::Ticket;
-use crate::dns::{Rcode, Transport, flags};
+use crate::dns::{Rcode, Transport, flags, sizes};
 use crate::net::rest::stood_still_since;
 use crate::plugin::forward::{Meaning, Verdict, judge};
 use rand::RngExt;
@@ -363,7 +363,7 @@ impl Connection {
         let result = match judge(parked.asked_for.question(), message, parked.udp_limit) {
             Verdict::Ignore if is_certain => Ok(misunderstood(&parked.asked_for)),
             Verdict::Ignore => {
-                parked.is_misled |= message.len() >= 12;
+                parked.is_misled |= message.len() >= sizes::HEADER;
                 return false;
             }
             Verdict::Accept(meaning) => Ok((Arc::from(message), meaning)),
@@ -558,7 +558,7 @@ impl Connection {
 /// FORMERR to the query, for an upstream whose message is no response to it. Nothing of that
 /// message is in it.
 fn misunderstood(query: &Asked) -> Reply {
-    let mut message = Vec::with_capacity(12 + query.question().len());
+    let mut message = Vec::with_capacity(sizes::HEADER + query.question().len());
     message.extend_from_slice(&query.wire()[..2]);
     let asked = u16::from_be_bytes([query.wire()[2], query.wire()[3]]);
     let copied = match asked & flags::OPCODE {

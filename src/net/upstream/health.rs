@@ -5,7 +5,7 @@
 
 use super::dial::{Dialer, SystemRoots};
 use super::limits::DIAL;
-use crate::dns::{Class, Query, RecordType, Transport};
+use crate::dns::{Class, Query, RecordType, Transport, sizes};
 use crate::metrics::LazyCounter;
 use crate::plugin::forward::Probe;
 use std::io;
@@ -161,7 +161,7 @@ async fn datagram(socket: &tokio::net::UdpSocket, wire: &[u8]) -> Option<()> {
             return None;
         }
         match socket.try_recv(&mut buffer) {
-            Ok(length) if length >= 12 && buffer[..2] == wire[..2] => return Some(()),
+            Ok(length) if length >= sizes::HEADER && buffer[..2] == wire[..2] => return Some(()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return None,
@@ -179,7 +179,7 @@ async fn message(mut stream: impl AsyncRead + AsyncWrite + Unpin, wire: &[u8]) -
         let length = usize::from(stream.read_u16().await.ok()?);
         let mut message = vec![0; length];
         stream.read_exact(&mut message).await.ok()?;
-        if length >= 12 && message[..2] == wire[..2] {
+        if length >= sizes::HEADER && message[..2] == wire[..2] {
             return Some(());
         }
     }

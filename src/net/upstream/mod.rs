@@ -24,7 +24,7 @@ use self::dial::SystemRoots;
 use self::limits::REMEMBERED;
 use self::peer::{Failed, Peer, PeerKey};
 use self::trail::Trail;
-use crate::dns::Transport;
+use crate::dns::{Transport, sizes};
 use crate::metrics::{Counter, Registry, names};
 use crate::plugin::forward::{Exchange, Exchanged, Move, Options, Tries, Upstreams};
 use rand::rngs::StdRng;
@@ -146,7 +146,7 @@ impl Asked {
 
     /// The question section.
     fn question(&self) -> &[u8] {
-        self.wire.get(12..self.question_end as usize).unwrap_or_default()
+        self.wire.get(sizes::HEADER..self.question_end as usize).unwrap_or_default()
     }
 }
 

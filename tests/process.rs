@@ -112,6 +112,19 @@ fn a_corefile_that_is_gone_is_told_at_sigusr1_and_one_without_reload_is_the_last
 }
 
 #[test]
+fn a_corefile_that_lost_reload_is_looked_at_as_before() {
+    let mut node = Node::new();
+    node.start("    whoami\n    reload 2s 1s", &[]);
+    for (count, body) in [(1, "    whoami"), (2, "    whoami\n    log"), (3, "    whoami")] {
+        let corefile = node.corefile(body);
+        node.put("Corefile", &corefile);
+        node.until("another reload", |node| {
+            node.lines().matches("[INFO] Reloading complete").count() == count
+        });
+    }
+}
+
+#[test]
 fn what_cannot_start_says_why_in_one_line() {
     let node = Node::new();
     let conf = node.path("Corefile").display().to_string();

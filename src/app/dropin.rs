@@ -132,6 +132,7 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
         giver,
         store,
         after_handover: AfterHandover::by(|name| Machine.variable(name)),
+        reload_every: None,
     };
     run.until_the_end().await
 }

@@ -187,6 +187,7 @@ async fn develop(
                 giver,
                 store,
                 after_handover: AfterHandover::Prove,
+                reload_every: None,
             };
             run.until_the_end().await
         }

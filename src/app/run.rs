@@ -58,6 +58,8 @@ pub(super) struct Run {
     pub(super) store: Store,
     /// What follows once one has taken over.
     pub(super) after_handover: AfterHandover,
+    /// The interval and jitter of the last `reload` that a Corefile had.
+    pub(super) reload_every: Option<(Duration, Duration)>,
 }
 
 impl Run {
@@ -171,8 +173,10 @@ impl Run {
     }
 
     /// INTERVAL give or take half of JITTER, which counts for no more than half of INTERVAL.
-    fn next_reload(&self) -> Option<Instant> {
-        let (every, jitter) = self.serving.reload_every()?;
+    /// A Corefile without `reload` is looked at as the last one with it said, as by CoreDNS.
+    fn next_reload(&mut self) -> Option<Instant> {
+        self.reload_every = self.serving.reload_every().or(self.reload_every);
+        let (every, jitter) = self.reload_every?;
         let jitter = jitter.min(every / 2);
         let shift = jitter.mul_f64(rand::random::<f64>());
         Some(Instant::now() + (every + shift).saturating_sub(jitter / 2))

@@ -264,6 +264,10 @@ fn without_a_template_the_old_corefile_is_served() {
     std::fs::write(node.path("Corefile"), node.corefile("    whoami")).unwrap();
     node.start("    not_read", &["-basecorefile=/nonexistent/base"]);
     assert!(node.answers());
+    let errors = std::fs::read_to_string(node.path("stderr")).unwrap();
+    let line = "[ERROR] Failed to sync node-local-dns config directory /nonexistent, \
+                err: lstat /nonexistent: no such file or directory\n";
+    assert!(errors.contains(line), "{errors}");
 }
 
 #[test]

@@ -71,6 +71,9 @@ pub(super) async fn serve(arguments: &[String], mut common: Common) -> u8 {
             format_args!("Skipping kube-dns configmap sync as no directory was specified"),
         );
     }
+    if let Err(why) = node.sources.paths().find_base_folder() {
+        log.line(Level::Error, format_args!("{why}"));
+    }
     let network = NodeNetwork::make(&options, &common.metrics, &log, &common.readiness);
     log.start();
     run(&options, common, Made { signals, node, network, metrics, handover, inherited }).await

@@ -207,10 +207,10 @@ fn clean_up(options: &Options, end: End) {
     let plan = Plan { addresses, dns_port: options.dns_port, health_port: network.health_port };
     let mut keeper = Choice::make(network.firewall).backend.keeper(plan, Life::Process);
     let report = if is_whole {
-        keeper.remove_all_left_behind(Within::REMOVING)
+        keeper.remove_all_left_behind(Within::CLEARING)
     } else {
         log.line(Level::Info, format_args!("Another nodens serves with the rules: they stay"));
-        keeper.remove_plan_left_behind(Within::REMOVING)
+        keeper.remove_plan_left_behind(Within::CLEARING)
     };
     report.tell(&log, &Registry::new(0));
     log.flush();

@@ -32,6 +32,18 @@ pub fn look(paths: &SourcePaths) -> Look {
     Look { base: read(&paths.base), kube_dns: paths.kube_dns.as_deref().map(list) }
 }
 
+/// Whether the template's folder is there. The error is the operator's line, in node-cache's words.
+pub(super) fn find_folder(file: &Path) -> Result<(), String> {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let found = fs::read_dir(folder).map(drop).map_err(|error| absent(folder, &error));
+    found.map_err(|why| {
+        format!("Failed to sync node-local-dns config directory {}, err: {why}", folder.display())
+    })
+}
+
 /// The files of a directory, without its folders and without hidden names (`..data` of a mounted
 /// ConfigMap). One file that is not UTF-8 spoils all.
 fn list(folder: &Path) -> Result<Listing, String> {

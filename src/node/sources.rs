@@ -5,7 +5,7 @@
 //! which lines and counts go with it. An input that turns bad never takes away what was good, and
 //! is looked at again.
 
-use super::files::{Listing, Look};
+use super::files::{Listing, Look, find_folder};
 use super::kubedns::KubeDns;
 use super::template::{NodeValues, render};
 use crate::plugin::Level;
@@ -22,6 +22,14 @@ pub struct SourcePaths {
     pub base: PathBuf,
     /// The directory of the kube-dns ConfigMap, if there is one to watch.
     pub kube_dns: Option<PathBuf>,
+}
+
+impl SourcePaths {
+    /// Whether the template's folder is there, be the template itself in it or not. The error is the operator's
+    /// line, in node-cache's words.
+    pub fn find_base_folder(&self) -> Result<(), String> {
+        find_folder(&self.base)
+    }
 }
 
 /// What a look led to.

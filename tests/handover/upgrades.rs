@@ -145,8 +145,19 @@ impl Node {
         held.unwrap_or(RATES[RATES.len() - 1])
     }
 
+    /// How many queries the upstream has had. It reads several sockets, each in its own time: what is still in
+    /// one is waited for.
     fn asked(&self) -> u64 {
-        self.upstream.queries("udp4")
+        let read = || self.upstream.queries("udp4");
+        let mut asked = read();
+        loop {
+            sleep(BETWEEN);
+            let now = read();
+            if now == asked {
+                return asked;
+            }
+            asked = now;
+        }
     }
 
     fn sh(&self, line: &str) -> String {

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the cache may take from one process to the other.
-const CACHE_TIME: Duration = Duration::from_secs(5);
+const CACHE_TIME: Duration = Duration::from_secs(10);
 
 /// How long a successor may take from the offer until it reads: setting firewall rules may take 16 s.
 const COMMIT_TIME: Duration = Duration::from_secs(30);

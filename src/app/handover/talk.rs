@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// How long a message may take to be taken, and the other side to say what it is to say next.
-pub(super) const ANSWER_TIME: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// Why a conversation ended.
 #[derive(Debug, thiserror::Error)]

@@ -33,9 +33,11 @@ pub struct Within(pub Duration);
 impl Within {
     /// For setting and checking: the wait for the lock, and twice as much for the programs.
     pub const SETTING: Within = Within(Duration::from_secs(15));
-    /// For removing on the way out: below the shortest grace period that Kubernetes gives by
-    /// default, with room for the drain.
-    pub const REMOVING: Within = Within(Duration::from_secs(5));
+    /// For removing on the way out: below the grace period that Kubernetes gives by default, with room
+    /// for lameduck and the drain.
+    pub const REMOVING: Within = Within(Duration::from_secs(10));
+    /// For removing what a server left that was killed: nobody answers until then, and nobody waits.
+    pub const CLEARING: Within = Within(Duration::from_secs(20));
 }
 
 /// What to do where rules need a privilege that is not there.

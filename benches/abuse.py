@@ -108,13 +108,13 @@ def measured(place, options, kind):
         place.warm(address, path)
         time.sleep(min(2, options.settle))
         row = {"kind": kind, "before_mib": process.rss() / 2**20, "before_fds": storm.descriptors(process)}
-        row["quiet"] = storm.result(storm.hits_beside(address, path, options))
+        row["quiet"] = storm.hits_met(storm.hits_beside(address, path, options))
         watch, over, said = storm.Watch(process), threading.Event(), []
         watch.start()
         abuse = threading.Thread(target=lambda: said.append(KINDS[kind](address, 4 * options.seconds, over)))
         abuse.start()
         time.sleep(options.seconds)
-        row["abused"] = storm.result(storm.hits_beside(address, path, options))
+        row["abused"] = storm.hits_met(storm.hits_beside(address, path, options))
         over.set()
         abuse.join()
         time.sleep(options.settle)

@@ -35,8 +35,9 @@ def came(ancillary):
 
 
 def asked(address, rate, seconds, queries):
-    """How many queries were sent, and the latencies of those that were answered, in microseconds."""
-    took, under_way, sent = [], {}, 0
+    """How many queries were sent, the latencies of those that were answered, in microseconds, and how many of
+    those had no record."""
+    took, under_way, sent, failed = [], {}, 0, 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(address)
         client.setblocking(False)
@@ -59,9 +60,10 @@ def asked(address, rate, seconds, queries):
                     begun = under_way.pop(int.from_bytes(reply[:2], "big"), None)
                     if begun is not None:
                         took.append((came(ancillary) - begun) / 1e3)
+                        failed += reply[6:8] == b"\0\0"
             except BlockingIOError:
                 pass
-    return sent, sorted(took)
+    return sent, sorted(took), failed
 
 
 def main():
@@ -70,9 +72,10 @@ def main():
     with open(sys.argv[5]) as file:
         lines = [line.split() for line in file]
     queries = [lab.query(name, TYPES[kind])[2:] for name, kind in lines]
-    sent, took = asked((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]), float(sys.argv[4]), queries)
+    sent, took, failed = asked((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]), float(sys.argv[4]), queries)
     share = lambda part: took[min(len(took) - 1, int(len(took) * part))] if took else 0.0
-    print(json.dumps({"sent": sent, "answered": len(took), "p50_us": share(0.5), "p99_us": share(0.99)}))
+    print(json.dumps({"sent": sent, "answered": len(took), "failed": failed, "lost": sent - len(took),
+                      "p50_us": share(0.5), "p99_us": share(0.99)}))
 
 
 if __name__ == "__main__":

@@ -187,6 +187,11 @@ def hits_beside(address, path, options):
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, preexec_fn=urgent)
 
 
+def hits_met(process):
+    """What the hits met (hits.py)."""
+    return json.loads(process.communicate()[0])
+
+
 def result(process):
     """What its stream met."""
     found = json.loads(process.communicate()[0])
@@ -334,10 +339,10 @@ def measured(place, options, kind):
         # The load's own core is busier in a storm.
         hits = hits_beside(address, path, options)
         elsewhere(kind, source, options)
-        row["control"] = json.loads(hits.communicate()[0])
+        row["control"] = hits_met(hits)
         hits = hits_beside(address, path, options)
         row.update(asked(address, kind, source, options))
-        row["stormy"] = json.loads(hits.communicate()[0])
+        row["stormy"] = hits_met(hits)
         time.sleep(options.settle)
         row["after_mib"], row["after_fds"] = process.rss() / 2**20, descriptors(process)
         watch.end()

@@ -62,8 +62,6 @@ pub(super) async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    // Replies are small and complete; without this they wait for acknowledgements.
-    let _ = stream.set_nodelay(true);
     let Some(client) = client_of(&stream, peer, Transport::Https) else { return };
     let found = listener.with_serving(|serving| {
         let server = &serving.snapshot.servers[serving.server];

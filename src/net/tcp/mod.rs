@@ -47,6 +47,9 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
                 if !has_place(&worker).await {
                     continue;
                 }
+                // Replies are small and complete; without this they wait for acknowledgements. One that is
+                // handed over has it from its first process.
+                let _ = stream.set_nodelay(true);
                 // Counted here and not by its task, which has not run when the next one is accepted.
                 let open = Open::new(&worker, &listener);
                 let (worker, listener) = (worker.clone(), listener.clone());
@@ -95,8 +98,6 @@ pub(super) async fn connection(
     octets: Vec<u8>,
 ) {
     let shared = open.shared();
-    // Replies are small and complete; without this they wait for acknowledgements.
-    let _ = stream.set_nodelay(true);
     let tls = listener.with_serving(|serving| {
         let server = &serving.snapshot.servers[serving.server];
         // Without `tls` it is plain TCP on another port, as in CoreDNS.

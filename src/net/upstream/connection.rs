@@ -265,7 +265,8 @@ impl Connection {
                 number,
                 asked: now,
                 // A try lasts for seconds.
-                lasts: deadline.saturating_duration_since(now).as_micros() as u32,
+                lasts: u32::try_from(deadline.saturating_duration_since(now).as_micros())
+                    .unwrap_or(u32::MAX),
                 asked_for: query.clone(),
                 udp_limit,
                 is_misled: false,

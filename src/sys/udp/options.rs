@@ -4,6 +4,8 @@
 //! Owns socket options alone; never reads or sends.
 #![allow(unsafe_code)]
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::UdpGroSegment;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -54,23 +56,10 @@ pub fn tell_destination(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
 /// Has the kernel give what came together, and is of one length but for the last, as one train (UDP_GRO,
 /// udp(7), since Linux 5.0). Best effort: older kernels give each datagram alone.
 pub fn take_trains(socket: BorrowedFd<'_>) {
-    set_trains(socket, 1);
+    let _ = setsockopt(&socket, UdpGroSegment, &true);
 }
 
 /// Has the kernel give each datagram alone again.
 pub fn part_trains(socket: BorrowedFd<'_>) {
-    set_trains(socket, 0);
-}
-
-fn set_trains(socket: BorrowedFd<'_>, wish: libc::c_int) {
-    // SAFETY: the option takes an int; the pointer and the length are `wish`'s.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_GRO,
-            (&raw const wish).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        );
-    }
+    let _ = setsockopt(&socket, UdpGroSegment, &false);
 }

@@ -47,7 +47,7 @@ fuzz_target!(|octets: &[u8]| {
 
 fn plain_query() -> Query<'static> {
     let name = "a.test.".parse().expect("a name");
-    Query::new(&name, RecordType::A, Class::IN, true)
+    Query::new(&name, RecordType::A, Class::IN)
 }
 
 /// Copies the message without and with compression: it stays the same message.

@@ -67,7 +67,7 @@ async fn ask(probe: &LoopProbe) -> io::Result<()> {
     };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(target).await?;
-    let mut query = Query::new(&probe.name, RecordType::HINFO, Class::IN, true);
+    let mut query = Query::new(&probe.name, RecordType::HINFO, Class::IN);
     query.set_id(rand::random());
     socket.send(query.wire()).await?;
     let mut answer = [0; 512];

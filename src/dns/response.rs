@@ -209,7 +209,7 @@ mod tests {
     use crate::dns::{Class, Name, Received, RecordType};
 
     fn query() -> Query<'static> {
-        Query::new(&"a.test.".parse().unwrap(), RecordType::A, Class::IN, true)
+        Query::new(&"a.test.".parse().unwrap(), RecordType::A, Class::IN)
     }
 
     #[test]

@@ -502,7 +502,7 @@ mod tests {
             let message = response.message().unwrap();
             assert_eq!(message.end(), response.wire.len());
             let _ = (message.uncompressed_size(), message.question());
-            let question = Query::new(&"a.".parse().unwrap(), RecordType::A, Class::IN, true);
+            let question = Query::new(&"a.".parse().unwrap(), RecordType::A, Class::IN);
             finish_reply(&question, &mut response, ReplyLimits { octets: 512 }, fit_reply);
             assert!(response.wire.len() <= 512);
             assert!(Message::parse(&response.wire).is_ok());

@@ -146,7 +146,7 @@ mod tests {
     use crate::dns::{Class, Query};
 
     fn query(name: &str, id: u16) -> Query<'static> {
-        let mut query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
+        let mut query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN);
         query.set_id(id);
         query
     }
@@ -160,7 +160,7 @@ mod tests {
         let flights = Flights::new();
         for id in 1..4 {
             let name = "1.2.".parse().unwrap();
-            let mut query = Query::new(&name, RecordType::HINFO, Class::IN, true);
+            let mut query = Query::new(&name, RecordType::HINFO, Class::IN);
             query.set_id(id);
             let key = FlightKey::new(1, Transport::Udp, 512, &query.keep());
             assert_eq!(flights.join(&key, || id), Role::Leader);
@@ -182,8 +182,9 @@ mod tests {
     fn another_name_target_transport_or_flag_is_another_question() {
         let flights = Flights::new();
         let asked = query("a.test.", 1);
-        let mut no_recursion = Query::new(asked.name(), RecordType::A, Class::IN, false);
+        let mut no_recursion = Query::new(asked.name(), RecordType::A, Class::IN);
         no_recursion.set_id(1);
+        no_recursion.set_flags(0);
         let base = asked.keep();
         for key in [
             FlightKey::new(1, Transport::Udp, 512, &base),

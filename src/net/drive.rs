@@ -3,10 +3,11 @@
 //! Owns who asks upstream for whom: a question in flight is asked once, its followers wait for the
 //! leader's result. Never decides what a result means.
 
+use super::listener::{Listener, Serving};
 use super::rest::go_on;
 use super::thrift::Turn;
 use super::upstream::Asked;
-use super::worker::{Listener, Node, Permit, REFRESHES_MOST, Serving, Worker};
+use super::worker::{Node, Permit, REFRESHES_MOST, Worker};
 use crate::dns::{Query, Rcode, Response, sizes};
 use crate::engine::{
     Arrival, Event, FlightKey, Further, KeptLife, Parked, Role, Silence, Step, arrive,
@@ -411,7 +412,7 @@ mod tests {
     use crate::dns::{Class, RecordType};
 
     fn response(name: &str) -> Exchanged {
-        let query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
+        let query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN);
         Exchanged {
             outcome: Ok(query.wire().into()),
             upstream: None,

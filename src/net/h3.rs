@@ -4,8 +4,9 @@
 //! accepts, speaks QUIC and HTTP, and encodes; each query goes through the engine as one of TCP
 //! does. What hickory-server leaves unbounded stands in docs/plugins/tls.md.
 
+use super::listener::Listener;
 use super::tcp::Open;
-use super::worker::{Listener, Worker};
+use super::worker::Worker;
 use crate::corefile::KeyTransport;
 use crate::dns::Transport;
 use crate::engine::Server;

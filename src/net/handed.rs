@@ -4,10 +4,11 @@
 //! answered, and what was not read waits in the socket or goes along, so that no query is lost. TLS,
 //! HTTPS and QUIC do not go: their sessions are state of the process that made them.
 
+use super::listener::Listener;
 use super::sockets::Address;
 use super::stream::Stream;
 use super::tcp::{Open, connection, has_place};
-use super::worker::{Listener, Worker};
+use super::worker::Worker;
 use crate::corefile::KeyTransport;
 use std::net::TcpStream;
 use std::rc::Rc;

@@ -4,8 +4,10 @@
 //! be idle. Each query goes through the engine as one of TCP does, octets as they come. Knows
 //! nothing of what a message means but the lifetime that HTTP is told.
 
+use super::doh::{MESSAGE_TYPE, PATH};
+use super::listener::Listener;
 use super::tcp::{Connection, Open, client_of};
-use super::worker::{Listener, Worker};
+use super::worker::Worker;
 use crate::dns::{Message, RecordType, Transport, sizes};
 use crate::metrics::names;
 use crate::plugin::{Client, Timeouts};
@@ -50,8 +52,6 @@ const LOOK: Duration = Duration::from_secs(30);
 const LIFETIME_MOST: u32 = 3_600;
 const LIFETIME_EMPTY: u32 = 5;
 
-const PATH: &str = "/dns-query";
-const MESSAGE_TYPE: &str = "application/dns-message";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
 /// One connection, from the handshake to its end.

@@ -6,11 +6,13 @@
 mod clock;
 mod counters;
 pub mod dnstap;
+pub mod doh;
 mod drive;
 mod found;
 mod h3;
 mod handed;
 mod https;
+mod listener;
 mod quic;
 mod rest;
 mod sockets;

@@ -3,8 +3,9 @@
 //! Owns the endpoint of an address and its connections, their bounds and how they end. Each query
 //! goes through the engine as one of TCP does, octets as they come.
 
+use super::listener::Listener;
 use super::tcp::{CONNECTIONS_PER_WORKER_MOST, Open};
-use super::worker::{Listener, Worker};
+use super::worker::Worker;
 use crate::dns::{Transport, sizes};
 use crate::plugin::{Client, Timeouts};
 use quinn::crypto::rustls::QuicServerConfig;

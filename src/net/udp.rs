@@ -3,7 +3,8 @@
 //! A query that hits is answered in place: no allocation, no task, no await. One that must wait
 //! leaves as a task; its reply goes out with those that are ready at the same moment.
 
-use super::worker::{Listener, Worker};
+use super::listener::Listener;
+use super::worker::Worker;
 use crate::dns::{Response, Transport};
 use crate::engine::{Arrival, Parked, Silence, Step, arrive};
 use crate::plugin::Client;

@@ -1,20 +1,19 @@
 //! One worker: what its tasks share, and the commands that change what it serves.
 //!
-//! Owns the thread's buffers, its listeners and the bounds on what may wait. A worker is one thread
-//! with a runtime of its own; nothing here is shared with other workers but [`Node`].
+//! Owns the thread's buffers, which addresses it serves, and the bounds on what may wait. A worker is
+//! one thread with a runtime of its own; nothing here is shared with other workers but [`Node`].
 
 use super::clock::FrequentClock;
 use super::counters::Counters;
 use super::handed::{HandedConnection, Heir, adopt};
+use super::listener::{Listener, Serving, SocketsAfter};
 use super::rest::{Rests, go_on, turn_began};
-use super::sockets::{Address, Bound, Keeper};
+use super::sockets::{Address, Bound};
 use super::tcp::{self, Connection};
 use super::thrift::{self, Credit, SharedCredit, Thrift};
 use super::udp::{self, Port};
 use super::upstream::{Dispatcher, Shared};
 use super::workers::Equipment;
-use super::{h3, quic};
-use crate::corefile::KeyTransport;
 use crate::dns::Response;
 use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
 use crate::plugin::Now;
@@ -28,7 +27,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, spawn_local, yield_now};
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::Instant;
 
 /// The most queries that wait at once on the whole node; beyond, a query that would have to wait
@@ -116,15 +115,6 @@ impl Drop for Held {
     }
 }
 
-/// What becomes of the sockets that a worker reads no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SocketsAfter {
-    /// They are closed: what has arrived is taken in before.
-    Closed,
-    /// Somebody has them, and what arrives waits in them.
-    Kept,
-}
-
 /// What the handle tells a worker; `done` is answered when it is so.
 pub(super) enum Command {
     /// Serve by this snapshot; `bound` holds the sockets of addresses that are new.
@@ -139,49 +129,6 @@ pub(super) enum Command {
     Beat { done: oneshot::Sender<()> },
     /// End.
     Stop,
-}
-
-/// What a listener serves by.
-#[derive(Clone)]
-pub(super) struct Serving {
-    pub(super) snapshot: Arc<Snapshot>,
-    /// The number of the server in it.
-    pub(super) server: usize,
-}
-
-/// One address of one worker.
-pub(super) struct Listener {
-    /// `None` once the address is gone.
-    serving: RefCell<Option<Serving>>,
-    /// Its open connections, to be woken when `serving` changes.
-    pub(super) connections: RefCell<HashMap<*const Connection, Rc<Connection>>>,
-    /// Its address, and who takes its connections, once that is not this process any more.
-    heir: RefCell<Option<(Address, Heir)>>,
-    ports: Vec<Rc<Port>>,
-    keeper: Keeper,
-    tasks: RefCell<Vec<AbortHandle>>,
-}
-
-impl Listener {
-    /// What it serves by now.
-    pub(super) fn serving(&self) -> Option<Serving> {
-        self.serving.borrow().clone()
-    }
-
-    /// Runs `use_it` with what it serves by now, without counting a reference.
-    pub(super) fn with_serving<T>(&self, use_it: impl FnOnce(&Serving) -> T) -> Option<T> {
-        self.serving.borrow().as_ref().map(use_it)
-    }
-
-    /// Its address and who takes its connections, if somebody does.
-    pub(super) fn heir(&self) -> Option<(Address, Heir)> {
-        self.heir.borrow().clone()
-    }
-
-    /// True once the address is gone.
-    pub(super) fn is_closed(&self) -> bool {
-        self.serving.borrow().is_none()
-    }
 }
 
 /// What the tasks of one worker share.
@@ -199,7 +146,7 @@ pub(super) struct Worker {
     /// Open client connections of this worker.
     pub(super) open: RefCell<HashMap<*const Connection, Rc<Connection>>>,
     /// The UDP sockets that are served.
-    doors: RefCell<Vec<(Rc<Listener>, Rc<Port>)>>,
+    pub(super) doors: RefCell<Vec<(Rc<Listener>, Rc<Port>)>>,
     /// When datagrams were last taken in, and how many queries had their turn since the last look.
     pub(super) received: Cell<Duration>,
     turns: Cell<u8>,
@@ -359,18 +306,13 @@ pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceive
             }
             Command::StopReading { after, done } => {
                 for (_, listener) in listeners.drain() {
-                    let after = match listener.keeper {
-                        Keeper::Manager => SocketsAfter::Kept,
-                        Keeper::Nobody => after,
-                    };
-                    close(&worker, &listener, after);
+                    listener.close(&worker, listener.sockets_after(after));
                 }
                 let _ = done.send(());
             }
             Command::Bequeath { heir, done } => {
                 for (address, listener) in listeners.drain() {
-                    *listener.heir.borrow_mut() = Some((address, heir.clone()));
-                    close(&worker, &listener, SocketsAfter::Kept);
+                    listener.bequeath(&worker, address, heir.clone());
                 }
                 let _ = done.send(());
             }
@@ -405,10 +347,10 @@ fn publish(
         let address = Address::of(definition);
         let serving = Serving { snapshot: snapshot.clone(), server };
         if let Some(listener) = listeners.remove(&address) {
-            *listener.serving.borrow_mut() = Some(serving);
+            listener.serve_by(serving);
             kept.insert(address, listener);
         } else if let Some(bound) = bound.remove(&address) {
-            match open(worker, bound, serving) {
+            match Listener::open(worker, bound, serving) {
                 Ok(listener) => {
                     kept.insert(address, listener);
                 }
@@ -420,75 +362,9 @@ fn publish(
         }
     }
     for (_, gone) in listeners.drain() {
-        close(worker, &gone, SocketsAfter::Closed);
+        gone.close(worker, SocketsAfter::Closed);
     }
     *listeners = kept;
-}
-
-fn open(worker: &Rc<Worker>, bound: Bound, serving: Serving) -> std::io::Result<Rc<Listener>> {
-    let h3 = h3::Settings::of(&serving.snapshot.servers[serving.server]);
-    let (datagrams, quic, h3) = match (bound.address.transport, h3) {
-        (KeyTransport::Quic, _) => (Vec::new(), bound.udp, None),
-        (_, Some(settings)) => (Vec::new(), Vec::new(), Some((bound.udp, settings))),
-        (_, None) => (bound.udp, Vec::new(), None),
-    };
-    let port = |socket| Port::new(socket, bound.local).map(Rc::new);
-    let ports = datagrams.into_iter().map(port).collect::<std::io::Result<_>>()?;
-    let listener = Rc::new(Listener {
-        serving: RefCell::new(Some(serving)),
-        connections: RefCell::default(),
-        heir: RefCell::default(),
-        ports,
-        keeper: bound.keeper,
-        tasks: RefCell::default(),
-    });
-    let mut tasks = listener.tasks.borrow_mut();
-    for socket in bound.tcp {
-        let socket = tokio::net::TcpListener::from_std(socket)?;
-        let accepting = spawn_local(tcp::accept(worker.clone(), listener.clone(), socket));
-        tasks.push(accepting.abort_handle());
-    }
-    for socket in quic {
-        let endpoint = quic::open(socket, &listener)?;
-        let accepting = spawn_local(quic::serve(worker.clone(), listener.clone(), endpoint));
-        tasks.push(accepting.abort_handle());
-    }
-    if let Some((sockets, settings)) = h3 {
-        // It ends by itself: what is under way there would be lost.
-        for socket in sockets {
-            h3::open(socket, &settings, worker, &listener)?;
-        }
-    }
-    for port in &listener.ports {
-        worker.doors.borrow_mut().push((listener.clone(), port.clone()));
-        let receiving = spawn_local(udp::serve(worker.clone(), listener.clone(), port.clone()));
-        tasks.push(receiving.abort_handle());
-    }
-    drop(tasks);
-    Ok(listener)
-}
-
-/// Takes in what the address has received, unless somebody else has the sockets then, and gives it up.
-/// Parked queries still get their replies; connections end once theirs are out.
-fn close(worker: &Rc<Worker>, listener: &Rc<Listener>, after: SocketsAfter) {
-    for task in listener.tasks.borrow_mut().drain(..) {
-        task.abort();
-    }
-    worker.doors.borrow_mut().retain(|(known, _)| !Rc::ptr_eq(known, listener));
-    // A socket that another process reads too must go on receiving, and loses nothing.
-    let is_shared = worker.node.sharers.load(Ordering::Acquire) > 0;
-    let is_to_wait = is_shared || after == SocketsAfter::Kept;
-    for port in listener.ports.iter().filter(|_| !is_to_wait) {
-        udp::drain(worker, listener, port);
-        if listener.keeper == Keeper::Nobody {
-            port.leave();
-            udp::drain(worker, listener, port);
-        }
-    }
-    *listener.serving.borrow_mut() = None;
-    for connection in listener.connections.borrow().values() {
-        connection.wake();
-    }
 }
 
 #[cfg(test)]

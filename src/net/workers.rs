@@ -5,12 +5,13 @@
 
 use super::Clock;
 use super::handed::{HandedConnection, Heir};
+use super::listener::SocketsAfter;
 use super::rest::{Meter, Rests};
 use super::sockets::{
     Address, Bound, HandedSockets, ListenError, adopt, bind, duplicates, receive_buffers,
 };
 use super::upstream::Shared;
-use super::worker::{Command, Node, SocketsAfter, Worker, run};
+use super::worker::{Command, Node, Worker, run};
 use crate::engine::Snapshot;
 use crate::metrics::{self, Gauge, Registry, names};
 use crate::plugin::forward::Upstreams;

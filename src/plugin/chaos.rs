@@ -127,7 +127,7 @@ mod tests {
         let mut bench = Bench::new();
         let chain = bench.load(directive, &MemorySurroundings::new()).unwrap();
         assert!(chain.iter().any(|handler| handler.takes_any_class()));
-        let query = Query::new(&name(qname), RecordType::TXT, Class::CH, false);
+        let query = Query::new(&name(qname), RecordType::TXT, Class::CH);
         bench.ask(&chain, query, nobody).records()
     }
 
@@ -173,7 +173,7 @@ mod tests {
             ("version.bind.", RecordType::A, Class::CH),
             ("a.bind.", RecordType::TXT, Class::CH),
         ] {
-            let query = Query::new(&name(qname), qtype, qclass, false);
+            let query = Query::new(&name(qname), qtype, qclass);
             let outcome = bench.ask(&chain, query, always(Rcode::NXDOMAIN, &[]));
             assert_eq!(outcome.response.rcode, Rcode::NXDOMAIN);
         }

@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn send(bench: &mut Bench, chain: &Chain, name: &Name, qtype: RecordType) {
-        let query = Query::new(name, qtype, Class::IN, true);
+        let query = Query::new(name, qtype, Class::IN);
         bench.ask(chain, query, always(Rcode::NXDOMAIN, &[]));
     }
 

@@ -75,7 +75,7 @@ mod tests {
         let mut bench = Bench::new();
         let mut chain = bench.load(directive, &MemorySurroundings::new()).unwrap();
         chain.push(Arc::new(Labeller));
-        let query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
+        let query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN);
         bench.ask(&chain, query, |_, _| {}).labels.len()
     }
 

@@ -314,7 +314,7 @@ mod tests {
         for (qname, qtype) in
             [("x.a.test.", RecordType::A), ("b.test.", RecordType::NAPTR), ("c.", RecordType::A)]
         {
-            let query = Query::new(&name(qname), qtype, Class::IN, true);
+            let query = Query::new(&name(qname), qtype, Class::IN);
             bench.ask(&chain, query, |query, response| {
                 response.start(query, Rcode::NXDOMAIN, 0, "forward");
             });
@@ -338,7 +338,7 @@ mod tests {
     fn a_response_that_no_handler_wrote_has_no_plugin_and_no_size() {
         let mut bench = Bench::new();
         let chain = bench.load("prometheus", &MemorySurroundings::new()).unwrap();
-        let query = Query::new(&name("a.test."), RecordType::A, Class::IN, true);
+        let query = Query::new(&name("a.test."), RecordType::A, Class::IN);
         bench.ask(&chain, query, |_, response| response.fail(Rcode::SERVFAIL, None));
         assert_eq!(
             counted(&bench, "coredns_dns_responses_total"),
@@ -382,7 +382,7 @@ mod tests {
     fn the_cache_in_the_block_is_what_responses_are_ascribed_to() {
         let mut bench = Bench::new();
         let chain = bench.load("prometheus\nerrors\ncache 30", &MemorySurroundings::new()).unwrap();
-        let query = Query::new(&name("a.test."), RecordType::A, Class::IN, true);
+        let query = Query::new(&name("a.test."), RecordType::A, Class::IN);
         bench.ask(&chain, query, |query, response| {
             response.start(query, Rcode::NOERROR, 0, "hosts");
         });
@@ -427,7 +427,7 @@ mod tests {
             let mut bench = Bench::new();
             let directives = format!("prometheus\n{directives}");
             let chain = bench.load(&directives, &MemorySurroundings::new()).unwrap();
-            let query = Query::new(&name("a.test."), RecordType::A, Class::IN, true);
+            let query = Query::new(&name("a.test."), RecordType::A, Class::IN);
             bench.ask(&chain, query, |query, response| {
                 response.start(query, Rcode::NOERROR, 0, "forward");
             });

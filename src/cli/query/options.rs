@@ -3,6 +3,7 @@
 //! Owns both tables (help, manual and completions come from them) and what they set. Bounds of the
 //! numbers stand here: whatever is asked for, a run ends.
 
+use crate::net::doh;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -326,8 +327,6 @@ const fn perhaps(
     Plus { name, aliases: &[], value: Value::May(value), can_be_off: true, help, set }
 }
 
-const PATH: &str = "/dns-query";
-
 /// The options with a plus, in the order of the help text.
 #[rustfmt::skip] // A table.
 pub(super) static PLUSES: &[Plus] = &[
@@ -460,9 +459,9 @@ fn take(settings: &mut Settings, given: Given<'_>, way: Way) -> Result<(), Strin
 }
 
 fn https(settings: &mut Settings, given: Given<'_>, method: Method) -> Result<(), String> {
-    let path = given.value().unwrap_or(PATH);
+    let path = given.value().unwrap_or(doh::PATH);
     if !path.starts_with('/') || !path.bytes().all(|octet| octet.is_ascii_graphic()) {
-        return Err(format!("'{path}' is no path: +https={PATH}"));
+        return Err(format!("'{path}' is no path: +https={}", doh::PATH));
     }
     take(settings, given, Way::Https(method, path.to_owned()))
 }

@@ -9,6 +9,7 @@ use super::servers::Server;
 use crate::cli::failure::{DATA, Failure, NO_INPUT};
 use crate::dns::sizes::MESSAGE_MOST;
 use crate::net::Unverified;
+use crate::net::doh::MESSAGE_TYPE;
 use hickory_net::quic::QuicClientStream;
 use hickory_net::xfer::{DnsRequestSender, FirstAnswer};
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message};
@@ -28,8 +29,6 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-
-const MESSAGE_TYPE: &str = "application/dns-message";
 
 /// The greatest file of certificates.
 const AUTHORITIES_MOST: u64 = 16 << 20;

@@ -155,10 +155,11 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// A query made by us: RD as given, one question, no EDNS.
-    pub fn new(name: &Name, qtype: RecordType, qclass: Class, rd: bool) -> Query<'static> {
+    /// A query made by us: id 0, opcode QUERY, RD and no other flag, one question, no EDNS.
+    /// [`Query::set_flags`] makes it one without RD.
+    pub fn new(name: &Name, qtype: RecordType, qclass: Class) -> Query<'static> {
         let mut wire = vec![0; sizes::HEADER];
-        wire[2] = u8::from(rd);
+        wire[flags::PLACE].copy_from_slice(&flags::RD.to_be_bytes());
         wire[5] = 1;
         wire.extend_from_slice(name.as_bytes());
         wire.extend_from_slice(&qtype.0.to_be_bytes());

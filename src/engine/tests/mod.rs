@@ -217,7 +217,7 @@ fn query(text: &str) -> Vec<u8> {
 }
 
 fn asked(text: &str, qtype: RecordType, qclass: Class) -> Query<'static> {
-    let mut query = Query::new(&name(text), qtype, qclass, true);
+    let mut query = Query::new(&name(text), qtype, qclass);
     query.set_id(0x1234);
     query
 }

@@ -20,16 +20,6 @@ use std::time::{Duration, Instant};
 
 pub(super) use standstill::stood_still_since;
 
-thread_local! {
-    /// When this thread's turn began, if that is known.
-    static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
-/// This thread's turn began at `moment`, and need not be asked of the clock again when it is over.
-pub(super) fn turn_began(moment: Instant) {
-    TURN.set(Some(moment));
-}
-
 /// Those that wait until this thread's next rest is over.
 struct Waiting {
     /// Whether the thread rests before it waits.
@@ -40,8 +30,16 @@ struct Waiting {
 }
 
 thread_local! {
+    /// When this thread's turn began, if that is known.
+    static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
+
     static WAITING: Waiting =
         const { Waiting { rests: Cell::new(false), rest: Cell::new(0), wakers: RefCell::new(Vec::new()) } };
+}
+
+/// This thread's turn began at `moment`, and need not be asked of the clock again when it is over.
+pub(super) fn turn_began(moment: Instant) {
+    TURN.set(Some(moment));
 }
 
 /// Waits until this thread has rested once more, if it rests between its turns. Answers of upstreams

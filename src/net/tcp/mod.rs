@@ -11,8 +11,9 @@ mod reader;
 
 use super::handed::bequeath;
 use super::https;
+use super::listener::Listener;
 use super::stream::Stream;
-use super::worker::{Listener, Worker};
+use super::worker::Worker;
 use crate::corefile::KeyTransport;
 use crate::dns::Transport;
 use crate::plugin::Client;

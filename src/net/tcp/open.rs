@@ -5,7 +5,8 @@
 //! socket: streams inside TLS, HTTPS and QUIC are counted here, too.
 
 use crate::metrics::Counter;
-use crate::net::worker::{Listener, Worker};
+use crate::net::listener::Listener;
+use crate::net::worker::Worker;
 use crate::plugin::Budget;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -139,7 +139,7 @@ impl Running {
 }
 
 fn query(name: &str, id: u16) -> Vec<u8> {
-    let mut query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
+    let mut query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN);
     query.set_id(id);
     query.wire().to_vec()
 }

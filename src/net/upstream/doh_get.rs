@@ -3,7 +3,9 @@
 //! Owns the requests and what of their responses is a DNS message. hyper speaks HTTP/2; bounds on
 //! queries in flight and their time are the pool's.
 
-use super::messenger::{Broken, PATH};
+use super::messenger::Broken;
+use crate::dns::sizes;
+use crate::net::doh::{MESSAGE_TYPE, PATH};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -16,11 +18,6 @@ use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-
-const MESSAGE_TYPE: &str = "application/dns-message";
-
-/// The greatest response: a DNS message.
-const RESPONSE_MOST: usize = u16::MAX as usize;
 
 /// An open connection.
 pub(super) struct Requests {
@@ -76,7 +73,7 @@ impl Requests {
             if response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != MESSAGE_TYPE) {
                 return Err(query("http: the response is no DNS message".to_owned()));
             }
-            let body = Limited::new(response.into_body(), RESPONSE_MOST).collect().await;
+            let body = Limited::new(response.into_body(), sizes::MESSAGE_MOST).collect().await;
             body.map(|body| body.to_bytes().into()).map_err(|error| query(error.to_string()))
         }
     }

@@ -108,7 +108,10 @@ impl Health {
     /// transports need not is boxed: a probe takes its room for as long as the upstream is silent.
     async fn ask(&self, dialer: &Dialer, roots: &Arc<SystemRoots>) -> Option<()> {
         let probe = &self.probe;
-        let mut query = Query::new(&probe.domain, RecordType::NS, Class::IN, probe.recursion);
+        let mut query = Query::new(&probe.domain, RecordType::NS, Class::IN);
+        if !probe.recursion {
+            query.set_flags(0);
+        }
         query.set_id(rand::random());
         let wire = query.wire();
         if self.transport == Transport::Udp {

@@ -5,6 +5,7 @@
 //! hickory decodes both, so a response that it cannot decode is an error.
 
 use super::dial::words;
+use crate::net::doh;
 use crate::plugin::forward::LONGEST_TRY;
 use hickory_net::NetError;
 use hickory_net::h2::{self, HttpsClientStream};
@@ -18,9 +19,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-/// The path of DNS over HTTPS, CoreDNS's and everybody's.
-pub(super) const PATH: &str = "/dns-query";
 
 /// An open connection.
 pub(super) enum Messenger {
@@ -53,7 +51,7 @@ impl Messenger {
         name: &str,
     ) -> Result<Messenger, NetError> {
         let stream = async { Ok(AsyncIoTokioAsStd(stream)) };
-        let connected = h2::connect(stream, config, remote, name.into(), PATH.into(), None);
+        let connected = h2::connect(stream, config, remote, name.into(), doh::PATH.into(), None);
         connected.await.map(Messenger::Https)
     }
 

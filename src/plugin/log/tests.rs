@@ -108,7 +108,7 @@ fn types_and_classes_have_gos_names() {
         (Class::CH, RecordType(128), "CH NXNAME"),
         (Class(0), RecordType(65535), "CLASS0 Reserved"),
     ] {
-        let asked = Query::new(&"a.test.".parse().unwrap(), qtype, class, true);
+        let asked = Query::new(&"a.test.".parse().unwrap(), qtype, class);
         bench.ask(&chain, asked, always(Rcode::NOERROR, &[]));
         assert_eq!(bench.journal.take(), [format!("[INFO] {said}")]);
     }

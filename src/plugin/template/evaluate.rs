@@ -376,7 +376,7 @@ mod tests {
 
     fn run(source: &str) -> Result<String, String> {
         let name: Name = "ip-10-0-0-1.a.test.".parse().unwrap();
-        let mut query = Query::new(&name, RecordType::A, Class::IN, true);
+        let mut query = Query::new(&name, RecordType::A, Class::IN);
         query.set_question(b"\x0bIP-10-0-0-1\x01a\x04test\0", RecordType::A, Class::IN);
         let data = Data {
             regex: ".*",

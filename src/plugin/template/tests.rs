@@ -100,14 +100,14 @@ fn a_query_for_any_type_or_class_is_told_the_templates_own() {
     ] {
         let mut bench = Bench::new();
         let chain = load(&mut bench, text);
-        let asked = Query::new(&name("a.test."), qtype, class, true);
+        let asked = Query::new(&name("a.test."), qtype, class);
         let outcome = bench.ask(&chain, asked, nobody);
         assert_eq!(outcome.records(), [format!("a.test. 5 IN TXT \"{said}\"")]);
     }
     let text = text.replace("IN TXT {\n", "ANY ANY {\n");
     let mut bench = Bench::new();
     let chain = load(&mut bench, &text);
-    let asked = Query::new(&name("a.test."), RecordType(65280), Class(7), true);
+    let asked = Query::new(&name("a.test."), RecordType(65280), Class(7));
     assert_eq!(bench.ask(&chain, asked, nobody).records(), ["a.test. 5 IN TXT \"-\""]);
 }
 

@@ -274,7 +274,7 @@ pub(crate) fn name(text: &str) -> Name {
 
 /// A query of class IN with RD, id 0.
 pub(crate) fn query(qname: &str, qtype: RecordType) -> Query<'static> {
-    Query::new(&name(qname), qtype, Class::IN, true)
+    Query::new(&name(qname), qtype, Class::IN)
 }
 
 /// Writes a response with the given records: `"a.test. 300 IN A 192.0.2.1"` goes to the answer

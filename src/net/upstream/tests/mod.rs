@@ -58,7 +58,7 @@ impl Asking {
     }
 
     async fn ask_over(&self, name: &str, transport: Transport) -> Exchanged {
-        let query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN, true);
+        let query = Query::new(&name.parse().unwrap(), RecordType::A, Class::IN);
         let options = &self.upstreams.options;
         let order =
             Order::new(options.policy, self.upstreams.all.len(), 1, &mut StdRng::seed_from_u64(1));
@@ -136,7 +136,7 @@ async fn a_query_goes_out_as_it_is_under_new_ids_and_from_kept_sockets() {
         assert_eq!(asking.udp("a.test.").await, Ok(7));
     }
     let asked = up.asked.lock().unwrap();
-    let expected = Query::new(&"a.test.".parse().unwrap(), RecordType::A, Class::IN, true);
+    let expected = Query::new(&"a.test.".parse().unwrap(), RecordType::A, Class::IN);
     assert!(asked.iter().all(|(query, _, _)| query[2..] == expected.wire()[2..]));
     let ids: std::collections::HashSet<_> = asked.iter().map(|(query, _, _)| &query[..2]).collect();
     assert!(ids.len() >= 19, "{ids:?}");

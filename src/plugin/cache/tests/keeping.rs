@@ -300,7 +300,7 @@ fn keepttl_shows_the_ttl_that_was_stored() {
 #[test]
 fn dnssec_and_plain_clients_have_entries_of_their_own() {
     let mut cached = Cached::new("cache");
-    let plain = Query::new(&name("a.test."), A, Class::IN, true);
+    let plain = Query::new(&name("a.test."), A, Class::IN);
     cached.ask(plain, with_flags(0));
     let mut asked = false;
     cached.ask(raw_query(flags::RD, A_TEST, Class::IN, Some(true)), |_, response| {

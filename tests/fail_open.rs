@@ -12,7 +12,7 @@ mod messages;
 mod missing;
 mod ports;
 
-use lab::{CLUSTER, LOCAL, Lab, Running, SERVICE, has_all_it_needs, wait_for};
+use lab::{CLUSTER, EXTERNAL, LOCAL, Lab, Running, SERVICE, has_all_it_needs, wait_for};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -50,6 +50,12 @@ const SOME: usize = 60;
 
 /// What nodens answers; the cluster DNS answers 10.0.1.7.
 const OF_NODENS: [u8; 4] = [192, 0, 2, 1];
+
+/// Has nodens answer so.
+const TEMPLATE: &str = "template IN A {\n  answer \"{{ .Name }} 60 IN A 192.0.2.1\"\n }";
+
+/// A name of the cluster DNS.
+const NAME: &str = "web.default.svc.cluster.local";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
@@ -139,8 +145,7 @@ fn ask_on(shared: &Shared) -> Vec<Asked> {
     };
     while !shared.is_over.load(Ordering::Acquire) {
         let id = asked.len();
-        let name = "web.default.svc.cluster.local";
-        let query = messages::query(name, RecordType::A, (id % IDS) as u16);
+        let query = messages::query(NAME, RecordType::A, (id % IDS) as u16);
         asked.push(Asked { at: Instant::now(), answered_by: None });
         // Nobody there is an answer of its own kind: the stream goes on.
         let _ = sockets[id % PORTS].send_to(&query, (SERVICE, 53));
@@ -207,17 +212,21 @@ impl Node {
 
     /// The same on two addresses.
     fn nodens_on(&mut self, addresses: [&str; 2], flags: &[&str]) -> (Running, PathBuf) {
+        self.nodens_with(addresses, TEMPLATE, flags)
+    }
+
+    /// The same with the directives that answer.
+    fn nodens_with(
+        &mut self,
+        addresses: [&str; 2],
+        directives: &str,
+        flags: &[&str],
+    ) -> (Running, PathBuf) {
         let [first, second] = addresses;
         let folder = self.lab.new_folder("nodens");
         let path = |name: &str| folder.join(name).display().to_string();
-        let answer = "{{ .Name }} 60 IN A 192.0.2.1";
-        fs::write(
-            folder.join("Corefile"),
-            format!(
-                ".:53 {{\n bind {first} {second}\n template IN A {{\n  answer \"{answer}\"\n }}\n}}\n"
-            ),
-        )
-        .unwrap();
+        let corefile = format!(".:53 {{\n bind {first} {second}\n {directives}\n}}\n");
+        fs::write(folder.join("Corefile"), corefile).unwrap();
         let mut command = self.lab.command("node", env!("CARGO_BIN_EXE_nodens"));
         command
             .arg(format!("-localip={first},{second}"))
@@ -357,6 +366,155 @@ fn a_clean_end_and_the_next_start_lose_no_query() {
             println!("lost {:?} behind {what}", one.at.saturating_duration_since(*at));
         }
         assert_eq!(lost, 0);
+    }
+}
+
+/// A UDP socket of a namespace of the lab.
+fn socket_in(lab: &Lab, place: &str, bound: &str) -> UdpSocket {
+    let space = File::open(format!("/run/netns/{}", lab.space(place))).unwrap();
+    let bound = bound.to_owned();
+    let opened = spawn(move || {
+        setns(space, CloneFlags::CLONE_NEWNET).unwrap();
+        UdpSocket::bind(bound).unwrap()
+    });
+    let socket = opened.join().unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    socket
+}
+
+/// An upstream that keeps what it is asked until it may answer.
+struct Upstream {
+    asked: Arc<AtomicUsize>,
+    may_answer: Arc<AtomicBool>,
+}
+
+impl Upstream {
+    fn start(lab: &Lab) -> Upstream {
+        let socket = socket_in(lab, "dns", &format!("{EXTERNAL}:53"));
+        let upstream = Upstream { asked: Arc::default(), may_answer: Arc::default() };
+        let (asked, may_answer) = (upstream.asked.clone(), upstream.may_answer.clone());
+        // It ends with the test.
+        spawn(move || {
+            let mut kept = Vec::new();
+            let mut query = [0; 512];
+            loop {
+                if let Ok((length, from)) = socket.recv_from(&mut query) {
+                    kept.push((query[..length].to_vec(), from));
+                    asked.fetch_add(1, Ordering::AcqRel);
+                }
+                if may_answer.load(Ordering::Acquire) {
+                    for (query, from) in kept.drain(..) {
+                        let _ = socket.send_to(&answered(&query), from);
+                    }
+                }
+            }
+        });
+        upstream
+    }
+}
+
+/// The answer to a query: [`OF_NODENS`].
+fn answered(query: &[u8]) -> Vec<u8> {
+    let question = 12 + query[12..].iter().position(|octet| *octet == 0).unwrap() + 5;
+    let mut reply = query[..question].to_vec();
+    reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+    reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+    reply.extend(OF_NODENS);
+    reply
+}
+
+/// Asks on a socket that takes replies of the Service alone, until one comes; `None` when that takes
+/// [`PATIENCE`].
+fn asks(socket: &UdpSocket, id: u16) -> Option<Who> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        socket.send(&messages::query(NAME, RecordType::A, id)).unwrap();
+        if let Some(who) = hears(socket, id) {
+            return Some(who);
+        }
+    }
+    None
+}
+
+/// Takes what comes until a reply of this number, or nothing more.
+fn hears(socket: &UdpSocket, id: u16) -> Option<Who> {
+    let mut reply = [0; 512];
+    while let Ok(length) = socket.recv(&mut reply) {
+        if reply[..2] == id.to_be_bytes() {
+            let is_nodens = reply[..length].windows(4).any(|part| part == OF_NODENS);
+            return Some(if is_nodens { Who::Nodens } else { Who::Cluster });
+        }
+    }
+    None
+}
+
+/// Replies that leave when queries go to the cluster DNS already: each comes from the Service's address and
+/// port, and the next query of the same client goes to the cluster DNS, too, and not where a flow would
+/// lead that began with the reply.
+fn late_replies_arrive(addresses: [&str; 2], flags: &[&str]) {
+    let mut node = Node::new();
+    let upstream = Upstream::start(&node.lab);
+    let client = || {
+        let socket = socket_in(&node.lab, "pod", "0.0.0.0:0");
+        socket.connect((SERVICE, 53)).unwrap();
+        socket
+    };
+    let (known, unknown) = (client(), client());
+    let others: Vec<UdpSocket> = (0..64).map(|_| client()).collect();
+    assert_eq!(asks(&known, 1), Some(Who::Cluster));
+    let forward = format!("forward . {EXTERNAL}");
+    let (mut running, _) = node.nodens_with(addresses, &forward, flags);
+    for (number, socket) in [&known, &unknown].into_iter().enumerate() {
+        let name = format!("late{number}.example.org");
+        socket.send(&messages::query(&name, RecordType::A, 2)).unwrap();
+        until("a query at the upstream", || upstream.asked.load(Ordering::Acquire) > number);
+    }
+    running.signal("TERM");
+    let mut others = others.iter().cycle();
+    let mut number = 2;
+    until("an answer of the cluster DNS", || {
+        let socket = others.next().unwrap();
+        number += 1;
+        socket.send(&messages::query(NAME, RecordType::A, number)).unwrap();
+        hears(socket, number) == Some(Who::Cluster)
+    });
+    upstream.may_answer.store(true, Ordering::Release);
+    // On a slow machine that it took too long may be the answer.
+    for socket in [&known, &unknown] {
+        until("the late reply", || hears(socket, 2).is_some());
+    }
+    for socket in [&known, &unknown] {
+        assert_eq!(asks(socket, 3), Some(Who::Cluster), "{}", running.log());
+    }
+    assert_eq!(running.ended_within(PATIENCE), Some(0), "{}", running.log());
+    for socket in [&known, &unknown] {
+        assert_eq!(asks(socket, 4), Some(Who::Cluster), "{}", running.log());
+    }
+    // All rules are gone.
+    let left = node.sh("iptables-save; nft list tables");
+    assert!(!left.contains("NodeLocal") && !left.contains("nodens"), "{left}");
+}
+
+#[test]
+fn late_replies_arrive_and_take_no_further_query_along_with_nftables() {
+    if can_run() {
+        late_replies_arrive([LOCAL, SERVICE], &["-firewall=nftables"]);
+    }
+}
+
+#[test]
+fn late_replies_arrive_and_take_no_further_query_along_with_iptables() {
+    if can_run() {
+        late_replies_arrive([LOCAL, SERVICE], &["-firewall=iptables"]);
+    }
+}
+
+#[test]
+fn late_replies_arrive_with_the_services_address_rewritten() {
+    if can_run() {
+        let inner = "169.254.20.11";
+        let rewrite = format!("-service-rewrite={SERVICE}={inner}");
+        late_replies_arrive([LOCAL, inner], &[&rewrite]);
     }
 }
 

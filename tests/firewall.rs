@@ -133,6 +133,36 @@ fn rules_come_are_repaired_and_go_with_iptables_legacy() {
 }
 
 #[test]
+fn when_queries_go_what_late_replies_need_and_accepts_stay() {
+    in_namespaces(PROGRAMS, || {
+        let mut iptables = iptables(Variant::Nft, &["169.254.20.10"]);
+        let nothing = iptables.let_queries_go(AMPLE);
+        assert_eq!(nothing, Report::default());
+        good(&iptables.ensure(AMPLE));
+        let report = iptables.let_queries_go(AMPLE);
+        good(&report);
+        assert_eq!(report.removed, 5);
+        let (left, all) = (saved("iptables-nft"), expected("169.254.20.10/32"));
+        assert_eq!(left.len(), 7, "{left:#?}");
+        assert!(left.iter().all(|rule| all.contains(rule)), "{left:#?}");
+        let raw: Vec<&String> = left.iter().filter(|rule| rule.starts_with("raw")).collect();
+        let late = "raw -A OUTPUT -s 169.254.20.10/32 -p udp -m udp --sport 53";
+        assert!(raw.iter().any(|rule| rule.starts_with(late)), "{raw:#?}");
+        assert!(
+            raw.iter().all(|rule| rule.starts_with(late) || rule.contains(" 8080 ")),
+            "{raw:#?}"
+        );
+        // A start that comes now has all of them again; the end has none.
+        let report = iptables.ensure(AMPLE);
+        good(&report);
+        assert_eq!(report.added, 5);
+        good(&iptables.let_queries_go(AMPLE));
+        assert_eq!(iptables.remove(AMPLE).removed, 7);
+        assert_eq!(saved("iptables-nft"), [""; 0]);
+    });
+}
+
+#[test]
 fn a_lock_that_is_held_is_waited_for_and_counted_apart() {
     in_namespaces(PROGRAMS, || {
         let lock = File::create("/run/xtables.lock").unwrap();

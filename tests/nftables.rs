@@ -143,6 +143,37 @@ fn addresses_of_services_are_exchanged_for_local_ones_and_back() {
 }
 
 #[test]
+fn when_queries_go_what_late_replies_need_stays_until_the_end() {
+    in_namespaces(PROGRAMS, || {
+        let local = ["169.254.20.11".parse().unwrap()];
+        let rewrites = Rewrite::parse_all("10.96.0.10=169.254.20.11", &local).unwrap();
+        for life in [Life::Process, Life::Node] {
+            let mut kept = nftables(&["169.254.20.11"], life).rewriting(rewrites.clone());
+            assert_eq!(kept.let_queries_go(), Report::default());
+            good(&kept.ensure());
+            let report = kept.let_queries_go();
+            good(&report);
+            assert_eq!(report.removed, 7);
+            assert_eq!(rules("nodens", "prerouting"), [""; 0]);
+            assert_eq!(
+                rules("nodens", "output"),
+                [
+                    "ip saddr 169.254.20.11 udp sport 53",
+                    "ip daddr 169.254.20.11 tcp dport 8080",
+                    "ip saddr 169.254.20.11 tcp sport 8080",
+                    "oif != \"lo\" ip saddr 169.254.20.11 tcp sport 53",
+                    "oif != \"lo\" ip saddr 169.254.20.11 udp sport 53",
+                ]
+            );
+            assert_eq!(kept.ends_with_process(), life == Life::Process);
+            let report = kept.remove();
+            good(&report);
+            assert_eq!((report.removed, tables()), (5, String::new()));
+        }
+    });
+}
+
+#[test]
 fn a_successor_has_a_table_of_its_own() {
     in_namespaces(PROGRAMS, || {
         let mut all: Vec<_> = (0..5).map(|_| nftables(&["169.254.20.10"], Life::Process)).collect();

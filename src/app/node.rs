@@ -156,8 +156,9 @@ impl NodeNetwork {
         }
     }
 
-    /// Removes the rules that no other nodens needs.
-    pub(super) async fn remove_rules(&mut self) {
+    /// The end has begun: the cluster DNS Service is to get the queries to its address again. Removes the
+    /// rules that keep them here and no other nodens needs; what was received may still be answered.
+    pub(super) async fn let_queries_go(&mut self) {
         if !self.tears_down || self.world.is_none() {
             return;
         }
@@ -174,19 +175,54 @@ impl NodeNetwork {
             }
         }
         self.claims.release();
-        let Some(mut firewall) = self.nobody_elses(&plan) else { return };
-        let work = spawn_blocking(move || firewall.remove(Within::REMOVING));
-        match timeout(Within::REMOVING.0 + SLACK, work).await {
-            Ok(Ok(report)) => self.tell(&report),
-            _ => self.line(
-                Level::Error,
-                "Firewall rules were not removed in time: they may still be there",
-            ),
+        let firewall = self.nobody_elses(&plan, Level::Info);
+        self.firewall = self.removing(firewall, Within::REMOVING, Firewall::let_queries_go).await;
+    }
+
+    /// The last reply has left: removes what was made of the interface and what is left of the rules, as
+    /// far as no other nodens needs them.
+    pub(super) async fn leave(&mut self) {
+        // First, so that nothing can leave from there any more.
+        self.remove_interface();
+        if self.tears_down
+            && let Some(plan) = self.plan.clone()
+        {
+            let firewall = self.nobody_elses(&plan, Level::Debug);
+            // What was owned goes with it now at the latest.
+            let _ = self.removing(firewall, Within::TIDYING, Firewall::remove).await;
         }
     }
 
-    /// The rules that no other nodens needs. Call it when this process claims none any more.
-    fn nobody_elses(&mut self, plan: &Plan) -> Option<Firewall> {
+    /// Removes rules, beside the main loop; gives who keeps them when that ended in time.
+    async fn removing(
+        &mut self,
+        firewall: Option<Firewall>,
+        within: Within,
+        remove: fn(&mut Firewall, Within) -> Report,
+    ) -> Option<Firewall> {
+        let mut firewall = firewall?;
+        let work = spawn_blocking(move || {
+            let report = remove(&mut firewall, within);
+            (firewall, report)
+        });
+        match timeout(within.0 + SLACK, work).await {
+            Ok(Ok((firewall, report))) => {
+                self.tell(&report);
+                Some(firewall)
+            }
+            _ => {
+                self.line(
+                    Level::Error,
+                    "Firewall rules were not removed in time: they may still be there",
+                );
+                None
+            }
+        }
+    }
+
+    /// The rules that no other nodens needs; that one does is a line of this level. Call it when this
+    /// process claims none any more.
+    fn nobody_elses(&mut self, plan: &Plan, level: Level) -> Option<Firewall> {
         let kept = self.firewall.take();
         if kept.as_ref().is_some_and(Firewall::ends_with_process) {
             // Nobody else's, whoever serves.
@@ -197,7 +233,7 @@ impl NodeNetwork {
         let addresses: Vec<_> = plan.addresses.iter().copied().filter(is_free).collect();
         let is_whole = addresses.len() == plan.addresses.len();
         if !is_whole {
-            self.line(Level::Info, "Another nodens serves with the rules: they stay");
+            self.line(level, "Another nodens serves with the rules: they stay");
         }
         match self.backend {
             // A table goes whole or not at all.

@@ -126,8 +126,8 @@ impl Run {
         match self.rest(Arc::new(heir), after).await {
             Rested::End => {
                 self.serving.flush_handlers();
-                self.network.remove_rules().await;
-                self.network.remove_interface();
+                self.network.let_queries_go().await;
+                self.network.leave().await;
                 self.serving.bid_farewell();
                 self.serving.stop(self.store.keeper()).await;
                 ControlFlow::Break(0)

@@ -104,8 +104,8 @@ impl Run {
                 Some(verdict) = self.verdict.recv() => {
                     self.log.fatal(format_args!("{verdict}"));
                     // Nobody answers any more: the node's queries go to the cluster DNS Service.
-                    self.network.remove_rules().await;
-                    self.network.remove_interface();
+                    self.network.let_queries_go().await;
+                    self.network.leave().await;
                     return 1;
                 }
                 event = self.giver.next() => if let Some(heir) = self.answer(event) {
@@ -190,9 +190,9 @@ impl Run {
         self.serving.flush_handlers();
         // From now on queries to the Service go to the cluster DNS; those that came are answered,
         // and those to the link-local address for as long as lameduck lasts.
-        self.network.remove_rules().await;
+        self.network.let_queries_go().await;
         if let Some(code) = self.lameduck(0).await {
-            self.network.remove_interface();
+            self.network.leave().await;
             return code;
         }
         self.remove_pidfile();
@@ -203,12 +203,12 @@ impl Run {
         loop {
             tokio::select! {
                 _ = &mut stop => {
-                    network.remove_interface();
+                    network.leave().await;
                     return 0;
                 }
                 asked = signals.next() => {
                     if let Some(code) = hurry(asked, &mut interrupts, &log) {
-                        network.remove_interface();
+                        network.leave().await;
                         return code;
                     }
                 }
@@ -223,11 +223,11 @@ impl Run {
         self.remove_pidfile();
         self.giver.end();
         self.serving.flush_handlers();
-        self.network.remove_rules().await;
+        self.network.let_queries_go().await;
         let code = self.lameduck(1).await;
         self.serving.give_back();
         self.serving.save().await;
-        self.network.remove_interface();
+        self.network.leave().await;
         code.unwrap_or(0)
     }
 
@@ -238,8 +238,8 @@ impl Run {
         self.remove_pidfile();
         self.giver.end();
         self.serving.give_back();
-        self.network.remove_rules().await;
-        self.network.remove_interface();
+        self.network.let_queries_go().await;
+        self.network.leave().await;
         0
     }
 

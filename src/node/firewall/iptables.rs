@@ -128,11 +128,21 @@ impl Iptables {
         report
     }
 
+    /// Removes every copy of the rules that keep queries here, of any age.
+    pub fn let_queries_go(&mut self, within: Within) -> Report {
+        self.remove_those(within, |plan, rule| plan.keeps_queries(rule))
+    }
+
     /// Removes every copy of the rules, of any age.
     pub fn remove(&mut self, within: Within) -> Report {
+        self.remove_those(within, |_, _| true)
+    }
+
+    fn remove_those(&self, within: Within, is_meant: impl Fn(&Plan, &Rule) -> bool) -> Report {
         let deadline = Deadline::within(within.0);
         let mut report = Report::default();
-        for (family, rules) in self.plan.families() {
+        for (family, mut rules) in self.plan.families() {
+            rules.retain(|rule| is_meant(&self.plan, rule));
             match self.change(family, &rules, &[], deadline) {
                 Ok(change) => report.removed += change.removed as u64,
                 Err(failure) => {
@@ -232,7 +242,9 @@ impl Iptables {
     ) -> Result<State, Failure> {
         let program = format!("{}-save", self.variant.program(family));
         let mut state = State::default();
-        for table in ["raw", "filter"] {
+        let is_meant = |table: &&str| known.iter().any(|rule| rule.place.table() == *table);
+        // The filter table of a node with thousands of Services takes long to read.
+        for table in ["raw", "filter"].into_iter().filter(is_meant) {
             let text = run(&program, &["-t", table], "", deadline)?;
             for found in text.lines().filter_map(|line| read_saved(table, line)) {
                 if !known.contains(&found.rule) {

@@ -36,6 +36,8 @@ impl Within {
     /// For removing on the way out: below the grace period that Kubernetes gives by default, with room
     /// for lameduck and the drain.
     pub const REMOVING: Within = Within(Duration::from_secs(10));
+    /// For removing what is left of the rules when the last reply has left: nothing waits for it.
+    pub const TIDYING: Within = Within(Duration::from_secs(5));
     /// For removing what a server left that was killed: nobody answers until then, and nobody waits.
     pub const CLEARING: Within = Within(Duration::from_secs(20));
 }
@@ -121,6 +123,16 @@ impl Firewall {
     /// Sets what is missing; [`Report::added`] says how much that was. Call it every sync interval.
     pub fn check_and_repair(&mut self) -> Report {
         self.apply()
+    }
+
+    /// Removes what keeps queries here: from now on the cluster DNS Service gets those to its address. What
+    /// lets replies to earlier ones leave as they should stays, and so do accepts.
+    pub fn let_queries_go(&mut self, within: Within) -> Report {
+        match self {
+            Firewall::None => Report::default(),
+            Firewall::Iptables(iptables) => iptables.let_queries_go(within),
+            Firewall::Nftables(nftables) => nftables.let_queries_go(),
+        }
     }
 
     /// Removes the rules: with iptables copies of any age included, with nftables the table that was

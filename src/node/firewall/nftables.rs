@@ -8,12 +8,13 @@
 
 use super::messages::{self, CHAINS, HEADER};
 use super::rewrite::Rewrite;
-use super::rules::Plan;
+use super::rules::{Plan, Rule, Side};
 use super::{Report, Trouble, WITHOUT_NET_ADMIN};
 use crate::corefile::system_error_text;
 use crate::plugin::Level;
 use crate::sys::netlink::{Message, Netlink, Refusal, Subsystem};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// The names that the table may have; each living nodens has another.
 pub const TABLE_NAMES: [&str; 4] = ["nodens", "nodens-b", "nodens-c", "nodens-d"];
@@ -51,8 +52,19 @@ pub struct Nftables {
 struct Held {
     name: &'static str,
     is_owned: bool,
+    /// How many rules it has.
+    rules: usize,
     /// What the kernel showed of it when it was set: when it shows something else, it was changed.
     picture: Vec<Vec<u8>>,
+}
+
+/// Which of the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Those that keep queries here, and those below.
+    All,
+    /// What replies need that leave when queries go elsewhere.
+    Replies,
 }
 
 /// Whose a table is that has one of our names.
@@ -89,8 +101,19 @@ impl Nftables {
 
     /// How many rules there are to be.
     fn count(&self) -> usize {
+        self.parts(Part::All).0.len() + self.parts(Part::All).1.len()
+    }
+
+    /// Rules that keep packets untracked, and those that exchange addresses.
+    fn parts(&self, part: Part) -> (Vec<Rule>, Vec<(Rule, IpAddr)>) {
+        let mut rules = messages::rules(&self.plan);
         let rewritten = self.rewrites.iter().flat_map(|one| one.rules(self.plan.dns_port));
-        messages::rules(&self.plan).len() + rewritten.count()
+        let mut rewritten: Vec<_> = rewritten.collect();
+        if part == Part::Replies {
+            rules.retain(|rule| !self.plan.keeps_queries(rule));
+            rewritten.retain(|(rule, _)| rule.side == Side::Source);
+        }
+        (rules, rewritten)
     }
 
     /// Whether the kernel removes the rules when this process ends.
@@ -123,8 +146,8 @@ impl Nftables {
         let Some((name, left_behind)) = self.choose(report)? else { return Ok(()) };
         let is_owned = self.make(name, &left_behind, report)?;
         let picture = picture(self.open()?, name)?;
-        self.held = Some(Held { name, is_owned, picture });
         let rules = self.count();
+        self.held = Some(Held { name, is_owned, rules, picture });
         report.added += rules as u64;
         let end =
             if is_owned { "it goes with this process" } else { "it stays until it is removed" };
@@ -198,12 +221,12 @@ impl Nftables {
     ) -> Result<bool, Refusal> {
         let wants_owned = self.life == Life::Process;
         let flags = if wants_owned { self.owned } else { 0 };
-        match self.send(name, left_behind, flags) {
+        match self.send(name, left_behind, flags, Part::All) {
             Err(refusal)
                 if wants_owned
                     && matches!(refusal.number(), Some(libc::EOPNOTSUPP | libc::EINVAL)) =>
             {
-                self.send(name, left_behind, 0)?;
+                self.send(name, left_behind, 0, Part::All)?;
                 self.say(
                     Level::Warning,
                     "This kernel has no tables that go with their process (Linux 5.12 has): after a \
@@ -222,15 +245,32 @@ impl Nftables {
         name: &str,
         left_behind: &[&'static str],
         flags: u32,
+        part: Part,
     ) -> Result<(), Refusal> {
         let mut inner: Vec<_> = left_behind.iter().map(|old| messages::delete_table(old)).collect();
         inner.push(messages::new_table(name, flags));
         inner.extend(CHAINS.iter().map(|chain| messages::new_chain(name, *chain)));
-        let rules = messages::rules(&self.plan);
+        let (rules, rewritten) = self.parts(part);
         inner.extend(rules.iter().filter_map(|rule| messages::new_rule(name, rule)));
-        let rewritten = self.rewrites.iter().flat_map(|one| one.rules(self.plan.dns_port));
-        inner.extend(rewritten.filter_map(|(rule, by)| messages::new_rewrite(name, &rule, by)));
+        let exchanges = rewritten.iter();
+        inner.extend(exchanges.filter_map(|(rule, by)| messages::new_rewrite(name, rule, *by)));
         commit(self.open()?, inner)
+    }
+
+    /// Leaves of the table that was set what replies need, in one step; all of it goes where that cannot
+    /// be done.
+    pub fn let_queries_go(&mut self) -> Report {
+        let Some(held) = &self.held else { return Report::default() };
+        let (name, before) = (held.name, held.rules);
+        let flags = if held.is_owned { self.owned } else { 0 };
+        let (rules, rewritten) = self.parts(Part::Replies);
+        let left = rules.len() + rewritten.len();
+        let picture = self
+            .send(name, &[name], flags, Part::Replies)
+            .and_then(|()| picture(self.open()?, name));
+        let (Ok(picture), Some(held)) = (picture, &mut self.held) else { return self.remove() };
+        (held.rules, held.picture) = (left, picture);
+        Report { removed: before.saturating_sub(left) as u64, ..Report::default() }
     }
 
     /// Removes the table that was set. Of one that could not be owned, only when nobody else needs
@@ -246,7 +286,7 @@ impl Nftables {
             }
         });
         match removed {
-            Ok(()) => report.removed += self.count() as u64,
+            Ok(()) => report.removed += held.rules as u64,
             Err(refusal) => self.refused("removed", &refusal, &mut report),
         }
         // An owned table goes now at the latest.

@@ -50,6 +50,16 @@ impl Plan {
         both.filter(|(_, rules)| !rules.is_empty())
     }
 
+    /// Whether one of [`Plan::rules`] keeps queries here. Without those the cluster DNS Service gets them,
+    /// while replies to what came before still leave as they should. A late datagram that is tracked as
+    /// if it were the first of a flow leaves from another port where the client's flow to the Service is
+    /// known, and where it is not, all further queries from the client's port come here. TCP is tracked
+    /// both ways or not at all: half a connection is invalid.
+    pub(super) fn keeps_queries(&self, rule: &Rule) -> bool {
+        let is_late_reply = rule.protocol == Protocol::Udp && rule.side == Side::Source;
+        rule.place.table() == "raw" && rule.port == self.dns_port && !is_late_reply
+    }
+
     /// The rules of one family in node-cache's order of setting them. It prepends each, so in a
     /// chain they stand the other way round.
     pub fn rules(&self, family: Family) -> Vec<Rule> {

@@ -40,6 +40,10 @@ impl Handler for Any {
 }
 
 /// Has nothing to read: what stands behind the word is passed over, as CoreDNS does.
+///
+/// # Errors
+///
+/// None: there is nothing that could be wrong.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     setup.block.add(Any);
     Ok(())

@@ -9,6 +9,12 @@ use crate::corefile::{CorefileError, Dispenser, Surroundings, quote};
 use std::net::IpAddr;
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `at least one address or interface name is expected`; `invalid option "…"`; `at least one address or
+/// interface must be given to except subdirective`; `not a valid IP address or interface name: "…"`;
+/// and, ours, `except leaves no address to listen on`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     while dispenser.next() {

@@ -39,6 +39,11 @@ impl Handler for Bufsize {
 }
 
 /// Reads the directive; a second one in the same block has no effect.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` for more than one word and for one that
+/// is no number from 512 to 4096; the text has `plugin/bufsize: ` twice, as CoreDNS's has.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     dispenser.next();

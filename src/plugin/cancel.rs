@@ -34,6 +34,11 @@ impl Handler for Cancel {
 }
 
 /// Reads the directive; of several in a block the last one's time counts.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'`; `invalid duration: "…"`; `invalid
+/// negative duration: "…"`, also for zero.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut after = DEFAULT;

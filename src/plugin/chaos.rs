@@ -98,6 +98,10 @@ fn cut(text: &str) -> String {
 }
 
 /// Reads the directive: version, then authors. A second one in the same block has no effect.
+///
+/// # Errors
+///
+/// None: every text serves as a version or an author, what is too long is cut.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     setup.dispenser.next();
     let arguments = setup.dispenser.remaining_args();

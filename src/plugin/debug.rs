@@ -6,6 +6,10 @@ use super::Setup;
 use crate::corefile::CorefileError;
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` for any argument.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     while setup.dispenser.next() {
         if setup.dispenser.next_arg() {

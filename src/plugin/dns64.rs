@@ -79,6 +79,11 @@ struct Dns64 {
 }
 
 /// Reads the directive; of several in a block the last values count.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'`; `unknown property '…'`; `invalid CIDR
+/// address: …`; `invalid netmask 32 IPv6 address: "…"`; `invalid prefix length "…"`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let mut dns64 = Dns64 {
         prefix: WELL_KNOWN,

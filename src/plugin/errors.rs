@@ -14,6 +14,14 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(250);
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `invalid log file: …` for a word that is not `stdout`; `Wrong argument count or unexpected line
+/// ending after '…'`; `Syntax error: Unexpected token '…', expecting 'Unknown field …'`; of
+/// `consolidate` also what is wrong with its duration or its regular expression, `unknown log level
+/// argument in consolidate: …` and `log level must come before show_first in consolidate`; `this plugin
+/// can only be used once per Server Block`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut patterns = Vec::new();

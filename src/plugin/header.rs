@@ -71,6 +71,13 @@ impl Handler for Header {
 }
 
 /// Reads the directive; the first one with rules counts.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` when no directive has a rule; `setting up
+/// rule: …` with `invalid selector=… should be query or response`, `no flag action provided`, `invalid
+/// length for flags, at least one should be provided`, `unknown flag action=…, should be set or clear`
+/// or `unknown/unsupported flag=…`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut header = Header { query: Rules::default(), response: Rules::default() };

@@ -11,6 +11,13 @@ use std::time::Duration;
 const DEFAULT_ADDRESS: &str = ":8080";
 
 /// Reads the directive; the last address and the last `lameduck` of a block win.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'`; for the address Go's text about host,
+/// port or URL (`address …: missing port in address`, `parse "http://…": invalid port … after host`,
+/// `listen tcp: …`); `unable to parse lameduck duration value: '…' : …`; `unknown part to be strict
+/// about: '…', expected some of …` (`strict` is ours).
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut address = DEFAULT_ADDRESS;

@@ -149,6 +149,11 @@ impl Handler for Local {
 }
 
 /// Reads the directive; of several in a block the last values count.
+///
+/// # Errors
+///
+/// `unknown property '…'`, `localhost_prefix expects 'on' or 'off', got "…"` and `Wrong argument count
+/// or unexpected line ending after '…'`; all of our own option, CoreDNS has no block.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut takes_prefix = true;

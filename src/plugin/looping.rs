@@ -14,6 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 const HARMLESS: u32 = 2;
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` for any argument; `this plugin can only
+/// be used once per Server Block`; `no room for a probe below zone …` when the block's first zone
+/// leaves no room for two labels.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut is_first = true;

@@ -28,6 +28,10 @@ impl Handler for Metadata {
 }
 
 /// Reads the directive: zones, or none for the block's own.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` for a block and for a second `metadata`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     dispenser.next();

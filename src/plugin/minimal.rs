@@ -35,6 +35,10 @@ impl Handler for Minimal {
 }
 
 /// Reads the directive, which takes no argument.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` for any argument.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     setup.dispenser.next();
     if setup.dispenser.next_arg() {

@@ -10,6 +10,12 @@ use crate::corefile::{CorefileError, parse_integer};
 const MOST: i64 = 1024;
 
 /// Reads the directive: a number, or none.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` for a second number or directive;
+/// `invalid num sockets: …` with Go's text; `num sockets can not be zero or negative: …`; `num sockets
+/// exceeds maximum (1024): …`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     dispenser.next();

@@ -45,6 +45,10 @@ impl Handler for Nsid {
 }
 
 /// Reads the directive: the words of the name, or none for the host's.
+///
+/// # Errors
+///
+/// `identifier of … octets, at most …`, ours; `this plugin can only be used once per Server Block`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     dispenser.next();

@@ -10,6 +10,12 @@ use crate::corefile::{CorefileError, parse_integer};
 const DEFAULT_ADDRESS: &str = "localhost:6053";
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'`; Go's text about the address (`address …:
+/// missing port in address`, `listen tcp: …`); `unknown property '…'`; `property 'block' invalid
+/// integer value '…'`; `this plugin can only be used once per Server Block`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     dispenser.next();

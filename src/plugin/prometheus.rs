@@ -231,6 +231,13 @@ impl Handler for Counting {
 }
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'`; Go's text about the address (`address …:
+/// missing port in address`); `tls block already specified`; `unknown option: …`; `this plugin can only
+/// be used once per Server Block`. A wrong `tls` file is none: it is a line in the journal, and no
+/// metrics are served.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let mut address = "localhost:9153";
     let dispenser = &mut setup.dispenser;

@@ -10,6 +10,12 @@ use crate::corefile::CorefileError;
 const DEFAULT_ADDRESS: &str = ":8181";
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'`; for the address Go's text (`address …:
+/// missing port in address`, `listen tcp: …`); `monitor type '…' not supported`; `this plugin can only
+/// be used once per Server Block`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     dispenser.next();

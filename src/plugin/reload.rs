@@ -19,6 +19,12 @@ const LEAST_INTERVAL: Duration = Duration::from_secs(2);
 const LEAST_JITTER: Duration = Duration::from_secs(1);
 
 /// Reads the directive: its first line; further ones have no effect.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` for more than two words; Go's text about
+/// a duration; `interval value must be greater or equal to 2s`; `jitter value must be greater or equal
+/// to 1s`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     dispenser.next();

@@ -3,7 +3,12 @@
 use super::Setup;
 use crate::corefile::CorefileError;
 
-/// Reads a directive's tokens and changes the block under construction.
+/// Reads a directive's tokens, all of one block's, and changes the block under construction.
+///
+/// # Errors
+///
+/// What is wrong with them, at its place, in CoreDNS's words where CoreDNS refuses it too; each setup
+/// names its own. The Corefile is then not used, and the block is as it may be.
 pub type SetupFn = fn(&mut Setup<'_>) -> Result<(), CorefileError>;
 
 /// One directive.

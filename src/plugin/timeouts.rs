@@ -13,6 +13,13 @@ const LEAST: Duration = Duration::from_secs(1);
 const GREATEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'`; `timeouts block with no timeouts
+/// specified`; `unknown option: '…'`; `failed to parse duration '…'`; `timeout provided '…' needs to be
+/// between 1 second and 24 hours`; `maxtcpqueries provided '…' needs to be -1 (unlimited) or a positive
+/// integer`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let timeouts = &mut setup.block.timeouts;

@@ -6,6 +6,12 @@ use super::{Level, Setup};
 use crate::corefile::{CorefileError, Dispenser, parse_duration, parse_integer, parse_unsigned};
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'`; `tracing endpoint type '…' is not
+/// supported`; Go's texts for numbers, durations and booleans (`strconv.ParseUint: parsing "…": invalid
+/// syntax`); `datadog analytics rate must be between 0 and 1, '…' is not supported`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     while dispenser.next() {

@@ -6,6 +6,10 @@ use crate::dns::{Query, Rcode, RecordType, Response, Section, Writer, flags, siz
 use std::net::IpAddr;
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` for any argument.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     setup.dispenser.next();
     if setup.dispenser.next_arg() {

@@ -200,6 +200,11 @@ impl Handler for Acl {
 }
 
 /// Reads the block's `acl` directives.
+///
+/// # Errors
+///
+/// `unexpected token "…"; expect 'allow', 'block', 'filter' or 'drop'`, `… expect 'type | net'` or `…
+/// expect legal QTYPE`; `no token specified in "…" section`; `illegal CIDR notation "…"`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut rules = Vec::new();

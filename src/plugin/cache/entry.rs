@@ -147,7 +147,7 @@ impl Entry {
         }
     }
 
-    /// An entry for the message of `response`, which must match `query` ([`matches`]).
+    /// An entry for the message of `response`, which must match `query` ([`matches()`]).
     pub(super) fn answering(
         query: &Query<'_>,
         response: &Response,

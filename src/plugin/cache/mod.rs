@@ -38,6 +38,15 @@ use store::{Found, Origin, Side, effective_capacity};
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `this plugin can only be used once per Server Block`; `Wrong argument count or unexpected line
+/// ending after '…'`; what is wrong with a number or duration, in Go's words; `cache TTL can not be
+/// zero or negative: …`, `cache min TTL can not be negative: …`, `prefetch amount should be positive:
+/// …`, `percentage should fall in range [10, 90]: …`, `invalid value for serve_stale refresh mode: …`,
+/// `cache type for disable must be "success" or "denial"`, `caching SERVFAIL responses over 5 minutes
+/// is not permitted`, and their like for the options of docs/plugins/cache.md.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let carried = carried_key(setup);
     let zones: Vec<Name> = setup.block.zones().cloned().collect();

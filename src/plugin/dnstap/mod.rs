@@ -162,6 +162,12 @@ struct Options {
 }
 
 /// Reads the block's `dnstap` directives.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` for no endpoint, for one with a wrong
+/// port, and for an option without its value; `dnstap: invalid … : …` or `dnstap: … must be between 1
+/// and …` for the sizes of the send buffer (MiB) and the queue (ten thousands of messages).
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     while setup.dispenser.next() {
         let options = options(&mut setup.dispenser)?;

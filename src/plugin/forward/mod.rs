@@ -334,6 +334,13 @@ pub fn read(tokens: &[Token], surroundings: &dyn Surroundings) -> Result<Vec<Sai
 }
 
 /// Reads the block's `forward` directives.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'`; `unable to normalize '…'`; `not an IP
+/// address or file: "…"`, `no nameservers found` and their like for the upstreams; `more than … TOs
+/// configured: …`; `unknown property '…'`, `unknown policy '…'`; and for each option what
+/// docs/plugins/forward.md says of its value, durations and numbers in Go's words.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let stanzas = parse::stanzas(&mut setup.dispenser, setup.surroundings, setup.journal)?;
     let rejects = setup.metrics.counter(&names::MAX_CONCURRENT_REJECTS, &[]);

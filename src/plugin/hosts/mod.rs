@@ -56,6 +56,14 @@ struct Hosts {
 }
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `unable to access hosts file '…': stat …: …`, but for a file that is not there or a directory there
+/// is only a warning; `ttl needs a time in second`, `ttl needs a number of second`, `ttl provided is
+/// invalid`; `reload needs a duration (zero seconds to disable)`, `invalid duration for reload '…'`,
+/// `invalid negative duration for reload '…'`; `unknown property '…'` behind `fallthrough`; `this
+/// plugin can only be used once per Server Block`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let zones = setup.block.zones().cloned().collect();
     let options = parse(&mut setup.dispenser, zones, setup.surroundings, setup.journal)?;

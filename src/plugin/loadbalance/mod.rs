@@ -19,6 +19,13 @@ use weights::{Weights, WeightsError};
 const RELOAD: Duration = Duration::from_secs(30);
 
 /// Reads the directive; the last one of a block wins.
+///
+/// # Errors
+///
+/// `unknown policy: …`; `unknown property for round_robin`; `missing weight file argument`, `unexpected
+/// argument(s)`; `unknown property '…'`; `invalid CIDR "…": invalid CIDR address: …`; `reload duration
+/// value is missing`, `unexpected argument`, `invalid reload duration '…'`. What is wrong with a weight
+/// file is said at the start.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut chosen: Option<Directive> = None;

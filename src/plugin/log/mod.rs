@@ -20,6 +20,11 @@ const COMMON: &str = "{remote}:{port} - {>id} \"{type} {class} {name} {proto} {s
 const COMBINED_END: &str = " \"{>opcode}\"";
 
 /// Reads the directive.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` for a line of the block that does not
+/// begin with `class`, and for `class` alone; `invalid Class: …`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut rules = Vec::new();

@@ -49,6 +49,13 @@ enum CameIn {
 }
 
 /// Reads the directive, all of a block's rules at once.
+///
+/// # Errors
+///
+/// What is wrong with a rule, in CoreDNS's words: `no rule type specified for rewrite`, `invalid rule
+/// type "…"`, `too few arguments for a name rule`, `invalid regex pattern in a … rule: …`, `exceeded
+/// the number of arguments for a non-answer rule argument for … rule`, and their like for each type of
+/// docs/plugins/rewrite.md.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     let mut rules = Vec::new();

@@ -34,6 +34,12 @@ struct Templates {
 }
 
 /// Reads the directive, all of a block's templates at once.
+///
+/// # Errors
+///
+/// `invalid query class …`; `invalid RR class …`; `Wrong argument count or unexpected line ending after
+/// '…'`; `could not parse regex: …`; `could not compile template: …`; `unknown rcode …`; `error parsing
+/// extended DNS error code …`.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let mut templates = Vec::new();
     let zones: Vec<Name> = setup.block.zones().cloned().collect();

@@ -27,6 +27,13 @@ const SYSTEM_ROOTS: &[&str] = &[
 ];
 
 /// Reads the directive; with several in a block the last one counts.
+///
+/// # Errors
+///
+/// `Wrong argument count or unexpected line ending after '…'` (with `plugin/tls: ` twice, as CoreDNS's
+/// has) unless there are two or three files; `unknown option '…'`; `unknown authentication type '…'`;
+/// `could not load TLS cert: …`, `error reading …: …` or `could not read root certs: …` for a file;
+/// and, ours, that `keylog` is not there.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     while dispenser.next() {

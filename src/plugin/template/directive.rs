@@ -1,6 +1,7 @@
 //! One `template` directive: what was typed, checked, and which queries it concerns.
 
-use super::syntax::{self, Node};
+use super::syntax;
+use super::tree::Node;
 use crate::corefile::{CorefileError, Dispenser, normalise_zone, parse_unsigned};
 use crate::dns::{Class, Name, Query, Rcode, RecordType};
 use crate::plugin::pattern;

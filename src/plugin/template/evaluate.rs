@@ -4,7 +4,7 @@
 //! query.
 
 use super::functions::{self, MOST_TEXT, Value};
-use super::syntax::{Node, Pipeline, Term};
+use super::tree::{Node, Pipeline, Term};
 use crate::dns::{Query, flags};
 use std::collections::BTreeMap;
 use std::rc::Rc;

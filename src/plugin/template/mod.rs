@@ -13,6 +13,7 @@ mod rdata;
 mod record;
 mod syntax;
 mod tokens;
+mod tree;
 
 use super::{Context, Flow, Handler, Setup, Turn};
 use crate::corefile::CorefileError;

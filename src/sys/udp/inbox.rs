@@ -4,11 +4,13 @@
 //! (UDP_SEGMENT), and a device that puts together what it received, have them arrive as one train where
 //! the socket takes such ([`take_trains`](super::take_trains)): it costs one datagram's way, and is cut up
 //! here. Never sends.
+#![allow(unsafe_code)]
 
-use super::{CONTROL, Control, Datagram, Route, no_header, no_iovec, no_name, part_trains};
+use super::control::{CONTROL, Control, destination, segment};
+use super::route::no_name;
+use super::{Datagram, Route, no_header, no_iovec, part_trains};
 use std::io;
 use std::mem::size_of;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Octets of a room: 128 messages, the most of a train (UDP_MAX_SEGMENTS since Linux 6.9), of 128 octets
@@ -57,7 +59,7 @@ impl Inbox {
             pieces: Vec::with_capacity(slots),
             buffers: vec![0; slots * STRIDE].into_boxed_slice(),
             names: vec![no_name(); slots].into_boxed_slice(),
-            controls: vec![Control([0; CONTROL]); slots].into_boxed_slice(),
+            controls: vec![Control::NONE; slots].into_boxed_slice(),
             iovecs: vec![no_iovec(); slots].into_boxed_slice(),
             headers: vec![no_header(); slots].into_boxed_slice(),
         }
@@ -122,7 +124,9 @@ impl Inbox {
             start: start as u16,
             length: (end - start).min(self.octets) as u16,
         };
-        let Some(segment) = segment(&header.msg_hdr).filter(|segment| *segment < length) else {
+        // SAFETY: the kernel has filled the slot; its control is this struct's own, in place.
+        let segment = unsafe { segment(&header.msg_hdr) };
+        let Some(segment) = segment.filter(|segment| *segment < length) else {
             self.pieces.push(piece(0, length));
             return false;
         };
@@ -142,66 +146,21 @@ impl Inbox {
         let piece = self.pieces[place];
         let slot = usize::from(piece.slot);
         let header = &self.headers[slot].msg_hdr;
+        let local = match self.with_destination {
+            // SAFETY: the kernel has filled the slot; its control is this struct's own, in place.
+            true => unsafe { destination(header) },
+            false => None,
+        };
         let start = slot * STRIDE + usize::from(piece.start);
         Datagram {
             bytes: &self.buffers[start..start + usize::from(piece.length)],
             route: Route {
                 peer: self.names[slot],
                 length: header.msg_namelen.min(size_of::<libc::sockaddr_in6>() as u32) as u8,
-                local: if self.with_destination { destination(header) } else { None },
+                local,
             },
         }
     }
-}
-
-/// The octets of each message but the last, if it is a train.
-fn segment(header: &libc::msghdr) -> Option<usize> {
-    let octets = control(header, |level, kind, content| match (level, kind) {
-        (libc::SOL_UDP, libc::UDP_GRO) => {
-            // SAFETY: the content of this kind is an int, which may stand unaligned.
-            Some(unsafe { content.cast::<libc::c_int>().read_unaligned() })
-        }
-        _ => None,
-    });
-    octets.and_then(|octets| usize::try_from(octets).ok()).filter(|octets| *octets > 0)
-}
-
-fn destination(header: &libc::msghdr) -> Option<IpAddr> {
-    // SAFETY: the content of each kind is read by its own type and size; it may stand unaligned.
-    control(header, |level, kind, content| unsafe {
-        match (level, kind) {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                let info = content.cast::<libc::in_pktinfo>().read_unaligned();
-                let octets = info.ipi_spec_dst.s_addr.to_ne_bytes();
-                Some(IpAddr::V4(Ipv4Addr::from(octets)))
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                let info = content.cast::<libc::in6_pktinfo>().read_unaligned();
-                Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)))
-            }
-            _ => None,
-        }
-    })
-}
-
-/// What `read` makes of the first control message that it can read, by level, kind and content.
-fn control<T>(
-    header: &libc::msghdr,
-    read: impl Fn(libc::c_int, libc::c_int, *const u8) -> Option<T>,
-) -> Option<T> {
-    // SAFETY: msg_control and msg_controllen are as the kernel left them: a well-formed chain inside the
-    // Control of this slot, which is alive and aligned. The macros walk within that length.
-    unsafe {
-        let mut at = libc::CMSG_FIRSTHDR(header);
-        while !at.is_null() {
-            let found = read((*at).cmsg_level, (*at).cmsg_type, libc::CMSG_DATA(at));
-            if found.is_some() {
-                return found;
-            }
-            at = libc::CMSG_NXTHDR(header, at);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,113 +1,16 @@
-//! Batched UDP: many datagrams with one system call, each with the address it was sent to.
+//! What sends a batch of datagrams with one system call, each along its route.
 //!
-//! Owns the layout of the kernel's control messages, and what sends. What goes to one client leaves as a
-//! train (`trains`) where the kernel can cut it up (UDP_SEGMENT, udp(7)); what came as one is taken in
-//! whole (`inbox`). Never waits: both calls are for a socket that is ready, and return at once.
+//! What goes to one client leaves as a train (`trains`) where the kernel can cut it up. Owns the headers
+//! that the kernel reads. Never receives, and never waits.
 #![allow(unsafe_code)]
 
-mod inbox;
-mod options;
-
-pub use inbox::Inbox;
-pub use options::{keep_datagrams, part_trains, take_trains, tell_destination};
-
-use super::trains::Trains;
+use super::control::{Control, put_control};
+use super::{Route, no_header, no_iovec};
+use crate::sys::trains::Trains;
 use std::io;
 use std::mem::size_of;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
-
-/// Octets of control messages per datagram: one `in6_pktinfo` with its header is 40, the length of a
-/// train's messages 24, either way.
-const CONTROL: usize = 64;
-
-/// Room for control messages, aligned as the kernel lays them out.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; CONTROL]);
-
-/// Where a datagram came from and which of our addresses it was sent to: what its reply needs.
-#[derive(Clone, Copy)]
-pub struct Route {
-    /// A `sockaddr_in6`, or a `sockaddr_in` in its first 16 octets.
-    peer: libc::sockaddr_in6,
-    length: u8,
-    local: Option<IpAddr>,
-}
-
-impl Route {
-    /// A route to `peer` from whatever address the kernel chooses.
-    pub fn to(peer: SocketAddr) -> Route {
-        let mut name = no_name();
-        name.sin6_port = peer.port().to_be();
-        let length = match peer {
-            SocketAddr::V4(v4) => {
-                name.sin6_family = libc::AF_INET as libc::sa_family_t;
-                name.sin6_flowinfo = u32::from_ne_bytes(v4.ip().octets());
-                size_of::<libc::sockaddr_in>()
-            }
-            SocketAddr::V6(v6) => {
-                name.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-                name.sin6_flowinfo = v6.flowinfo();
-                name.sin6_addr.s6_addr = v6.ip().octets();
-                name.sin6_scope_id = v6.scope_id();
-                size_of::<libc::sockaddr_in6>()
-            }
-        };
-        Route { peer: name, length: length as u8, local: None }
-    }
-
-    /// The sender. An IPv4 sender on an IPv6 socket is shown as IPv4.
-    pub fn peer(&self) -> SocketAddr {
-        let port = u16::from_be(self.peer.sin6_port);
-        if i32::from(self.peer.sin6_family) == libc::AF_INET {
-            // The address of a sockaddr_in lies where a sockaddr_in6 has its flow label.
-            let octets = self.peer.sin6_flowinfo.to_ne_bytes();
-            return SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::from(octets), port));
-        }
-        let address = Ipv6Addr::from(self.peer.sin6_addr.s6_addr);
-        match address.to_ipv4_mapped() {
-            Some(v4) => SocketAddr::V4(SocketAddrV4::new(v4, port)),
-            None => {
-                let scope = self.peer.sin6_scope_id;
-                SocketAddr::V6(SocketAddrV6::new(address, port, self.peer.sin6_flowinfo, scope))
-            }
-        }
-    }
-
-    /// Whether what goes along both may go as one: the same client, from the same address.
-    fn is_same(&self, other: &Route) -> bool {
-        let (one, two) = (&self.peer, &other.peer);
-        one.sin6_port == two.sin6_port
-            && one.sin6_flowinfo == two.sin6_flowinfo
-            && one.sin6_family == two.sin6_family
-            && self.local == other.local
-            // A sockaddr_in ends before these; what stands there is another's.
-            && (i32::from(one.sin6_family) == libc::AF_INET
-                || (one.sin6_addr.s6_addr == two.sin6_addr.s6_addr
-                    && one.sin6_scope_id == two.sin6_scope_id))
-    }
-
-    /// The address the datagram was sent to, when the kernel told.
-    pub fn local(&self) -> Option<IpAddr> {
-        self.local.map(|address| address.to_canonical())
-    }
-}
-
-impl std::fmt::Debug for Route {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Route").field("peer", &self.peer()).field("local", &self.local()).finish()
-    }
-}
-
-/// One received datagram, alone or out of a train.
-#[derive(Debug)]
-pub struct Datagram<'i> {
-    /// Its content, cut at the inbox's octets.
-    pub bytes: &'i [u8],
-    /// Whence and to where.
-    pub route: Route,
-}
 
 /// What became of the messages given to [`Outbox::send`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,7 +36,7 @@ impl Outbox {
     pub fn new(slots: usize) -> Outbox {
         let slots = slots.max(1);
         Outbox {
-            controls: vec![Control([0; CONTROL]); slots].into_boxed_slice(),
+            controls: vec![Control::NONE; slots].into_boxed_slice(),
             iovecs: vec![no_iovec(); slots].into_boxed_slice(),
             headers: vec![no_header(); slots].into_boxed_slice(),
             trains: Trains::new(slots),
@@ -347,54 +250,11 @@ fn address(header: &mut libc::msghdr, room: &mut Control, route: &Route) {
     }
 }
 
-/// Adds a control message behind those that the header has.
-fn put_control<T>(
-    header: &mut libc::msghdr,
-    room: &mut Control,
-    level: libc::c_int,
-    kind: libc::c_int,
-    content: T,
-) {
-    let size = size_of::<T>() as libc::c_uint;
-    // SAFETY: pure arithmetic.
-    let (space, length) = unsafe { (libc::CMSG_SPACE(size), libc::CMSG_LEN(size)) };
-    let used: usize = header.msg_controllen as _;
-    let Some(free) = room.0.get_mut(used..used + space as usize) else {
-        debug_assert!(false, "there is room for every control message");
-        return;
-    };
-    free.fill(0);
-    let at = free.as_mut_ptr();
-    // SAFETY: `at` points to `space` octets of the room, which hold a header and a content of this
-    // size. It is aligned for a header: the room is, and CMSG_SPACE is a multiple of that.
-    unsafe {
-        let first = at.cast::<libc::cmsghdr>();
-        (*first).cmsg_level = level;
-        (*first).cmsg_type = kind;
-        (*first).cmsg_len = length as _;
-        libc::CMSG_DATA(first).cast::<T>().write_unaligned(content);
-    }
-    header.msg_control = room.0.as_mut_ptr().cast();
-    header.msg_controllen = (used + space as usize) as _;
-}
-
-fn no_name() -> libc::sockaddr_in6 {
-    // SAFETY: all fields are integers, for which zero is a value.
-    unsafe { std::mem::zeroed() }
-}
-
-fn no_iovec() -> libc::iovec {
-    libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }
-}
-
-fn no_header() -> libc::mmsghdr {
-    // SAFETY: integers and pointers, for which zero and null are values.
-    unsafe { std::mem::zeroed() }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{Datagram, Inbox, tell_destination};
     use super::*;
+    use std::net::SocketAddr;
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
     use std::time::Duration;
@@ -564,15 +424,5 @@ mod tests {
         let (sent, came) = sent_to(std::slice::from_ref(&client), &server, &messages);
         assert_eq!(sent, Sent { sent: 3, failed: 0 });
         assert_eq!(came[0], messages);
-    }
-
-    #[test]
-    fn addresses_survive_the_kernel_s_layout() {
-        for text in ["127.0.0.1:53", "[2001:db8::1]:5353", "[fe80::1%2]:53"] {
-            let address: SocketAddr = text.parse().unwrap();
-            assert_eq!(Route::to(address).peer(), address);
-        }
-        let mapped: SocketAddr = "[::ffff:192.0.2.1]:53".parse().unwrap();
-        assert_eq!(Route::to(mapped).peer(), "192.0.2.1:53".parse().unwrap());
     }
 }

@@ -4,22 +4,15 @@
 //! token by token, since its leniencies decide which Corefiles start. Never knows what a directive
 //! means, only whether its word exists.
 
-use super::glob::is_well_formed;
-use super::{CorefileError, Surroundings, Token, environment, lexer, system_error_text};
+mod imports;
+
+use super::{CorefileError, Surroundings, Token, environment, lexer};
 use std::collections::HashMap;
 use std::mem;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The greatest number of imports in one Corefile, of snippets and of files each: what ends a
-/// snippet or file that imports itself.
-const MOST_IMPORTS: u32 = 10_000;
 
 /// The greatest number of mistakes that [`parse_all`] goes on after.
 const MOST_MISTAKES: usize = 100;
-
-/// The greatest number of tokens that imports may make of one Corefile.
-const MOST_TOKENS: usize = 2_000_000;
 
 /// A directive of one block with all its tokens, the word first. A word that occurs several times
 /// has its tokens joined.
@@ -331,26 +324,6 @@ impl<'p> Parser<'p> {
         Ok(tokens)
     }
 
-    /// A snippet imports itself, or snippets one another.
-    fn too_deep(&self) -> CorefileError {
-        self.error(format!("maximum snippet import depth ({MOST_IMPORTS}) exceeded"))
-    }
-
-    /// Whether a line among a snippet's tokens imports the snippet.
-    fn imports_itself(&self, name: &str, tokens: &[Token]) -> bool {
-        tokens.windows(2).enumerate().any(|(index, pair)| {
-            let begins_line = match index.checked_sub(1) {
-                Some(before) => {
-                    (&tokens[before].file, tokens[before].line) != (&pair[0].file, pair[0].line)
-                }
-                None => true,
-            };
-            begins_line
-                && pair[0].text == "import"
-                && environment::replace(&pair[1].text, self.surroundings) == name
-        })
-    }
-
     fn directives(&mut self, block: &mut ServerBlock) -> Result<(), CorefileError> {
         while self.next() {
             match self.val() {
@@ -420,116 +393,4 @@ impl<'p> Parser<'p> {
             false => self.back(),
         }
     }
-
-    /// Puts what `import PATTERN` names in its place, ahead of the cursor. After a mistake the line
-    /// is left out.
-    fn import(&mut self) -> Result<(), CorefileError> {
-        let before = self.read.len().saturating_sub(1);
-        if let Err(error) = self.imported() {
-            self.mistake(error)?;
-            while self.next_arg() {}
-            self.read.truncate(before);
-        }
-        Ok(())
-    }
-
-    fn imported(&mut self) -> Result<(), CorefileError> {
-        if !self.next_arg() {
-            let word = self.val();
-            return Err(self
-                .error(format!("Wrong argument count or unexpected line ending after '{word}'")));
-        }
-        let pattern = self.replaced();
-        if pattern.is_empty() {
-            return Err(self.error("Import requires a non-empty filepath"));
-        }
-        if self.next_arg() {
-            return Err(self.error("Import takes only one argument (glob pattern or file)"));
-        }
-        let mut tokens = match self.snippets.get(&pattern) {
-            Some(tokens) => {
-                self.snippet_imports += 1;
-                if self.snippet_imports > MOST_IMPORTS {
-                    return Err(self.too_deep());
-                }
-                tokens.clone()
-            }
-            None => self.files(&pattern)?,
-        };
-        if self.read.len() + self.ahead.len() + tokens.len() > MOST_TOKENS {
-            return Err(
-                self.error(format!("imports make more than {MOST_TOKENS} tokens of this file"))
-            );
-        }
-        // The two tokens of the import itself go.
-        self.read.truncate(self.read.len().saturating_sub(2));
-        tokens.reverse();
-        self.ahead.append(&mut tokens);
-        Ok(())
-    }
-
-    /// The tokens of all files that match `pattern`, which starts from the folder of the file
-    /// that the import stands in.
-    fn files(&mut self, pattern: &str) -> Result<Vec<Token>, CorefileError> {
-        let folder = Path::new(&*self.current().file).parent().unwrap_or(Path::new(""));
-        let path = cleaned(&folder.join(pattern));
-        let text = path.to_string_lossy();
-        let count = |letter| text.matches(letter).count();
-        if count('*') > 1 || count('?') > 1 || (text.contains('[') && text.contains(']')) {
-            return Err(self.error(format!(
-                "Glob pattern may only contain one wildcard (*), but has others: {text}"
-            )));
-        }
-        if !is_well_formed(&path) {
-            return Err(self.error(format!(
-                "Failed to use import pattern {pattern}: syntax error in pattern"
-            )));
-        }
-        let found = self.surroundings.glob(&path);
-        if found.is_empty() {
-            if !text.contains(['*', '?', '[', ']']) {
-                return Err(self.error(format!("File to import not found: {pattern}")));
-            }
-            self.tree.warnings.push(format!("No files matching import glob pattern: {pattern}"));
-        }
-        let mut tokens = Vec::new();
-        for path in found {
-            self.file_imports += 1;
-            if self.file_imports > MOST_IMPORTS {
-                return Err(
-                    self.error(format!("maximum file import depth ({MOST_IMPORTS}) exceeded"))
-                );
-            }
-            let shown = path.to_string_lossy();
-            let content = self.surroundings.read(&path).map_err(|error| {
-                self.error(match error.kind() {
-                    std::io::ErrorKind::IsADirectory => {
-                        format!("Could not import {shown}: is a directory")
-                    }
-                    _ => {
-                        let reason = system_error_text(&error);
-                        format!("Could not import {shown}: open {shown}: {reason}")
-                    }
-                })
-            })?;
-            let found = lexer::tokens(&content, &Arc::from(&*shown)).into_iter();
-            tokens.extend(found.map(|token| Token { imported: true, ..token }));
-        }
-        Ok(tokens)
-    }
-}
-
-/// The path without `.` and, where that is certain, without `..`.
-fn cleaned(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::CurDir => {}
-            std::path::Component::ParentDir if clean.file_name().is_some() => {
-                clean.pop();
-            }
-            other => clean.push(other),
-        }
-    }
-    clean
 }

@@ -92,6 +92,10 @@ fn flags_are_node_caches_with_its_exit_codes() {
     let extra = nodens(&["extra", "-localip=127.0.0.1"]);
     assert_eq!(extra.code, Some(1));
     assert!(extra.err.ends_with("invalid localip specified - \"\", Exiting\n"), "{extra:?}");
+    let extra = nodens(&["-localip=127.0.0.1", "extra", "-quiet"]);
+    assert_eq!(extra.code, Some(1));
+    // Behind a time stamp, as every line before the start.
+    assert!(extra.err.ends_with(" extra command line arguments: [extra -quiet]\n"), "{extra:?}");
 }
 
 #[test]

@@ -89,6 +89,22 @@ fn a_wrong_corefile_keeps_the_old_one_and_a_good_one_is_taken() {
 }
 
 #[test]
+fn the_plugins_of_a_block_without_bind_are_shown_too() {
+    let mut node = Node::new();
+    node.start("    whoami\n}\nx.test:0 y.test:0 {\n    whoami\n    prometheus HTTP", &[]);
+    node.until("it is measured", |node| node.metric("coredns_build_info").is_some());
+    let (_, body) = node.get("/metrics").unwrap();
+    let shown: Vec<&str> =
+        body.lines().filter(|line| line.starts_with("coredns_plugin_enabled{")).collect();
+    let row = |word: &str| {
+        format!(
+            "coredns_plugin_enabled{{name=\"{word}\",server=\"dns://:0\",view=\"\",zone=\"x.test.\"}} 1"
+        )
+    };
+    assert_eq!(shown, [row("prometheus"), row("whoami")]);
+}
+
+#[test]
 fn a_corefile_that_is_gone_is_told_at_sigusr1_and_one_without_reload_is_the_last_that_is_told() {
     let mut node = Node::new();
     node.start("    whoami\n    reload 2s 1s", &[]);
@@ -370,7 +386,8 @@ fn a_corefile_without_listeners_ends_at_once_with_0() {
     std::fs::write(node.path("base"), "unix:///tmp/x {\n    whoami\n}\n").unwrap();
     let Output { status, stdout, .. } = node.command(&[]).output().unwrap();
     assert_eq!(status.code(), Some(0));
-    assert!(String::from_utf8(stdout).unwrap().ends_with("Untrapped signal, tearing down\n"));
+    let last = "[ERROR] Untrapped signal, tearing down\n[INFO] Tearing down\n";
+    assert!(String::from_utf8(stdout).unwrap().ends_with(last));
 }
 
 #[test]

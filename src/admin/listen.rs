@@ -10,10 +10,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 const BACKLOG: i32 = 128;
 
 /// Listens on `address` (`host:port`; no host, `0.0.0.0` and `::` are all addresses of both
-/// families, as in Go) with SO_REUSEPORT, so that a successor can start beside us. The error is Go's text, such as
+/// families, as in Go, and nothing at all is any port of them) with SO_REUSEPORT, so that a successor can
+/// start beside us. The error is Go's text, such as
 /// `listen tcp 127.0.0.1:8080: bind: address already in use`.
 pub fn listen(address: &str) -> Result<TcpListener, String> {
-    let (host, port) = split_host_port(address).map_err(|why| format!("listen tcp: {why}"))?;
+    let (host, port) = match address {
+        "" => ("", ""),
+        _ => split_host_port(address).map_err(|why| format!("listen tcp: {why}"))?,
+    };
     let socket_address = resolve(host, port).map_err(|why| format!("listen tcp: {why}"))?;
     bind(socket_address)
         .map_err(|error| format!("listen tcp {address}: bind: {}", system_error_text(&error)))
@@ -72,7 +76,7 @@ mod tests {
 
     #[test]
     fn all_addresses_are_those_of_both_families_however_they_are_written() {
-        for address in [":0", "0.0.0.0:0", "[::]:0"] {
+        for address in ["", ":0", "0.0.0.0:0", "[::]:0"] {
             let listener = listen(address).unwrap();
             let port = listener.local_addr().unwrap().port();
             for client in ["127.0.0.1", "::1"] {

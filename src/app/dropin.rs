@@ -49,6 +49,10 @@ pub(super) async fn serve(arguments: &[String], mut common: Common) -> u8 {
             log.fatal(format_args!("{why}"));
             return 1;
         }
+        Outcome::Extra(why) => {
+            log.plain(&why);
+            return 1;
+        }
     };
     // From here on signals wait for the server; before, their defaults hold.
     let signals = match Signals::listen() {
@@ -116,6 +120,7 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
     if !serving.has_listeners() {
         // As in CoreDNS: nothing to wait for.
         log.line(Level::Error, format_args!("Untrapped signal, tearing down"));
+        network.remove_rules().await;
         network.remove_interface();
         return 0;
     }
@@ -180,6 +185,8 @@ struct Node {
     sources: Sources,
     corefile: PathBuf,
     reload_after_write: bool,
+    /// It is not read yet: nothing is to be loaded again.
+    is_first_look: bool,
     metrics: Registry,
     log: Log,
 }
@@ -213,6 +220,7 @@ impl Node {
             sources: Sources::new(SourcePaths { base: files.base.clone(), kube_dns }, values),
             corefile: files.corefile.clone(),
             reload_after_write: options.reload_after_write,
+            is_first_look: true,
             metrics: common.metrics.clone(),
             log,
         }
@@ -221,6 +229,7 @@ impl Node {
     /// Looks at the inputs and writes the Corefile when it became another. True when it is to be
     /// loaded at once.
     fn look(&mut self) -> bool {
+        let is_first_look = std::mem::take(&mut self.is_first_look);
         let news = self.sources.take(look(self.sources.paths()));
         let errors = self.metrics.counter(&names::SETUP_ERRORS, &["configmap"]);
         errors.add(news.errors);
@@ -232,7 +241,12 @@ impl Node {
             Ok(is_other) => {
                 self.log.line(Level::Info, format_args!("{}", corefile.summary));
                 self.log.line(Level::Info, format_args!("Using config file:\n{}", corefile.text));
-                is_other && self.reload_after_write
+                let reloads = self.reload_after_write && (is_other || is_first_look);
+                if reloads {
+                    let id = std::process::id();
+                    self.log.line(Level::Info, format_args!("Sending reload signal to PID {id}"));
+                }
+                reloads
             }
             Err(why) => {
                 errors.increment();

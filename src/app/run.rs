@@ -124,9 +124,6 @@ impl Run {
                 }
                 _ = node.tick() => {
                     if self.look.as_mut().is_some_and(|look| look()) {
-                        let id = std::process::id();
-                        let line = format_args!("Sending reload signal to PID {id}");
-                        self.log.line(Level::Info, line);
                         reload_at = self.reload_now().await;
                     }
                 }

@@ -458,8 +458,8 @@ fn zone_lines(snapshot: &Snapshot) -> Vec<String> {
     lines
 }
 
-/// Server, zone and handler word of `coredns_plugin_enabled`: blocks with `prometheus` and `bind`,
-/// their first zone only, as CoreDNS has it.
+/// Server, zone and handler word of `coredns_plugin_enabled`: blocks with `prometheus`, their first
+/// zone only, as CoreDNS has it.
 fn enabled(snapshot: &Snapshot) -> Vec<(String, String, &'static str)> {
     let mut rows = Vec::new();
     for (index, block) in snapshot.blocks.iter().enumerate() {
@@ -467,7 +467,7 @@ fn enabled(snapshot: &Snapshot) -> Vec<(String, String, &'static str)> {
             continue;
         }
         let Some(key) = block.keys.first() else { continue };
-        for server in snapshot.servers.iter().filter(|server| server.host.is_some()) {
+        for server in &snapshot.servers {
             let serves = server
                 .zones
                 .iter()

@@ -112,7 +112,8 @@ pub fn write_if_changed(path: &Path, text: &str) -> Result<bool, String> {
     });
     if exchanged.is_err() {
         let _ = fs::remove_file(&beside);
-        fs::write(path, text).map_err(|error| fault(path, &error))?;
+        let why = |error| format!("open {}: {}", path.display(), system_error_text(&error));
+        fs::write(path, text).map_err(why)?;
     }
     Ok(true)
 }
@@ -165,6 +166,8 @@ mod tests {
         assert_eq!(look.kube_dns.map(|listing| listing.map(|_| Vec::new())), Some(said("lstat")));
         let folder_read = read(folder.path()).unwrap_err();
         assert_eq!(folder_read, format!("read {}: is a directory", folder.path().display()));
+        let folder_written = write_if_changed(folder.path(), "a").unwrap_err();
+        assert_eq!(folder_written, format!("open {}: is a directory", folder.path().display()));
         fs::write(folder.path().join("bad"), b"\xff").unwrap();
         assert!(list(folder.path()).unwrap_err().starts_with("non-utf8 data in /"));
         File::create(folder.path().join("bad")).unwrap().set_len(MOST_OCTETS + 1).unwrap();

@@ -42,16 +42,36 @@ pub fn split_host_port(text: &str) -> Result<(&str, &str), String> {
     Ok((host, &text[colon + 1..]))
 }
 
-/// The port of an address to listen at over TCP; none is any. The error is Go's text, such as
-/// `address 99999: invalid port`.
+/// The services that Go knows without a file.
+const SERVICES: [(&str, u16); 14] = [
+    ("ftp", 21),
+    ("ftps", 990),
+    ("gopher", 70),
+    ("http", 80),
+    ("https", 443),
+    ("imap2", 143),
+    ("imap3", 220),
+    ("imaps", 993),
+    ("pop3", 110),
+    ("pop3s", 995),
+    ("smtp", 25),
+    ("ssh", 22),
+    ("submissions", 465),
+    ("telnet", 23),
+];
+
+/// The port of an address to listen at over TCP, a number or the name of a service that Go knows
+/// without a file; none is any. The error is Go's text, such as `address 99999: invalid port`.
 pub fn tcp_port(port: &str) -> Result<u16, String> {
+    let named = || SERVICES.iter().find(|(name, _)| name.eq_ignore_ascii_case(port));
     match (port, port.parse::<u16>()) {
         ("", _) => Ok(0),
         (_, Ok(number)) => Ok(number),
-        (_, Err(_)) => Err(match port.parse::<i64>() {
-            Ok(_) => format!("address {port}: invalid port"),
-            Err(_) => format!("lookup tcp/{port}: unknown port"),
-        }),
+        (_, Err(_)) => match (named(), port.parse::<i64>()) {
+            (Some((_, number)), _) => Ok(*number),
+            (None, Ok(_)) => Err(format!("address {port}: invalid port")),
+            (None, Err(_)) => Err(format!("lookup tcp/{port}: unknown port")),
+        },
     }
 }
 
@@ -102,6 +122,7 @@ mod tests {
         for (text, found) in [
             (":80", Ok(())),
             ("localhost:", Ok(())),
+            (":HTTP", Ok(())),
             ("80", Err("address 80: missing port in address".to_owned())),
             (":65536", Err("listen tcp: address 65536: invalid port".to_owned())),
             (":-1", Err("listen tcp: address -1: invalid port".to_owned())),

@@ -127,6 +127,8 @@ fn with_reloadwithsignal_a_changed_template_is_loaded_without_the_reload_plugin(
     node.until("the first template", |node| {
         node.metric("coredns_plugin_enabled{name=\"whoami\"").is_some()
     });
+    let before = fs::read_to_string(node.path("stderr")).unwrap();
+    assert_eq!(before.matches(" [INFO] Sending reload signal to PID ").count(), 1, "{before}");
     let text = fs::read_to_string(node.path("Corefile")).unwrap();
     assert!(text.contains(&format!("prometheus 127.0.0.1:{}\n", node.http)), "{text}");
 

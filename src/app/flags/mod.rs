@@ -30,6 +30,8 @@ pub(super) enum Outcome {
     },
     /// Log at FATAL (`Error parsing flags - …, Exiting`) and exit with 1.
     Fatal(String),
+    /// Log without a level (words that belong to no flag) and exit with 1.
+    Extra(String),
 }
 
 /// An output of the process.
@@ -70,11 +72,7 @@ pub(super) fn parse(arguments: &[String]) -> Outcome {
         Err(text) => return Outcome::Fatal(format!("Error parsing flags - {text}, Exiting")),
     };
     if !rest.is_empty() {
-        return Outcome::Print {
-            text: format!("extra command line arguments: [{}]\n", rest.join(" ")),
-            stream: Stream::Error,
-            code: 1,
-        };
+        return Outcome::Extra(format!("extra command line arguments: [{}]", rest.join(" ")));
     }
     let values = Values(&values);
     if values.switch("version") {

@@ -24,7 +24,7 @@ fn refusal(line: &str) -> (u8, String) {
         Outcome::Print { text, code, stream: Stream::Error } => {
             (code, text.lines().next().unwrap_or_default().to_owned())
         }
-        Outcome::Fatal(text) => (1, text),
+        Outcome::Fatal(text) | Outcome::Extra(text) => (1, text),
         other => panic!("{line}: {other:?}"),
     }
 }

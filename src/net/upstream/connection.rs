@@ -368,7 +368,9 @@ impl Connection {
                 return false;
             }
             Verdict::Accept(meaning) => Ok((Arc::from(message), meaning)),
-            Verdict::Cut(empty, meaning) => Ok((Arc::from(empty), meaning)),
+            Verdict::Cut(other, meaning) | Verdict::Classless(other, meaning) => {
+                Ok((Arc::from(other), meaning))
+            }
             Verdict::Misunderstood => Ok(misunderstood(&parked.asked_for)),
             Verdict::BadQuestion(malformed) => {
                 Err(Failure::Response(format!("bad question name: dns: {malformed}").into()))

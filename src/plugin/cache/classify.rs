@@ -3,7 +3,7 @@
 //! Owns the one walk over a response that the cache makes. Never changes the message.
 
 use super::options::MOST_TTL;
-use crate::dns::{Message, Rcode, Section};
+use crate::dns::{Message, Rcode, RecordType, Section};
 use crate::plugin::kind::{Kind, Signs};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(super) enum OptPlace {
     None,
     /// As the last record, from this offset on.
     Last(usize),
-    /// Before other records, or several times.
+    /// Before other records, several times, or in another section than Additional.
     Inside,
 }
 
@@ -60,10 +60,11 @@ pub(super) fn survey(message: &Message<'_>, rcode: Rcode, unix: Duration) -> Sur
         }
         found.end = record.rdata.end;
         signs.see(message, &record, unix);
-        if record.is_opt() {
-            if found.opt == OptPlace::None {
-                found.opt = OptPlace::Last(record.at);
-            }
+        if record.rtype == RecordType::OPT {
+            found.opt = match found.opt {
+                OptPlace::None if record.is_opt() => OptPlace::Last(record.at),
+                _ => OptPlace::Inside,
+            };
             continue;
         }
         // A message has at most 65535 octets: the place fits.

@@ -475,7 +475,7 @@ fn rebuild(response: &mut Response, ttl: u32) -> Option<Vec<u16>> {
     let mut writer = Writer::new(&mut wire, id, message.flags());
     writer.question(message.question_section());
     for record in message.records() {
-        if !record.is_opt() {
+        if record.rtype != RecordType::OPT {
             writer.record(record.section, &message, &record, Some(ttl));
         }
     }

@@ -14,6 +14,8 @@ pub enum Verdict {
     Accept(Meaning),
     /// A datagram too long for the client, or cut: pass on this empty message with TC instead.
     Cut(Vec<u8>, Meaning),
+    /// A response that ends before the class of its question: pass on this one with class 0 instead.
+    Classless(Vec<u8>, Meaning),
     /// The upstream did not understand the query, or refuses it, and says so without repeating the
     /// question: the client gets FORMERR.
     Misunderstood,
@@ -48,6 +50,13 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
         Meaning { rcode: Rcode(word & flags::RCODE), truncated: word & flags::TC != 0 };
     if questions == 0 && bytes.len() == header.len() && meaning.rcode != Rcode::NOERROR {
         return Verdict::Misunderstood;
+    }
+    if questions == 1 && bytes.len() + 2 == sizes::HEADER + question.len() {
+        let whole = [bytes, &[0, 0]].concat();
+        return match judge(question, &whole, udp_limit) {
+            Verdict::Accept(meaning) => Verdict::Classless(whole, meaning),
+            other => other,
+        };
     }
     if questions != 1 || !repeats(question, &bytes[sizes::HEADER..]) {
         return Verdict::Ignore;
@@ -141,6 +150,19 @@ mod tests {
     fn the_class_is_not_checked() {
         let bytes = message(0x8180, [1, 0, 0, 0], &[b"\x01a\x04test\0\0\x01\0\x03"]);
         assert_eq!(judge(QUESTION, &bytes, None), accepted(Rcode::NOERROR));
+    }
+
+    #[test]
+    fn a_response_that_ends_before_the_class_is_passed_on_with_class_0() {
+        let bytes = message(0x8180, [1, 0, 0, 0], &[b"\x01a\x04test\0\0\x01\0\0"]);
+        let meaning = Meaning { rcode: Rcode::NOERROR, truncated: false };
+        let expected = Verdict::Classless(bytes.clone(), meaning);
+        assert_eq!(judge(QUESTION, &bytes[..bytes.len() - 2], Some(512)), expected);
+        assert_eq!(judge(QUESTION, &bytes[..bytes.len() - 2], None), expected);
+        for other in [b"\x01b\x04test\0\0\x01".as_slice(), b"\x01a\x04test\0\0\x1c"] {
+            let bytes = message(0x8180, [1, 0, 0, 0], &[other]);
+            assert_eq!(judge(QUESTION, &bytes, Some(512)), Verdict::Ignore, "{other:?}");
+        }
     }
 
     #[test]

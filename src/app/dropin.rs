@@ -120,8 +120,8 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
     if !serving.has_listeners() {
         // As in CoreDNS: nothing to wait for.
         log.line(Level::Error, format_args!("Untrapped signal, tearing down"));
-        network.remove_rules().await;
-        network.remove_interface();
+        network.let_queries_go().await;
+        network.leave().await;
         return 0;
     }
     network.listeners_answer();

@@ -12,6 +12,7 @@ use super::store::{Listening, Store};
 use crate::admin::Site;
 use crate::corefile::{format_duration, system_error_text};
 use crate::metrics::Registry;
+use crate::node::LOOK_EVERY;
 use crate::plugin::{Journal, Level};
 use crate::sys::memory;
 use std::fs;
@@ -22,9 +23,6 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
-
-/// How often the template and the kube-dns directory are looked at (node-cache's own period).
-const NODE_EVERY: Duration = Duration::from_secs(10);
 
 /// Looks at what the Corefile is made from; true when it was written anew and a reload is wanted
 /// at once.
@@ -65,7 +63,7 @@ pub(super) struct Run {
 impl Run {
     /// Serves until a signal or a verdict; gives the exit code.
     pub(super) async fn until_the_end(mut self) -> u8 {
-        let mut node = interval(NODE_EVERY);
+        let mut node = interval(LOOK_EVERY);
         node.set_missed_tick_behavior(MissedTickBehavior::Delay);
         node.tick().await;
         let mut reload_at = self.next_reload();

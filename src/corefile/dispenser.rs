@@ -76,16 +76,6 @@ impl<'t> Dispenser<'t> {
         self.current().map_or("", |token| &token.text)
     }
 
-    /// The current token's line; the directive's before the first token.
-    pub fn line(&self) -> u32 {
-        self.place().map_or(0, |token| token.line)
-    }
-
-    /// The current token's file; the directive's before the first token.
-    pub fn file(&self) -> &'t str {
-        self.place().map_or("", |token| &token.file)
-    }
-
     /// All remaining arguments of this line, stopping before `{`.
     pub fn remaining_args(&mut self) -> Vec<&'t str> {
         let mut arguments = Vec::new();
@@ -145,11 +135,6 @@ impl<'t> Dispenser<'t> {
         self.plain_err("this plugin can only be used once per Server Block")
     }
 
-    /// All tokens of the directive, the word first; what state kept over reloads is known by.
-    pub fn tokens(&self) -> &'t [Token] {
-        self.tokens
-    }
-
     fn current(&self) -> Option<&'t Token> {
         self.reached.checked_sub(1).and_then(|index| self.tokens.get(index))
     }
@@ -188,7 +173,7 @@ mod tests {
         assert!(dispenser.next());
         assert_eq!(dispenser.remaining_args(), ["30", "a\nb", "c"]);
         assert!(dispenser.next_block());
-        assert_eq!((dispenser.val(), dispenser.line()), ("success", 3));
+        assert_eq!((dispenser.val(), dispenser.place().unwrap().line), ("success", 3));
         assert!(dispenser.next_arg());
         assert_eq!(dispenser.val(), "5");
         assert!(!dispenser.next_arg());

@@ -187,3 +187,33 @@ pub(super) fn split_option(options: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let (option, behind) = options.split_at_checked(4 + length)?;
     Some((u16::from_be_bytes([head[0], head[1]]), option, behind))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::Message;
+
+    /// What a message with one record of this type and RDATA, with more octets behind it, is.
+    fn read(rtype: RecordType, rdata: &[u8]) -> Result<(), Malformed> {
+        let mut wire = b"\0\x01\x81\0\0\0\0\x01\0\0\0\0\0".to_vec();
+        wire.extend(rtype.0.to_be_bytes());
+        wire.extend(b"\0\x01\0\0\0\x01");
+        wire.extend((rdata.len() as u16).to_be_bytes());
+        wire.extend(rdata);
+        wire.extend([0; 40]);
+        Message::parse(&wire).map(drop)
+    }
+
+    #[test]
+    fn what_is_in_rdata_ends_with_it() {
+        // One octet more of the name, or of the text, stands behind the RDATA.
+        assert_eq!(read(RecordType::NS, b"\x01a\0"), Ok(()));
+        assert_eq!(read(RecordType::NS, b"\x01a"), Err(Malformed::Rdata));
+        assert_eq!(read(RecordType::NSEC, b"\x01a\0"), Ok(()));
+        assert_eq!(read(RecordType::NSEC, b"\x01a"), Err(Malformed::Rdata));
+        assert_eq!(read(RecordType::TXT, b"\x01a\x02bc"), Ok(()));
+        assert_eq!(read(RecordType::TXT, b"\x01a\x03bc"), Err(Malformed::RdataCut));
+        assert_eq!(read(RecordType::A, b"\0\0\0\0\0"), Err(Malformed::Rdata));
+        assert_eq!(read(RecordType::A, b"\0\0\0"), Err(Malformed::RdataCut));
+    }
+}

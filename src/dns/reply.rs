@@ -28,7 +28,7 @@ const BARE_OPT: usize = 11;
 /// What the way back to the client allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyLimits {
-    /// The greatest size in octets of the reply: for UDP max(512, the client's size), else 65535.
+    /// The greatest size in octets of the reply: for UDP the client's size, 512 to 65507, else 65535.
     pub octets: usize,
 }
 
@@ -502,5 +502,13 @@ mod tests {
         let edns = message.edns().unwrap();
         assert_eq!((edns.extended_rcode, edns.version, edns.udp_size), (1, 0, 0));
         assert_eq!(out[12..24], *query.question());
+    }
+
+    #[test]
+    fn no_datagram_is_longer_than_one_can_be() {
+        for (asked, octets) in [(0, 512), (511, 512), (4096, 4096), (65535, 65507)] {
+            assert_eq!(ReplyLimits::udp(&query(Some((asked, 0, b"")))).octets, octets);
+        }
+        assert_eq!(ReplyLimits::udp(&query(None)).octets, 512);
     }
 }

@@ -258,6 +258,9 @@ mod tests {
         let edns = response.message().unwrap().edns().unwrap();
         assert_eq!((edns.udp_size, edns.flags), (1232, Edns::DO));
         assert_eq!(response.wire[edns.options], *b"\0\x03\0\x04node");
+        response.known_size = response.uncompressed_size();
+        response.set_option(10, b"cookie");
+        assert_eq!(response.uncompressed_size(), response.wire.len());
         let before = response.wire.clone();
         response.set_option(3, &[0; 65_530]);
         assert_eq!(response.wire, before);

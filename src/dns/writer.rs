@@ -135,12 +135,7 @@ impl<'b> Writer<'b> {
         let length = options.len().min(sizes::MESSAGE_MOST);
         self.out.extend_from_slice(&(length as u16).to_be_bytes());
         self.out.extend_from_slice(&options[..length]);
-        self.add_to_count(6 + 2 * Section::Additional as usize);
-    }
-
-    /// The length so far.
-    pub fn size(&self) -> usize {
-        self.out.len()
+        self.add_to_count(Section::Additional.count_place().start);
     }
 
     /// True when a record was left out because of the limit.
@@ -189,7 +184,7 @@ impl<'b> Writer<'b> {
         }
         let length = (self.out.len() - length_at - 2) as u16;
         self.out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
-        self.add_to_count(6 + 2 * section as usize);
+        self.add_to_count(section.count_place().start);
     }
 
     fn name(&mut self, name: &[u8]) {

@@ -60,7 +60,13 @@ pub(super) struct Common<'w> {
     pub(super) services: Vec<Service>,
 }
 
-/// Tree to snapshot: all setups in directive order, then the listeners. A tree without blocks gives CoreDNS's default, `whoami` and `log` on the default port.
+/// Tree to snapshot: all setups in directive order, then the listeners. A tree without blocks gives
+/// CoreDNS's default, `whoami` and `log` on the default port.
+///
+/// # Errors
+///
+/// The first mistake, in the order that CoreDNS finds them: keys, directives, listeners, what handlers
+/// find as they start.
 pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
     let default;
     let tree = if tree.blocks.is_empty() {
@@ -216,7 +222,7 @@ pub(super) fn plan<'t>(
 }
 
 fn finished(draft: BlockDraft) -> Block {
-    Block { keys: draft.keys, hosts: draft.hosts, chain: draft.chain, metadata: draft.metadata }
+    Block { keys: draft.keys, chain: draft.chain, metadata: draft.metadata }
 }
 
 /// The listeners as they come up, in the order of the file.

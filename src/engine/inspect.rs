@@ -355,4 +355,13 @@ mod tests {
         let found = mistakes(". {\n bind nowhere\n}\n. {\n bind 192.0.2.1\n}\n");
         assert_eq!(found.len(), 1, "{found:?}");
     }
+
+    #[test]
+    fn what_is_no_warning_is_no_remark() {
+        let heard = Heard::default();
+        for level in [Level::Debug, Level::Info, Level::Warning, Level::Error] {
+            heard.line(level, format_args!("{level:?}"));
+        }
+        assert_eq!(heard.take(), ["Warning", "Error"]);
+    }
 }

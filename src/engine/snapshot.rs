@@ -13,8 +13,6 @@ use std::sync::Arc;
 pub struct Block {
     /// The keys, CIDR keys expanded.
     pub keys: Vec<ServerKey>,
-    /// The addresses after `bind`; empty when the block listens on all.
-    pub hosts: Vec<String>,
     /// The handlers, outermost first.
     pub chain: Chain,
     /// `metadata` stands in the block.

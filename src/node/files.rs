@@ -192,6 +192,30 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_too_many_files_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..MOST_FILES {
+            fs::write(folder.path().join(number.to_string()), "").unwrap();
+        }
+        assert_eq!(list(folder.path()).unwrap().len(), MOST_FILES);
+        fs::write(folder.path().join("more"), "").unwrap();
+        assert!(list(folder.path()).unwrap_err().ends_with(": more than 1000 files"));
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("Corefile");
+        fs::write(&path, "a").unwrap();
+        for mode in [0o640, 0o604] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(write_if_changed(&path, &format!("{mode}")), Ok(true));
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        }
+    }
+
+    #[test]
     fn a_link_stays_a_link() {
         let folder = tempfile::tempdir().unwrap();
         let (real, link) = (folder.path().join("real"), folder.path().join("link"));

@@ -167,6 +167,7 @@ mod tests {
             ("stubDomains", r#"{"under_score.local": ["1.1.1.1"]}"#),
             ("stubDomains", r#"{"acme.local.": ["1.1.1.1"]}"#),
             ("stubDomains", r#"{"acme.local": ["1.1.1.1:99999"]}"#),
+            ("stubDomains", r#"{"acme.local": ["1.1.1.1:0"]}"#),
             ("stubDomains", ""),
             ("upstreamNameservers", r#"["not an ip"]"#),
             ("upstreamNameservers", r#"["ns.example.org"]"#),

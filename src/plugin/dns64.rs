@@ -297,6 +297,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_cut_of_the_a_records_is_said() {
+        let mut bench = Bench::new();
+        let chain = bench.load("dns64 {\n allow_ipv4\n}", &MemorySurroundings::new()).unwrap();
+        for is_cut in [false, true] {
+            let outcome =
+                bench.ask(&chain, query("a.test.", RecordType::AAAA), |query, response| {
+                    let a: &[&str] = &["a.test. 300 IN A 192.0.2.33"];
+                    let is_a = query.qtype() == RecordType::A;
+                    respond(query, response, Rcode::NOERROR, if is_a { a } else { &[] });
+                    if is_a && is_cut {
+                        response.set_flags(response.flags() | flags::TC);
+                    }
+                });
+            assert_eq!(outcome.response.flags() & flags::TC != 0, is_cut);
+        }
+    }
+
+    #[test]
     fn nxdomain_and_failures_stand() {
         let directive = "dns64 {\n allow_ipv4\n}";
         let a: &[&str] = &["a.test. 300 IN A 192.0.2.33"];

@@ -2,7 +2,7 @@
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 /// The addresses of an interface in the kernel's order, IPv6 link-local ones with `%interface`;
 /// `None` when there is no such interface.
@@ -18,18 +18,6 @@ pub fn addresses(interface: &str) -> Option<Vec<String>> {
         }
     }
     Some(found)
-}
-
-/// Every address of every interface.
-pub fn all_addresses() -> Vec<IpAddr> {
-    let Ok(entries) = getifaddrs() else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.address)
-        .filter_map(|address| {
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-        })
-        .collect()
 }
 
 /// The number that an IPv6 zone (`eth0`, or already a number) stands for; `None` when there is no

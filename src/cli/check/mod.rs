@@ -332,4 +332,35 @@ mod tests {
             findings_of(&String::from_utf8_lossy(&octets), &world());
         }
     }
+
+    fn warns(lines: &str, code: &str) -> bool {
+        let text = format!(".:53 {{\n errors\n reload\n bind 127.0.0.1\n {lines}\n}}\n");
+        findings_of(&text, &world()).iter().any(|one| one.code == code)
+    }
+
+    #[test]
+    fn a_forward_is_shadowed_unless_the_one_above_hands_something_on() {
+        for (above, is_shadowed) in [
+            ("forward . 192.0.2.1", true),
+            ("forward a.test 192.0.2.1", false),
+            ("forward . 192.0.2.1 {\n next NXDOMAIN\n }", false),
+            ("forward . 192.0.2.1 {\n next_on_nodata\n }", false),
+            ("forward . 192.0.2.1 {\n except a.test\n }", false),
+        ] {
+            let lines = format!("{above}\n forward . 192.0.2.2");
+            assert_eq!(warns(&lines, "forward-shadowed"), is_shadowed, "{above}");
+        }
+    }
+
+    #[test]
+    fn a_ttl_below_the_least_is_told_with_what_was_written() {
+        let hint = |line: &str| {
+            let text = format!(".:53 {{\n cache {{\n  {line}\n }}\n whoami\n}}\n");
+            let findings = findings_of(&text, &world());
+            let found = findings.iter().find(|one| one.code == "cache-ttl-below-minimum").unwrap();
+            found.hint.clone()
+        };
+        assert!(hint("success 9984 3 60").starts_with("write the greater number first"));
+        assert!(hint("success 9984 3").starts_with("the least is 5 unless given"));
+    }
 }

@@ -129,7 +129,6 @@ impl Scene {
         self.zones.insert(&zone.parse().unwrap(), self.blocks.len());
         self.blocks.push(Arc::new(Block {
             keys: Vec::new(),
-            hosts: Vec::new(),
             chain: chain.into_iter().map(|handler| Arc::new(handler) as Arc<dyn Handler>).collect(),
             metadata: false,
         }));
@@ -531,7 +530,9 @@ fn when_patience_ends_the_client_is_answered_and_the_exchange_goes_on_without_it
     assert!(matches!(step, Step::Exchange(_, Some(patience)) if patience.as_millis() == 20));
     scene.seen();
 
+    assert!(parked.waiting().unwrap().deadline().is_some());
     let mut rest = parked.leave_behind().unwrap();
+    assert_eq!(rest.waiting().unwrap().deadline(), None, "nobody waits for it");
     let step = scene.with_means(|means| parked.resume(means, &Event::Late));
     assert!(matches!(step, Step::Done));
     assert!(asks_at_last(&parked, "a.test."), "{parked:?}");

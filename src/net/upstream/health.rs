@@ -104,15 +104,20 @@ impl Health {
         });
     }
 
+    /// What a probe asks: NS of the domain that the Corefile names, the root's without one.
+    fn query(&self, id: u16) -> Query<'static> {
+        let mut query = Query::new(&self.probe.domain, RecordType::NS, Class::IN);
+        if !self.probe.recursion {
+            query.set_flags(0);
+        }
+        query.set_id(id);
+        query
+    }
+
     /// One probe over a connection of its own. Any header with its id will do as a response. What plain
     /// transports need not is boxed: a probe takes its room for as long as the upstream is silent.
     async fn ask(&self, dialer: &Dialer, roots: &Arc<SystemRoots>) -> Option<()> {
-        let probe = &self.probe;
-        let mut query = Query::new(&probe.domain, RecordType::NS, Class::IN);
-        if !probe.recursion {
-            query.set_flags(0);
-        }
-        query.set_id(rand::random());
+        let query = self.query(rand::random());
         let wire = query.wire();
         if self.transport == Transport::Udp {
             let socket = dialer.datagrams().ok()?;
@@ -185,5 +190,39 @@ async fn message(mut stream: impl AsyncRead + AsyncWrite + Unpin, wire: &[u8]) -
         if length >= sizes::HEADER && message[..2] == wire[..2] {
             return Some(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::flags;
+    use crate::metrics::{Registry, names};
+
+    fn health(probe: Probe) -> Health {
+        let failures = Registry::new(1)
+            .lazy_counter(&names::PROXY_HEALTHCHECK_FAILURES, &["forward", "192.0.2.53:53"]);
+        Health::new(probe, Transport::Udp, failures)
+    }
+
+    #[test]
+    fn an_upstream_is_down_after_more_failed_probes_than_may_fail() {
+        let health = health(Probe::default());
+        for (fails, is_down) in [(0, false), (2, false), (3, true)] {
+            health.fails.store(fails, Ordering::Relaxed);
+            assert_eq!(health.is_down(2), is_down, "{fails}");
+            assert!(!health.is_down(0), "max_fails 0 is never");
+        }
+    }
+
+    #[test]
+    fn a_probe_asks_what_the_corefile_says() {
+        let query = health(Probe::default()).query(7);
+        assert_eq!((query.id(), query.flags(), query.qtype()), (7, flags::RD, RecordType::NS));
+        assert!(query.name().is_root());
+        let domain: crate::dns::Name = "a.test.".parse().unwrap();
+        let probe = Probe { domain: domain.clone(), recursion: false, ..Probe::default() };
+        let query = health(probe).query(7);
+        assert_eq!((query.flags(), query.name()), (0, &domain));
     }
 }

@@ -91,11 +91,6 @@ impl Iptables {
         Iptables { plan, variant, is_advised: false }
     }
 
-    /// Which programs set the rules.
-    pub fn variant(&self) -> Variant {
-        self.variant
-    }
-
     /// Sets what is missing and removes what stands twice, in both families.
     pub fn ensure(&mut self, within: Within) -> Report {
         let deadline = Deadline::within(within.0);
@@ -159,20 +154,6 @@ impl Iptables {
             report.line(Level::Info, format!("Removed {count} nodelocaldns rules"));
         }
         report
-    }
-
-    /// The rules of the plan that stand in the tables, copies and old ones included, as
-    /// `iptables-save` prints them with their table: `raw -A PREROUTING …`. Changes nothing.
-    pub fn look(&self, within: Within) -> Result<Vec<String>, Failure> {
-        let deadline = Deadline::within(within.0);
-        let mut lines = Vec::new();
-        for (family, rules) in self.plan.families() {
-            let state = self.state(family, &rules, &[], deadline)?;
-            for (place, found) in &state.spare {
-                lines.extend(found.iter().map(|one| format!("{} -A {}", place.table(), one.text)));
-            }
-        }
-        Ok(lines)
     }
 
     /// Brings the tables of one family to hold each of `wanted` once and no other of `known`.

@@ -28,20 +28,6 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// All of them.
-    pub const ALL: [Trouble; 10] = [
-        Trouble::NoDriver,
-        Trouble::NoPermission,
-        Trouble::AddressElsewhere,
-        Trouble::LinkOfOthers,
-        Trouble::LinkDown,
-        Trouble::RuntimeDirectory,
-        Trouble::NoNfTables,
-        Trouble::TableOfOthers,
-        Trouble::PolicyDrops,
-        Trouble::Kernel,
-    ];
-
     /// The label.
     pub fn label(self) -> &'static str {
         match self {

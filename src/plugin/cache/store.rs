@@ -198,8 +198,9 @@ impl Store {
     }
 
     /// Gives `use_it` the entry to serve `query` from, which may be stale when `serve_stale` allows
-    /// it. The entry's shard is locked meanwhile. A live negative entry goes before a positive one,
-    /// but a failure never before a usable positive one (docs/differences.md).
+    /// it. The entry's shard is locked meanwhile. A usable negative entry goes before a positive one,
+    /// which [`Store::put`] leaves beside it when it is a failure alone: that never goes before a
+    /// usable positive one (docs/differences.md).
     pub(super) fn find<T>(
         &self,
         key: Key,
@@ -226,12 +227,7 @@ impl Store {
         let positive = usable(Side::Success);
         match (usable(Side::Denial), positive) {
             (None, positive) => Some(positive?.0),
-            (Some((_, negative)), Some((slot, positive)))
-                if negative.is_failure()
-                    || (negative.remaining(now) <= 0 && positive.remaining(now) > 0) =>
-            {
-                Some(slot)
-            }
+            (Some((_, negative)), Some((slot, _))) if negative.is_failure() => Some(slot),
             (Some((slot, _)), _) => Some(slot),
         }
     }

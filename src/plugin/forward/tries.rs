@@ -469,4 +469,34 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_try_has_some_time_for_itself_even_at_the_end() {
+        let options = Options::default();
+        let mut tries = Tries::new(&options, order(3), BUDGET);
+        let mut random = StdRng::seed_from_u64(1);
+        let now = BUDGET - Duration::from_millis(90);
+        let next = tries.next(now, |_| false, &mut random);
+        assert_eq!(next, Move::Ask { upstream: 0, patience: LEAST_PATIENCE });
+    }
+
+    #[test]
+    fn who_is_in_a_hurry_does_not_wait_for_the_checks_of_one_that_refused() {
+        let options = Options::default();
+        let mut tries = Tries::new(&options, order(1), BUDGET);
+        tries.hurry();
+        let mut random = StdRng::seed_from_u64(1);
+        let (mut now, mut asked) = (Duration::ZERO, 0);
+        loop {
+            match tries.next(now, |_| asked > 0, &mut random) {
+                Move::Ask { upstream, .. } => {
+                    asked += 1;
+                    tries.failed(upstream, "refused".into(), Fault::Away, Duration::ZERO);
+                }
+                Move::Pause(pause) => now += pause,
+                Move::End => break,
+            }
+        }
+        assert_eq!((asked, now), (2, BETWEEN_PASSES));
+    }
 }

@@ -147,6 +147,14 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_may_be_as_long_as_the_client_takes() {
+        let bytes = message(0x8180, [1, 1, 0, 0], &[QUESTION, RECORD]);
+        let length = bytes.len() as u16;
+        assert_eq!(judge(QUESTION, &bytes, Some(length)), accepted(Rcode::NOERROR));
+        assert!(matches!(judge(QUESTION, &bytes, Some(length - 1)), Verdict::Cut(..)));
+    }
+
+    #[test]
     fn the_class_is_not_checked() {
         let bytes = message(0x8180, [1, 0, 0, 0], &[b"\x01a\x04test\0\0\x01\0\x03"]);
         assert_eq!(judge(QUESTION, &bytes, None), accepted(Rcode::NOERROR));

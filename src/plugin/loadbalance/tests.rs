@@ -1,7 +1,7 @@
 //! `loadbalance` as clients see it.
 
 use crate::corefile::MemorySurroundings;
-use crate::dns::{Rcode, RecordType};
+use crate::dns::{Class, Rcode, RecordType, Section, Writer};
 use crate::plugin::Chain;
 use crate::plugin::testing::{Bench, always, query};
 use proptest::collection::vec;
@@ -249,4 +249,33 @@ proptest! {
         expected.sort();
         prop_assert_eq!(found, expected);
     }
+}
+
+#[test]
+fn addresses_of_classes_without_such_stay_whole_however_long_they_are() {
+    let (mut bench, chain) = bench("loadbalance", &MemorySurroundings::default());
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
+        let mut found = Vec::new();
+        let outcome = bench.ask(&chain, query("a.test.", RecordType::A), |query, response| {
+            always(Rcode::NOERROR, &[])(query, response);
+            let flags = response.flags();
+            let mut writer = Writer::new(&mut response.wire, query.id(), flags);
+            writer.question(query.question());
+            for octet in 1..=3 {
+                let (name, a) = (query.spelled_name(), RecordType::A);
+                writer.raw_record(Section::Answer, name, a, Class::CH, 300, &[octet; 40]);
+            }
+        });
+        let message = outcome.response.message().unwrap();
+        for record in message.records() {
+            let rdata = message.rdata(&record);
+            assert_eq!(rdata, [rdata[0]; 40]);
+            found.push(rdata[0]);
+        }
+        seen.insert(found.clone());
+        found.sort_unstable();
+        assert_eq!(found, [1, 2, 3]);
+    }
+    assert!(seen.len() > 1);
 }

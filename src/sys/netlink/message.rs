@@ -116,12 +116,8 @@ impl Request {
         self
     }
 
-    /// The length of the request in octets.
-    pub fn length(&self) -> usize {
-        self.octets.len()
-    }
-
     /// The request as it is sent, but for its length, number and sender.
+    #[cfg(test)]
     pub fn octets(&self) -> &[u8] {
         &self.octets
     }

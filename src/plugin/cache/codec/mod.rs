@@ -238,4 +238,28 @@ mod tests {
         assert_eq!((little.age, little.last_hit), (0, Some(0)));
         assert_eq!(at(UNIX - Duration::from_millis(6500)), None);
     }
+
+    #[test]
+    fn bits_and_rcodes_that_nobody_writes_are_refused() {
+        let mut octets = Vec::new();
+        encode(&Kept { rcode: Rcode(4095), ..kept(12) }, UNIX, &mut octets);
+        assert!(decode(&octets, UNIX, |_| ()).is_ok());
+        // Behind the length: the flags, then the rcode.
+        for (place, octet) in [(4, 16), (4, 3), (5, 0x10)] {
+            let mut wrong = octets.clone();
+            wrong[place] |= octet;
+            assert!(matches!(decode(&wrong, UNIX, |_| ()), Err(Refusal::Torn)), "{place}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_written_up_to_its_bound_is_read_within_it() {
+        let one = [(StoreId::of("a"), kept(1000))];
+        let most = (HEAD_OCTETS + FRAME_HEAD_OCTETS + 4 + FIXED_OCTETS + 1000) as u64;
+        let (whole, totals) = file(&one, most);
+        assert_eq!((totals.entries, totals.left_out), (1, 0));
+        assert_eq!(read_back(&whole, most).unwrap().len(), 1);
+        assert_eq!(file(&one, most - 1).1.left_out, 1);
+        assert_eq!(read_back(&whole, most - 1).unwrap_err().word(), "too_large");
+    }
 }

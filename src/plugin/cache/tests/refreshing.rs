@@ -161,6 +161,20 @@ fn verify_with_a_timeout_serves_stale_when_it_ends_and_refreshes_behind_it() {
 }
 
 #[test]
+fn while_a_late_answer_is_refreshed_nobody_is_asked_for_it_again() {
+    for (recheck, is_asked) in [("", true), (" 30s 10s", false)] {
+        let stale = format!("serve_stale 1h verify 100ms{recheck}");
+        let mut cached = Cached::new(&format!("cache {{\n success 9984 3600 1\n {stale}\n}}"));
+        cached.miss("a.test.", Rcode::NOERROR, FRESH);
+        cached.wait(2.0);
+        cached.bench.upstream_is_late = true;
+        assert_eq!(cached.ask(query("a.test.", A), nobody).refreshes.len(), 1);
+        cached.bench.upstream_is_late = false;
+        assert_eq!(!cached.is_kept("a.test."), is_asked, "{recheck}");
+    }
+}
+
+#[test]
 fn a_late_response_leaves_the_question_as_it_came() {
     let directives = "cache {\n success 9984 3600 1\n serve_stale 1h verify 100ms\n}
         rewrite name a.test longer.name.test";

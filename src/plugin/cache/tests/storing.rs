@@ -1,6 +1,7 @@
 //! The store itself: who has to go, what an entry costs, and entries on their way out and in.
 
 use super::super::entry::{Entry, QueryBits, Terms, milliseconds};
+use super::super::shard::Shard;
 use super::super::store::{Origin, SLICE, Side, Store};
 use super::super::{Cursor, Kept, KeptAs};
 use super::A;
@@ -260,4 +261,49 @@ fn an_entry_costs_little_more_than_its_message() {
     let message = entry.wire().len();
     assert!(entry.octets() <= message + 128, "{} for {message}", entry.octets());
     const { assert!(super::super::shard::SLOT_OCTETS <= 80) };
+}
+
+#[test]
+fn room_is_made_among_entries_that_are_all_asked_for() {
+    let store = store(1024, 0);
+    let names: Vec<Query<'_>> = (0..2048).map(|n| query(&format!("n{n}.test."), A)).collect();
+    for query in &names {
+        put(&store, query, Side::Success, NOW);
+        assert!((0..4).all(|_| holds(&store, query, NOW)));
+    }
+    assert_eq!(store.count(Side::Success), 1024);
+}
+
+#[test]
+fn one_eviction_looks_at_a_bounded_number_of_entries() {
+    let mut shard = Shard::new(1024, 0);
+    let store = store(1024, 0);
+    for number in 0..1000 {
+        let mut entry = entry(&store, &query(&format!("n{number}.test."), A), Side::Success, NOW);
+        (0..4).for_each(|_| entry.touch());
+        shard.insert(entry);
+    }
+    // Each has been asked for three times: to go by that alone, all had to be looked at several times.
+    assert!(shard.evict(Side::Success, NOW, 0).is_some());
+}
+
+#[test]
+fn who_was_swept_comes_back_among_newcomers_unless_it_was_asked_for() {
+    let store = store(1024, 0);
+    let (asked, unasked) = (query("asked.test.", A), query("unasked.test.", A));
+    let mut shard = Shard::new(1024, 0);
+    for (query, hits) in [(&asked, 1), (&unasked, 0)] {
+        let mut entry = entry(&store, query, Side::Success, NOW);
+        (0..hits).for_each(|_| entry.touch());
+        shard.insert(entry);
+    }
+    let later = NOW + Duration::from_secs(301);
+    let mut gone = 0;
+    assert_eq!(shard.sweep(0, SLICE, (later, 0), |_| gone += 1), None);
+    assert_eq!(gone, 2);
+    for (query, is_main) in [(&asked, true), (&unasked, false)] {
+        shard.insert(entry(&store, query, Side::Success, later));
+        let slot = shard.holder(store.key(query), Side::Success).unwrap();
+        assert_eq!(shard.entry(slot).unwrap().is_main, is_main, "{}", query.name());
+    }
 }

@@ -184,19 +184,6 @@ fn imports_of_themselves_end() {
 }
 
 #[test]
-fn imports_make_no_more_tokens_than_a_bound() {
-    // Each level imports the one before ten times: a million times `x` in the end.
-    let mut text = format!("(s0) {{\n {}\n}}\n", "x ".repeat(300));
-    for level in 1..5 {
-        let line = format!(" import s{}\n", level - 1);
-        text += &format!("(s{level}) {{\n{}}}\n", line.repeat(10));
-    }
-    let error = read(&format!("{text}. {{\n import s4\n}}\n")).unwrap_err();
-    assert!(error.ends_with("imports make more than 2000000 tokens of this file"), "{error}");
-    assert!(read(&format!("{text}. {{\n import s2\n}}\n")).is_ok());
-}
-
-#[test]
 fn a_path_above_the_corefiles_folder_stays_above_it() {
     let world = MemorySurroundings::new().with_file("../up.conf", "errors\n");
     let text = b". {\n import ../up.conf\n}\n";

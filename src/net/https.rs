@@ -301,3 +301,27 @@ fn text(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_TYPE));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::{Class, Section, Writer};
+
+    #[test]
+    fn http_is_told_the_least_ttl_within_an_hour() {
+        let told = |ttls: &[u32]| {
+            let mut reply = Vec::new();
+            let mut writer = Writer::new(&mut reply, 0, 0x8180);
+            for ttl in ttls {
+                writer.raw_record(Section::Answer, &[0], RecordType::NS, Class::IN, *ttl, &[0]);
+            }
+            // The flags of an OPT are no TTL.
+            writer.raw_record(Section::Additional, &[0], RecordType::OPT, Class(1232), 0, &[]);
+            lifetime(&reply)
+        };
+        assert_eq!(told(&[30, 20, 86_400]), 20);
+        assert_eq!(told(&[86_400]), 3_600);
+        assert_eq!(told(&[]), 5);
+        assert_eq!(lifetime(b"no message"), 0);
+    }
+}

@@ -463,6 +463,31 @@ fn a_further_question_passes_the_whole_server() {
 }
 
 #[test]
+fn a_further_question_is_waited_for_no_longer_than_its_asker_waits() {
+    let mut scene = Scene::new();
+    let end = Some(Duration::from_secs(30));
+    let down: Down = Box::new(move |query, response, context| {
+        if query.name() == &name("b.test.") {
+            return Flow::Forward(exchange());
+        }
+        *context.deadline = end;
+        response.start(query, Rcode::NOERROR, 0, "test");
+        Flow::Answer
+    });
+    let up: Up =
+        Box::new(|_, _, _| Turn::Ask(Box::new(asked("b.test.", RecordType::A, Class::IN))));
+    let asking = Scripted { up, ..scene.handler("dns64") };
+    let inner = Scripted { down, ..scene.handler("inner") };
+    scene.block(".", vec![asking, inner]);
+    let snapshot = scene.snapshot();
+    let (parked, step) = scene.parked(&snapshot, &query("a.test."));
+    let Step::Ask(question) = step else { panic!("{step:?}") };
+    let further = scene.with_means(|means| parked.further(*question, means));
+    let Further::Wait(further, Step::Exchange(..)) = further else { panic!("{further:?}") };
+    assert_eq!(further.waiting().unwrap().deadline(), end);
+}
+
+#[test]
 fn a_refresh_runs_below_the_handler_that_wished_for_it_and_ends_there() {
     let mut scene = Scene::new();
     let down: Down = Box::new(|query, response, context| {
@@ -502,6 +527,7 @@ fn when_patience_ends_the_client_is_answered_and_the_exchange_goes_on_without_it
     let mut scene = Scene::new();
     let down: Down = Box::new(|_, _, context| {
         context.patience = Some(Duration::from_millis(20));
+        *context.deadline = Some(Duration::from_secs(60));
         Flow::Next
     });
     let up: Up = Box::new(|query, response, context| {

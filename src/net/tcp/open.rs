@@ -208,3 +208,44 @@ impl Drop for Open {
         self.listener.connections.borrow_mut().remove(&Rc::as_ptr(&self.shared));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Registry, names};
+
+    fn connection() -> Connection {
+        Connection {
+            unsent: RefCell::default(),
+            waiting: Cell::new(0),
+            active: Cell::new(Instant::now()),
+            evicted: Cell::new(false),
+            woken: Cell::new(false),
+            budget: Arc::default(),
+            starved: Registry::new(1).counter(&names::CONNECTIONS_STARVED, &[]),
+            counted: Cell::new(0),
+            waker: RefCell::default(),
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_while_too_many_queries_wait() {
+        let connection = connection();
+        for _ in 0..WAITING_PER_CONNECTION_MOST {
+            assert!(!connection.is_full());
+            connection.waits();
+        }
+        assert!(connection.is_full());
+        connection.waits_no_more();
+        assert!(!connection.is_full());
+    }
+
+    #[test]
+    fn nothing_is_read_while_too_much_is_unsent() {
+        let connection = connection();
+        connection.push(&[0; UNSENT_MOST - 3]);
+        assert!(!connection.is_full() && !connection.is_idle());
+        connection.push(&[]);
+        assert!(connection.is_full());
+    }
+}

@@ -215,6 +215,26 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_message_with_another_id_is_no_answer_to_a_probe() {
+        for (answers, is_answer) in [(&[8][..], false), (&[8, 7], true), (&[7], true)] {
+            let (ours, mut theirs) = tokio::io::duplex(1024);
+            for id in answers {
+                theirs
+                    .write_all(&[0, 12, 0, *id, 0x81, 0x80, 0, 0, 0, 0, 0, 0, 0, 0])
+                    .await
+                    .unwrap();
+            }
+            let asked = message(ours, &[0, 7, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            let ended = async {
+                let mut query = [0; 14];
+                theirs.read_exact(&mut query).await.unwrap();
+                drop(theirs);
+            };
+            assert_eq!(tokio::join!(asked, ended).0.is_some(), is_answer, "{answers:?}");
+        }
+    }
+
     #[test]
     fn a_probe_asks_what_the_corefile_says() {
         let query = health(Probe::default()).query(7);

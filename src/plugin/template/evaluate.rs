@@ -4,7 +4,7 @@
 //! query.
 
 use super::functions::{self, MOST_TEXT, Value};
-use super::tree::{Node, Pipeline, Term};
+use super::tree::{Command, Node, Operand, Pipeline, Place, Term};
 use crate::dns::{Query, flags};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -36,8 +36,40 @@ pub(super) struct Data<'q> {
     pub(super) meta: &'q dyn Fn(&str) -> Option<String>,
 }
 
+/// Why an execution ended, and where in the template.
+#[derive(Debug)]
+pub(super) struct Fault<'t> {
+    place: Option<&'t Place>,
+    reason: String,
+}
+
+impl Fault<'_> {
+    fn at(place: &Place, reason: String) -> Fault<'_> {
+        Fault { place: Some(place), reason }
+    }
+
+    /// Go's error; `name` is what it calls the template.
+    pub(super) fn told(&self, name: &str) -> String {
+        let Fault { place, reason } = self;
+        match place {
+            None => format!("template: {name}: executing {name:?}: {reason}"),
+            Some(Place { line, column, text }) => {
+                format!(
+                    "template: {name}:{line}:{column}: executing {name:?} at <{text}>: {reason}"
+                )
+            }
+        }
+    }
+}
+
+impl From<String> for Fault<'_> {
+    fn from(reason: String) -> Self {
+        Fault { place: None, reason }
+    }
+}
+
 /// Executes a template.
-pub(super) fn execute(nodes: &[Node], data: &Data<'_>) -> Result<String, String> {
+pub(super) fn execute<'t>(nodes: &'t [Node], data: &Data<'_>) -> Result<String, Fault<'t>> {
     let mut run = Run { data, out: String::new(), variables: vec![("$", Value::Data)], steps: 0 };
     run.nodes(nodes, &Value::Data)?;
     Ok(run.out)
@@ -67,7 +99,7 @@ impl<'t> Run<'_, 't> {
         }
     }
 
-    fn nodes(&mut self, nodes: &'t [Node], dot: &Value) -> Result<Ended, String> {
+    fn nodes(&mut self, nodes: &'t [Node], dot: &Value) -> Result<Ended, Fault<'t>> {
         for node in nodes {
             self.step()?;
             let ended = match node {
@@ -121,8 +153,11 @@ impl<'t> Run<'_, 't> {
         body: &'t [Node],
         otherwise: &'t [Node],
         dot: &Value,
-    ) -> Result<Ended, String> {
+    ) -> Result<Ended, Fault<'t>> {
         let value = self.commands(&pipeline.commands, dot)?;
+        // Go knows what it looked at last.
+        let last = pipeline.commands.last().and_then(|command| command.operands.first());
+        let fault = |reason: String| Fault { place: last.map(|operand| &operand.place), reason };
         let items: Vec<(Value, Value)> = match &value {
             Value::List(list) => list
                 .iter()
@@ -133,16 +168,17 @@ impl<'t> Run<'_, 't> {
                 map.iter().map(|(key, item)| (Value::text(key), item.clone())).collect()
             }
             Value::Integer(count) if pipeline.variables.len() > 1 => {
-                return Err(format!("can't use {count} to iterate over more than one variable"));
+                let reason = format!("can't use {count} to iterate over more than one variable");
+                return Err(fault(reason));
             }
             Value::Integer(count) => {
                 if *count > MOST_STEPS as i128 {
-                    return Err("template takes too long".to_owned());
+                    return Err("template takes too long".to_owned().into());
                 }
                 (0..*count).map(|at| (Value::Integer(at), Value::Integer(at))).collect()
             }
             Value::Nothing | Value::Nil => Vec::new(),
-            other => return Err(format!("range can't iterate over {}", other.print()?)),
+            other => return Err(fault(format!("range can't iterate over {}", other.print()?))),
         };
         if items.is_empty() {
             return self.nodes(otherwise, dot);
@@ -178,7 +214,7 @@ impl<'t> Run<'_, 't> {
         Ok(())
     }
 
-    fn pipeline(&mut self, pipeline: &'t Pipeline, dot: &Value) -> Result<Value, String> {
+    fn pipeline(&mut self, pipeline: &'t Pipeline, dot: &Value) -> Result<Value, Fault<'t>> {
         let value = self.commands(&pipeline.commands, dot)?;
         if let [name] = pipeline.variables.as_slice() {
             self.bind(pipeline, name, value.clone())?;
@@ -186,76 +222,108 @@ impl<'t> Run<'_, 't> {
         Ok(value)
     }
 
-    fn commands(&mut self, commands: &'t [Vec<Term>], dot: &Value) -> Result<Value, String> {
+    fn commands(&mut self, commands: &'t [Command], dot: &Value) -> Result<Value, Fault<'t>> {
         let mut last = None;
         for command in commands {
             self.step()?;
             last = Some(self.command(command, dot, last)?);
         }
-        last.ok_or_else(|| "missing value for command".to_owned())
+        last.ok_or_else(|| "missing value for command".to_owned().into())
     }
 
     fn command(
         &mut self,
-        command: &'t [Term],
+        command: &'t Command,
         dot: &Value,
         last: Option<Value>,
-    ) -> Result<Value, String> {
-        let Some((first, rest)) = command.split_first() else {
-            return Err("missing value for command".to_owned());
+    ) -> Result<Value, Fault<'t>> {
+        let Some((first, rest)) = command.operands.split_first() else {
+            return Err("missing value for command".to_owned().into());
         };
-        if let Term::Function(function) = first {
-            return self.function(function, rest, dot, last);
+        if let Term::Function(_) = first.term {
+            return self.function(first, &command.place, rest, dot, last);
         }
-        let is_method = match first {
+        let is_method = match &first.term {
             Term::Dot(fields) => is_meta(fields) && *dot == Value::Data,
             Term::Variable(name, fields) => is_meta(fields) && self.get(name)? == Value::Data,
             _ => false,
         };
         if is_method {
-            let mut arguments = self.terms(rest, dot)?;
+            let mut arguments = self.operands(rest, dot)?;
             arguments.extend(last);
             return match arguments.as_slice() {
                 [Value::Text(label)] => {
                     Ok(Value::text(&(self.data.meta)(label).unwrap_or_default()))
                 }
-                _ => Err("wrong number of args for Meta: want 1".to_owned()),
+                [other] => {
+                    let place = rest.first().map_or(&first.place, |argument| &argument.place);
+                    let kind = other.kind();
+                    let reason = format!("wrong type for value; expected string; got {kind}");
+                    Err(Fault::at(place, reason))
+                }
+                other => {
+                    let reason =
+                        format!("wrong number of args for Meta: want 1 got {}", other.len());
+                    Err(Fault::at(&first.place, reason))
+                }
             };
         }
+        let fault = |reason: String| Fault::at(&first.place, reason);
         if !rest.is_empty() || last.is_some() {
-            return Err(format!("can't give argument to non-function {first:?}"));
+            let (Term::Dot(fields) | Term::Variable(_, fields) | Term::Group(_, fields)) =
+                &first.term
+            else {
+                let text = &first.place.text;
+                return Err(fault(format!("can't give argument to non-function {text}")));
+            };
+            self.operand(first, dot)?;
+            return Err(fault(match fields.last() {
+                Some(field) => {
+                    format!("{field} has arguments but cannot be invoked as function")
+                }
+                None => format!("can't give argument to non-function {}", first.place.text),
+            }));
         }
-        if matches!(first, Term::Nil) {
-            return Err("nil is not a command".to_owned());
+        if matches!(first.term, Term::Nil) {
+            return Err(fault("nil is not a command".to_owned()));
         }
-        self.term(first, dot)
+        self.operand(first, dot)
     }
 
-    fn terms(&mut self, terms: &'t [Term], dot: &Value) -> Result<Vec<Value>, String> {
-        terms.iter().map(|term| self.term(term, dot)).collect()
+    fn operands(&mut self, operands: &'t [Operand], dot: &Value) -> Result<Vec<Value>, Fault<'t>> {
+        operands.iter().map(|operand| self.operand(operand, dot)).collect()
     }
 
+    /// Calls the function that `callee` names; `whole` is where the call stands.
     fn function(
         &mut self,
-        function: &str,
-        arguments: &'t [Term],
+        callee: &'t Operand,
+        whole: &'t Place,
+        arguments: &'t [Operand],
         dot: &Value,
         last: Option<Value>,
-    ) -> Result<Value, String> {
-        if matches!(function, "and" | "or") {
+    ) -> Result<Value, Fault<'t>> {
+        let Term::Function(function) = &callee.term else {
+            return Err(Fault::at(whole, "missing value for command".to_owned()));
+        };
+        if matches!(function.as_str(), "and" | "or") {
             let mut value = None;
-            for term in arguments {
-                let found = self.term(term, dot)?;
+            for argument in arguments {
+                let found = self.operand(argument, dot)?;
                 if found.is_true() == (function == "or") {
                     return Ok(found);
                 }
                 value = Some(found);
             }
-            return last.or(value).ok_or_else(|| format!("wrong number of args for {function}"));
+            let reason = || format!("wrong number of args for {function}: want at least 1 got 0");
+            return last.or(value).ok_or_else(|| Fault::at(&callee.place, reason()));
         }
-        let mut values = self.terms(arguments, dot)?;
+        let mut values = self.operands(arguments, dot)?;
         values.extend(last);
-        functions::call(function, &values)
+        functions::call(function, &values).map_err(|reason| {
+            let is_count = reason.starts_with("wrong number of args");
+            Fault::at(if is_count { &callee.place } else { whole }, reason)
+        })
     }
 
     fn get(&self, name: &str) -> Result<Value, String> {
@@ -267,19 +335,20 @@ impl<'t> Run<'_, 't> {
             .ok_or_else(|| format!("undefined variable: {name}"))
     }
 
-    fn term(&mut self, term: &'t Term, dot: &Value) -> Result<Value, String> {
-        let (mut value, fields) = match term {
+    fn operand(&mut self, operand: &'t Operand, dot: &Value) -> Result<Value, Fault<'t>> {
+        let place = &operand.place;
+        let (mut value, fields) = match &operand.term {
             Term::Nil => return Ok(Value::Nil),
             Term::Bool(value) => return Ok(Value::Bool(*value)),
             Term::Integer(number) => return Ok(Value::Integer(*number)),
             Term::Text(text) => return Ok(Value::text(text)),
-            Term::Function(function) => return self.function(function, &[], dot, None),
+            Term::Function(_) => return self.function(operand, place, &[], dot, None),
             Term::Dot(fields) => (dot.clone(), fields),
             Term::Variable(name, fields) => (self.get(name)?, fields),
             Term::Group(pipeline, fields) => (self.pipeline(pipeline, dot)?, fields),
         };
         for field in fields {
-            value = self.field(&value, field)?;
+            value = self.field(&value, field).map_err(|reason| Fault::at(place, reason))?;
         }
         Ok(value)
     }
@@ -331,7 +400,9 @@ impl<'t> Run<'_, 't> {
             (Value::Nothing | Value::Nil, other) => {
                 return Err(format!("nil data; no entry for key {other:?}"));
             }
-            (other, field) => return Err(format!("can't evaluate field {field} of {other:?}")),
+            (other, field) => {
+                return Err(format!("can't evaluate field {field} in type {}", other.kind()));
+            }
         };
         Ok(found)
     }
@@ -390,7 +461,7 @@ mod tests {
             query: &query,
             meta: &|label| (label == "a/b").then(|| "value".to_owned()),
         };
-        execute(&parse("answer", source)?, &data)
+        execute(&parse("answer", source)?, &data).map_err(|fault| fault.told("answer"))
     }
 
     #[test]
@@ -450,6 +521,59 @@ mod tests {
             "{{ . }}",
         ] {
             assert!(run(source).is_err(), "{source}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_place_as_go_does() {
+        for (source, at) in [
+            (
+                "a\n {{ index .Match 5 }}",
+                ":2:4: executing \"answer\" at <index .Match 5>: error calling index: index out of range: 5",
+            ),
+            (
+                "{{ $x := index .Match 7 }}",
+                ":1:9: executing \"answer\" at <index .Match 7>: error calling index: index out of range: 7",
+            ),
+            (
+                "{{ printf \"%d\" (index .Match 6) }}",
+                ":1:16: executing \"answer\" at <index .Match 6>: error calling index: index out of range: 6",
+            ),
+            (
+                "{{ .Foo }}",
+                ":1:3: executing \"answer\" at <.Foo>: can't evaluate field Foo in type *template.templateData",
+            ),
+            (
+                "{{ .Name.x }}",
+                ":1:8: executing \"answer\" at <.Name.x>: can't evaluate field x in type string",
+            ),
+            (
+                "{{ .Message.Opcode | len }}",
+                ":1:21: executing \"answer\" at <len>: error calling len: len of type int",
+            ),
+            (
+                "{{ index .Match \"a\" }}",
+                ":1:3: executing \"answer\" at <index .Match \"a\">: error calling index: cannot index slice/array with type string",
+            ),
+            (
+                "{{ range .Name }}{{ end }}",
+                ":1:9: executing \"answer\" at <.Name>: range can't iterate over ip-10-0-0-1.a.test.",
+            ),
+            (
+                "{{ len 1 2 }}",
+                ":1:3: executing \"answer\" at <len>: wrong number of args for len: want 1 got 2",
+            ),
+            (
+                "{{ .Meta }}",
+                ":1:3: executing \"answer\" at <.Meta>: wrong number of args for Meta: want 1 got 0",
+            ),
+            (
+                "{{ 1 | .Name }}",
+                ":1:7: executing \"answer\" at <.Name>: Name has arguments but cannot be invoked as function",
+            ),
+            ("{{ nil }}", ":1:3: executing \"answer\" at <nil>: nil is not a command"),
+        ] {
+            assert_eq!(run(source), Err(format!("template: answer{at}")), "{source}");
         }
     }
 

@@ -195,8 +195,12 @@ fn index(value: &Value, keys: &[Value]) -> Result<Value, String> {
                 map.get(key.as_ref()).cloned().unwrap_or_else(|| Value::text(""))
             }
             (Value::Nothing | Value::Nil, _) => return Err("index of untyped nil".to_owned()),
-            (value, key) => {
-                return Err(format!("can't index item of type {} by {}", value.kind(), key.kind()));
+            (Value::List(_) | Value::Text(_), key) => {
+                return Err(format!("cannot index slice/array with type {}", key.kind()));
+            }
+            (value, _) => {
+                let kind = value.kind();
+                return Err(format!("can't index item of type {}", kind.trim_start_matches('*')));
             }
         };
     }
@@ -339,8 +343,36 @@ mod tests {
         ] {
             assert_eq!(printf(format, std::slice::from_ref(value)).as_deref(), Ok(result));
         }
-        for format in ["%2000s", "%[1]s", "%*d"] {
-            assert!(printf(format, std::slice::from_ref(&text)).is_err(), "{format}");
+        assert!(printf("%2000s", std::slice::from_ref(&text)).is_err());
+        assert!(printf("%*s", &[Value::Integer(-2000), text]).is_err());
+    }
+
+    #[test]
+    fn printf_takes_widths_and_places_from_values_as_go_does() {
+        let values = [Value::Integer(5), Value::Integer(-3), Value::text("ab")];
+        for (format, result) in [
+            ("%[3]s %[1]d", "ab 5"),
+            ("%[3]*.[2]*[1]f|", "%!(BADWIDTH)%!(BADPREC)%!f(int=5)|"),
+            ("%*d|", "   -3|%!(EXTRA string=ab)"),
+            ("%d %*s|", "5 ab |"),
+            ("%[3]*s|", "%!(BADWIDTH)%!s(MISSING)|"),
+            ("%.*d|", "-00003|%!(EXTRA string=ab)"),
+            ("%.[2]*d|", "%!(BADPREC)%!d(string=ab)|"),
+            ("%[2]d %d", "-3 %!d(string=ab)"),
+            ("%[1]d %[1]x", "5 5"),
+            ("%[4]d", "%!d(BADINDEX)"),
+            ("%[0]d", "%!d(BADINDEX)"),
+            ("%[x]d", "%!d(BADINDEX)"),
+            ("%[]d", "%!d(BADINDEX)"),
+            ("%[1]2d", "%!d(BADINDEX)"),
+            ("%2[1]d|", " 5|"),
+            ("%[1].2d", "%!d(BADINDEX)"),
+            ("%[1", "%!(NOVERB)"),
+            ("%[2]*[1]d|", "5  |"),
+            ("%[", "%!(NOVERB)"),
+            ("%-*[3]s|", "ab   |"),
+        ] {
+            assert_eq!(printf(format, &values).as_deref(), Ok(result), "{format}");
         }
     }
 

@@ -25,9 +25,6 @@ use evaluate::Data;
 use record::TextRecord;
 use regex::Captures;
 
-/// The label for classes and types without a name: what pods send must not make series.
-const UNNAMED: &str = "other";
-
 /// The running part.
 struct Templates {
     templates: Vec<Template>,
@@ -59,14 +56,9 @@ struct Answering<'a> {
 }
 
 impl Answering<'_> {
-    /// The value of the label for a class or type.
-    fn label(word: &str) -> &str {
-        if word.is_empty() { UNNAMED } else { word }
-    }
-
+    /// Classes and types without a name share the empty label: what pods send makes no series.
     fn count(&self, desc: &'static Desc, rest: &[&str]) {
         let Data { zone, class, qtype, .. } = &self.data;
-        let (class, qtype) = (Answering::label(class), Answering::label(qtype));
         let mut labels = vec![self.server, zone.as_str(), "", class, qtype];
         labels.extend_from_slice(rest);
         self.metrics.counter(desc, &labels).increment();
@@ -79,9 +71,9 @@ impl Answering<'_> {
         templates: &[RecordTemplate],
     ) -> Result<Vec<TextRecord>, String> {
         let record = |template: &RecordTemplate| {
-            let text = evaluate::execute(&template.nodes, &self.data).map_err(|error| {
+            let text = evaluate::execute(&template.nodes, &self.data).map_err(|fault| {
                 self.count(&names::TEMPLATE_FAILURES, &[section, &template.go_source()]);
-                format!("template: {section}: executing {section:?}: {error}")
+                fault.told(section)
             })?;
             TextRecord::parse(&text).map_err(|error| {
                 self.count(&names::TEMPLATE_RR_FAILURES, &[section, &template.go_source()]);

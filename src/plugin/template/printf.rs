@@ -26,15 +26,43 @@ struct Spec {
 /// supported.
 pub(super) fn printf(format: &str, values: &[Value]) -> Result<String, String> {
     let mut out = String::new();
-    let mut values = values.iter();
-    let mut rest = format.chars().peekable();
-    while let Some(c) = rest.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
+    let mut format = Format { rest: format, values, next: 0, is_good: true, is_reordered: false };
+    while let Some((text, place)) = format.rest.split_once('%') {
+        out.push_str(text);
+        format.rest = place;
+        format.place(&mut out)?;
+        if out.len() > MOST_TEXT {
+            return Err("text too long".to_owned());
         }
+    }
+    out.push_str(format.rest);
+    let extra = values.get(format.next..).filter(|_| !format.is_reordered).unwrap_or_default();
+    let extra: Result<Vec<_>, _> = extra.iter().map(typed).collect();
+    match extra?.as_slice() {
+        [] => Ok(out),
+        extra => Ok(format!("{out}%!(EXTRA {})", extra.join(", "))),
+    }
+}
+
+/// A format that is being read, and the values that it speaks of.
+struct Format<'f> {
+    rest: &'f str,
+    values: &'f [Value],
+    /// The value that the next place takes, from 0.
+    next: usize,
+    /// Every number in brackets of this place is that of a value.
+    is_good: bool,
+    /// There were numbers in brackets.
+    is_reordered: bool,
+}
+
+impl Format<'_> {
+    /// What is behind a `%`.
+    fn place(&mut self, out: &mut String) -> Result<(), String> {
         let mut spec = Spec::default();
-        while let Some(flag) = rest.next_if(|c| "-+ 0#".contains(*c)) {
+        self.is_good = true;
+        while let Some(flag) = self.rest.chars().next().filter(|flag| "-+ 0#".contains(*flag)) {
+            self.rest = &self.rest[1..];
             match flag {
                 '-' => spec.minus = true,
                 '+' => spec.plus = true,
@@ -43,47 +71,99 @@ pub(super) fn printf(format: &str, values: &[Value]) -> Result<String, String> {
                 _ => spec.sharp = true,
             }
         }
-        let mut number = || -> Result<Option<usize>, String> {
-            let mut number = None;
-            while let Some(digit) = rest.peek().and_then(|c| c.to_digit(10)) {
-                rest.next();
-                let grown = number.unwrap_or(0) * 10 + digit as usize;
-                if grown > MOST_WIDTH {
-                    return Err("width or precision too great".to_owned());
+        let mut has_index = self.index();
+        if self.take('*') {
+            has_index = false;
+            match self.size()? {
+                None => out.push_str("%!(BADWIDTH)"),
+                Some(width) => {
+                    spec.minus |= width < 0;
+                    spec.width = width.unsigned_abs();
                 }
-                number = Some(grown);
             }
-            Ok(number)
+        } else if let Some(width) = self.number()? {
+            // `%[3]2d`: Go reads a width before a number in brackets alone.
+            self.is_good &= !has_index;
+            spec.width = width;
+        }
+        if self.take('.') {
+            self.is_good &= !has_index;
+            has_index = self.index();
+            if self.take('*') {
+                has_index = false;
+                spec.precision = self.size()?.and_then(|size| usize::try_from(size).ok());
+                if spec.precision.is_none() {
+                    out.push_str("%!(BADPREC)");
+                }
+            } else {
+                spec.precision = Some(self.number()?.unwrap_or(0));
+            }
+        }
+        if !has_index {
+            self.index();
+        }
+        let Some(verb) = self.rest.chars().next() else {
+            out.push_str("%!(NOVERB)");
+            return Ok(());
         };
-        spec.width = number()?.unwrap_or(0);
-        if rest.next_if_eq(&'.').is_some() {
-            let mut precision = 0;
-            while let Some(digit) = rest.peek().and_then(|c| c.to_digit(10)) {
-                rest.next();
-                precision = precision * 10 + digit as usize;
-                if precision > MOST_WIDTH {
-                    return Err("width or precision too great".to_owned());
-                }
+        self.rest = &self.rest[verb.len_utf8()..];
+        match (verb, self.values.get(self.next)) {
+            ('%', _) => out.push('%'),
+            (verb, _) if !self.is_good => out.push_str(&format!("%!{verb}(BADINDEX)")),
+            (verb, None) => out.push_str(&format!("%!{verb}(MISSING)")),
+            (verb, Some(value)) => {
+                self.next += 1;
+                spec.write(verb, value, out)?;
             }
-            spec.precision = Some(precision);
         }
-        match rest.next() {
-            None => out.push_str("%!(NOVERB)"),
-            Some('%') => out.push('%'),
-            Some(verb @ ('[' | '*')) => return Err(format!("%{verb} is not supported")),
-            Some(verb) => match values.next() {
-                None => out.push_str(&format!("%!{verb}(MISSING)")),
-                Some(value) => spec.write(verb, value, &mut out)?,
-            },
+        Ok(())
+    }
+
+    fn take(&mut self, letter: char) -> bool {
+        let rest = self.rest.strip_prefix(letter);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    /// A number in brackets, which says what value is next; true when there is one.
+    fn index(&mut self) -> bool {
+        let Some(inside) = self.rest.strip_prefix('[') else { return false };
+        self.is_reordered = true;
+        let Some((digits, rest)) = inside.split_once(']') else {
+            (self.rest, self.is_good) = (inside, false);
+            return false;
+        };
+        self.rest = rest;
+        let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        let index = digits.parse().unwrap_or(0_usize).wrapping_sub(1);
+        match is_number && index < self.values.len() {
+            true => self.next = index,
+            false => self.is_good = false,
         }
-        if out.len() > MOST_TEXT {
-            return Err("text too long".to_owned());
+        is_number
+    }
+
+    /// Width or precision in the format.
+    fn number(&mut self) -> Result<Option<usize>, String> {
+        let behind = self.rest.trim_start_matches(|letter: char| letter.is_ascii_digit());
+        let digits = &self.rest[..self.rest.len() - behind.len()];
+        self.rest = behind;
+        match digits.parse() {
+            Ok(number) if number <= MOST_WIDTH => Ok(Some(number)),
+            Err(_) if digits.is_empty() => Ok(None),
+            _ => Err("width or precision too great".to_owned()),
         }
     }
-    let extra: Result<Vec<_>, _> = values.map(typed).collect();
-    match extra?.as_slice() {
-        [] => Ok(out),
-        extra => Ok(format!("{out}%!(EXTRA {})", extra.join(", "))),
+
+    /// Width or precision from a value; `None` when it is no number.
+    fn size(&mut self) -> Result<Option<isize>, String> {
+        let value = self.values.get(self.next);
+        self.next += usize::from(value.is_some());
+        let Some(Value::Integer(size)) = value else { return Ok(None) };
+        match isize::try_from(*size) {
+            Ok(size) if size.unsigned_abs() <= MOST_WIDTH => Ok(Some(size)),
+            _ => Err("width or precision too great".to_owned()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use super::functions::is_function;
 use super::literals::{character, integer, quoted};
 use super::tokens::{Kind, Piece, Token, cut};
-use super::tree::{Node, Pipeline, Term};
+use super::tree::{Command, Node, Operand, Pipeline, Place, Term};
 use crate::corefile::quote;
 
 /// The greatest depth of nested actions and parentheses.
@@ -82,7 +82,7 @@ struct Parser<'s> {
 impl Parser<'_> {
     /// The next token, also white space.
     fn next(&mut self) -> Token {
-        let end = Token { kind: Kind::End, text: "}}".to_owned(), line: self.line };
+        let end = Token { kind: Kind::End, text: "}}".to_owned(), line: self.line, column: 0 };
         let token = self.action.next().unwrap_or(end);
         self.line = token.line;
         token
@@ -181,7 +181,7 @@ impl Parser<'_> {
                 }
                 "template" | "block" => return Err(self.absent(&keyword)),
                 // Anywhere else it is no definition.
-                "define" if self.open == 0 => return Err(self.absent(&keyword)),
+                "define" if self.open == 0 => return Err(self.definition()),
                 _ => nodes.push(Node::Print(self.pipeline("command", Kind::End)?)),
             }
         }
@@ -194,6 +194,21 @@ impl Parser<'_> {
         match name.kind {
             Kind::Quoted | Kind::Raw => format!("{{{{{keyword}}}}} is not supported"),
             _ => self.unexpected(&name, &format!("{keyword} clause")),
+        }
+    }
+
+    /// What Go makes of a definition that is wrong; else that there are none here.
+    fn definition(&mut self) -> String {
+        let absent = self.absent("define");
+        if !absent.ends_with(" is not supported") {
+            return absent;
+        }
+        let body = self.end("define clause").and_then(|()| self.nodes());
+        match body {
+            Err(reason) => reason,
+            Ok((_, Stop::Source)) => "unexpected EOF".to_owned(),
+            Ok((_, Stop::Else)) => "unexpected {{else}} in define clause".to_owned(),
+            Ok((_, Stop::End)) => absent,
         }
     }
 
@@ -262,7 +277,7 @@ impl Parser<'_> {
         }
         let stages = pipeline.commands.iter().enumerate().skip(1);
         for (before, command) in stages {
-            let is_literal = match command.first() {
+            let is_literal = match command.operands.first().map(|operand| &operand.term) {
                 Some(Term::Dot(fields)) => fields.is_empty(),
                 Some(Term::Nil | Term::Bool(_) | Term::Integer(_) | Term::Text(_)) => true,
                 _ => false,
@@ -305,11 +320,11 @@ impl Parser<'_> {
     }
 
     /// Operands up to a pipe, which is taken, or to an end, which stays.
-    fn command(&mut self) -> Result<Vec<Term>, String> {
-        let mut terms = Vec::new();
+    fn command(&mut self) -> Result<Command, String> {
+        let mut operands: Vec<Operand> = Vec::new();
         loop {
             self.skip_space();
-            terms.extend(self.operand()?);
+            operands.extend(self.operand()?);
             match self.peek() {
                 Kind::Space => {}
                 Kind::End | Kind::Close => break,
@@ -323,16 +338,20 @@ impl Parser<'_> {
                 }
             }
         }
-        match terms.is_empty() {
-            true => Err("empty command".to_owned()),
-            false => Ok(terms),
-        }
+        let Some(first) = operands.first() else { return Err("empty command".to_owned()) };
+        let texts: Vec<&str> = operands.iter().map(|operand| operand.place.text.as_str()).collect();
+        let place = Place { text: texts.join(" "), ..first.place };
+        Ok(Command { operands, place })
     }
 
     /// A term with the fields right behind it; `None` when there is no term.
-    fn operand(&mut self) -> Result<Option<Term>, String> {
-        let written = self.action.peek().map(|token| token.text.clone()).unwrap_or_default();
+    fn operand(&mut self) -> Result<Option<Operand>, String> {
+        let Some(first) = self.action.peek().cloned() else { return Ok(None) };
         let Some(mut term) = self.term()? else { return Ok(None) };
+        let mut place = Place { line: first.line, column: first.column, text: first.text };
+        if let Term::Group(pipeline, _) = &term {
+            place.text = format!("({})", shown(pipeline));
+        }
         let may_have_numbers = matches!(&term, Term::Dot(_) | Term::Variable(..) | Term::Group(..));
         let mut fields = Vec::new();
         while let Some(token) = self.action.next_if(|token| {
@@ -340,19 +359,26 @@ impl Parser<'_> {
             let is_number = token.kind == Kind::Number && may_have_numbers;
             token.kind == Kind::Field || is_number && token.text.starts_with('.')
         }) {
+            if fields.is_empty() {
+                // What stands before its fields is known by the place of the first one.
+                (place.line, place.column) = (token.line, token.column);
+            }
+            place.text.push_str(&token.text);
             fields.push(token.text.trim_start_matches('.').to_owned());
         }
         if !fields.is_empty() {
+            let bare = place.text.len() - fields.iter().map(|field| 1 + field.len()).sum::<usize>();
             term = match term {
                 Term::Dot(before) if !before.is_empty() => Term::Dot([before, fields].concat()),
                 Term::Variable(name, _) => Term::Variable(name, fields),
                 Term::Group(pipeline, _) => Term::Group(pipeline, fields),
                 Term::Function(function) => {
-                    let commands = vec![vec![Term::Function(function)]];
-                    let pipeline = Pipeline { commands, ..Pipeline::default() };
+                    let operand = Operand { term: Term::Function(function), place: place.clone() };
+                    let command = Command { operands: vec![operand], place: place.clone() };
+                    let pipeline = Pipeline { commands: vec![command], ..Pipeline::default() };
                     Term::Group(Box::new(pipeline), fields)
                 }
-                _ => return Err(format!("unexpected . after term {}", quote(&written))),
+                _ => return Err(format!("unexpected . after term {}", quote(&place.text[..bare]))),
             };
         }
         match &term {
@@ -360,7 +386,7 @@ impl Parser<'_> {
             Term::Variable(name, fields) if name == "$" => check_message(fields)?,
             _ => {}
         }
-        Ok(Some(term))
+        Ok(Some(Operand { term, place }))
     }
 
     /// Whether a term begins with the next token, which is of this kind.
@@ -416,6 +442,17 @@ impl Parser<'_> {
     }
 }
 
+/// A pipeline as Go writes it.
+fn shown(pipeline: &Pipeline) -> String {
+    let texts: Vec<&str> =
+        pipeline.commands.iter().map(|command| command.place.text.as_str()).collect();
+    let sign = if pipeline.declares { ":=" } else { "=" };
+    match pipeline.variables.join(", ").as_str() {
+        "" => texts.join(" | "),
+        variables => format!("{variables} {sign} {}", texts.join(" | ")),
+    }
+}
+
 /// `.Message` is a whole DNS message in Go; here it is the query's header.
 fn check_message(fields: &[String]) -> Result<(), String> {
     let [first, rest @ ..] = fields else { return Ok(()) };
@@ -465,6 +502,12 @@ mod tests {
             ("{{ 0x }}", "1: illegal number syntax: \"0x\""),
             ("{{ break }}", "1: {{break}} outside {{range}}"),
             ("{{ template \"x\" }}", "1: {{template}} is not supported"),
+            ("{{ define \"x\" }}y", "1: unexpected EOF"),
+            ("{{ define \"x\" }}y{{ else }}", "1: unexpected {{else}} in define clause"),
+            ("{{ define \"x\" 1 }}", "1: unexpected \"1\" in define clause"),
+            ("{{ define \"x\" }}y{{ end }}", "1: {{define}} is not supported"),
+            ("{{ .", "1: illegal number syntax: \".\""),
+            ("{{ . ", "1: unclosed action"),
             ("{{ define x }}", "1: unexpected \"x\" in define clause"),
             ("{{ if 1 }}{{ define \"x\" }}", "1: unexpected <define> in command"),
             ("{{ .Message.Extra }}", "1: .Message.Extra is not supported"),

@@ -172,6 +172,17 @@ fn failures_are_counted_and_answered_with_servfail() {
 }
 
 #[test]
+fn types_without_a_name_share_the_empty_label() {
+    let mut bench = Bench::new();
+    let chain = load(&mut bench, "template ANY ANY a.test {\n rcode NXDOMAIN\n}");
+    for qtype in [65400, 65401] {
+        bench.ask(&chain, query("x.a.test.", RecordType(qtype)), nobody);
+    }
+    let labels = [&*bench.server.label, "a.test.", "", "IN", ""];
+    assert_eq!(bench.metrics.counter(&names::TEMPLATE_MATCHES, &labels).value(), 2);
+}
+
+#[test]
 fn an_extended_error_is_in_the_response() {
     let outcome = ask(
         "template IN A {\n rcode NXDOMAIN\n ederror 21 \"not here\"\n}",

@@ -53,6 +53,8 @@ pub(super) struct Token {
     pub(super) text: String,
     /// Its line, from 1.
     pub(super) line: usize,
+    /// The octets of its line that stand before it.
+    pub(super) column: usize,
 }
 
 impl Token {
@@ -126,7 +128,7 @@ pub(super) fn cut(source: &str) -> Result<Vec<Piece>, (usize, String)> {
             trims_next = trims;
             continue;
         }
-        let mut action = Lexer { rest, line, open: 0, tokens: Vec::new() };
+        let mut action = Lexer { source, rest, line, open: 0, tokens: Vec::new() };
         trims_next = action.action();
         (rest, line) = (action.rest, action.line);
         let is_wrong = action.tokens.last().is_none_or(|token| token.kind == Kind::Wrong);
@@ -155,6 +157,8 @@ fn unicode(letter: char) -> String {
 
 /// Reads the tokens of one action up to its `}}`.
 struct Lexer<'s> {
+    /// All of the template; `rest` is its end.
+    source: &'s str,
     rest: &'s str,
     line: usize,
     /// Parentheses that are open.
@@ -174,17 +178,24 @@ impl Lexer<'_> {
                 }
                 Ok((kind, octets)) => self.take(kind, octets),
                 Err(text) => {
-                    self.tokens.push(Token { kind: Kind::Wrong, text, line: self.line });
+                    let (line, column) = (self.line, self.column());
+                    self.tokens.push(Token { kind: Kind::Wrong, text, line, column });
                     return false;
                 }
             }
         }
     }
 
+    fn column(&self) -> usize {
+        let before = &self.source[..self.source.len() - self.rest.len()];
+        before.len() - before.rfind('\n').map_or(0, |at| at + 1)
+    }
+
     fn take(&mut self, kind: Kind, octets: usize) {
         let (text, rest) = self.rest.split_at(octets);
         let text = if kind == Kind::End { "}}" } else { text };
-        self.tokens.push(Token { kind, text: text.to_owned(), line: self.line });
+        let (line, column) = (self.line, self.column());
+        self.tokens.push(Token { kind, text: text.to_owned(), line, column });
         self.line += breaks(&self.rest[..octets]);
         self.rest = rest;
     }
@@ -216,6 +227,8 @@ impl Lexer<'_> {
                 (Kind::Raw, end + 2)
             }
             '$' => (Kind::Variable, self.word(1)?),
+            // Go takes a point at the very end for a number.
+            '.' if second.is_none() => return Err("illegal number syntax: \".\"".to_owned()),
             '.' if !second.is_some_and(|letter| letter.is_ascii_digit()) => match self.word(1)? {
                 1 => (Kind::Keyword, 1),
                 octets => (Kind::Field, octets),

@@ -29,10 +29,34 @@ pub(super) struct Pipeline {
     /// `:=` rather than `=`.
     pub(super) declares: bool,
     /// At least one.
-    pub(super) commands: Vec<Vec<Term>>,
+    pub(super) commands: Vec<Command>,
 }
 
-/// An operand.
+/// What makes a value, or takes one: a function or a value, and arguments.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Command {
+    /// At least one.
+    pub(super) operands: Vec<Operand>,
+    /// Where it stands, whole.
+    pub(super) place: Place,
+}
+
+/// A term and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Operand {
+    pub(super) term: Term,
+    pub(super) place: Place,
+}
+
+/// What Go's errors say of where something stands: line from 1, octets before it in that line, text.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Place {
+    pub(super) line: usize,
+    pub(super) column: usize,
+    pub(super) text: String,
+}
+
+/// What stands where an operand does.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Term {
     /// `nil`.

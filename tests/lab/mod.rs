@@ -111,22 +111,35 @@ impl Running {
     }
 
     /// Its exit code once it ended by itself within some time, `None` if it did not or a signal
-    /// ended it.
+    /// ended it: which of the two, and where its threads were, is told.
     pub(crate) fn ended_within(&mut self, time: Duration) -> Option<i32> {
         let end = Instant::now() + time;
         while self.is_alive() {
             if Instant::now() > end {
+                println!("not ended within {time:?}:\n{}", threads_below(self.child.id()));
                 return None;
             }
             sleep(Duration::from_millis(20));
         }
-        self.child.wait().unwrap().code()
+        let status = self.child.wait().unwrap();
+        if status.code().is_none() {
+            println!("ended by a signal: {status}");
+        }
+        status.code()
     }
 
     /// What it said so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// The threads of a process and of those that it started: name, state and where in the kernel it waits.
+fn threads_below(id: u32) -> String {
+    let script = "for id in $0 $(cat /proc/$0/task/*/children); do for task in /proc/$id/task/*; do \
+                  echo $task $(cat $task/comm; grep State $task/status; cat $task/wchan); done; done";
+    let output = run("bash", &["-c", script, &id.to_string()]);
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 impl Drop for Running {

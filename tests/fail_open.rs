@@ -315,7 +315,8 @@ fn with_a_guardian_the_service_answers_soon_after_a_kill() {
     let log = the_service_answers_after_a_kill([LOCAL, SERVICE], &flags);
     assert!(
         log.contains("[WARNING] The server was ended by SIGKILL: its firewall rules are removed")
-            && log.contains("Removed 24 nodelocaldns rules"),
+            && log.contains("Removed 10 nodelocaldns rules")
+            && log.contains("Removed 14 nodelocaldns rules"),
         "{log}"
     );
 }

@@ -9,7 +9,7 @@ mod namespace;
 
 use namespace::{in_namespaces, sh, stand_in, try_sh};
 use nodens::node::firewall::{Iptables, Plan, Report, Variant, Within};
-use std::fs::File;
+use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
 /// The longest that what has seconds may take: what is waited for in vain would last for minutes.
@@ -156,9 +156,30 @@ fn when_queries_go_what_late_replies_need_and_accepts_stay() {
         let report = iptables.ensure(AMPLE);
         good(&report);
         assert_eq!(report.added, 5);
-        good(&iptables.let_queries_go(AMPLE));
+        // Copies go, too, and those without comment.
+        sh("iptables-nft -t raw -A PREROUTING -p udp -d 169.254.20.10 --dport 53 -j NOTRACK");
+        assert_eq!(iptables.let_queries_go(AMPLE).removed, 6);
+        assert_eq!(saved("iptables-nft").len(), 7);
         assert_eq!(iptables.remove(AMPLE).removed, 7);
         assert_eq!(saved("iptables-nft"), [""; 0]);
+    });
+}
+
+#[test]
+fn queries_go_with_the_first_program_that_runs() {
+    in_namespaces(PROGRAMS, || {
+        let mut iptables = iptables(Variant::Nft, &["169.254.20.10"]);
+        good(&iptables.ensure(AMPLE));
+        // One more program runs; all behind it fail.
+        let folder = tempfile::tempdir().unwrap();
+        let ran = folder.path().join("ran");
+        let script = format!("mkdir {} && exec -a \"$0\" $REAL \"$@\"", ran.display());
+        stand_in(folder.path(), &script);
+        let report = iptables.let_queries_go(AMPLE);
+        assert_eq!((report.removed, report.errors.len()), (5, 1), "{report:?}");
+        assert!(ran.exists());
+        fs::remove_dir(ran).unwrap();
+        assert_eq!(sh("iptables-nft-save -t raw | grep -c -- '^-A'").trim(), "3");
     });
 }
 

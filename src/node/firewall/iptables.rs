@@ -123,14 +123,29 @@ impl Iptables {
         report
     }
 
-    /// Removes every copy of the rules that keep queries here, of any age.
+    /// Removes every copy of the rules that keep queries here, of any age: first those that stand there
+    /// as they were set, with one program and unseen, for until then nobody may answer.
     pub fn let_queries_go(&mut self, within: Within) -> Report {
-        self.remove_those(within, |plan, rule| plan.keeps_queries(rule))
+        let deadline = Deadline::within(within.0);
+        let mut removed = 0;
+        for (family, mut rules) in self.plan.families() {
+            rules.retain(|rule| self.plan.keeps_queries(rule));
+            let program = format!("{}-restore", self.variant.program(family));
+            let wait = lock_wait(deadline);
+            // Where one of them is missing nothing is changed, and all are looked for below.
+            if run(&program, &["--noflush", "-w", &wait], &removal(&rules), deadline).is_ok() {
+                removed += rules.len() as u64;
+            }
+        }
+        let rest = Within(deadline.left());
+        let mut report = self.remove_those(rest, |plan, rule| plan.keeps_queries(rule));
+        report.removed += removed;
+        tell_removed(report)
     }
 
     /// Removes every copy of the rules, of any age.
     pub fn remove(&mut self, within: Within) -> Report {
-        self.remove_those(within, |_, _| true)
+        tell_removed(self.remove_those(within, |_, _| true))
     }
 
     fn remove_those(&self, within: Within, is_meant: impl Fn(&Plan, &Rule) -> bool) -> Report {
@@ -148,10 +163,6 @@ impl Iptables {
                     );
                 }
             }
-        }
-        if report.removed > 0 {
-            let count = report.removed;
-            report.line(Level::Info, format!("Removed {count} nodelocaldns rules"));
         }
         report
     }
@@ -324,6 +335,14 @@ fn kind_of(failure: &Failure) -> &'static str {
     if failure.is_lock() { "iptables_lock" } else { "iptables" }
 }
 
+fn tell_removed(mut report: Report) -> Report {
+    if report.removed > 0 {
+        let count = report.removed;
+        report.line(Level::Info, format!("Removed {count} nodelocaldns rules"));
+    }
+    report
+}
+
 fn report_change(report: &mut Report, change: &Change) {
     for rule in &change.kept {
         report.line(Level::Debug, format!("iptables rule {rule} for nodelocaldns already exists"));
@@ -355,14 +374,29 @@ fn transaction(state: &State, added: &[Rule]) -> String {
             let _ = writeln!(text, "-D {}", found.text);
         }
         for rule in added {
-            let _ = write!(text, "-I {}", rule.place.chain());
-            for word in rule.words() {
-                let quote = if word.contains(' ') { "\"" } else { "" };
-                let _ = write!(text, " {quote}{word}{quote}");
-            }
-            text.push('\n');
+            let _ = writeln!(text, "-I {}", spelled(rule));
         }
         text.push_str("COMMIT\n");
+    }
+    text
+}
+
+/// The same for removing rules of one table that stand there with their comment.
+fn removal(rules: &[Rule]) -> String {
+    let Some(first) = rules.first() else { return String::new() };
+    let mut text = format!("*{}\n", first.place.table());
+    for rule in rules {
+        let _ = writeln!(text, "-D {}", spelled(rule));
+    }
+    text + "COMMIT\n"
+}
+
+/// Chain and words.
+fn spelled(rule: &Rule) -> String {
+    let mut text = rule.place.chain().to_owned();
+    for word in rule.words() {
+        let quote = if word.contains(' ') { "\"" } else { "" };
+        let _ = write!(text, " {quote}{word}{quote}");
     }
     text
 }

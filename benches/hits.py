@@ -2,7 +2,7 @@
 """Hits at a rate, timed by the kernel: from just before a query is sent until the kernel has its reply.
 
 So a client that shares its core with others is not charged to the server: what its process waits for the
-core is left out. For benches/storm.py.
+core is left out. For benches/storm.py and benches/lone.py.
 
   benches/hits.py ADDRESS PORT RATE SECONDS FILE
 
@@ -75,7 +75,7 @@ def main():
     sent, took, failed = asked((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]), float(sys.argv[4]), queries)
     share = lambda part: took[min(len(took) - 1, int(len(took) * part))] if took else 0.0
     print(json.dumps({"sent": sent, "answered": len(took), "failed": failed, "lost": sent - len(took),
-                      "p50_us": share(0.5), "p99_us": share(0.99)}))
+                      "p50_us": share(0.5), "p95_us": share(0.95), "p99_us": share(0.99)}))
 
 
 if __name__ == "__main__":

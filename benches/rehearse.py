@@ -25,6 +25,7 @@ FORMS = {
     "growth.py": ("--names 100 --rounds 1 --tries 1 --seconds 1", 7),
     "serial.py": ("--rates 200 --seconds 0.5 --slow 0.1", 2),
     "storm.py": ("--kinds clients,stale,one --queries 200 --seconds 0.5 --hits 200 --settle 0.2", 3),
+    "lone.py": ("--servers nodens --rounds 1 --seconds 0.5 --hits 200 --misses 200", 2),
     "abuse.py": ("--seconds 0.5 --hits 200 --settle 0.2", 3),
     "limits.py": ("--servers nodens --names 100 --mode overload --hits 200 --misses 200 --seconds 0.5", 1),
 }

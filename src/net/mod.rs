@@ -3,6 +3,7 @@
 //! Owns every socket and every await. Never looks inside a message beyond framing and id: what a
 //! message means is the engine's and the plugins' to say.
 
+mod between;
 mod clock;
 mod counters;
 pub mod dnstap;

@@ -38,9 +38,9 @@ pub const PARKED_MOST: usize = 10_000;
 /// upstream, its place there, and its part of the connection (`tests/waiting_octets.rs`).
 pub const WAITING_OCTETS: u64 = 1_900;
 
-/// How long datagrams may lie while queries that waited have their turns, and after how many of those
-/// the clock is read.
-const UNSEEN_MOST: Duration = Duration::from_micros(60);
+/// How long datagrams may lie while queries that waited and connections to upstreams have their turns, and
+/// after how many turns of the former the clock is read.
+const UNSEEN_MOST: Duration = Duration::from_micros(30);
 const TURNS_A_LOOK: u8 = 4;
 
 /// The same for a worker that rests between its turns: several that are taken in together cost less.
@@ -231,15 +231,22 @@ impl Worker {
             return;
         }
         self.thrift.has_passed();
-        let now = self.clock.monotonic();
+        if self.is_time_to_look() {
+            self.look();
+        }
+    }
+
+    /// Whether datagrams may have been lying for long.
+    pub(super) fn is_time_to_look(&self) -> bool {
         let most = match self.thrift.is_resting() {
             true => UNSEEN_MOST_RESTING,
             false => UNSEEN_MOST,
         };
-        if now.saturating_sub(self.received.get()) < most {
-            return;
-        }
-        self.received.set(now);
+        self.clock.monotonic().saturating_sub(self.received.get()) >= most
+    }
+
+    /// Takes in the datagrams that are there, a batch of each socket at most.
+    pub(super) fn look(self: &Rc<Worker>) {
         // A thread whose tasks never end neither rests nor finds more than it reads at once.
         self.thrift.look();
         for (listener, port) in self.doors.borrow().iter() {

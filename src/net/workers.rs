@@ -4,6 +4,7 @@
 //! thread that loads Corefiles and takes signals, never for a worker's own.
 
 use super::Clock;
+use super::between;
 use super::handed::{HandedConnection, Heir};
 use super::listener::SocketsAfter;
 use super::rest::{Meter, Rests};
@@ -191,9 +192,13 @@ impl Workers {
             let upstreams = upstreams.clone();
             let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 metrics::enter_worker(number + 1);
-                LocalSet::new().block_on(&runtime, async move {
-                    run(Rc::new(Worker::new(equipment, node, upstreams, number, rests)), commands)
-                        .await;
+                let tasks = Rc::new(LocalSet::new());
+                let known = Rc::downgrade(&tasks);
+                tasks.block_on(&runtime, async move {
+                    let worker = Worker::new(equipment, node, upstreams, number, rests);
+                    let worker = Rc::new(worker);
+                    between::works_here(&known, &worker);
+                    run(worker, commands).await;
                 });
             });
             workers.hands.push(hand);

@@ -2,14 +2,17 @@
 //! when the test lets it.
 
 use super::*;
+use crate::net::between::{in_turns, works_here};
 use crate::net::rest::Rests;
 use crate::net::sockets::{Address, bind};
 use crate::net::upstream::Shared;
 use crate::net::worker::{Command, Node, Worker, run};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::task::{Context, Waker};
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -108,9 +111,12 @@ fn beside_a_worker<F: Future<Output = ()>>(test: impl FnOnce(Lone) -> F) {
     }
     let shared = Shared::new(&equipment.metrics, 1);
     let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async move {
+    let tasks = Rc::new(LocalSet::new());
+    let known = Rc::downgrade(&tasks);
+    tasks.block_on(&runtime, async move {
         let worker = Worker::new(equipment, Arc::new(Node::new()), shared, 0, rests);
         let worker = Rc::new(worker);
+        works_here(&known, &worker);
         let (hand, commands) = mpsc::unbounded_channel();
         spawn_local(run(worker.clone(), commands));
         let (done, _all_done) = channel();
@@ -205,5 +211,34 @@ fn a_hit_is_answered_between_the_turns_of_those_that_waited() {
             assert!(Instant::now() < end, "it does not come");
         };
         assert_eq!(last_octet(&reply), Some(9));
+    });
+}
+
+#[test]
+fn a_hit_is_answered_between_the_turns_of_connections_to_upstreams() {
+    beside_a_worker(|lone| async move {
+        lone.send(["hit.test.".to_owned()]);
+        lone.until(|| lone.replied()).await;
+        let client = lone.client.try_clone().unwrap();
+        // Not among the worker's own tasks, as those of connections are not.
+        let hit = tokio::spawn(async move {
+            let mut connection = in_turns(std::future::pending::<()>());
+            for (id, name) in [(1, "n.miss.test."), (2, "hit.test.")] {
+                client.send(&query(name, id)).unwrap();
+            }
+            let end = Instant::now() + PATIENCE;
+            let mut reply = [0; 512];
+            // Nothing else of the thread comes to its turn: nobody waits here.
+            loop {
+                let turn = Pin::new(&mut connection).poll(&mut Context::from_waker(Waker::noop()));
+                assert!(turn.is_pending());
+                if let Ok(length) = client.recv(&mut reply) {
+                    break reply[..length].to_vec();
+                }
+                assert!(Instant::now() < end, "it does not come");
+            }
+        });
+        assert_eq!(last_octet(&hit.await.unwrap()), Some(9));
+        assert_eq!(lone.counted(HELD_BACK), 1, "the miss waits, as a task of the worker's");
     });
 }

@@ -9,6 +9,7 @@ use super::limits::DIAL;
 use super::messenger::{Broken, Messenger};
 use super::pool::Pool;
 use crate::dns::{Transport, sizes};
+use crate::net::between::in_turns;
 use crate::net::rest::rested;
 use socket2::SockRef;
 use std::cell::RefCell;
@@ -56,24 +57,24 @@ pub(super) fn carry(
                 ending.connection.established(socket.local_addr().ok());
                 // The connection is new: it has no socket yet.
                 let _ = ending.connection.socket.set(socket);
-                tokio::spawn(async move {
+                tokio::spawn(in_turns(async move {
                     tokio::select! {
                         () = datagrams(&ending) => {}
                         never = expire(&ending.connection) => match never {},
                     }
-                });
+                }));
             }
             Err(error) => ending.connection.close(&error),
         }
         return;
     }
-    tokio::spawn(async move {
+    tokio::spawn(in_turns(async move {
         let error = tokio::select! {
             error = stream(&ending, &dialer, &roots) => error,
             never = expire(&ending.connection) => match never {},
         };
         ending.connection.close(&error);
-    });
+    }));
 }
 
 /// Ends the connection when its task ends, be it with the runtime.

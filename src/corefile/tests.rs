@@ -193,6 +193,19 @@ fn a_path_above_the_corefiles_folder_stays_above_it() {
 }
 
 #[test]
+fn imports_make_no_more_tokens_than_a_bound() {
+    // Each level imports the one before ten times: three million tokens in the end.
+    let mut text = format!("(s0) {{\n errors {}\n}}\n", "x ".repeat(3000));
+    for level in 1..4 {
+        let line = format!(" import s{}\n", level - 1);
+        text += &format!("(s{level}) {{\n{}}}\n", line.repeat(10));
+    }
+    let error = read(&format!("{text}. {{\n import s3\n}}\n")).unwrap_err();
+    assert!(error.ends_with("imports make more than 2000000 tokens of this file"), "{error}");
+    assert!(read(&format!("{text}. {{\n import s2\n}}\n")).is_ok());
+}
+
+#[test]
 fn a_folder_cannot_be_imported() {
     let world = MemorySurroundings::new().with_file("/etc/d/a", "");
     assert_eq!(

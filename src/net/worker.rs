@@ -71,7 +71,7 @@ impl Node {
             refreshes: Arc::default(),
             connections: AtomicUsize::new(0),
             sharers: AtomicUsize::new(0),
-            credit: Mutex::new(Credit::new(std::time::Instant::now())),
+            credit: Arc::new(Mutex::new(Credit::new(std::time::Instant::now()))),
         }
     }
 }
@@ -167,7 +167,7 @@ impl Worker {
             counters: Counters::new(&equipment.metrics),
             dispatcher: Rc::new(Dispatcher::new(upstreams, number)),
             batch: udp::Batch::new(),
-            thrift: Rc::new(Thrift::new(rests)),
+            thrift: Rc::new(Thrift::new(rests, node.credit.clone())),
             scratch: RefCell::new(vec![0; tcp::READ_OCTETS].into_boxed_slice()),
             response: RefCell::default(),
             open: RefCell::default(),

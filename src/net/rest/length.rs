@@ -1,18 +1,22 @@
-//! How long a worker rests, and whether CPU time is scarce.
+//! How long a worker rests.
 //!
 //! Judged at the end of each window, and of a load that has just begun before: by the end of its first
 //! window it would have used up the quota. Never reads a clock or a counter: both come in.
 
+use super::lately::Lately;
 use std::time::{Duration, Instant};
 
 /// The longest rest: what a query may wait beyond its time, and a miss once more for its answer.
-const LONGEST: Duration = Duration::from_millis(2);
+const LONGEST: Duration = Duration::from_millis(3);
 
 /// The shortest rest that there is.
 const SHORTEST: Duration = Duration::from_micros(500);
 
-/// How long CPU time is counted before the rest is changed: the period of the quota.
-pub(super) const WINDOW: Duration = Duration::from_millis(100);
+/// The period of a quota, as Kubernetes sets it.
+pub(in crate::net) const PERIOD: Duration = Duration::from_millis(100);
+
+/// How long CPU time is counted before the rest is changed.
+pub(super) const WINDOW: Duration = PERIOD;
 
 /// After this time without a look nothing is known any more.
 const LONG_AGO: Duration = Duration::from_secs(2);
@@ -20,8 +24,7 @@ const LONG_AGO: Duration = Duration::from_secs(2);
 /// How often the quota is read anew: it can be changed while a container runs.
 const QUOTA_LASTS: Duration = Duration::from_secs(1);
 
-/// Rests become longer above this share of the quota, and are the longest at once above the second. CPU
-/// time is scarce from the second on, until less than the first is used.
+/// Rests become longer above this share of the quota, and are the longest at once above the second.
 const MUCH: f64 = 0.55;
 const NEARLY_ALL: f64 = 0.85;
 
@@ -35,11 +38,7 @@ const GLANCE: Duration = Duration::from_millis(4);
 /// all: a load has begun that is more than a few queries.
 const AT_ONCE: f64 = 0.15;
 
-/// CPU time is scarce within a window, too, once so much of its quota is used and the pace since rests are
-/// the longest, seen for so long, would use more than all of it. If hardly more, the kernel's stop is shorter
-/// than what waiting for turns would cost.
-const FORESEEN: f64 = 0.4;
-const MORE_THAN_ALL: f64 = 1.1;
+/// What was used while rests had their length must be of so much time to be judged.
 const SEEN: Duration = Duration::from_millis(20);
 
 /// A moment, and the CPU time that the process had used until then.
@@ -50,17 +49,17 @@ pub(in crate::net) type Moment = (Instant, Duration);
 pub(super) struct Rest {
     length: Duration,
     /// When the window began.
-    pub(super) window: Moment,
+    window: Moment,
     /// Since when rests have their length, in this window.
     since: Moment,
     /// When CPU time was looked at last.
     glanced: Moment,
     /// What went at a pace that uses nearly all, until the last look.
     hurried: Duration,
+    pub(super) lately: Lately,
     /// CPU time for each second, and when that was read.
     pub(super) quota: Option<Duration>,
     quota_read: Option<Instant>,
-    pub(super) is_scarce: bool,
 }
 
 /// CPU time that was used from `since` to `now`, and which share of a quota that was.
@@ -79,9 +78,9 @@ impl Rest {
             since: begin,
             glanced: begin,
             hurried: Duration::ZERO,
+            lately: Lately::new(begin),
             quota: None,
             quota_read: None,
-            is_scarce: false,
         }
     }
 
@@ -112,25 +111,23 @@ impl Rest {
     fn end_window(&mut self, passed: Duration, now: Instant, used: impl FnOnce() -> Duration) {
         let Some(quota) = self.quota.filter(|quota| !quota.is_zero()) else {
             self.length = Duration::ZERO;
-            self.is_scarce = false;
             self.window.0 = now;
             return;
         };
         let now = (now, used());
+        self.lately.add(now);
         let since = std::mem::replace(&mut self.since, now);
         self.window = now;
         let (last, hurried) = (std::mem::replace(&mut self.glanced, now), self.hurried);
         self.hurried = pace(last, now, quota, hurried);
         if passed >= LONG_AGO {
             self.length = Duration::ZERO;
-            self.is_scarce = false;
             return;
         }
         if now.0.saturating_duration_since(since.0) < SEEN {
             return;
         }
         let (_, share) = spent(since, now, quota);
-        self.is_scarce = share > if self.is_scarce { MUCH } else { NEARLY_ALL };
         self.length = match self.length {
             _ if share > NEARLY_ALL => LONGEST,
             length if share > MUCH => (2 * length).max(SHORTEST).min(LONGEST),
@@ -142,25 +139,14 @@ impl Rest {
 
     /// Looks whether the window's quota would be used up before the window is over.
     fn glance(&mut self, now: Moment, quota: Duration) {
+        self.lately.add(now);
         let last = std::mem::replace(&mut self.glanced, now);
         self.hurried = pace(last, now, quota, self.hurried);
         let whole = WINDOW.as_secs_f64() * quota.as_secs_f64();
-        if self.length < LONGEST {
-            if self.hurried.as_secs_f64() > AT_ONCE * whole {
-                self.length = LONGEST;
-                self.since = now;
-            }
-            return;
+        if self.length < LONGEST && self.hurried.as_secs_f64() > AT_ONCE * whole {
+            self.length = LONGEST;
+            self.since = now;
         }
-        let (of_window, _) = spent(self.window, now, quota);
-        let seen = now.0.saturating_duration_since(self.since.0);
-        if seen < SEEN || of_window.as_secs_f64() < FORESEEN * whole {
-            return;
-        }
-        let (_, share) = spent(self.since, now, quota);
-        let left = WINDOW.saturating_sub(now.0.saturating_duration_since(self.window.0));
-        let foreseen = of_window.as_secs_f64() + share * quota.as_secs_f64() * left.as_secs_f64();
-        self.is_scarce |= foreseen > MORE_THAN_ALL * whole;
     }
 }
 
@@ -197,27 +183,14 @@ mod tests {
 
     #[test]
     fn rests_grow_while_much_of_the_quota_is_used_and_end_when_little_is() {
-        let shares = [50, 60, 60, 60, 60, 40, 20, 20, 20, 50];
-        let lengths = [0, 500, 1000, 2000, 2000, 2000, 1000, 500, 0, 0];
+        let shares = [50, 60, 60, 60, 60, 60, 40, 20, 20, 20, 20, 50];
+        let lengths = [0, 500, 1000, 2000, 3000, 3000, 3000, 1500, 750, 375, 0, 0];
         assert_eq!(rests(Some(QUOTA), &shares), microseconds(&lengths));
     }
 
     #[test]
     fn a_quota_that_is_used_up_makes_long_rests_at_once() {
-        assert_eq!(rests(Some(QUOTA), &[90, 100, 50]), microseconds(&[2000, 2000, 2000]));
-    }
-
-    #[test]
-    fn cpu_time_is_scarce_from_nearly_all_of_the_quota_until_less_than_much() {
-        let mut now = Instant::now();
-        let mut rest = Rest::new(now);
-        let mut used = Duration::ZERO;
-        for (share, scarce) in [(80, false), (90, true), (60, true), (50, false), (80, false)] {
-            now += WINDOW;
-            used += WINDOW / 10 * share / 100;
-            rest.length(now, || used, || Some(QUOTA));
-            assert_eq!(rest.is_scarce, scarce, "{share}");
-        }
+        assert_eq!(rests(Some(QUOTA), &[90, 100, 50]), microseconds(&[3000, 3000, 3000]));
     }
 
     /// A worker that knows its quota and had nothing to do until now.
@@ -230,39 +203,56 @@ mod tests {
     }
 
     /// Looks every 2 ms of a window, in each of which so many microseconds are used: one number until
-    /// rests are long, then the other. When they became long, when CPU time scarce, and what was used.
-    fn window(unrested: u64, rested: u64) -> (Option<u64>, Option<u64>, Duration) {
+    /// rests are long, then the other. When they became long, and what was used.
+    fn window(unrested: u64, rested: u64) -> (Option<u64>, Duration) {
         let start = Instant::now();
         let mut rest = idle(start);
-        let (mut used, mut long, mut scarce) = (Duration::ZERO, None, None);
+        let (mut used, mut long) = (Duration::ZERO, None);
         for milliseconds in (2..100).step_by(2) {
             used += Duration::from_micros(if long.is_none() { unrested } else { rested });
             let now = start + 2 * WINDOW + Duration::from_millis(milliseconds);
             let length = rest.length(now, || used, || panic!("it is known"));
             assert!(length.is_zero() || length == LONGEST);
             long = long.or((length == LONGEST).then_some(milliseconds));
-            scarce = scarce.or(rest.is_scarce.then_some(milliseconds));
         }
-        (long, scarce, used)
+        (long, used)
     }
 
     #[test]
     fn a_load_that_has_just_begun_makes_long_rests_before_the_quota_is_used_up() {
         // 4,000 misses a second: 36 µs each, and 16 when rests bring them together.
-        let (long, scarce, used) = window(290, 130);
-        assert_eq!((long, scarce), (Some(12), None));
+        let (long, used) = window(290, 130);
+        assert_eq!(long, Some(12));
         assert!(used < WINDOW / 10, "{used:?}");
     }
 
     #[test]
-    fn cpu_time_is_scarce_as_soon_as_long_rests_do_not_save_enough() {
-        let (long, scarce, _) = window(460, 260);
-        assert_eq!((long, scarce), (Some(8), Some(28)));
+    fn what_was_used_lately_is_known_from_every_look() {
+        let start = Instant::now();
+        let mut rest = idle(start);
+        let mut used = Duration::ZERO;
+        for milliseconds in (4..=200).step_by(4) {
+            // 200 ms a second at first, then a tenth.
+            used += Duration::from_micros(if milliseconds <= 60 { 800 } else { 80 });
+            let now = start + 2 * WINDOW + Duration::from_millis(milliseconds);
+            rest.length(now, || used, || Some(QUOTA));
+            let expected = match milliseconds {
+                0..=60 => 200 * milliseconds,
+                61..=100 => 12_000 + 20 * (milliseconds - 60),
+                101..=160 => 12_000 + 20 * (milliseconds - 60) - 200 * (milliseconds - 100),
+                _ => 2_000,
+            };
+            assert_eq!(
+                rest.lately.used((now, used)).as_micros(),
+                u128::from(expected),
+                "{milliseconds}"
+            );
+        }
     }
 
     #[test]
     fn a_few_queries_and_a_load_that_the_quota_can_pay_for_make_no_long_rests() {
-        assert_eq!(window(160, 0), (None, None, Duration::from_micros(49 * 160)));
+        assert_eq!(window(160, 0), (None, Duration::from_micros(49 * 160)));
         let start = Instant::now();
         let mut rest = idle(start);
         let now = start + 2 * WINDOW;
@@ -286,7 +276,7 @@ mod tests {
         }
         // Nine tenths in all, but four fifths since.
         assert!(used > WINDOW / 10 * 85 / 100, "{used:?}");
-        assert_eq!((rest.length, rest.is_scarce), (LONGEST, false));
+        assert_eq!(rest.length, LONGEST);
     }
 
     #[test]

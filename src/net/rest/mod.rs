@@ -3,14 +3,15 @@
 //! A container's CPU limit is a quota for each 100 ms: who has used it up stands still until they are
 //! over, and so do all queries. A query that wakes a worker alone costs several times what it costs
 //! among others. So while most of the quota is used, a worker that has nothing more to do rests for at
-//! most 2 ms before it waits for the next query, and then finds several. Owns when a thread rests and who
+//! most 3 ms before it waits for the next query, and then finds several. Owns when a thread rests and who
 //! waits for the end of a rest; never rests without a quota.
 
+mod lately;
 mod length;
 mod standstill;
 
 use crate::sys::{cgroup, cpu};
-use length::{Moment, Rest};
+use length::Rest;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+pub(super) use length::PERIOD;
 pub(super) use standstill::stood_still_since;
 
 /// Those that wait until this thread's next rest is over.
@@ -40,6 +42,11 @@ thread_local! {
 /// This thread's turn began at `moment`, and need not be asked of the clock again when it is over.
 pub(super) fn turn_began(moment: Instant) {
     TURN.set(Some(moment));
+}
+
+/// Whether this thread rests between its turns.
+pub(super) fn rests() -> bool {
+    WAITING.with(|waiting| waiting.rests.get())
 }
 
 /// Waits until this thread has rested once more, if it rests between its turns. Answers of upstreams
@@ -101,7 +108,8 @@ impl Meter for OwnMeter {
 pub(super) struct Rests {
     meter: Arc<dyn Meter>,
     rest: Mutex<Rest>,
-    is_scarce: AtomicBool,
+    /// Whether there is a quota, as it was last read.
+    has_quota: AtomicBool,
     /// Whether the thread rested before it waited last.
     rests_now: AtomicBool,
 }
@@ -109,7 +117,7 @@ pub(super) struct Rests {
 impl Rests {
     pub(super) fn new(meter: Arc<dyn Meter>) -> Rests {
         let rest = Mutex::new(Rest::new(Instant::now()));
-        Rests { meter, rest, is_scarce: AtomicBool::new(false), rests_now: AtomicBool::new(false) }
+        Rests { meter, rest, has_quota: AtomicBool::new(false), rests_now: AtomicBool::new(false) }
     }
 
     /// Judges anew, if a window has passed; how long to rest now. Also for a worker that never waits.
@@ -120,7 +128,7 @@ impl Rests {
     fn look_at(&self, now: Instant) -> Duration {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         let length = rest.length(now, || self.meter.used(), || self.meter.quota());
-        self.is_scarce.store(rest.is_scarce, Ordering::Relaxed);
+        self.has_quota.store(rest.quota.is_some(), Ordering::Relaxed);
         length
     }
 
@@ -149,9 +157,9 @@ impl Rests {
         }
     }
 
-    /// Whether nearly all of the quota is in use.
-    pub(super) fn is_scarce(&self) -> bool {
-        self.is_scarce.load(Ordering::Relaxed)
+    /// Whether the process has a quota.
+    pub(super) fn has_quota(&self) -> bool {
+        self.has_quota.load(Ordering::Relaxed)
     }
 
     /// Whether the worker rests between its turns.
@@ -159,12 +167,11 @@ impl Rests {
         self.rests_now.load(Ordering::Relaxed)
     }
 
-    /// What is known of the CPU time now.
-    pub(super) fn reading(&self) -> Reading {
+    /// What is known of the CPU time at `now`. A system call.
+    pub(super) fn reading(&self, now: Instant) -> Reading {
+        let used = self.meter.used();
         let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        let (window, quota) = (rest.window, rest.quota);
-        drop(rest);
-        Reading { used: self.meter.used(), quota, window }
+        Reading { used, quota: rest.quota, lately: rest.lately.used((now, used)) }
     }
 }
 
@@ -175,8 +182,8 @@ pub(super) struct Reading {
     pub(super) used: Duration,
     /// What it may use in a second, as it was last read.
     pub(super) quota: Option<Duration>,
-    /// When the window began.
-    pub(super) window: Moment,
+    /// What of it was used within the last [`PERIOD`].
+    pub(super) lately: Duration,
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ fn beside_a_worker<F: Future<Output = ()>>(test: impl FnOnce(Lone) -> F) {
     client.connect(bound[0].local).unwrap();
     client.set_nonblocking(true).unwrap();
     let rests = Arc::new(Rests::new(meter.clone()));
-    while !rests.is_scarce() {
+    while !rests.has_quota() {
         std::thread::sleep(Duration::from_millis(100));
         rests.look();
     }

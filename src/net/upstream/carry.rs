@@ -10,7 +10,7 @@ use super::messenger::{Broken, Messenger};
 use super::pool::Pool;
 use crate::dns::{Transport, sizes};
 use crate::net::between::in_turns;
-use crate::net::rest::rested;
+use crate::net::rest::{rested, rests};
 use socket2::SockRef;
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -277,6 +277,9 @@ trait Acknowledge {
     /// keeps the next answer back until it hears that the last one has arrived, and the kernel would
     /// wait for up to 40 ms whether there is a query to tell it with (RFC 1122 §4.2.3.2).
     fn acknowledge(&self);
+
+    /// Reads what is there, whether or not the runtime knows of it; fails with `WouldBlock` where nothing is.
+    fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
 impl Acknowledge for OwnedReadHalf {
@@ -284,10 +287,18 @@ impl Acknowledge for OwnedReadHalf {
         // Where it cannot be asked for, answers come a little later.
         let _ = self.as_ref().set_quickack(true);
     }
+
+    fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*SockRef::from(self.as_ref())).read(buffer)
+    }
 }
 
 impl<S> Acknowledge for ReadHalf<S> {
     fn acknowledge(&self) {}
+
+    fn read_now(&self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
 }
 
 /// Delivers what comes over a stream; gives Go's words for its end. Between reads only the beginning of
@@ -310,9 +321,28 @@ async fn read(ending: &Ending, mut reader: impl AsyncRead + Acknowledge + Unpin)
         }
         if connection.load() > 0 {
             reader.acknowledge();
+            if rests()
+                && let Err(text) = read_kept_back(ending, &mut begun, &reader)
+            {
+                return text;
+            }
         }
         rested().await;
     }
+}
+
+/// Delivers what a near peer kept back until it heard that its last answer has arrived: it is there already, and
+/// would wait for the end of another rest. Fails with Go's words when the stream is over.
+fn read_kept_back(
+    ending: &Ending,
+    begun: &mut Vec<u8>,
+    reader: &impl Acknowledge,
+) -> Result<(), String> {
+    READ.with_borrow_mut(|buffer| match reader.read_now(buffer) {
+        Ok(length) => deliver(ending, begun, &buffer[..length]).map_err(str::to_owned),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(failed(&ending.connection, "read", &error)),
+    })
 }
 
 /// Delivers the messages that are whole with these octets behind those of a message that was `begun`,

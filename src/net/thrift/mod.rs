@@ -1,12 +1,14 @@
 //! Who goes first when CPU time is scarce: hits, which are answered as they are read; then those that
 //! would ask an upstream, with what is left.
 //!
-//! Who uses up a quota is stopped for the rest of its period (`rest`), and hits with it. So while nearly
-//! all of it is in use, a question for an upstream waits for its turn here, and turns are given so that
-//! the quota is not used up. Owns the order, the bound and the age of what waits; never looks at a query.
+//! Who uses up a quota is stopped for the rest of its period (`rest`), and hits with it. So once nearly all of
+//! it is used, a question for an upstream waits for its turn here, and turns are given as CPU time comes
+//! (`credit`). Owns the order, the bound and the age of what waits; never looks at a query.
+
+mod credit;
 
 use super::counters::Counters;
-use super::rest::{Reading, Rests, go_on};
+use super::rest::{Rests, go_on};
 use super::worker::Worker;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
+
+pub(super) use credit::Credit;
 
 /// The most questions of a worker that wait for their turn; who comes then is not waited for.
 pub const TURNS_MOST: usize = 1024;
@@ -34,52 +38,14 @@ pub const TURN_LONGEST: Duration = Duration::from_secs(1);
 /// How many go at once before the CPU time is looked at again.
 const TOGETHER: usize = 32;
 
+/// How long a look at the CPU time lasts, unless as many went since.
+const LOOK_LASTS: Duration = Duration::from_millis(1);
+
 /// How long to wait when there is no CPU time left and nothing happens.
 const PAUSE: Duration = LEAST_EVERY;
 
 /// One goes on in any case after this time, so that names get into the cache at all.
 const LEAST_EVERY: Duration = Duration::from_millis(10);
-
-/// Which part of the quota is given out: the kernel stops who uses all of it.
-const GIVEN_OUT: f64 = 0.92;
-
-/// How long CPU time that was not used can be used later.
-const SAVED: f64 = 0.005;
-
-/// For how long CPU time that was used too much keeps others waiting, at most.
-const OWED: f64 = 0.1;
-
-/// After so long without a reading, what was used before this window is paid.
-const LONG_AGO: Duration = Duration::from_millis(100);
-
-/// CPU time that is left for questions, of the whole process.
-#[derive(Debug)]
-pub(super) struct Credit {
-    at: Instant,
-    used: Duration,
-    /// Seconds.
-    left: f64,
-}
-
-impl Credit {
-    pub(super) fn new(now: Instant) -> Credit {
-        Credit { at: now, used: Duration::ZERO, left: 0.0 }
-    }
-
-    /// Whether there is some, by this reading of `now`.
-    fn is_left(&mut self, now: Instant, reading: Reading) -> bool {
-        let Reading { used, quota, window } = reading;
-        if now.saturating_duration_since(self.at) > LONG_AGO && window.0 > self.at {
-            *self = Credit { at: window.0, used: window.1, left: 0.0 };
-        }
-        let passed = now.saturating_duration_since(std::mem::replace(&mut self.at, now));
-        let spent = used.saturating_sub(std::mem::replace(&mut self.used, used));
-        let Some(quota) = quota.map(|quota| quota.as_secs_f64()) else { return true };
-        let left = self.left + passed.as_secs_f64() * quota * GIVEN_OUT - spent.as_secs_f64();
-        self.left = left.clamp(-OWED * quota, SAVED * quota);
-        self.left > 0.0
-    }
-}
 
 /// Those that wait, in their order.
 #[derive(Debug)]
@@ -169,6 +135,10 @@ impl Turn {
 /// The turns of one worker.
 pub(super) struct Thrift {
     rests: Arc<Rests>,
+    credit: SharedCredit,
+    /// When the CPU time was looked at last without anybody waiting, and how many may go until the next look.
+    looked: Cell<Instant>,
+    free: Cell<usize>,
     queue: RefCell<Queue<oneshot::Sender<()>>>,
     /// Queries of this batch that will ask for a turn.
     coming: Cell<usize>,
@@ -180,10 +150,14 @@ pub(super) struct Thrift {
 }
 
 impl Thrift {
-    pub(super) fn new(rests: Arc<Rests>) -> Thrift {
+    pub(super) fn new(rests: Arc<Rests>, credit: SharedCredit) -> Thrift {
+        let now = Instant::now();
         Thrift {
             rests,
-            queue: RefCell::new(Queue::new(Instant::now())),
+            credit,
+            looked: Cell::new(now),
+            free: Cell::new(0),
+            queue: RefCell::new(Queue::new(now)),
             coming: Cell::new(0),
             unread: Cell::new(0),
             filled: Notify::new(),
@@ -207,11 +181,11 @@ impl Thrift {
     /// Whether a query of this batch that must wait has a place to wait in; false is counted. Asked before
     /// it becomes a task: most of what one costs is saved.
     pub(super) fn has_place(&self, counters: &Counters) -> bool {
-        if !self.rests.is_scarce() {
+        let mut queue = self.queue.borrow_mut();
+        if queue.waiting.is_empty() {
             return true;
         }
         let coming = self.coming.get();
-        let mut queue = self.queue.borrow_mut();
         if queue.waiting.len() + coming >= queue.most(Instant::now()) {
             counters.shed_cpu.increment();
             return false;
@@ -222,7 +196,7 @@ impl Thrift {
 
     /// The turn of a question for an upstream.
     pub(super) fn turn(&self, counters: &Counters) -> Turn {
-        if !self.rests.is_scarce() {
+        if self.goes_at_once() {
             return Turn::Now;
         }
         let (teller, told) = oneshot::channel();
@@ -233,6 +207,30 @@ impl Thrift {
         counters.held_back.increment();
         self.filled.notify_one();
         Turn::Waits(told)
+    }
+
+    /// Whether a question need not wait: nobody does, and CPU time is left.
+    fn goes_at_once(&self) -> bool {
+        if !self.queue.borrow().waiting.is_empty() {
+            return false;
+        }
+        if !self.rests.has_quota() {
+            return true;
+        }
+        let now = Instant::now();
+        if self.free.get() == 0 || now.saturating_duration_since(self.looked.get()) >= LOOK_LASTS {
+            self.looked.set(now);
+            self.free.set(if self.is_left(now) { TOGETHER } else { 0 });
+        }
+        let free = self.free.get();
+        self.free.set(free.saturating_sub(1));
+        free > 0
+    }
+
+    /// Whether CPU time is left for questions at `now`. A system call.
+    fn is_left(&self, now: Instant) -> bool {
+        let reading = self.rests.reading(now);
+        self.credit.lock().unwrap_or_else(PoisonError::into_inner).is_left(now, reading)
     }
 
     /// How many wait now.
@@ -280,11 +278,7 @@ pub(super) async fn give_turns(worker: Rc<Worker>) {
         }
         let now = Instant::now();
         let is_read = thrift.unread.get() == 0;
-        let is_left = is_read && {
-            let reading = thrift.rests.reading();
-            let mut credit = worker.node.credit.lock().unwrap_or_else(PoisonError::into_inner);
-            credit.is_left(now, reading)
-        };
+        let is_left = is_read && thrift.is_left(now);
         let cpu = if is_left { Cpu::Left } else { Cpu::UsedUp };
         {
             let mut queue = thrift.queue.borrow_mut();
@@ -307,18 +301,11 @@ pub(super) async fn give_turns(worker: Rc<Worker>) {
 }
 
 /// What all workers of a process share.
-pub(super) type SharedCredit = Mutex<Credit>;
+pub(super) type SharedCredit = Arc<Mutex<Credit>>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const QUOTA: Option<Duration> = Some(Duration::from_millis(100));
-
-    /// A reading of a window that began then, before anything was used.
-    fn reading(used: Duration, quota: Option<Duration>, window: Instant) -> Reading {
-        Reading { used, quota, window: (window, Duration::ZERO) }
-    }
 
     fn milliseconds(count: u64) -> Duration {
         Duration::from_millis(count)
@@ -330,53 +317,6 @@ mod tests {
             queue.push(now, one).unwrap();
         }
         queue
-    }
-
-    #[test]
-    fn credit_comes_with_time_and_goes_with_cpu_time() {
-        let start = Instant::now();
-        let mut credit = Credit::new(start);
-        // 10 ms bring 0.92 ms of CPU time, of which half a millisecond can be saved.
-        assert!(credit.is_left(start + milliseconds(10), reading(Duration::ZERO, QUOTA, start)));
-        let mut used = Duration::from_micros(400);
-        assert!(credit.is_left(start + milliseconds(10), reading(used, QUOTA, start)));
-        used += Duration::from_micros(200);
-        assert!(!credit.is_left(start + milliseconds(10), reading(used, QUOTA, start)));
-        assert!(!credit.is_left(start + milliseconds(11), reading(used, QUOTA, start)));
-        assert!(credit.is_left(start + milliseconds(12), reading(used, QUOTA, start)));
-    }
-
-    #[test]
-    fn what_was_used_too_much_is_owed_for_one_period_at_most() {
-        let start = Instant::now();
-        let mut credit = Credit::new(start);
-        let used = Duration::from_secs(100);
-        assert!(!credit.is_left(start, reading(used, QUOTA, start)));
-        assert!(!credit.is_left(start + milliseconds(100), reading(used, QUOTA, start)));
-        assert!(credit.is_left(start + milliseconds(110), reading(used, QUOTA, start)));
-    }
-
-    #[test]
-    fn without_a_quota_there_is_always_credit() {
-        let start = Instant::now();
-        let mut credit = Credit::new(start);
-        assert!(credit.is_left(start, reading(Duration::from_secs(100), None, start)));
-    }
-
-    #[test]
-    fn what_was_used_before_this_window_while_nobody_looked_is_not_owed() {
-        let start = Instant::now();
-        let mut credit = Credit::new(start);
-        let window = (start + milliseconds(5000), Duration::from_secs(4));
-        let mut now = window.0 + milliseconds(30);
-        // In 30 ms, 2.76 ms may be used.
-        let at =
-            |used| Reading { used: window.1 + Duration::from_micros(used), quota: QUOTA, window };
-        assert!(!credit.is_left(now, at(2800)));
-        now += milliseconds(1);
-        assert!(credit.is_left(now, at(2800)));
-        // Of this window all is known.
-        assert!(!credit.is_left(now, at(3000)));
     }
 
     #[test]

@@ -31,6 +31,9 @@ const LONGEST_FRAME: usize = 2 + sizes::MESSAGE_MOST;
 /// The shortest message: a bare header.
 const SHORTEST: usize = sizes::HEADER;
 
+/// How often a stream is looked at once more in a turn, for what the peer had kept back.
+const LOOKS_MOST: usize = 4;
+
 /// The most datagrams read at a time.
 const BATCH: usize = 64;
 
@@ -319,30 +322,42 @@ async fn read(ending: &Ending, mut reader: impl AsyncRead + Acknowledge + Unpin)
             Ok(Err(text)) => return text.to_owned(),
             Err(error) => return failed(connection, "read", &error),
         }
-        if connection.load() > 0 {
-            reader.acknowledge();
-            if rests()
-                && let Err(text) = read_kept_back(ending, &mut begun, &reader)
-            {
-                return text;
-            }
+        let looks = if rests() { LOOKS_MOST } else { 0 };
+        if let Err(text) = acknowledge(ending, &mut begun, &reader, looks) {
+            return text;
         }
         rested().await;
     }
 }
 
-/// Delivers what a near peer kept back until it heard that its last answer has arrived: it is there already, and
-/// would wait for the end of another rest. Fails with Go's words when the stream is over.
-fn read_kept_back(
+/// Has the kernel tell the peer what has arrived while answers are still to come, and delivers what a near peer
+/// kept back until then: it is there at once, and would wait for the end of another rest. Looked for at most
+/// `looks` times. Fails with Go's words when the stream is over.
+fn acknowledge(
     ending: &Ending,
     begun: &mut Vec<u8>,
     reader: &impl Acknowledge,
+    looks: usize,
 ) -> Result<(), String> {
-    READ.with_borrow_mut(|buffer| match reader.read_now(buffer) {
-        Ok(length) => deliver(ending, begun, &buffer[..length]).map_err(str::to_owned),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        Err(error) => Err(failed(&ending.connection, "read", &error)),
-    })
+    let mut looks = 0..looks;
+    while ending.connection.load() > 0 {
+        // The kernel does not tell while octets lie there that were not read: so once more after each read.
+        reader.acknowledge();
+        if looks.next().is_none() {
+            break;
+        }
+        let is_emptied = READ.with_borrow_mut(|buffer| match reader.read_now(buffer) {
+            Ok(length) => {
+                deliver(ending, begun, &buffer[..length]).map(|()| false).map_err(str::to_owned)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(failed(&ending.connection, "read", &error)),
+        })?;
+        if is_emptied {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Delivers the messages that are whole with these octets behind those of a message that was `begun`,

@@ -6,6 +6,12 @@
 //!
 //! A response that takes longer than the patience, in seconds, counts as lost.
 //!
+//!   load --walk SECONDS
+//!
+//! measures the core that it runs on instead: how long the same walk through memory takes, every 5 ms. Other
+//! machines on the same host share its cache, and what a server pays for a query hangs on that. The median is
+//! printed, in microseconds.
+//!
 //! SOURCE is a file of `name type` lines, asked in order, or `unique=ZONE` for names that never come
 //! twice. One JSON object is printed: a member for each stream. Needs nothing but the standard library,
 //! so that `rustc -O benches/load.rs` makes it; benches/lab.py does.
@@ -245,7 +251,44 @@ fn receive(
     tallies
 }
 
+/// How long a walk through memory takes, in the median of those of so many seconds.
+fn walk(seconds: f64) -> String {
+    // More than a core's own cache holds, in an order that cannot be foreseen.
+    const PLACES: usize = 2 << 17;
+    const STEPS: usize = 200;
+    let mut order: Vec<usize> = (0..PLACES).collect();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for place in (1..PLACES).rev() {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        order.swap(place, random as usize % (place + 1));
+    }
+    let mut next = vec![0; PLACES];
+    for pair in order.windows(2) {
+        next[pair[0]] = pair[1];
+    }
+    next[order[PLACES - 1]] = order[0];
+    let (start, mut place, mut took) = (Instant::now(), 0, Vec::new());
+    while start.elapsed().as_secs_f64() < seconds {
+        std::thread::sleep(Duration::from_millis(5));
+        let begin = Instant::now();
+        for _ in 0..STEPS {
+            place = next[place];
+        }
+        std::hint::black_box(place);
+        took.push(begin.elapsed().as_nanos() as u64);
+    }
+    took.sort_unstable();
+    format!("{:.1}", took.get(took.len() / 2).map_or(0.0, |median| *median as f64 / 1e3))
+}
+
 fn run() -> Result<String, String> {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some("--walk") {
+        let seconds = words.next().and_then(|text| text.parse().ok());
+        return seconds.map(walk).ok_or_else(|| "--walk needs seconds".into());
+    }
     let mut options = options()?;
     let local: SocketAddr = if options.server.is_ipv4() {
         ([127, 0, 0, 1], 0).into()

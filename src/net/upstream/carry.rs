@@ -434,6 +434,72 @@ fn failed(connection: &Connection, call: &str, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Registry;
+    use crate::net::upstream::Asked;
+    use crate::net::upstream::limits::STREAMS;
+    use crate::net::upstream::pool::Place;
+    use crate::plugin::forward::Keeping;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use std::cell::Cell;
+    use std::sync::Mutex;
+
+    /// A peer that gives away one more message whenever it is told that the last one has arrived.
+    struct KeepsBack {
+        left: Cell<usize>,
+        is_told: Cell<bool>,
+        told: Cell<usize>,
+    }
+
+    impl Acknowledge for KeepsBack {
+        fn acknowledge(&self) {
+            self.is_told.set(true);
+            self.told.set(self.told.get() + 1);
+        }
+
+        fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            if !self.is_told.take() || self.left.get() == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.left.set(self.left.get() - 1);
+            let message = [&[0, 12][..], &[7; 12]].concat();
+            buffer[..message.len()].copy_from_slice(&message);
+            Ok(message.len())
+        }
+    }
+
+    /// How many messages come, and how often such a peer with so many is told, while a query waits.
+    fn kept_back(messages: usize, looks: usize) -> (u64, usize) {
+        let metrics = Registry::new(1);
+        let keeping = Keeping::default();
+        let pool = Pool::new("192.0.2.1:53", Transport::Tcp, STREAMS, keeping, &metrics);
+        let random = Mutex::new(StdRng::seed_from_u64(1));
+        let Some(Place::New(connection)) = pool.try_place(0, &random) else { panic!("no place") };
+        let (mut chance, now) = (StdRng::seed_from_u64(2), Instant::now());
+        let asked = Asked::new([0; 17].into(), 17);
+        let _ticket = connection.park(&asked, None, &mut chance, now, now).unwrap();
+        let ending = Ending { connection, pool: Arc::new(pool) };
+        let peer = KeepsBack {
+            left: Cell::new(messages),
+            is_told: Cell::default(),
+            told: Cell::default(),
+        };
+        acknowledge(&ending, &mut Vec::new(), &peer, looks).unwrap();
+        // They answer nothing that was asked.
+        (ending.pool.ignored.value(), peer.told.get())
+    }
+
+    #[test]
+    fn what_a_peer_keeps_back_until_it_is_told_is_delivered_in_the_same_turn() {
+        assert_eq!(kept_back(2, LOOKS_MOST), (2, 3));
+        assert_eq!(kept_back(0, LOOKS_MOST), (0, 1));
+        assert_eq!(kept_back(100, LOOKS_MOST), (LOOKS_MOST as u64, LOOKS_MOST + 1));
+    }
+
+    #[test]
+    fn who_does_not_rest_tells_the_peer_and_waits_for_the_runtime() {
+        assert_eq!(kept_back(2, 0), (0, 1));
+    }
 
     #[test]
     fn a_frame_is_taken_when_it_is_whole() {

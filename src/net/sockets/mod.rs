@@ -230,7 +230,7 @@ fn prepare(socket: &Socket, at: SocketAddr, kind: Type) -> io::Result<()> {
     if kind == Type::STREAM {
         socket.set_reuse_address(true)?;
     } else if at.ip().is_unspecified() {
-        udp::tell_destination(socket.as_fd(), at.is_ipv6())?;
+        udp::tell_destination(socket.as_fd(), at.ip())?;
     }
     Ok(())
 }

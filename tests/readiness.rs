@@ -285,7 +285,7 @@ fn an_interface_that_cannot_be_had_is_missed() {
 }
 
 #[test]
-fn rules_go_before_lameduck_and_the_interface_goes_last() {
+fn rules_that_keep_queries_go_before_lameduck_and_the_others_behind_the_interface() {
     in_namespaces(PROGRAMS, || {
         let folder = tempfile::tempdir().unwrap();
         let mut process = Process::start_from(&[], folder.path(), 1, TEMPLATE, FLAGS);
@@ -294,12 +294,15 @@ fn rules_go_before_lameduck_and_the_interface_goes_last() {
         process.signal("TERM");
         process.says("lameduck mode for 15s");
         // The Service's queries go to the cluster DNS; those to the address itself are answered.
-        assert_eq!(rules(), 0, "{}", process.log());
+        let kept = sh("iptables-save -t raw");
+        assert!(!kept.contains("--dport 53"), "{kept}");
+        assert_eq!(rules(), 7, "{kept}");
         assert!(answers("169.254.20.10"), "{}", process.log());
         assert!(get(8181, "/ready").contains("Shutting down"), "{}", get(8181, "/ready"));
         assert!(sh("ip -o addr show dev lo").contains("169.254.20.10/32"));
         assert_eq!(process.exit_code(), Some(0), "{}", process.log());
         assert!(!sh("ip -o addr show dev lo").contains("169.254.20.10/32"));
+        assert_eq!(rules(), 0, "{}", process.log());
     });
 }
 

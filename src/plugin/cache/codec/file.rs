@@ -129,7 +129,7 @@ impl<W: Write> FileWriter<W> {
 }
 
 /// Reads a file of at most `most` octets from its beginning and gives `each` its frames: a store and
-/// its records, for [`decode`]. After an error some have been given: to take all or nothing, read
+/// its records, for [`decode`](super::decode). After an error some have been given: to take all or nothing, read
 /// twice. Holds one frame at a time.
 pub fn read(
     mut from: impl Read,

@@ -13,9 +13,8 @@ are random (exponential gaps), as those of many pods. Names are cached before th
 begins within two seconds of that: a server may look for its limit now and then. Each run begins from rest,
 and what its first tenth of a second keeps waiting counts. After a run that did not hold the server is started
 anew: what an overload leaves behind (dnsmasq's table of questions) is not the next run's. A run in which the load
-itself was late, or memory slow (a walk through it beside the server, outside its group, against the fastest of
-this session), says nothing of a server, and is made again, three times at most; the rows say how many runs were
-so, and how many counted nonetheless.
+itself was late says nothing, and is made again, three times at most; the rows say how many runs were so, and how
+many counted nonetheless. --verbose also shows how fast a walk through memory was beside the server, outside its group.
 
 Then the same load beyond the limit for every server, misses and hits together (`--mode overload`: this
 alone): which share of the hits is still answered with records, and how fast. An answer after more than
@@ -42,8 +41,6 @@ NOTICED = 2.0
 # A load that sends a hundredth of its queries later than this was kept from its core, and how often it is tried again.
 LATE_US = 2000
 TRIES = 3
-# A machine whose memory is so much slower than at its best has other work: that of others on its host.
-SLOW = 1.10
 
 
 class Limited:
@@ -95,7 +92,6 @@ class Limits:
         self.lab, self.options = place, options
         path, names = place.names(options.names)
         self.warm = path
-        self.walk_us = None
         self.unclean = {"made again": 0, "counted": 0}
         self.sources = {"W2": place.queries("zipf", lab.zipf(names, 200_000)), "W4": f"unique={lab.UNIQUE}"}
 
@@ -103,7 +99,7 @@ class Limits:
         """One run at `rate`: (held, what was measured)."""
         for tries in range(TRIES):
             result = server.load([(workload, rate, self.sources[workload])])
-            if self.is_clean(result):
+            if result["late_p99_us"] < LATE_US:
                 break
             self.unclean["made again" if tries + 1 < TRIES else "counted"] += 1
         got = result[workload]
@@ -117,11 +113,6 @@ class Limits:
         if not held:
             server.start()
         return held, got
-
-    def is_clean(self, result):
-        """Whether load and machine were fit to say something of the server, by their own figures alone."""
-        self.walk_us = min(self.walk_us or result["walk_us"], result["walk_us"])
-        return result["late_p99_us"] < LATE_US and result["walk_us"] < SLOW * self.walk_us
 
     def holds(self, server, workload, rate):
         """Whether two of three runs at `rate` hold; the first run that did."""

@@ -120,8 +120,7 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
     if !serving.has_listeners() {
         // As in CoreDNS: nothing to wait for.
         log.line(Level::Error, format_args!("Untrapped signal, tearing down"));
-        network.let_queries_go().await;
-        network.leave().await;
+        network.leave_at_once().await;
         return 0;
     }
     network.listeners_answer();
@@ -185,7 +184,7 @@ struct Node {
     sources: Sources,
     corefile: PathBuf,
     reload_after_write: bool,
-    /// It is not read yet: nothing is to be loaded again.
+    /// The inputs were not looked at yet: what is written then is told as a reload, whatever stood there.
     is_first_look: bool,
     metrics: Registry,
     log: Log,

@@ -193,6 +193,12 @@ impl NodeNetwork {
         }
     }
 
+    /// Nobody answers any more: both at once.
+    pub(super) async fn leave_at_once(&mut self) {
+        self.let_queries_go().await;
+        self.leave().await;
+    }
+
     /// Removes rules, beside the main loop; gives who keeps them when that ended in time.
     async fn removing(
         &mut self,

@@ -126,8 +126,7 @@ impl Run {
         match self.rest(Arc::new(heir), after).await {
             Rested::End => {
                 self.serving.flush_handlers();
-                self.network.let_queries_go().await;
-                self.network.leave().await;
+                self.network.leave_at_once().await;
                 self.serving.bid_farewell();
                 self.serving.stop(self.store.keeper()).await;
                 ControlFlow::Break(0)

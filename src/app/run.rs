@@ -102,8 +102,7 @@ impl Run {
                 Some(verdict) = self.verdict.recv() => {
                     self.log.fatal(format_args!("{verdict}"));
                     // Nobody answers any more: the node's queries go to the cluster DNS Service.
-                    self.network.let_queries_go().await;
-                    self.network.leave().await;
+                    self.network.leave_at_once().await;
                     return 1;
                 }
                 event = self.giver.next() => if let Some(heir) = self.answer(event) {
@@ -233,8 +232,7 @@ impl Run {
         self.remove_pidfile();
         self.giver.end();
         self.serving.give_back();
-        self.network.let_queries_go().await;
-        self.network.leave().await;
+        self.network.leave_at_once().await;
         0
     }
 

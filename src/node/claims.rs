@@ -5,12 +5,12 @@
 //! kernel drops them at once when their process dies, however it dies. So what is torn down is never
 //! a successor's, and there is no stale mark to judge.
 
-use nix::sys::socket::{getsockopt, sockopt};
-use nix::unistd::Uid;
+use crate::sys::fds;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
@@ -111,8 +111,9 @@ fn is_ours(name: &str) -> bool {
         }
     });
     match connected {
-        Ok(Some(socket)) => getsockopt(&socket, sockopt::PeerCredentials)
-            .is_ok_and(|holder| holder.uid() == Uid::effective().as_raw()),
+        Ok(Some(socket)) => {
+            fds::peer(socket.as_fd()).is_ok_and(|holder| holder.user == fds::own_user())
+        }
         Ok(None) => true,
         Err(_) => false,
     }

@@ -4,6 +4,9 @@
 //! call sends or receives one message with all of its descriptors, or fails.
 #![allow(unsafe_code)]
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::geteuid;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -141,29 +144,13 @@ pub struct Peer {
 
 /// Who is at the other end of a Unix socket.
 pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
-    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` octets, the size of `credentials`, which outlives
-    // the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut credentials).cast(),
-            &raw mut length,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Peer { user: credentials.uid, process: u32::try_from(credentials.pid).unwrap_or(0) })
+    let found = getsockopt(&socket, PeerCredentials)?;
+    Ok(Peer { user: found.uid(), process: u32::try_from(found.pid()).unwrap_or(0) })
 }
 
 /// The user that this process runs as.
 pub fn own_user() -> u32 {
-    // SAFETY: takes nothing and cannot fail.
-    unsafe { libc::geteuid() }
+    geteuid().as_raw()
 }
 
 #[cfg(test)]

@@ -101,7 +101,8 @@ impl Nftables {
 
     /// How many rules there are to be.
     fn count(&self) -> usize {
-        self.parts(Part::All).0.len() + self.parts(Part::All).1.len()
+        let (rules, rewritten) = self.parts(Part::All);
+        rules.len() + rewritten.len()
     }
 
     /// Rules that keep packets untracked, and those that exchange addresses.

@@ -7,8 +7,9 @@
 use super::control::{Control, put_control};
 use super::{Route, no_header, no_iovec};
 use crate::sys::trains::Trains;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::UdpGsoSegment;
 use std::io;
-use std::mem::size_of;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -204,19 +205,7 @@ impl Outbox {
 
 /// Whether the kernel cuts up trains (Linux 4.18).
 fn takes_trains(socket: BorrowedFd<'_>) -> bool {
-    let mut segment: libc::c_int = 0;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the option is an int; both pointers are to locals, the length is that of the int.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_SEGMENT,
-            (&raw mut segment).cast(),
-            &raw mut length,
-        )
-    };
-    result == 0
+    getsockopt(&socket, UdpGsoSegment).is_ok()
 }
 
 /// Has a header send along `route`: the client, and the address that it asked.

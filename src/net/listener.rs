@@ -17,7 +17,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 
 /// What a listener serves by.
 #[derive(Clone)]
@@ -36,6 +36,20 @@ pub(super) enum SocketsAfter {
     Kept,
 }
 
+/// The tasks of a listener that was given up. They have its sockets until they have had one more turn.
+#[must_use]
+pub(super) struct Ending(Vec<JoinHandle<()>>);
+
+impl Ending {
+    /// Waits until the sockets that the tasks had are closed.
+    pub(super) async fn ended(self) {
+        for task in self.0 {
+            // They were told to end: that is no error.
+            let _ = task.await;
+        }
+    }
+}
+
 /// One address of one worker.
 pub(super) struct Listener {
     /// `None` once the address is gone.
@@ -46,7 +60,7 @@ pub(super) struct Listener {
     heir: RefCell<Option<(Address, Heir)>>,
     ports: Vec<Rc<Port>>,
     keeper: Keeper,
-    tasks: RefCell<Vec<AbortHandle>>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
 }
 
 impl Listener {
@@ -79,13 +93,11 @@ impl Listener {
         let mut tasks = listener.tasks.borrow_mut();
         for socket in bound.tcp {
             let socket = tokio::net::TcpListener::from_std(socket)?;
-            let accepting = spawn_local(tcp::accept(worker.clone(), listener.clone(), socket));
-            tasks.push(accepting.abort_handle());
+            tasks.push(spawn_local(tcp::accept(worker.clone(), listener.clone(), socket)));
         }
         for socket in quic {
             let endpoint = quic::open(socket, &listener)?;
-            let accepting = spawn_local(quic::serve(worker.clone(), listener.clone(), endpoint));
-            tasks.push(accepting.abort_handle());
+            tasks.push(spawn_local(quic::serve(worker.clone(), listener.clone(), endpoint)));
         }
         if let Some((sockets, settings)) = h3 {
             // It ends by itself: what is under way there would be lost.
@@ -95,8 +107,7 @@ impl Listener {
         }
         for port in &listener.ports {
             worker.doors.borrow_mut().push((listener.clone(), port.clone()));
-            let receiving = spawn_local(udp::serve(worker.clone(), listener.clone(), port.clone()));
-            tasks.push(receiving.abort_handle());
+            tasks.push(spawn_local(udp::serve(worker.clone(), listener.clone(), port.clone())));
         }
         drop(tasks);
         Ok(listener)
@@ -137,17 +148,21 @@ impl Listener {
     }
 
     /// Gives the address up; somebody else has its sockets and takes its connections.
-    pub(super) fn bequeath(self: &Rc<Listener>, worker: &Rc<Worker>, address: Address, heir: Heir) {
+    pub(super) fn bequeath(
+        self: &Rc<Listener>,
+        worker: &Rc<Worker>,
+        address: Address,
+        heir: Heir,
+    ) -> Ending {
         *self.heir.borrow_mut() = Some((address, heir));
-        self.close(worker, SocketsAfter::Kept);
+        self.close(worker, SocketsAfter::Kept)
     }
 
     /// Takes in what the address has received, unless somebody else has the sockets then, and gives it up.
     /// Parked queries still get their replies; connections end once theirs are out.
-    pub(super) fn close(self: &Rc<Listener>, worker: &Rc<Worker>, after: SocketsAfter) {
-        for task in self.tasks.borrow_mut().drain(..) {
-            task.abort();
-        }
+    pub(super) fn close(self: &Rc<Listener>, worker: &Rc<Worker>, after: SocketsAfter) -> Ending {
+        let tasks = self.tasks.take();
+        tasks.iter().for_each(JoinHandle::abort);
         worker.doors.borrow_mut().retain(|(known, _)| !Rc::ptr_eq(known, self));
         // A socket that another process reads too must go on receiving, and loses nothing.
         let is_shared = worker.node.sharers.load(Ordering::Acquire) > 0;
@@ -163,5 +178,6 @@ impl Listener {
         for connection in self.connections.borrow().values() {
             connection.wake();
         }
+        Ending(tasks)
     }
 }

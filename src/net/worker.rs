@@ -6,7 +6,7 @@
 use super::clock::FrequentClock;
 use super::counters::Counters;
 use super::handed::{HandedConnection, Heir, adopt};
-use super::listener::{Listener, Serving, SocketsAfter};
+use super::listener::{Ending, Listener, Serving, SocketsAfter};
 use super::rest::{Rests, go_on, turn_began};
 use super::sockets::{Address, Bound};
 use super::tcp::{self, Connection};
@@ -307,20 +307,21 @@ pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceive
     while let Some(command) = commands.recv().await {
         match command {
             Command::Publish { snapshot, bound, done } => {
-                publish(&worker, &mut listeners, &snapshot, bound);
+                end_all(publish(&worker, &mut listeners, &snapshot, bound)).await;
                 // Nobody listens any more only when the process is ending.
                 let _ = done.send(());
             }
             Command::StopReading { after, done } => {
-                for (_, listener) in listeners.drain() {
-                    listener.close(&worker, listener.sockets_after(after));
-                }
+                let close =
+                    |listener: Rc<Listener>| listener.close(&worker, listener.sockets_after(after));
+                end_all(listeners.drain().map(|(_, listener)| close(listener)).collect()).await;
                 let _ = done.send(());
             }
             Command::Bequeath { heir, done } => {
-                for (address, listener) in listeners.drain() {
-                    listener.bequeath(&worker, address, heir.clone());
-                }
+                let bequeath = |(address, listener): (Address, Rc<Listener>)| {
+                    listener.bequeath(&worker, address, heir.clone())
+                };
+                end_all(listeners.drain().map(bequeath).collect()).await;
                 let _ = done.send(());
             }
             Command::Adopt(connection) => {
@@ -341,12 +342,19 @@ pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceive
     }
 }
 
+async fn end_all(endings: Vec<Ending>) {
+    for ending in endings {
+        ending.ended().await;
+    }
+}
+
+/// Serves by `snapshot`; gives what ends of addresses that are gone.
 fn publish(
     worker: &Rc<Worker>,
     listeners: &mut HashMap<Address, Rc<Listener>>,
     snapshot: &Arc<Snapshot>,
     bound: Vec<Bound>,
-) {
+) -> Vec<Ending> {
     let mut bound: HashMap<Address, Bound> =
         bound.into_iter().map(|bound| (bound.address.clone(), bound)).collect();
     let mut kept = HashMap::new();
@@ -368,10 +376,8 @@ fn publish(
             }
         }
     }
-    for (_, gone) in listeners.drain() {
-        gone.close(worker, SocketsAfter::Closed);
-    }
-    *listeners = kept;
+    let gone = std::mem::replace(listeners, kept);
+    gone.values().map(|gone| gone.close(worker, SocketsAfter::Closed)).collect()
 }
 
 #[cfg(test)]

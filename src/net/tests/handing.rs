@@ -108,7 +108,9 @@ fn a_successor_that_goes_again_changes_nothing() {
 
 #[test]
 fn an_address_that_the_successor_does_not_serve_is_given_up() {
-    let first = Running::start(&answering(".:0", 1, ""), 1);
+    // A port that nobody else gets once it is free again.
+    let key = format!(".:{}", ports::free_port());
+    let first = Running::start(&answering(&key, 1, ""), 1);
     let old = first.address();
     let handed = first.workers.share_sockets().unwrap();
     let other = answering(".:0", 2, "").replace("127.0.0.1", "127.0.0.2");

@@ -402,24 +402,37 @@ fn a_client_that_does_not_read_holds_up_nobody_else() {
 
 #[test]
 fn a_reload_changes_the_answers_and_the_addresses() {
-    let server = Running::start(&answering(".:0", 1, ""), 2);
+    // Ports that nobody else gets once they are free again.
+    let (first, second) = (ports::free_port(), ports::free_port());
+    let server = Running::start(&answering(&format!(".:{first}"), 1, ""), 2);
     let mut stream = server.tcp();
     stream.write_all(&framed(&query("a.test.", 3))).unwrap();
     assert_eq!(last_octet(&read_frame(&mut stream).unwrap()), Some(1));
-    let first = server.address();
 
-    server.publish(&answering(".:0", 2, "")).unwrap();
-    assert_eq!(server.address(), first);
+    server.publish(&answering(&format!(".:{first}"), 2, "")).unwrap();
+    assert_eq!(server.address().port(), first);
     assert_eq!(server.ask("a.test."), Some(2));
     stream.write_all(&framed(&query("a.test.", 3))).unwrap();
     assert_eq!(last_octet(&read_frame(&mut stream).unwrap()), Some(2));
 
-    let free = ports::free_port();
-    server.publish(&answering(&format!(".:{free}"), 3, "")).unwrap();
-    assert_eq!(server.address().port(), free);
+    server.publish(&answering(&format!(".:{second}"), 3, "")).unwrap();
+    assert_eq!(server.address().port(), second);
     assert_eq!(server.ask("a.test."), Some(3));
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "its address is gone");
-    assert!(TcpStream::connect(first).is_err());
+    assert!(TcpStream::connect(("127.0.0.1", first)).is_err());
+    server.stop();
+}
+
+#[test]
+fn once_a_reload_is_done_nobody_listens_at_what_is_gone() {
+    let ports = [ports::free_port(), ports::free_port()];
+    let server = Running::start(&answering(&format!(".:{}", ports[0]), 1, ""), 2);
+    for turn in 1..100 {
+        let port = ports[turn % 2];
+        server.publish(&answering(&format!(".:{port}"), 1, "")).unwrap();
+        assert!(TcpStream::connect(("127.0.0.1", ports[(turn + 1) % 2])).is_err(), "{turn}");
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_ok(), "{turn}");
+    }
     server.stop();
 }
 

@@ -9,7 +9,7 @@ use crate::plugin::{Journal, Level};
 use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
@@ -53,7 +53,8 @@ pub(super) struct Log(Arc<Inner>);
 
 struct Inner {
     has_started: AtomicBool,
-    shows_debug: AtomicBool,
+    /// The [`Level`] of the least lines that are shown.
+    least: AtomicU8,
     is_json: AtomicBool,
     sender: SyncSender<Message>,
     dropped: Counter,
@@ -69,7 +70,7 @@ impl Log {
             .spawn(move || write_lines(&receiver, io::stdout()));
         Log(Arc::new(Inner {
             has_started: AtomicBool::new(false),
-            shows_debug: AtomicBool::new(false),
+            least: AtomicU8::new(Level::Info as u8),
             is_json: AtomicBool::new(false),
             sender,
             dropped: metrics.counter(&names::LOG_LINES_DROPPED, &[]),
@@ -156,12 +157,12 @@ impl Log {
 }
 
 impl Journal for Log {
-    fn show_debug(&self, shown: bool) {
-        self.0.shows_debug.store(shown, Ordering::Relaxed);
+    fn show_from(&self, least: Level) {
+        self.0.least.store(least as u8, Ordering::Relaxed);
     }
 
     fn line(&self, level: Level, text: fmt::Arguments<'_>) {
-        if level != Level::Debug || self.0.shows_debug.load(Ordering::Relaxed) {
+        if level as u8 >= self.0.least.load(Ordering::Relaxed) {
             self.put_line(level.word(), text);
         }
     }
@@ -269,7 +270,7 @@ mod tests {
         let (sender, receiver) = sync_channel(bound);
         let inner = Inner {
             has_started: AtomicBool::new(true),
-            shows_debug: AtomicBool::new(false),
+            least: AtomicU8::new(Level::Info as u8),
             is_json: AtomicBool::new(false),
             sender,
             dropped: Registry::new(0).counter(&names::LOG_LINES_DROPPED, &[]),
@@ -282,7 +283,7 @@ mod tests {
         let (log, receiver) = log(10);
         log.line(Level::Info, format_args!("a {}", 1));
         log.line(Level::Debug, format_args!("hidden"));
-        log.show_debug(true);
+        log.show_from(Level::Debug);
         log.line(Level::Debug, format_args!("shown"));
         log.plain("b");
         drop(log);

@@ -396,7 +396,7 @@ impl Serving {
 
     /// What the log and the metrics say of the snapshot as such.
     fn show_snapshot(&self) {
-        self.log.show_debug(self.snapshot.servers.iter().any(|server| server.debug));
+        self.log.show_from(self.snapshot.least_level());
         self.metrics.reset(&names::PLUGIN_ENABLED);
         for (server, zone, word) in enabled(&self.snapshot) {
             self.metrics.gauge(&names::PLUGIN_ENABLED, &[&server, &zone, "", word]).set(1.0);

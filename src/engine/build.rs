@@ -5,7 +5,7 @@
 //! handlers find as they start.
 
 use super::fitted::FittedReplies;
-use super::snapshot::{Block, BuildError, Server, Snapshot};
+use super::snapshot::{Block, BuildError, Server, Snapshot, least_level};
 use super::zones::Zones;
 use crate::corefile::{
     CorefileError, Directive, Dispenser, KeyTransport, ServerBlock, ServerKey, Surroundings, Token,
@@ -89,7 +89,7 @@ pub fn build(tree: &Tree, world: World<'_>) -> Result<Snapshot, BuildError> {
         }
     }
     let servers = servers(&plans, &common, &mut Err)?;
-    common.journal.show_debug(servers.iter().any(|server| server.debug));
+    common.journal.show_from(least_level(&servers));
     for row in TABLE {
         for plan in &plans {
             start(row, &plan.draft, &common)?;

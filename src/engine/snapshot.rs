@@ -6,7 +6,7 @@ use crate::corefile::{CorefileError, KeyTransport, ServerKey};
 use crate::dns::{Query, ReplyLimits, Response, Transport, finish_reply};
 use crate::metrics::Counter;
 use crate::plugin::prometheus::Tally;
-use crate::plugin::{Carried, Chain, ServerIdentity, Service, Timeouts};
+use crate::plugin::{Carried, Chain, Level, ServerIdentity, Service, Timeouts};
 use std::sync::Arc;
 
 /// One server block, set up.
@@ -66,10 +66,23 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The level of the least lines that are shown while it serves.
+    pub fn least_level(&self) -> Level {
+        least_level(&self.servers)
+    }
+
     /// Makes the reply for the client out of the response, within what its transport takes.
     pub fn finish(&self, query: &Query<'_>, response: &mut Response, transport: Transport) {
         let limits = ReplyLimits::of(query, transport);
         finish_reply(query, response, limits, |reply, limit| self.fitted.fit(reply, limit));
+    }
+}
+
+/// `debug` in one block is for the whole process, as in CoreDNS.
+pub(super) fn least_level(servers: &[Server]) -> Level {
+    match servers.iter().any(|server| server.debug) {
+        true => Level::Debug,
+        false => Level::Info,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::dns::{Response, Transport};
 use crate::engine::{Arrival, Parked, Silence, Step, arrive};
 use crate::plugin::Client;
 use crate::sys::readiness;
-use crate::sys::udp::{Inbox, Outbox, Route, take_trains};
+use crate::sys::udp::{Destinations, Inbox, Outbox, Route, take_trains};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -60,7 +60,7 @@ impl Batch {
 pub(super) struct Port {
     socket: AsyncFd<UdpSocket>,
     local: SocketAddr,
-    wildcard: bool,
+    destinations: Destinations,
     /// Replies of queries that waited, to be sent together.
     outgoing: RefCell<Vec<(Vec<u8>, Route)>>,
 }
@@ -72,7 +72,10 @@ impl Port {
         Ok(Port {
             socket: readiness::readable(socket)?,
             local,
-            wildcard: local.ip().is_unspecified(),
+            destinations: match local.ip().is_unspecified() {
+                true => Destinations::Told,
+                false => Destinations::Bound,
+            },
             outgoing: RefCell::default(),
         })
     }
@@ -81,10 +84,10 @@ impl Port {
     /// successor's), while replies can still be sent: a connected socket takes its peer's only,
     /// and nothing is sent from port 1 here.
     pub(super) fn leave(&self) {
-        let nobody = match (self.wildcard, self.local.ip()) {
-            (false, ip) => ip,
-            (true, IpAddr::V4(_)) => IpAddr::from([127, 0, 0, 1]),
-            (true, IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        let nobody = match (self.destinations, self.local.ip()) {
+            (Destinations::Bound, ip) => ip,
+            (Destinations::Told, IpAddr::V4(_)) => IpAddr::from([127, 0, 0, 1]),
+            (Destinations::Told, IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         };
         // When it fails, what still arrives is lost with the socket, as it would be anyway.
         let _ = self.socket.get_ref().connect(SocketAddr::new(nobody, 1));
@@ -180,7 +183,7 @@ fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Res
     let mut buffers = worker.batch.0.borrow_mut();
     let received = worker.batch_begins();
     let Buffers { inbox, outbox, responses, routes } = &mut *buffers;
-    let emptied = inbox.receive(port.fd(), port.wildcard)?;
+    let emptied = inbox.receive(port.fd(), port.destinations)?;
     let Some(serving) = listener.serving() else { return Ok(emptied) };
     worker.with_means(&serving.snapshot, |means| {
         means.received = received;

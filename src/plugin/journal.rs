@@ -37,8 +37,9 @@ pub trait Journal: Send + Sync {
         self.line(Level::Info, text);
     }
 
-    /// Shows or hides [`Level::Debug`] lines from now on (`debug` in a server block).
-    fn show_debug(&self, shown: bool) {
-        let _ = shown;
+    /// Shows no lines below `least` from now on: with `debug` in a server block all, else those from
+    /// [`Level::Info`] on.
+    fn show_from(&self, least: Level) {
+        let _ = least;
     }
 }

@@ -4,9 +4,10 @@
 //! compiler makes holds much of what it has passed on.
 
 use super::carry::carry;
-use super::connection::{Connection, Failure, Reply};
+use super::connection::Connection;
 use super::dial::words;
 use super::limits::MOST_STALE;
+use super::parked::{Failure, Reply};
 use super::peer::{Failed, Peer};
 use super::pool::{Place, Pool};
 use super::ticket::Ticket;

@@ -1,25 +1,22 @@
-//! One connection to an upstream: the queries in flight on it, found by their ids.
+//! One connection to an upstream: whether it takes queries, how it ends, and what it owes.
 //!
-//! Owns the table of parked queries and, for streams, the octets that wait to be written. The task
-//! that reads the socket delivers; whoever asks holds a [`Ticket`]. Knows ids and framing; what a
-//! message is worth is [`judge`]'s to say.
+//! Owns its [`ParkedQueries`] and, for streams, the octets that wait to be written. The task that reads
+//! the socket delivers; whoever asks holds a [`Ticket`]. Knows ids and framing alone.
 
 use super::Asked;
 use super::limits::{Fitness, Limits, Seen};
 use super::pace::{Effect, Pace};
+use super::parked::{Failure, Meant, Parked, ParkedQueries};
 use super::ticket::Ticket;
-use crate::dns::{Rcode, Transport, flags, sizes};
+use crate::dns::Transport;
 use crate::net::rest::stood_still_since;
-use crate::plugin::forward::{Meaning, Verdict, judge};
-use rand::RngExt;
 use rand::rngs::StdRng;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 /// While queries are in flight, its task looks after a connection no more often than this.
 const LEAST_EXPIRE: Duration = Duration::from_secs(1);
@@ -27,55 +24,13 @@ const LEAST_EXPIRE: Duration = Duration::from_secs(1);
 /// The longest between two looks for queries whose time is over.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A response as it goes to whoever asked.
-pub(super) type Reply = (Arc<[u8]>, Meaning);
-
-/// Why a query in flight got no response.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The connection ended; Go's words.
-    Closed(Box<str>),
-    /// Nobody took it: an ICMP error, or a connection that was refused; Go's words.
-    Refused(Box<str>),
-    /// The response was no good, or there was none in time; Go's words.
-    Response(Box<str>),
-    /// Time ran out, and messages that were no response had come; Go's words, and the response to
-    /// give when nothing better comes.
-    Misled(Box<str>, Reply),
-}
-
-/// One query in flight.
-#[derive(Debug)]
-struct Parked {
-    /// The query's number on this connection.
-    number: u64,
-    asked: Instant,
-    /// Its time in microseconds: half of what a moment takes.
-    lasts: u32,
-    /// As sent but for the id.
-    asked_for: Asked,
-    udp_limit: Option<u16>,
-    /// A message with its id came that was no response to it.
-    is_misled: bool,
-    answer: oneshot::Sender<Result<Reply, Failure>>,
-}
-
-impl Parked {
-    /// When its time is over.
-    fn deadline(&self) -> Instant {
-        self.asked + Duration::from_micros(self.lasts.into())
-    }
-}
-
 #[derive(Debug)]
 struct State {
-    parked: HashMap<u16, Parked, foldhash::fast::RandomState>,
+    parked: ParkedQueries,
     /// Framed queries for the stream's writer.
     outgoing: Vec<u8>,
     /// Queries so far.
     uses: u64,
-    /// The latest query that was answered.
-    newest_answered: u64,
     is_established: bool,
     /// Something came.
     has_spoken: bool,
@@ -101,18 +56,6 @@ impl State {
     /// Since when nothing came although queries were in flight, while there are any.
     fn waits_since(&self) -> Instant {
         self.last_heard.max(self.busy_since)
-    }
-
-    /// What the slow answer to the query with this number did to those behind it.
-    fn effect(&self, number: u64, now: Instant, slow: Duration) -> Effect {
-        if self.newest_answered > number {
-            return Effect::Overtaken;
-        }
-        let mut behind = self.parked.values().filter(|other| other.number > number);
-        match behind.any(|other| now.saturating_duration_since(other.asked) > slow) {
-            true => Effect::HeldUp,
-            false => Effect::Alone,
-        }
     }
 }
 
@@ -177,10 +120,9 @@ impl Connection {
             dies_at: now + age,
             pace,
             state: Mutex::new(State {
-                parked: HashMap::default(),
+                parked: ParkedQueries::default(),
                 outgoing: Vec::new(),
                 uses: 0,
-                newest_answered: 0,
                 is_established: false,
                 has_spoken: false,
                 has_given_up: false,
@@ -250,29 +192,10 @@ impl Connection {
         if let Some(text) = &state.closed {
             return Err(Ended { text: text.clone() });
         }
-        let id = loop {
-            let id = random.random::<u16>();
-            if !state.parked.contains_key(&id) {
-                break id;
-            }
-        };
-        let (answer, receiver) = oneshot::channel();
         state.uses += 1;
         let number = state.uses;
-        state.parked.insert(
-            id,
-            Parked {
-                number,
-                asked: now,
-                // A try lasts for seconds.
-                lasts: u32::try_from(deadline.saturating_duration_since(now).as_micros())
-                    .unwrap_or(u32::MAX),
-                asked_for: query.clone(),
-                udp_limit,
-                is_misled: false,
-                answer,
-            },
-        );
+        let (parked, receiver) = Parked::new(number, query, udp_limit, now, deadline);
+        let id = state.parked.park(parked, random);
         if self.load.fetch_add(1, Ordering::Relaxed) == 0 {
             state.busy_since = now;
         }
@@ -359,37 +282,18 @@ impl Connection {
         state.last_heard = now;
         state.has_spoken = true;
         // Nobody forges into a stream: there, an answer to another question is the upstream's own.
-        let is_certain = self.transport != Transport::Udp && !state.has_given_up;
-        let Some(parked) = state.parked.get_mut(&id) else { return false };
-        let result = match judge(parked.asked_for.question(), message, parked.udp_limit) {
-            Verdict::Ignore if is_certain => Ok(misunderstood(&parked.asked_for)),
-            Verdict::Ignore => {
-                parked.is_misled |= message.len() >= sizes::HEADER;
-                return false;
-            }
-            Verdict::Accept(meaning) => Ok((Arc::from(message), meaning)),
-            Verdict::Cut(other, meaning) | Verdict::Classless(other, meaning) => {
-                Ok((Arc::from(other), meaning))
-            }
-            Verdict::Misunderstood => Ok(misunderstood(&parked.asked_for)),
-            Verdict::BadQuestion(malformed) => {
-                Err(Failure::Response(format!("bad question name: dns: {malformed}").into()))
-            }
-            Verdict::Malformed(malformed) => {
-                Err(Failure::Response(format!("dns: {malformed}").into()))
-            }
+        let meant = match self.transport != Transport::Udp && !state.has_given_up {
+            true => Meant::Surely,
+            false => Meant::Perhaps,
         };
-        if let Some(parked) = state.parked.remove(&id) {
-            self.less(&mut state, now);
-            self.pace.answered(parked.asked, now, |slow| match stood_still_since(parked.asked) {
-                true => Effect::Unknown,
-                false => state.effect(parked.number, now, slow),
-            });
-            state.newest_answered = state.newest_answered.max(parked.number);
-            drop(state);
-            // Nobody waits any more: nothing to tell.
-            let _ = parked.answer.send(result);
-        }
+        let Some((parked, result)) = state.parked.receive(id, message, meant) else { return false };
+        self.less(&mut state, now);
+        self.pace.answered(parked.asked, now, |slow| match stood_still_since(parked.asked) {
+            true => Effect::Unknown,
+            false => state.parked.effect(&parked, now, slow),
+        });
+        drop(state);
+        parked.tell(result);
         true
     }
 
@@ -408,12 +312,9 @@ impl Connection {
     pub(super) fn fail(&self, text: &str, spared: Option<u16>) {
         let mut state = self.state();
         let now = state.last_used;
-        let ids: Vec<u16> = state.parked.keys().copied().filter(|id| Some(*id) != spared).collect();
-        for id in ids {
-            if let Some(parked) = state.parked.remove(&id) {
-                self.less(&mut state, now);
-                let _ = parked.answer.send(Err(Failure::Refused(text.into())));
-            }
+        for parked in state.parked.take_all_but(spared) {
+            self.less(&mut state, now);
+            parked.tell(Err(Failure::Refused(text.into())));
         }
     }
 
@@ -421,9 +322,9 @@ impl Connection {
     pub(super) fn fail_one(&self, id: u16, text: &str) {
         let mut state = self.state();
         let now = state.last_used;
-        if let Some(parked) = state.parked.remove(&id) {
+        if let Some(parked) = state.parked.take(id) {
             self.less(&mut state, now);
-            let _ = parked.answer.send(Err(Failure::Response(text.into())));
+            parked.tell(Err(Failure::Response(text.into())));
         }
     }
 
@@ -450,11 +351,11 @@ impl Connection {
         }
         state.closed = Some(text.into());
         state.outgoing = Vec::new();
-        let parked = std::mem::take(&mut state.parked);
+        let mut parked = std::mem::take(&mut state.parked);
         self.load.store(0, Ordering::Relaxed);
         drop(state);
-        for (_, parked) in parked {
-            let _ = parked.answer.send(Err(failure(text.into())));
+        for parked in parked.take_all_but(None) {
+            parked.tell(Err(failure(text.into())));
         }
         self.wake.notify_one();
         self.end.notify_one();
@@ -462,19 +363,10 @@ impl Connection {
 
     /// Fails the queries whose time is over at `now`; gives the time of the next look. When nothing
     /// at all has come since one of them was asked, the connection is silent, and no further query
-    /// shall wait for it. One that only got messages to other questions may end with FORMERR, with
-    /// which CoreDNS answers at the first such message.
+    /// shall wait for it.
     pub(super) fn expire(&self, now: Instant) -> Instant {
         let mut state = self.state();
-        let mut next = now + LOOK;
-        let mut over = Vec::new();
-        for (id, parked) in &state.parked {
-            let deadline = parked.deadline();
-            match deadline <= now {
-                true => over.push(*id),
-                false => next = next.min(deadline),
-            }
-        }
+        let (over, next) = state.parked.take_over(now, LOOK);
         state.next_look = next;
         if over.is_empty() {
             return next;
@@ -482,27 +374,18 @@ impl Connection {
         state.has_given_up = true;
         let mut is_silent = false;
         let last_used = state.last_used;
-        let mut ended = Vec::with_capacity(over.len());
-        for id in over {
-            if let Some(parked) = state.parked.remove(&id) {
-                self.less(&mut state, last_used);
-                if state.is_established && state.last_heard <= parked.asked {
-                    is_silent = true;
-                    let asked = state.silent_since.map_or(parked.asked, |at| at.min(parked.asked));
-                    state.silent_since = Some(asked);
-                }
-                ended.push(parked);
+        for parked in &over {
+            self.less(&mut state, last_used);
+            if state.is_established && state.last_heard <= parked.asked {
+                is_silent = true;
+                let asked = state.silent_since.map_or(parked.asked, |at| at.min(parked.asked));
+                state.silent_since = Some(asked);
             }
         }
         drop(state);
-        let words: Box<str> = self.words("i/o timeout").into();
-        for parked in ended {
-            let failure = match parked.is_misled {
-                false => Failure::Response(words.clone()),
-                true => Failure::Misled(words.clone(), misunderstood(&parked.asked_for)),
-            };
-            // Nobody waits any more: nothing to tell.
-            let _ = parked.answer.send(Err(failure));
+        let words = self.words("i/o timeout");
+        for parked in over {
+            parked.tell_timeout(&words);
         }
         match self.transport {
             _ if !is_silent => {}
@@ -533,9 +416,7 @@ impl Connection {
     /// Gives up the query with this id and number, if it is not answered yet.
     pub(super) fn leave(&self, id: u16, number: u64) {
         let mut state = self.state();
-        // The id may be another query's by now.
-        if state.parked.get(&id).is_some_and(|parked| parked.number == number) {
-            state.parked.remove(&id);
+        if state.parked.take_numbered(id, number).is_some() {
             state.has_given_up = true;
             let now = state.last_used;
             self.less(&mut state, now);
@@ -556,20 +437,4 @@ impl Connection {
     fn network(&self) -> &'static str {
         self.transport.client_word()
     }
-}
-
-/// FORMERR to the query, for an upstream whose message is no response to it. Nothing of that
-/// message is in it.
-fn misunderstood(query: &Asked) -> Reply {
-    let mut message = Vec::with_capacity(sizes::HEADER + query.question().len());
-    message.extend_from_slice(&query.wire()[..2]);
-    let asked = u16::from_be_bytes([query.wire()[2], query.wire()[3]]);
-    let copied = match asked & flags::OPCODE {
-        0 => asked & (flags::RD | flags::CD),
-        opcode => opcode,
-    };
-    message.extend_from_slice(&(flags::QR | copied | Rcode::FORMERR.0).to_be_bytes());
-    message.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
-    message.extend_from_slice(query.question());
-    (Arc::from(message), Meaning { rcode: Rcode::FORMERR, truncated: false })
 }

@@ -12,6 +12,7 @@ mod health;
 mod limits;
 mod messenger;
 mod pace;
+mod parked;
 mod peer;
 mod pool;
 mod ticket;
@@ -19,9 +20,9 @@ mod trail;
 mod trust;
 
 use self::attempt::{Errand, Try};
-use self::connection::Reply;
 use self::dial::SystemRoots;
 use self::limits::REMEMBERED;
+use self::parked::Reply;
 use self::peer::{Failed, Peer, PeerKey};
 use self::trail::Trail;
 use crate::dns::{Transport, sizes};
@@ -227,7 +228,10 @@ impl Dispatcher {
             let in_use = errand.in_use();
             let mut tries = errand.tries();
             let mut running = Running::default();
-            let mut trail = Trail::new(errand.exchange.keeps_tries);
+            let mut trail = match errand.exchange.keeps_tries {
+                true => Trail::kept(),
+                false => Trail::unkept(),
+            };
             let mut last = None;
             // The upstream that is waited for alone, and until when.
             let mut waited: Option<(usize, Option<Instant>)> = None;

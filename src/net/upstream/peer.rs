@@ -3,10 +3,10 @@
 //! Owns the pools. Asks nothing itself: that is a try's matter, and which upstream is asked the
 //! exchange's.
 
-use super::connection::Reply;
 use super::dial::{Dialer, SystemRoots};
 use super::health::Health;
 use super::limits::{DATAGRAMS, MESSENGERS, STREAMS};
+use super::parked::Reply;
 use super::pool::Pool;
 use crate::dns::{Rcode, Transport};
 use crate::metrics::{Histogram, Registry, names};

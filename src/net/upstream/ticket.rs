@@ -2,7 +2,8 @@
 //!
 //! Knows its id and number there; the connection keeps all else.
 
-use super::connection::{Connection, Failure, Reply};
+use super::connection::Connection;
+use super::parked::{Failure, Reply};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -19,9 +19,14 @@ pub(super) struct Trail {
 struct Tries(Vec<(usize, Tried)>);
 
 impl Trail {
-    /// Nothing tried yet.
-    pub(super) fn new(is_wanted: bool) -> Trail {
-        Trail { tries: is_wanted.then(Box::default) }
+    /// Nothing tried yet, for an exchange of which somebody wants to know.
+    pub(super) fn kept() -> Trail {
+        Trail { tries: Some(Box::default()) }
+    }
+
+    /// Keeps nothing.
+    pub(super) fn unkept() -> Trail {
+        Trail { tries: None }
     }
 
     /// An upstream is asked. The tries are few: `forward` bounds them.

@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use table::{HostsTable, address_of_reverse};
+use table::{HostsTable, Reverse, address_of_reverse};
 
 /// The file read when the directive names none.
 const DEFAULT_FILE: &str = "/etc/hosts";
@@ -36,7 +36,7 @@ struct Options {
     path: PathBuf,
     zones: Vec<Name>,
     ttl: u32,
-    reverse: bool,
+    reverse: Reverse,
     reload: Duration,
     /// Where an unknown name goes on to the next handler; empty: nowhere.
     fall_through: Vec<Name>,
@@ -101,7 +101,7 @@ fn parse(
         path,
         zones,
         ttl: DEFAULT_TTL,
-        reverse: true,
+        reverse: Reverse::Kept,
         reload: DEFAULT_RELOAD,
         fall_through: Vec::new(),
         inline: String::new(),
@@ -152,7 +152,7 @@ fn option(dispenser: &mut Dispenser<'_>, options: &mut Options) -> Result<(), Co
                 false => zones.into_iter().flat_map(normalise_zone).collect(),
             };
         }
-        "no_reverse" => options.reverse = false,
+        "no_reverse" => options.reverse = Reverse::LeftOut,
         "ttl" => {
             let arguments = dispenser.remaining_args();
             let Some(text) = arguments.first() else {

@@ -7,6 +7,15 @@ use crate::dns::Name;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Whether a table also gives names by address (`no_reverse`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reverse {
+    /// It does.
+    Kept,
+    /// Addresses by name alone.
+    LeftOut,
+}
+
 /// The entries of one text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct HostsTable {
@@ -17,8 +26,8 @@ pub(super) struct HostsTable {
 
 impl HostsTable {
     /// Reads lines of `ADDRESS NAME…`; what is no such line is passed over. Names outside of
-    /// `zones` do not count; `with_reverse` also fills the names by address.
-    pub(super) fn parse(text: &str, zones: &[Name], with_reverse: bool) -> HostsTable {
+    /// `zones` do not count.
+    pub(super) fn parse(text: &str, zones: &[Name], reverse: Reverse) -> HostsTable {
         let mut table = HostsTable::default();
         for line in text.lines() {
             let line = line.split('#').next().unwrap_or("");
@@ -29,7 +38,7 @@ impl HostsTable {
                 if !zones.iter().any(|zone| name.is_in(zone)) {
                     continue;
                 }
-                if with_reverse {
+                if reverse == Reverse::Kept {
                     table.names.entry(address).or_default().push(name.clone());
                 }
                 match address {
@@ -120,7 +129,7 @@ mod tests {
     }
 
     fn table(text: &str) -> HostsTable {
-        HostsTable::parse(text, &[Name::root()], true)
+        HostsTable::parse(text, &[Name::root()], Reverse::Kept)
     }
 
     #[test]
@@ -148,7 +157,8 @@ mod tests {
 
     #[test]
     fn names_outside_the_zones_do_not_count() {
-        let table = HostsTable::parse("192.0.2.1 a.test a.other", &[name("test")], false);
+        let text = "192.0.2.1 a.test a.other";
+        let table = HostsTable::parse(text, &[name("test")], Reverse::LeftOut);
         assert!(table.knows(&name("a.test")));
         assert!(!table.knows(&name("a.other")));
         assert_eq!(table.entries(), 1);

@@ -3,6 +3,7 @@
 //! Owns the directive, which template a query matches, and the response made of it. Targets of
 //! CNAME answers are asked for through the whole server ([`Flow::Ask`]).
 
+mod data;
 mod directive;
 mod draft;
 mod evaluate;
@@ -19,9 +20,9 @@ use super::{Context, Flow, Handler, Setup, Turn};
 use crate::corefile::CorefileError;
 use crate::dns::{Name, Query, Rcode, RecordType, Response};
 use crate::metrics::{Desc, Registry, names};
+use data::Data;
 use directive::{Pattern, RecordTemplate, Template, longest};
 use draft::Draft;
-use evaluate::Data;
 use record::TextRecord;
 use regex::Captures;
 

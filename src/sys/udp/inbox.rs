@@ -33,12 +33,22 @@ struct Piece {
     length: u16,
 }
 
+/// How the address that a datagram was sent to is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destinations {
+    /// The kernel says it with each: [`tell_destination`](super::tell_destination) was called on the
+    /// socket.
+    Told,
+    /// It is the one that the socket is bound to.
+    Bound,
+}
+
 /// Buffers for a batch of datagrams. One serves all sockets of a thread.
 pub struct Inbox {
     octets: usize,
     /// Slots that the last batch filled; before the first one, all: none is prepared.
     filled: usize,
-    with_destination: bool,
+    destinations: Destinations,
     pieces: Vec<Piece>,
     buffers: Box<[u8]>,
     names: Box<[libc::sockaddr_in6]>,
@@ -55,7 +65,7 @@ impl Inbox {
         Inbox {
             octets: octets.min(ROOM),
             filled: slots,
-            with_destination: false,
+            destinations: Destinations::Bound,
             pieces: Vec::with_capacity(slots),
             buffers: vec![0; slots * STRIDE].into_boxed_slice(),
             names: vec![no_name(); slots].into_boxed_slice(),
@@ -65,15 +75,21 @@ impl Inbox {
         }
     }
 
-    /// Receives what has arrived. `with_destination` for sockets that
-    /// [`tell_destination`](super::tell_destination) was called on. Returns true when the socket was
-    /// emptied.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, with_destination: bool) -> io::Result<bool> {
+    /// Receives what has arrived. Returns true when the socket was emptied.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: `WouldBlock` when nothing has arrived.
+    pub fn receive(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        destinations: Destinations,
+    ) -> io::Result<bool> {
         // The others are as they were prepared.
         (0..self.filled).for_each(|slot| self.prepare(slot));
         self.filled = 0;
         self.pieces.clear();
-        self.with_destination = with_destination;
+        self.destinations = destinations;
         // SAFETY: every header points into this struct's own allocations, which are never replaced and
         // stay in place for the call; the lengths given are theirs; the descriptor is open for as long as
         // it is borrowed.
@@ -146,10 +162,10 @@ impl Inbox {
         let piece = self.pieces[place];
         let slot = usize::from(piece.slot);
         let header = &self.headers[slot].msg_hdr;
-        let local = match self.with_destination {
+        let local = match self.destinations {
             // SAFETY: the kernel has filled the slot; its control is this struct's own, in place.
-            true => unsafe { destination(header) },
-            false => None,
+            Destinations::Told => unsafe { destination(header) },
+            Destinations::Bound => None,
         };
         let start = slot * STRIDE + usize::from(piece.start);
         Datagram {
@@ -179,14 +195,14 @@ mod tests {
             for number in 0..count as u8 {
                 client.send_to(&[number; 600], server.local_addr().unwrap()).unwrap();
             }
-            let emptied = inbox.receive(server.as_fd(), false).unwrap();
+            let emptied = inbox.receive(server.as_fd(), Destinations::Bound).unwrap();
             assert_eq!((inbox.count(), emptied), (count, count < 8));
             for number in 0..count {
                 let datagram = inbox.datagram(number);
                 assert_eq!(datagram.bytes, [number as u8; 512], "cut to its room");
                 assert_eq!(datagram.route.peer(), client.local_addr().unwrap());
             }
-            let empty = inbox.receive(server.as_fd(), false).unwrap_err();
+            let empty = inbox.receive(server.as_fd(), Destinations::Bound).unwrap_err();
             assert_eq!((empty.kind(), inbox.count()), (io::ErrorKind::WouldBlock, 0));
         }
     }
@@ -203,7 +219,7 @@ mod tests {
         assert_eq!(sent, Sent { sent: messages.len(), failed: 0 });
         let mut inbox = Inbox::new(16, 512);
         let (mut came, mut has_trains) = (Vec::new(), false);
-        while inbox.receive(server.as_fd(), true).is_ok() {
+        while inbox.receive(server.as_fd(), Destinations::Told).is_ok() {
             has_trains |= inbox.count() > 16;
             for place in 0..inbox.count() {
                 let datagram = inbox.datagram(place);

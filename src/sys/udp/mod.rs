@@ -11,7 +11,7 @@ mod options;
 mod outbox;
 mod route;
 
-pub use inbox::Inbox;
+pub use inbox::{Destinations, Inbox};
 pub use options::{keep_datagrams, part_trains, take_trains, tell_destination};
 pub use outbox::{Outbox, Sent};
 pub use route::Route;

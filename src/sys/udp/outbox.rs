@@ -241,7 +241,7 @@ fn address(header: &mut libc::msghdr, room: &mut Control, route: &Route) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Datagram, Inbox, tell_destination};
+    use super::super::{Datagram, Destinations, Inbox, tell_destination};
     use super::*;
     use std::net::UdpSocket;
     use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -256,7 +256,7 @@ mod tests {
     fn echoed(
         server: &UdpSocket,
         target: &str,
-        with_destination: bool,
+        destinations: Destinations,
         questions: u8,
     ) -> Vec<SocketAddr> {
         let mut inbox = Inbox::new(64, 512);
@@ -270,7 +270,7 @@ mod tests {
         let mut seen = Vec::new();
         let mut answered = 0;
         while answered < questions {
-            match inbox.receive(server.as_fd(), with_destination) {
+            match inbox.receive(server.as_fd(), destinations) {
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                 Ok(_) => {
                     let batch: Vec<Datagram<'_>> =
@@ -307,7 +307,7 @@ mod tests {
     fn a_batch_comes_back_whole_and_in_order() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let target = server.local_addr().unwrap();
-        let seen = echoed(&server, &target.to_string(), false, 150);
+        let seen = echoed(&server, &target.to_string(), Destinations::Bound, 150);
         assert!(seen.iter().all(|from| *from == target));
     }
 
@@ -316,7 +316,7 @@ mod tests {
         let server = UdpSocket::bind("0.0.0.0:0").unwrap();
         tell_destination(server.as_fd(), Ipv4Addr::UNSPECIFIED.into()).unwrap();
         let target = format!("127.0.0.99:{}", port(&server));
-        assert_eq!(echoed(&server, &target, true, 1)[0].to_string(), target);
+        assert_eq!(echoed(&server, &target, Destinations::Told, 1)[0].to_string(), target);
     }
 
     #[test]
@@ -324,9 +324,9 @@ mod tests {
         let server = UdpSocket::bind("[::]:0").unwrap();
         tell_destination(server.as_fd(), Ipv6Addr::UNSPECIFIED.into()).unwrap();
         let target = format!("127.0.0.98:{}", port(&server));
-        assert_eq!(echoed(&server, &target, true, 3)[0].to_string(), target);
+        assert_eq!(echoed(&server, &target, Destinations::Told, 3)[0].to_string(), target);
         let target = format!("[::1]:{}", port(&server));
-        assert_eq!(echoed(&server, &target, true, 3)[2].to_string(), target);
+        assert_eq!(echoed(&server, &target, Destinations::Told, 3)[2].to_string(), target);
     }
 
     #[test]
@@ -388,7 +388,7 @@ mod tests {
         let server = UdpSocket::bind("0.0.0.0:0").unwrap();
         tell_destination(server.as_fd(), Ipv4Addr::UNSPECIFIED.into()).unwrap();
         let target = format!("127.0.0.97:{}", port(&server));
-        let seen = echoed(&server, &target, true, 40);
+        let seen = echoed(&server, &target, Destinations::Told, 40);
         assert!(seen.iter().all(|from| from.to_string() == target), "{seen:?}");
     }
 

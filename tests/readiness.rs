@@ -170,6 +170,63 @@ fn while_it_ends_it_is_not_ready_but_well() {
 }
 
 #[test]
+fn further_signals_while_it_ends_are_told_as_by_node_cache() {
+    let down = "[INFO] Tearing down";
+    for (signals, lines, code) in [
+        (&["INT", "INT"][..], &["SIGINT: Shutting down", down, "SIGINT: Force quit", down][..], 2),
+        (
+            &["INT", "TERM", "TERM", "INT"],
+            &[
+                "SIGINT: Shutting down",
+                down,
+                "SIGTERM: Shutting down servers then terminating",
+                "SIGINT: Force quit",
+                down,
+            ],
+            2,
+        ),
+        (
+            &["TERM", "TERM", "INT", "INT"],
+            &[
+                "SIGTERM: Shutting down servers then terminating",
+                down,
+                "SIGINT: Shutting down",
+                down,
+                "SIGINT: Force quit",
+                down,
+            ],
+            2,
+        ),
+        (
+            &["INT", "QUIT"],
+            &["SIGINT: Shutting down", down, "SIGQUIT: Quitting process immediately", down],
+            0,
+        ),
+    ] {
+        let mut node = Node::new();
+        node.start("    whoami\n    health HTTP {\n        lameduck 60s\n    }", &[]);
+        let mut before = "";
+        for (at, signal) in signals.iter().enumerate() {
+            node.signal(signal);
+            match at {
+                0 => node.says("Going into lameduck mode"),
+                // The second of its kind is not told: the next one is looked at all the same.
+                _ if *signal == "TERM" && before == "TERM" => {}
+                _ if at + 1 < signals.len() => node.says(&format!("SIG{signal}: ")),
+                _ => {}
+            }
+            before = signal;
+        }
+        assert_eq!(node.exit_code(), Some(code), "{signals:?}");
+        let log = node.lines();
+        let told = log.lines().filter(|line| line.contains("SIG") || line.contains(down));
+        let told: Vec<&str> = told.map(|line| line.trim_start_matches("[INFO] SIG")).collect();
+        let expected: Vec<&str> = lines.iter().map(|line| line.trim_start_matches("SIG")).collect();
+        assert_eq!(told, expected, "{signals:?}");
+    }
+}
+
+#[test]
 fn a_strict_health_turns_with_what_it_is_strict_about() {
     let mut node = Node::new();
     let port = free_port();

@@ -4,6 +4,7 @@
 //! worker's. Decides nothing: what is ready, what is counted, is told to it.
 
 mod listen;
+mod negotiate;
 mod poll;
 mod profile;
 mod refuse;

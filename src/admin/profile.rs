@@ -3,14 +3,14 @@
 //! Owns the sampling and the profile's form (github.com/google/pprof, proto/profile.proto). Costs
 //! nothing while no profile is being taken; one is taken at a time.
 
-use super::respond::gzip;
+use super::respond::{gzip, moved};
 use crate::plugin::dnstap::protobuf::Fields;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
-    CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use pprof::{Frames, ProfilerGuard, ProfilerGuardBuilder, Symbol};
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,13 +48,9 @@ takes (1 to 50, 30 unless given)</li>
 ";
 
 /// The response to a path below /debug/pprof.
-pub(super) async fn respond(path: &str, query: &str) -> Response<Full<Bytes>> {
+pub(super) async fn respond(path: &str, query: &str, method: &Method) -> Response<Full<Bytes>> {
     match path {
-        "" => {
-            let mut response = text(StatusCode::MOVED_PERMANENTLY, String::new());
-            response.headers_mut().insert(LOCATION, HeaderValue::from_static("/debug/pprof/"));
-            response
-        }
+        "" => moved(StatusCode::FOUND, "/debug/pprof/", method),
         "/" => {
             let mut response = text(StatusCode::OK, INDEX.to_owned());
             let html = HeaderValue::from_static("text/html; charset=utf-8");
@@ -66,8 +62,16 @@ pub(super) async fn respond(path: &str, query: &str) -> Response<Full<Bytes>> {
             text(StatusCode::OK, arguments.collect::<Vec<_>>().join("\0"))
         }
         "/profile" => profile(seconds(query)).await,
-        _ => text(StatusCode::NOT_FOUND, "Unknown profile\n".to_owned()),
+        _ => failure(StatusCode::NOT_FOUND, "Unknown profile\n".to_owned()),
     }
+}
+
+/// An error that `go tool pprof` shows.
+fn failure(status: StatusCode, why: String) -> Response<Full<Bytes>> {
+    let mut response = text(status, why);
+    let marker = HeaderName::from_static("x-go-pprof");
+    response.headers_mut().insert(marker, HeaderValue::from_static("1"));
+    response
 }
 
 /// What `seconds` says, within its bounds; Go too takes its default for what is no number.
@@ -82,13 +86,8 @@ fn seconds(query: &str) -> u64 {
 async fn profile(seconds: u64) -> Response<Full<Bytes>> {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let failed = |why: String| {
-        let mut response = text(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("Could not enable CPU profiling: {why}\n"),
-        );
-        let marker = HeaderName::from_static("x-go-pprof");
-        response.headers_mut().insert(marker, HeaderValue::from_static("1"));
-        response
+        let text = format!("Could not enable CPU profiling: {why}\n");
+        failure(StatusCode::INTERNAL_SERVER_ERROR, text)
     };
     // Dropped with this future when the client goes: then the sampling ends.
     let guard =
@@ -316,8 +315,10 @@ mod tests {
         let over = is_over.clone();
         let busy = std::thread::spawn(move || a_busy_function(&over));
         runtime.block_on(async {
-            let (first, second) =
-                tokio::join!(respond("/profile", "seconds=1"), respond("/profile", "seconds=1"));
+            let (first, second) = tokio::join!(
+                respond("/profile", "seconds=1", &Method::GET),
+                respond("/profile", "seconds=1", &Method::GET)
+            );
             assert_eq!(first.status(), 200);
             assert_eq!(second.status(), 500);
             let zipped = first.into_body().collect().await.unwrap().to_bytes();
@@ -335,9 +336,11 @@ mod tests {
     #[test]
     fn other_paths_are_the_index_or_nothing() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        for (path, status) in [("", 301), ("/", 200), ("/cmdline", 200), ("/heap", 404)] {
-            let response = runtime.block_on(respond(path, ""));
+        for (path, status) in [("", 302), ("/", 200), ("/cmdline", 200), ("/heap", 404)] {
+            let response = runtime.block_on(respond(path, "", &Method::GET));
             assert_eq!(response.status(), status, "{path}");
+            let is_marked = response.headers().contains_key("x-go-pprof");
+            assert_eq!(is_marked, status == 404, "{path}");
         }
     }
 }

@@ -13,6 +13,9 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 pub(super) fn refuse<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
     let uri = request.uri();
     let is_everything = uri.path() == "*" && request.method() == Method::OPTIONS;
+    if uri.path() == "*" && !is_everything {
+        return Some(last(StatusCode::BAD_REQUEST, Full::default()));
+    }
     // `GET health`: hyper takes such a target for an authority, as CONNECT has it.
     let is_bare = uri.scheme().is_none() && uri.authority().is_some();
     if is_bare && request.method() != Method::CONNECT
@@ -126,6 +129,7 @@ mod tests {
             assert_eq!(asked(method, target, &[host]), refused, "{target}");
         }
         assert_eq!(asked("OPTIONS", "*", &[host]), Some((200, String::new())));
+        assert_eq!(asked("GET", "*", &[host]), Some((400, String::new())));
         assert_eq!(asked("CONNECT", "a:80", &[host]), None);
         let foo = [host, ("expect", "foo")];
         assert_eq!(asked("GET", "/health", &foo), Some((417, String::new())));

@@ -1,23 +1,19 @@
 //! What each path answers.
 
-use super::profile;
 use super::refuse::{refuse, unescaped};
+use super::{negotiate, profile};
 use crate::metrics::{Gauge, Registry, names};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
-
-/// The content type of the text exposition format, as Prometheus' own client sends it.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
@@ -59,21 +55,22 @@ impl Endpoints {
         if let Some(refused) = refuse(request) {
             return refused;
         }
+        if request.method() != Method::CONNECT
+            && let Some(elsewhere) = clean(request.uri())
+        {
+            return moved(StatusCode::MOVED_PERMANENTLY, &elsewhere, request.method());
+        }
         if self.profile
             && let Some(path) = request.uri().path().strip_prefix("/debug/pprof")
         {
-            return profile::respond(path, request.uri().query().unwrap_or_default()).await;
+            let query = request.uri().query().unwrap_or_default();
+            return profile::respond(path, query, request.method()).await;
         }
         self.respond(request)
     }
 
     /// The response to any method on `request`'s path.
     fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if request.method() != Method::CONNECT
-            && let Some(elsewhere) = clean(request.uri())
-        {
-            return moved(&elsewhere, request.method());
-        }
         let path = unescaped(request.uri().path()).unwrap_or_default();
         match (path.as_str(), self) {
             ("/metrics", Endpoints { metrics: Some(registry), .. }) => {
@@ -112,12 +109,14 @@ fn clean(uri: &Uri) -> Option<String> {
     (shortest != path).then(|| shortest + &query)
 }
 
-fn moved(elsewhere: &str, method: &Method) -> Response<Full<Bytes>> {
+/// Sends a client elsewhere with a link, as Go does.
+pub(super) fn moved(status: StatusCode, elsewhere: &str, method: &Method) -> Response<Full<Bytes>> {
+    let reason = status.canonical_reason().unwrap_or_default();
     let link = match *method {
-        Method::GET => format!("<a href=\"{elsewhere}\">Moved Permanently</a>.\n\n"),
+        Method::GET => format!("<a href=\"{elsewhere}\">{reason}</a>.\n\n"),
         _ => String::new(),
     };
-    let mut response = text(StatusCode::MOVED_PERMANENTLY, link);
+    let mut response = text(status, link);
     let headers = response.headers_mut();
     match *method {
         Method::GET | Method::HEAD => {
@@ -145,33 +144,17 @@ fn scrape(registry: &Registry, headers: &HeaderMap) -> Response<Full<Bytes>> {
     let in_flight = InFlight(registry.gauge(&names::SCRAPES_IN_FLIGHT, &[]));
     in_flight.0.add(1.0);
     let plain = registry.text().into_bytes();
-    let zipped = accepts_gzip(headers).then(|| gzip(&plain)).flatten();
+    let zipped = negotiate::prefers_gzip(headers).then(|| gzip(&plain)).flatten();
+    let kind = HeaderValue::from_static(negotiate::metrics_type(headers));
     registry.counter(&names::SCRAPES, &["200"]).increment();
     let is_zipped = zipped.is_some();
     let mut response = Response::new(Full::new(Bytes::from(zipped.unwrap_or(plain))));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
-    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    headers.insert(CONTENT_TYPE, kind);
     if is_zipped {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response
-}
-
-/// Whether gzip is named without `q=0`.
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(ACCEPT_ENCODING)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|coding| {
-            let mut parts = coding.split(';').map(str::trim);
-            parts.next().is_some_and(|word| word.eq_ignore_ascii_case("gzip"))
-                && !parts.any(|part| {
-                    part.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()) == Some(0.0)
-                })
-        })
 }
 
 pub(super) fn gzip(plain: &[u8]) -> Option<Vec<u8>> {
@@ -189,9 +172,11 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::negotiate::METRICS_TYPE;
     use super::*;
     use flate2::read::GzDecoder;
     use http_body_util::BodyExt;
+    use hyper::header::{ACCEPT_ENCODING, HOST};
     use std::io::Read;
     use std::sync::Mutex;
 
@@ -204,10 +189,12 @@ mod tests {
         let request = Request::builder()
             .method(method)
             .uri(path)
+            .header(HOST, "x")
             .header(ACCEPT_ENCODING, coding)
             .body(())
             .unwrap();
-        endpoints.respond(&request)
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(endpoints.answer(&request))
     }
 
     fn body(response: Response<Full<Bytes>>) -> Vec<u8> {

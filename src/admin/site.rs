@@ -26,6 +26,9 @@ pub const MOST_CONNECTIONS: usize = 256;
 /// (CoreDNS's 5 s).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The greatest length in octets of a request's header: each connection may hold as much.
+const MOST_HEADER: usize = 64 * 1024;
+
 /// How long a connection may live; then it is closed behind the request that is being served.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
 
@@ -170,6 +173,7 @@ async fn connection(
             // `Content-Type`, as Go writes names: some scripts compare letters.
             .title_case_headers(true)
             .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(MOST_HEADER)
             .serve_connection(TokioIo::new(stream), service)
     );
     // What a client does wrong is its own loss: errors of a connection end it, no more.
@@ -264,6 +268,30 @@ mod tests {
             let ((), text) = tokio::join!(site.rest(), ask);
             // And the connection ends behind it.
             assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("OK"), "{text}");
+        });
+    }
+
+    #[test]
+    fn a_header_beyond_its_bound_is_refused() {
+        runtime().block_on(async {
+            let health = Endpoints { health: Some(Arc::new(Alive)), ..Endpoints::default() };
+            let site = Site::open("127.0.0.1:0", health).unwrap();
+            for (length, status) in [(MOST_HEADER / 2, "200"), (2 * MOST_HEADER, "431")] {
+                let (reader, mut writer) =
+                    tokio::net::TcpStream::connect(site.address()).await.unwrap().into_split();
+                let padding = "x".repeat(length);
+                let request = format!(
+                    "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: {padding}\r\n\r\n"
+                );
+                // The rest of what is refused is not read.
+                let sent = tokio::spawn(async move {
+                    let _ = writer.write_all(request.as_bytes()).await;
+                });
+                let mut line = [0; 12];
+                { reader }.read_exact(&mut line).await.unwrap();
+                assert_eq!(String::from_utf8_lossy(&line), format!("HTTP/1.1 {status}"));
+                sent.await.unwrap();
+            }
         });
     }
 

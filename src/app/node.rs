@@ -159,10 +159,9 @@ impl NodeNetwork {
     /// The end has begun: the cluster DNS Service is to get the queries to its address again. Removes the
     /// rules that keep them here and no other nodens needs; what was received may still be answered.
     pub(super) async fn let_queries_go(&mut self) {
-        if !self.tears_down || self.world.is_none() {
+        if !self.says_its_end() {
             return;
         }
-        self.line(Level::Info, "Tearing down");
         let Some(plan) = self.plan.clone() else {
             self.claims.release();
             return;
@@ -177,6 +176,15 @@ impl NodeNetwork {
         self.claims.release();
         let firewall = self.nobody_elses(&plan, Level::Info);
         self.firewall = self.removing(firewall, Within::REMOVING, Firewall::let_queries_go).await;
+    }
+
+    /// Says that the node's network is taken down, where it is; tells whether it is.
+    pub(super) fn says_its_end(&self) -> bool {
+        let is_taken_down = self.tears_down && self.world.is_some();
+        if is_taken_down {
+            self.line(Level::Info, "Tearing down");
+        }
+        is_taken_down
     }
 
     /// The last reply has left: removes what was made of the interface and what is left of the rules, as

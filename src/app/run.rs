@@ -185,14 +185,14 @@ impl Run {
         // From now on queries to the Service go to the cluster DNS; those that came are answered,
         // and those to the link-local address for as long as lameduck lasts.
         self.network.let_queries_go().await;
-        if let Some(code) = self.lameduck(0).await {
+        let mut ending = Ending { interrupts: 0, is_terminating: true };
+        if let Some(code) = self.lameduck(&mut ending).await {
             self.network.leave().await;
             return code;
         }
         self.remove_pidfile();
         self.serving.give_back();
         let Run { serving, mut signals, log, mut network, store, .. } = self;
-        let mut interrupts = 0;
         let mut stop = std::pin::pin!(serving.stop(store.keeper()));
         loop {
             tokio::select! {
@@ -201,7 +201,7 @@ impl Run {
                     return 0;
                 }
                 asked = signals.next() => {
-                    if let Some(code) = hurry(asked, &mut interrupts, &log) {
+                    if let Some(code) = ending.hurry(asked, &log, &network) {
                         network.leave().await;
                         return code;
                     }
@@ -218,7 +218,8 @@ impl Run {
         self.giver.end();
         self.serving.flush_handlers();
         self.network.let_queries_go().await;
-        let code = self.lameduck(1).await;
+        let mut ending = Ending { interrupts: 1, is_terminating: false };
+        let code = self.lameduck(&mut ending).await;
         self.serving.give_back();
         self.serving.save().await;
         self.network.leave().await;
@@ -236,9 +237,8 @@ impl Run {
         0
     }
 
-    /// Serves on for the lameduck times; the exit code when a signal cuts them short. `interrupts`
-    /// is how many SIGINT there were.
-    async fn lameduck(&mut self, mut interrupts: u32) -> Option<u8> {
+    /// Serves on for the lameduck times; the exit code when a signal cuts them short.
+    async fn lameduck(&mut self, ending: &mut Ending) -> Option<u8> {
         for time in self.serving.lameducks() {
             self.log.line(
                 Level::Info,
@@ -252,7 +252,7 @@ impl Run {
                 tokio::select! {
                     () = &mut end => break,
                     asked = self.signals.next() => {
-                        if let Some(code) = hurry(asked, &mut interrupts, &self.log) {
+                        if let Some(code) = ending.hurry(asked, &self.log, &self.network) {
                             self.remove_pidfile();
                             return Some(code);
                         }
@@ -286,22 +286,39 @@ pub(super) fn write_pidfile(path: &Path, log: &Log) {
     }
 }
 
-/// A signal while ending: the exit code when it means "now".
-fn hurry(asked: Asked, interrupts: &mut u32, log: &Log) -> Option<u8> {
-    match asked {
-        Asked::Quit => {
-            log.line(Level::Info, format_args!("SIGQUIT: Quitting process immediately"));
-            Some(0)
-        }
-        Asked::Interrupt => {
-            *interrupts += 1;
-            if *interrupts == 1 {
-                log.line(Level::Info, format_args!("SIGINT: Shutting down"));
+/// Which signals ended the process so far.
+struct Ending {
+    /// How many SIGINT there were.
+    interrupts: u32,
+    /// Whether there was a SIGTERM.
+    is_terminating: bool,
+}
+
+impl Ending {
+    /// A further signal: the exit code when it means "now". The lines are node-cache's, which takes its
+    /// network down again at each that ends it.
+    fn hurry(&mut self, asked: Asked, log: &Log, network: &NodeNetwork) -> Option<u8> {
+        let say = |text: &str| log.line(Level::Info, format_args!("{text}"));
+        let code = match asked {
+            Asked::Quit => {
+                say("SIGQUIT: Quitting process immediately");
+                Some(0)
+            }
+            Asked::Interrupt => {
+                self.interrupts += 1;
+                let is_first = self.interrupts == 1;
+                say(if is_first { "SIGINT: Shutting down" } else { "SIGINT: Force quit" });
+                (!is_first).then_some(2)
+            }
+            Asked::Terminate => {
+                if !std::mem::replace(&mut self.is_terminating, true) {
+                    say("SIGTERM: Shutting down servers then terminating");
+                }
                 return None;
             }
-            log.line(Level::Info, format_args!("SIGINT: Force quit"));
-            Some(2)
-        }
-        Asked::Terminate | Asked::Reload => None,
+            Asked::Reload => return None,
+        };
+        network.says_its_end();
+        code
     }
 }

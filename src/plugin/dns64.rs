@@ -6,7 +6,8 @@
 use super::{Context, Handler, PerServer, Setup, Turn};
 use crate::corefile::{CorefileError, Dispenser};
 use crate::dns::{
-    Class, Malformed, Query, Rcode, RecordType, Response, Section, Writer, Written, flags,
+    Class, Malformed, Query, Rcode, RecordType, ReplyLimits, Response, Section, Writer, Written,
+    flags, foreseen_reply,
 };
 use crate::metrics::{Counter, Registry, names};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -226,6 +227,12 @@ impl Handler for Dns64 {
             return Turn::Up;
         }
         let ttl = most_ttl(response);
+        // What the server answers itself has the client's OPT record, and sizes that are logged count it.
+        let foreseen = query.edns().is_some().then(|| {
+            let limits = ReplyLimits::of(query, context.client.transport);
+            foreseen_reply(query, further, limits)
+        });
+        let further = foreseen.as_ref().unwrap_or(further);
         if self.synthesise(query, response, further, ttl).is_err() {
             response.fail(Rcode::SERVFAIL, Some("dns64: malformed response".into()));
             return Turn::Up;
@@ -240,10 +247,14 @@ impl Handler for Dns64 {
 mod tests {
     use super::*;
     use crate::corefile::MemorySurroundings;
+    use crate::dns::Received;
     use crate::plugin::testing::{Bench, Outcome, query, respond};
 
     /// The responses to the AAAA and to the A question.
     type Script<'s> = (Rcode, &'s [&'s str], Rcode, &'s [&'s str]);
+
+    /// A client's cookie (RFC 7873).
+    const COOKIE: &[u8] = b"\0\x0a\0\x08abcdefgh";
 
     const SOA: &str = "authority: test. 60 IN SOA ns.test. hm.test. 7 3600 600 86400 60";
 
@@ -311,6 +322,31 @@ mod tests {
                     }
                 });
             assert_eq!(outcome.response.flags() & flags::TC != 0, is_cut);
+        }
+    }
+
+    #[test]
+    fn what_is_logged_of_a_synthesised_response_counts_the_clients_opt_record() {
+        let mut bench = Bench::new();
+        let directives = "dns64 {\n allow_ipv4\n}\nlog . {rsize}";
+        let chain = bench.load(directives, &MemorySurroundings::new()).unwrap();
+        // Header, question, record with its name in full; OPT record, cookie.
+        for (opt, size) in [(None, 12 + 12 + 34), (Some(&[][..]), 58 + 11), (Some(COOKIE), 58 + 23)]
+        {
+            let mut wire = query("a.test.", RecordType::AAAA).wire().to_vec();
+            if let Some(options) = opt {
+                wire[11] = 1;
+                wire.extend([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, options.len() as u8]);
+                wire.extend_from_slice(options);
+            }
+            let Received::Query(asked) = Query::receive(&wire) else { panic!("no query") };
+            let outcome = bench.ask(&chain, asked.into_owned(), |query, response| {
+                let a: &[&str] = &["a.test. 300 IN A 192.0.2.33"];
+                let is_a = query.qtype() == RecordType::A;
+                respond(query, response, Rcode::NOERROR, if is_a { a } else { &[] });
+            });
+            assert_eq!(outcome.response.message().unwrap().edns().is_some(), opt.is_some());
+            assert_eq!(bench.journal.take(), [format!("[INFO] {size}")]);
         }
     }
 

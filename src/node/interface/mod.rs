@@ -133,12 +133,15 @@ impl Interface {
             report.say(Level::Error, line);
             Trouble::of(refusal)
         };
-        if !is_name(&name) {
-            let line = format!("Error checking dummy device {name} - no name of an interface");
-            report.say(Level::Error, line);
-            return Err(Trouble::Kernel);
+        if name.is_empty() {
+            // The kernel would choose one.
+            return Err(self.cannot_add("LinkAttrs.Name cannot be empty", report));
         }
-        let found = self.links()?.by_name(&name).map_err(|why| checked(report, &why))?;
+        let found = match self.links()?.by_name(&name) {
+            // What is too long for a name is told where the link is made, as all that is none.
+            Err(refusal) if refusal.number() == Some(libc::ERANGE) => None,
+            found => found.map_err(|why| checked(report, &why))?,
+        };
         let link = match found {
             Some(link) => link,
             None => self.add(report)?,
@@ -171,16 +174,11 @@ impl Interface {
                 return links.by_name(&name).ok().flatten().ok_or(Trouble::Kernel);
             }
             Err(refusal) => {
-                let why = text(&refusal);
-                report.add_errors += 1;
-                report.say(
-                    Level::Error,
-                    format!("Failed to add non-existent interface {name}: {why}"),
-                );
-                report.say(Level::Error, format!("Error checking dummy device {name} - {why}"));
+                let kernels = self.cannot_add(&text(&refusal), report);
                 return Err(match refusal.number() {
                     Some(libc::EOPNOTSUPP) => Trouble::NoDriver,
-                    _ => Trouble::of(&refusal),
+                    Some(libc::EPERM | libc::EACCES) => Trouble::NoPermission,
+                    _ => kernels,
                 });
             }
         };
@@ -191,6 +189,15 @@ impl Interface {
         self.made = Made { link: Some(link.index), addresses: Vec::new() };
         self.known = Some(link.index);
         Ok(link)
+    }
+
+    /// Says and counts that the link cannot be made.
+    fn cannot_add(&self, why: &str, report: &mut Report) -> Trouble {
+        let name = &self.wish.name;
+        report.add_errors += 1;
+        report.say(Level::Error, format!("Failed to add non-existent interface {name}: {why}"));
+        report.say(Level::Error, format!("Error checking dummy device {name} - {why}"));
+        Trouble::Kernel
     }
 
     /// Decides whose a link is that was not looked at before.
@@ -318,12 +325,13 @@ impl Interface {
     }
 }
 
-/// Whether the kernel takes it for a link's name.
+/// Whether the kernel takes it for a link's name (`dev_valid_name`).
 fn is_name(name: &str) -> bool {
-    let is_fine = |letter: char| !letter.is_whitespace() && letter != '/' && letter != ':';
+    // It goes by octets, for which 0xA0 is white space.
+    let is_fine = |octet: u8| !matches!(octet, b'\t'..=b'\r' | b' ' | 0xa0 | b'/' | b':');
     !name.is_empty()
         && name.len() <= LONGEST_NAME
-        && name.chars().all(is_fine)
+        && name.bytes().all(is_fine)
         && !matches!(name, "." | "..")
 }
 

@@ -244,10 +244,6 @@ fn what_cannot_be_made_is_said_and_counted() {
     assert!(advice.contains("-interfacename lo"), "{advice}");
     // Advice is given once, the lines each time.
     assert_eq!(said(&none.ensure()), two);
-    for name in ["", "a-name-that-is-too-long", "../x", "a b"] {
-        let report = Interface::of_kind("ifb", wish(name), folder.path()).ensure();
-        assert_eq!(errors(&report), (0, 1), "{name}: {}", said(&report));
-    }
     let mut unmarked = interface("nodelocaldns", &BOTH, Path::new("/proc/nodens"));
     let report = unmarked.ensure();
     assert_eq!((errors(&report), &report.troubles[..]), ((0, 0), &[Trouble::RuntimeDirectory][..]));
@@ -257,6 +253,45 @@ fn what_cannot_be_made_is_said_and_counted() {
     ip("addr add 10.0.0.10/32 dev lo");
     let mut double = interface("nodelocaldns", &BOTH, folder.path());
     assert_eq!(double.ensure().troubles, [Trouble::AddressElsewhere]);
+}
+
+#[test]
+fn a_name_that_no_link_can_have_is_refused_in_the_kernels_words() {
+    if !in_namespace("a_name_that_no_link_can_have_is_refused_in_the_kernels_words") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (long, wrong) = ("numerical result out of range", "invalid argument");
+    for (name, why) in [
+        ("", "LinkAttrs.Name cannot be empty"),
+        ("sixteen-letters-", long),
+        ("a-name-that-is-too-long/by-far", long),
+        ("../x", wrong),
+        ("a/b", wrong),
+        ("a b", wrong),
+        (" ", wrong),
+        ("\t", wrong),
+        ("a:b", wrong),
+        ("..", wrong),
+        // Of which the kernel takes the second octet for white space.
+        ("\u{e0}", wrong),
+    ] {
+        let wish = Wish { name: name.to_owned(), addresses: vec!["10.0.0.10".parse().unwrap()] };
+        let mut none = Interface::of_kind(kind(), wish, folder.path());
+        for _ in 0..2 {
+            let report = none.ensure();
+            assert_eq!((errors(&report), &report.troubles[..]), ((1, 1), &[Trouble::Kernel][..]));
+            assert_eq!(
+                said(&report),
+                format!(
+                    "Failed to add non-existent interface {name}: {why}\n\
+                     Error checking dummy device {name} - {why}\n"
+                )
+            );
+        }
+        assert_eq!(none.remove(), Report::default());
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -14,10 +14,9 @@ mod namespace;
 use nodens::corefile::{self, MemorySurroundings};
 use nodens::engine::{self, World};
 use nodens::metrics::Registry;
-use nodens::plugin::{Carried, Journal, Level, is_known};
+use nodens::plugin::{Carried, SilentJournal, is_known};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,12 +27,6 @@ mod certificates {
     pub(crate) const OWN: &str = include_str!("../src/net/upstream/testdata/up.pem");
     pub(crate) const KEY: &str = include_str!("../src/net/upstream/testdata/up.key");
     pub(crate) const AUTHORITY: &str = include_str!("../src/net/upstream/testdata/ca.pem");
-}
-
-struct Silent;
-
-impl Journal for Silent {
-    fn line(&self, _: Level, _: fmt::Arguments<'_>) {}
 }
 
 fn root() -> &'static Path {
@@ -64,7 +57,7 @@ fn load(text: &str, file: &str) -> Result<(), String> {
     let world = World {
         surroundings: &node,
         metrics: &Registry::new(1),
-        journal: &Silent,
+        journal: &SilentJournal,
         random: &mut StdRng::seed_from_u64(1),
         default_port: 53,
         carried: Carried::default(),

@@ -10,11 +10,10 @@ use nodens::dns::RecordType;
 use nodens::engine::{World, build};
 use nodens::metrics::Registry;
 use nodens::net::{Clock, Equipment, OwnMeter, WAITING_OCTETS, Workers};
-use nodens::plugin::{Budget, Carried, Journal, Level};
+use nodens::plugin::{Budget, Carried, SilentJournal};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,12 +65,6 @@ const STUCK: Duration = Duration::from_millis(200);
 /// Less than the time after which the first queries fail.
 const WAIT: Duration = Duration::from_secs(3);
 
-struct Silent;
-
-impl Journal for Silent {
-    fn line(&self, _: Level, _: fmt::Arguments<'_>) {}
-}
-
 fn query(number: usize) -> Vec<u8> {
     messages::query(&format!("n{number}.storm.test"), RecordType::A, number as u16)
 }
@@ -93,7 +86,7 @@ impl Server {
         let world = World {
             surroundings: &surroundings,
             metrics: &metrics,
-            journal: &Silent,
+            journal: &SilentJournal,
             random: &mut StdRng::seed_from_u64(1),
             default_port: 53,
             carried: Carried::default(),
@@ -103,7 +96,7 @@ impl Server {
             workers: 1,
             clock: Clock::start(),
             metrics: metrics.clone(),
-            journal: Arc::new(Silent),
+            journal: Arc::new(SilentJournal),
             budget: Arc::new(Budget::default()),
             meter: Arc::new(OwnMeter),
         };

@@ -10,7 +10,7 @@ use nodens::engine::{arrive, build};
 use nodens::metrics::{Registry, enter_worker};
 use nodens::plugin::cache::{Store, stores};
 use nodens::plugin::forward::Exchanged;
-use nodens::plugin::{Carried, Client, Journal, Level, Now};
+use nodens::plugin::{Carried, Client, Now, SilentJournal};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::fmt;
@@ -36,13 +36,6 @@ pub(crate) enum Outcome {
     Silence(Silence),
     /// Upstream is asked.
     Asked(Box<Parked>),
-}
-
-/// Drops its lines.
-struct Quiet;
-
-impl Journal for Quiet {
-    fn line(&self, _level: Level, _text: fmt::Arguments<'_>) {}
 }
 
 /// One listener with all it needs.
@@ -75,7 +68,7 @@ impl Rig {
         let world = World {
             surroundings: &surroundings,
             metrics: &metrics,
-            journal: &Quiet,
+            journal: &SilentJournal,
             random: &mut random,
             default_port: 53,
             carried: Carried::default(),
@@ -119,7 +112,7 @@ impl Rig {
             now: self.now,
             received: self.now,
             random: &mut self.random,
-            journal: &Quiet,
+            journal: &SilentJournal,
             refreshes: &mut self.refreshes,
         };
         match arrive(&self.snapshot, 0, bytes, self.client, &mut self.response, &mut means) {
@@ -141,7 +134,7 @@ impl Rig {
             now: self.now,
             received: self.now,
             random: &mut self.random,
-            journal: &Quiet,
+            journal: &SilentJournal,
             refreshes: &mut self.refreshes,
         };
         let step = parked.resume(&mut means, &Event::Exchanged(&exchanged));

@@ -7,17 +7,9 @@ use nodens::cli::check::{Severity, findings_of};
 use nodens::corefile::{MemorySurroundings, parse};
 use nodens::engine::{World, build};
 use nodens::metrics::Registry;
-use nodens::plugin::{Carried, Journal, Level, is_known};
+use nodens::plugin::{Carried, SilentJournal, is_known};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::fmt;
-
-/// Drops its lines.
-struct Quiet;
-
-impl Journal for Quiet {
-    fn line(&self, _level: Level, _text: fmt::Arguments<'_>) {}
-}
 
 fuzz_target!(|text: &[u8]| {
     let surroundings = MemorySurroundings::new()
@@ -37,7 +29,7 @@ fuzz_target!(|text: &[u8]| {
     let world = World {
         surroundings: &surroundings,
         metrics: &metrics,
-        journal: &Quiet,
+        journal: &SilentJournal,
         random: &mut random,
         default_port: 53,
         carried: Carried::default(),

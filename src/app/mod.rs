@@ -4,6 +4,7 @@
 //! Two modes: *drop-in*, which is node-cache with its flags, and *development*, which serves this
 //! machine without any.
 
+mod announce;
 mod cache_stream;
 mod dev;
 mod dropin;

@@ -3,6 +3,7 @@
 //! Owns the order in which a snapshot takes effect: sockets first, then publication, then what
 //! belongs to the old one is closed. Any error before publication leaves everything as it was.
 
+use super::announce;
 use super::handover::{Heir, Offer, Predecessor};
 use super::load::{Loaded, Loader};
 use super::log::Log;
@@ -12,8 +13,6 @@ use super::snapshot_file::{KeptCache, Reports};
 use super::store::Listening;
 use super::upkeep::Upkeep;
 use super::version;
-use crate::corefile::{has_preferred_syntax, quote};
-use crate::dns::Name;
 use crate::engine::Snapshot;
 use crate::metrics::{Registry, names};
 use crate::net::dnstap::Senders;
@@ -97,7 +96,7 @@ impl Serving {
             kept_path,
             predecessor: None,
         };
-        serving.show_snapshot();
+        announce::show(&serving.snapshot, &serving.log, &serving.metrics);
         serving
     }
 
@@ -121,7 +120,7 @@ impl Serving {
 
     /// The zones that are served, one line each.
     pub(super) fn announce_zones(&self) {
-        for line in zone_lines(&self.snapshot) {
+        for line in announce::zone_lines(&self.snapshot) {
             self.log.plain(&line);
         }
     }
@@ -234,7 +233,7 @@ impl Serving {
             kept.replace(stores(&self.snapshot.carried));
         }
         self.flush(&old);
-        self.show_snapshot();
+        announce::show(&self.snapshot, &self.log, &self.metrics);
         Ok(())
     }
 
@@ -393,20 +392,6 @@ impl Serving {
             handler.flush(now, &self.log);
         }
     }
-
-    /// What the log and the metrics say of the snapshot as such.
-    fn show_snapshot(&self) {
-        self.log.show_from(self.snapshot.least_level());
-        self.metrics.reset(&names::PLUGIN_ENABLED);
-        for (server, zone, word) in enabled(&self.snapshot) {
-            self.metrics.gauge(&names::PLUGIN_ENABLED, &[&server, &zone, "", word]).set(1.0);
-        }
-        let is_measured = |service: &Service| matches!(service, Service::Prometheus { .. });
-        if self.snapshot.services.iter().any(is_measured) {
-            let labels = [version::COREDNS_VERSION, version::REVISION, version::COMPILER];
-            self.metrics.gauge(&names::BUILD_INFO, &labels).set(1.0);
-        }
-    }
 }
 
 /// Where the snapshot's `dnstap` directives leave their records.
@@ -429,55 +414,4 @@ where
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("internal error while loading: please report it".to_owned()),
     }
-}
-
-/// CoreDNS's start lines: `ZONE:PORT on ADDRESS`, sorted within a listener, a warning before
-/// zones that are no host names.
-fn zone_lines(snapshot: &Snapshot) -> Vec<String> {
-    let mut lines = Vec::new();
-    for server in &snapshot.servers {
-        let scheme = match server.transport.word() {
-            "dns" => String::new(),
-            word => format!("{word}://"),
-        };
-        let place = server.host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
-        let zones = server.zones.iter().filter_map(|(wire, _)| Name::parse(wire, 0).ok());
-        let mut zones: Vec<(String, bool)> =
-            zones.map(|(zone, _)| (zone.to_string(), has_preferred_syntax(&zone))).collect();
-        zones.sort();
-        for (zone, is_preferred) in zones {
-            if !is_preferred {
-                let zone = quote(&zone);
-                lines.push(format!(
-                    "Warning: Domain {zone} does not follow RFC1035 preferred syntax"
-                ));
-            }
-            lines.push(format!("{scheme}{zone}:{}{place}", server.port));
-        }
-    }
-    lines
-}
-
-/// Server, zone and handler word of `coredns_plugin_enabled`: blocks with `prometheus`, their first
-/// zone only, as CoreDNS has it.
-fn enabled(snapshot: &Snapshot) -> Vec<(String, String, &'static str)> {
-    let mut rows = Vec::new();
-    for (index, block) in snapshot.blocks.iter().enumerate() {
-        if !block.chain.iter().any(|handler| handler.word() == "prometheus") {
-            continue;
-        }
-        let Some(key) = block.keys.first() else { continue };
-        for server in &snapshot.servers {
-            let serves = server
-                .zones
-                .iter()
-                .any(|(zone, owner)| owner == index && zone == key.zone.as_bytes());
-            if serves && server.port.to_string() == key.port {
-                rows.extend(block.chain.iter().map(|handler| {
-                    (server.identity.label.to_string(), key.zone.to_string(), handler.word())
-                }));
-            }
-        }
-    }
-    rows
 }

@@ -27,6 +27,14 @@ impl Level {
     }
 }
 
+/// Hears nothing: for those who read a Corefile without serving it.
+#[derive(Debug, Clone, Copy)]
+pub struct SilentJournal;
+
+impl Journal for SilentJournal {
+    fn line(&self, _level: Level, _text: fmt::Arguments<'_>) {}
+}
+
 /// Takes lines. Never blocks: what does not fit into its bound is dropped and counted.
 pub trait Journal: Send + Sync {
     /// One line, without level and newline: `plugin/errors: 2 a.test. A: …`.

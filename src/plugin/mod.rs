@@ -54,7 +54,7 @@ pub mod whoami;
 pub use address::{split_host_port, tcp_port};
 pub use budget::{Budget, Share};
 pub use context::{Client, Context, Labels, Note, Now, ServerIdentity};
-pub use journal::{Journal, Level};
+pub use journal::{Journal, Level, SilentJournal};
 pub use service::{LoopProbe, Monitor, Part, Service};
 pub use setup::{BlockDraft, Carried, GivenTimeouts, PerServer, Setup, Timeouts};
 pub use table::{DirectiveRow, SetupFn, TABLE, is_known};

@@ -10,10 +10,9 @@ use super::watched::Watched;
 use crate::corefile::{CorefileError, Surroundings, Token, Tree, parse, parse_tokens, tokens};
 use crate::engine::{Inspection, Mistake, MistakeKind, World, build, inspect};
 use crate::metrics::Registry;
-use crate::plugin::{Carried, Journal, Level, is_known};
+use crate::plugin::{Carried, SilentJournal, is_known};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::fmt;
 use std::sync::Arc;
 
 /// How many missing braces are put in to see what is behind them.
@@ -215,12 +214,8 @@ fn world<'w>(
     metrics: &'w Registry,
     random: &'w mut StdRng,
 ) -> World<'w> {
-    struct Silent;
-    impl Journal for Silent {
-        fn line(&self, _: Level, _: fmt::Arguments<'_>) {}
-    }
     let carried = Carried::default();
-    World { surroundings, metrics, journal: &Silent, random, default_port, carried }
+    World { surroundings, metrics, journal: &SilentJournal, random, default_port, carried }
 }
 
 /// What loading says and goes on.

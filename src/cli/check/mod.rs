@@ -273,16 +273,10 @@ mod tests {
     use crate::corefile::{MemorySurroundings, parse};
     use crate::engine::{World, build};
     use crate::metrics::Registry;
-    use crate::plugin::{Carried, Journal, Level, is_known};
+    use crate::plugin::{Carried, SilentJournal, is_known};
     use proptest::prelude::{ProptestConfig, any, prop, proptest};
     use rand::SeedableRng;
     use rand::rngs::StdRng;
-
-    struct Silent;
-
-    impl Journal for Silent {
-        fn line(&self, _: Level, _: std::fmt::Arguments<'_>) {}
-    }
 
     fn loads(text: &str, surroundings: &MemorySurroundings) -> bool {
         let Ok(tree) = parse(text.as_bytes(), "Corefile", &is_known, surroundings) else {
@@ -291,7 +285,7 @@ mod tests {
         let world = World {
             surroundings,
             metrics: &Registry::new(1),
-            journal: &Silent,
+            journal: &SilentJournal,
             random: &mut StdRng::seed_from_u64(1),
             default_port: 53,
             carried: Carried::default(),

@@ -4,9 +4,9 @@
 //! most 65535 octets of a stream, and datagrams only until a try's time is over.
 
 use super::message;
-use super::options::{Settings, Way};
 use super::secure::Secure;
 use super::servers::Server;
+use super::settings::{Settings, Way};
 use crate::cli::failure::{Failure, PROTOCOL, UNAVAILABLE};
 use crate::dns::flags;
 use crate::dns::sizes::MESSAGE_MOST;

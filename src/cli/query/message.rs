@@ -3,7 +3,7 @@
 //! hickory-proto writes the message. A reply is not decoded here: it is one by its header and its
 //! question alone.
 
-use super::options::Settings;
+use super::settings::Settings;
 use crate::corefile::Network;
 use crate::dns::{Class, RecordType, flags, sizes};
 use hickory_proto::op::{self, Message, MessageType, OpCode};
@@ -79,7 +79,7 @@ fn question(behind_header: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::Edns;
+    use super::super::settings::Edns;
     use super::*;
 
     fn sent(settings: &Settings) -> Vec<u8> {

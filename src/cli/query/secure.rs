@@ -4,8 +4,8 @@
 //! QUIC; a body is read up to the size of a message.
 
 use super::exchange::{Got, Trouble, checked, connect, stream_exchange, unreachable};
-use super::options::{Authority, Method, Settings, Way};
 use super::servers::Server;
+use super::settings::{Authority, Method, Settings, Way};
 use crate::cli::failure::{DATA, Failure, NO_INPUT};
 use crate::dns::sizes::MESSAGE_MOST;
 use crate::net::Unverified;

@@ -1,7 +1,7 @@
 //! Whom to ask: the server of the line, or those of resolv.conf; and the names that its search list
 //! makes.
 
-use super::options::{Family, Settings, Way};
+use super::settings::{Family, Settings, Way};
 use super::words::Lookup;
 use crate::app::Machine;
 use crate::cli::failure::{Failure, UNAVAILABLE};

@@ -4,8 +4,8 @@
 //! writes it.
 
 use super::exchange::{Answer, shown};
-use super::options::Shown;
 use super::reply::{Extension, Reply, Row};
+use super::settings::Shown;
 use crate::dns::Rcode;
 use std::fmt::Write as _;
 use std::time::SystemTime;

@@ -6,7 +6,8 @@
 //! themselves are in `options`.
 
 use super::name;
-use super::options::{self, DASHES, Given, PLUSES, Plus, Settings, Value};
+use super::options::{self, DASHES, Given, PLUSES, Plus, Value};
+use super::settings::Settings;
 use crate::dns::{Class, RecordType};
 use hickory_proto::rr::Name;
 
@@ -301,7 +302,7 @@ fn unknown(option: &str, lower: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::{Authority, Family, Shown, Way};
+    use super::super::settings::{Authority, Family, Shown, Way};
     use super::*;
     use std::time::Duration;
 

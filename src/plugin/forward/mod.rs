@@ -20,7 +20,7 @@ pub use tries::{BUDGET, Fault, Move, Tries};
 pub use verdict::{Meaning, Verdict, judge};
 
 use super::dnstap::Point;
-use super::{BlockDraft, Context, Flow, Handler, Journal, Level, Now, Setup, Turn};
+use super::{BlockDraft, Context, Flow, Handler, Journal, Level, Now, Setup, SilentJournal, Turn};
 use crate::corefile::{CorefileError, Dispenser, Surroundings, Token};
 use crate::dns::{Name, Query, Rcode, Response, Section, Transport, Written, sizes};
 use crate::metrics::{Counter, Registry, names};
@@ -315,11 +315,7 @@ pub struct Said {
 
 /// What the `forward` lines of a block say: `tokens` are those of all of them.
 pub fn read(tokens: &[Token], surroundings: &dyn Surroundings) -> Result<Vec<Said>, CorefileError> {
-    struct Silent;
-    impl Journal for Silent {
-        fn line(&self, _: Level, _: std::fmt::Arguments<'_>) {}
-    }
-    let stanzas = parse::stanzas(&mut Dispenser::new(tokens), surroundings, &Silent)?;
+    let stanzas = parse::stanzas(&mut Dispenser::new(tokens), surroundings, &SilentJournal)?;
     let said = stanzas.into_iter().map(|stanza| {
         let upstreams = stanza.sources.into_iter().flat_map(|source| match source {
             Source::Address(upstream) => vec![(upstream, None)],

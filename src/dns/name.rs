@@ -351,6 +351,42 @@ mod tests {
     }
 
     #[test]
+    fn a_label_of_63_octets_and_a_name_of_255_are_the_longest() {
+        let label = |octets: usize| "x".repeat(octets);
+        assert_eq!(label(63).parse::<Name>().unwrap().as_bytes().len(), 65);
+        assert_eq!(label(64).parse::<Name>(), Err(NameError::LabelTooLong));
+        let (long, most) = (label(63), label(61));
+        let name: Name = format!("{long}.{long}.{long}.{most}").parse().unwrap();
+        assert_eq!(name.as_bytes().len(), NAME_MOST);
+        let longer = format!("{long}.{long}.{long}.{most}x");
+        assert_eq!(longer.parse::<Name>(), Err(NameError::NameTooLong));
+        // The same of octets, in one piece and by a pointer.
+        let wire = name.as_bytes();
+        assert_eq!(Name::parse(wire, 0).unwrap(), (name.clone(), NAME_MOST));
+        for (octets, length) in [(61, Ok(NAME_MOST)), (62, Err(Malformed::NameTooLong))] {
+            let mut joined = wire[64..].to_vec();
+            let at = joined.len();
+            joined.extend_from_slice(&[1, b'a', octets]);
+            joined.resize(at + 3 + usize::from(octets), b'x');
+            joined.extend_from_slice(&[0xc0, 0]);
+            assert_eq!(measure(&joined, at).map(|(length, _)| length), length);
+        }
+    }
+
+    #[test]
+    fn a_name_may_have_as_many_pointers_as_it_can_have_labels() {
+        // A root, and behind it pointers, each to the one before.
+        let mut message = vec![0];
+        for pointer in 0..=MAX_POINTERS as u16 {
+            let target = if pointer == 0 { 0 } else { 2 * pointer - 1 };
+            message.extend_from_slice(&(0xc000 | target).to_be_bytes());
+        }
+        let last = message.len() - 2;
+        assert_eq!(measure(&message, last - 2), Ok((1, last)));
+        assert_eq!(measure(&message, last), Err(Malformed::Pointer));
+    }
+
+    #[test]
     fn a_name_is_in_its_zone_at_label_boundaries_only() {
         let zone: Name = "test.".parse().unwrap();
         assert!("a.test.".parse::<Name>().unwrap().is_in(&zone));

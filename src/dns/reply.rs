@@ -415,6 +415,15 @@ mod tests {
     }
 
     #[test]
+    fn the_greatest_rcode_of_a_header_needs_no_opt() {
+        let query = query(None);
+        let mut response = response(&query, 0, POINTER);
+        response.rcode = Rcode(15);
+        finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
+        assert_eq!(response.flags() & flags::RCODE, 15);
+    }
+
+    #[test]
     fn an_rcode_without_extension_clears_the_upstreams_upper_bits() {
         let query = query(Some((1232, 0, b"")));
         let mut response = response(&query, 0, POINTER);
@@ -424,6 +433,15 @@ mod tests {
         let message = response.message().unwrap();
         assert_eq!(message.flags() & flags::RCODE, 3);
         assert_eq!(message.edns().unwrap().extended_rcode, 0);
+    }
+
+    #[test]
+    fn a_header_alone_is_a_message_and_sent_as_it_is() {
+        let query = query(None);
+        let mut response = Response::new();
+        response.take(b"\0\0\x81\x05\0\0\0\0\0\0\0\0", "forward").unwrap();
+        finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
+        assert_eq!(response.wire, b"\x12\x34\x81\x05\0\0\0\0\0\0\0\0");
     }
 
     #[test]
@@ -481,6 +499,22 @@ mod tests {
         assert!(message.edns().unwrap().options.is_empty());
         assert_eq!(message.count(Section::Answer), 1);
         assert_eq!(response.flags() & flags::TC, 0);
+    }
+
+    #[test]
+    fn options_that_leave_no_octet_for_a_record_stay() {
+        // With header, question and OPT they make the limit full.
+        for (length, kept) in [(512 - 24 - 11, 512 - 24 - 11), (512 - 24 - 11 + 1, 0)] {
+            let mut padding = b"\0\x0c".to_vec();
+            padding.extend_from_slice(&(length as u16 - 4).to_be_bytes());
+            padding.resize(length, 0);
+            let query = query(Some((512, 0, &padding)));
+            let mut response = response(&query, 1, POINTER);
+            finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
+            assert_eq!(response.message().unwrap().edns().unwrap().options.len(), kept);
+            assert_eq!(response.flags() & flags::TC != 0, kept > 0);
+            assert!(response.wire.len() <= 512);
+        }
     }
 
     #[test]

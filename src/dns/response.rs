@@ -227,6 +227,17 @@ mod tests {
     }
 
     #[test]
+    fn a_query_that_waits_takes_a_buffer_along_only_with_what_is_in_it() {
+        let mut response = Response::new();
+        response.wire.reserve(100);
+        assert_eq!(response.leave_buffer().wire.capacity(), 0);
+        assert!(response.wire.capacity() >= 100);
+        response.wire.push(7);
+        assert_eq!(response.leave_buffer().wire, [7]);
+        assert_eq!((response.written, response.wire.as_slice()), (Written::Nothing, &[][..]));
+    }
+
+    #[test]
     fn a_pointer_into_a_ttl_is_not_kept() {
         // The second owner is the low octet of the first record's TTL: today the root.
         let wire = b"\0\x01\x81\0\0\x01\0\x02\0\0\0\0\x01a\0\0\x01\0\x01\

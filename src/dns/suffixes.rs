@@ -24,6 +24,8 @@ impl Suffixes {
     pub(super) const REACH: usize = 0x4000;
     /// The most labels a name has, root not counted.
     const LABELS: usize = 127;
+    /// The hash of nothing.
+    const OF_ROOT: u32 = 0x811c_9dc5;
 
     /// Appends `name` (valid wire form), its longest known suffix as a pointer. Case decides: a
     /// name never changes its spelling by being compressed.
@@ -36,15 +38,13 @@ impl Suffixes {
             labels += 1;
             place += 1 + usize::from(name[place]);
         }
-        // FNV-1a, from the root leftwards so that a suffix's hash is on the way to its name's.
+        // From the root leftwards so that a suffix's hash is on the way to its name's.
         let mut hashes = [0u32; Suffixes::LABELS];
-        let mut hash = 0x811c_9dc5u32;
+        let mut hash = Suffixes::OF_ROOT;
         let mut end = place;
         for label in (0..labels).rev() {
             let start = usize::from(starts[label]);
-            for &byte in &name[start..end] {
-                hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-            }
+            hash = Suffixes::hash(hash, &name[start..end]);
             hashes[label] = hash;
             end = start;
         }
@@ -69,6 +69,11 @@ impl Suffixes {
         for label in 0..known {
             self.remember(hashes[label], base + usize::from(starts[label]));
         }
+    }
+
+    /// The hash (FNV-1a) of a suffix, from that of what stands behind its first label.
+    fn hash(behind: u32, label: &[u8]) -> u32 {
+        label.iter().fold(behind, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
     }
 
     fn places(hash: u32) -> impl Iterator<Item = usize> {
@@ -119,4 +124,31 @@ fn stands_at(out: &[u8], offset: usize, name: &[u8]) -> bool {
         (place, rest) = (stop, behind);
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use std::collections::HashMap;
+
+    #[test]
+    fn names_whose_hashes_are_alike_are_not_taken_for_one_another() {
+        // As much of the hash as decides where a suffix is looked for, and what stands there.
+        let part = |hash: u32| (hash >> 16, hash as usize % Suffixes::SLOTS);
+        let mut known = HashMap::new();
+        let mut random = StdRng::seed_from_u64(1);
+        let alike = (0..100_000).find_map(|_| {
+            let name = [&[8], random.random::<[u8; 8]>().as_slice(), &[0]].concat();
+            let place = part(Suffixes::hash(Suffixes::OF_ROOT, &name[..9]));
+            known.insert(place, name.clone()).map(|other| [other, name])
+        });
+        let names = alike.expect("2^24 places and 10^5 names");
+        let (mut suffixes, mut out) = (Suffixes::default(), vec![0; 12]);
+        names.iter().for_each(|name| suffixes.write(&mut out, name));
+        assert_eq!(out[12..], names.concat());
+        suffixes.write(&mut out, &names[1]);
+        assert_eq!(out[32..], 0xc016_u16.to_be_bytes(), "the second is known all the same");
+    }
 }

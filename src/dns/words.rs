@@ -131,6 +131,17 @@ pub mod flags {
     pub const AD: u16 = 0x0020;
     pub const CD: u16 = 0x0010;
     pub const RCODE: u16 = 0x000f;
+    /// The flags of one bit in their order, with the words of presentation.
+    pub const WORDS: [(u16, &str); 8] = [
+        (QR, "qr"),
+        (AA, "aa"),
+        (TC, "tc"),
+        (RD, "rd"),
+        (RA, "ra"),
+        (Z, "z"),
+        (AD, "ad"),
+        (CD, "cd"),
+    ];
 }
 
 /// How a message travels.

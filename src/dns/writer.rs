@@ -337,6 +337,37 @@ mod tests {
     }
 
     #[test]
+    fn the_first_offset_that_a_pointer_cannot_hold_is_not_pointed_to() {
+        for (place, is_shared) in [(Suffixes::REACH - 1, true), (Suffixes::REACH, false)] {
+            let mut out = Vec::new();
+            let mut writer = Writer::new(&mut out, 1, flags::QR);
+            let rest = place - 12 - 11;
+            let owner = b"\x01a\x04test\0";
+            let null = RecordType(10);
+            writer.raw_record(Section::Answer, &[0], null, Class::IN, 5, &vec![0; rest]);
+            for _ in 0..2 {
+                writer.raw_record(Section::Answer, owner, null, Class::IN, 5, &[]);
+            }
+            let second = if is_shared { 2 } else { owner.len() };
+            assert_eq!(out.len(), place + owner.len() + second + 2 * 10, "{place}");
+            let message = Message::parse(&out).unwrap();
+            for record in message.records().skip(1) {
+                assert_eq!(message.owner(&record).as_bytes(), owner);
+            }
+        }
+    }
+
+    #[test]
+    fn questions_that_are_promised_where_the_message_ends_are_not_there() {
+        let wire = b"\0\x01\x80\0\0\x02\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+        let message = Message::parse(wire).unwrap();
+        assert_eq!(message.questions(), 1);
+        assert_eq!(message.question().unwrap().0.as_bytes(), b"\x01a\0");
+        assert_eq!(message.uncompressed_size(), wire.len());
+        assert_eq!(Message::parse(&wire[..12]).unwrap().question(), None);
+    }
+
+    #[test]
     fn pointers_that_chase_each_other_are_refused() {
         let mut wire = b"\0\x01\x80\0\0\0\0\x01\0\0\0\0\0".to_vec();
         // A chain of pointers, each to the one before; an owner that walks it all.

@@ -57,17 +57,6 @@ pub(super) struct Row {
     pub(super) data: String,
 }
 
-/// The flags with their words.
-const FLAGS: [(u16, &str); 7] = [
-    (flags::QR, "qr"),
-    (flags::AA, "aa"),
-    (flags::TC, "tc"),
-    (flags::RD, "rd"),
-    (flags::RA, "ra"),
-    (flags::AD, "ad"),
-    (flags::CD, "cd"),
-];
-
 impl Reply {
     /// Reads a message. The error says why it is none.
     pub(super) fn read(wire: &[u8]) -> Result<Reply, String> {
@@ -105,7 +94,12 @@ impl Reply {
             id: u16::from_be_bytes([wire[0], wire[1]]),
             opcode: Opcode(((word & flags::OPCODE) >> 11) as u8),
             rcode: Rcode(high << 4 | (word & flags::RCODE)),
-            flags: FLAGS.iter().filter(|(bit, _)| word & bit != 0).map(|(_, word)| *word).collect(),
+            // dig shows no Z.
+            flags: flags::WORDS
+                .into_iter()
+                .filter(|(bit, _)| word & bit != 0 && *bit != flags::Z)
+                .map(|(_, word)| word)
+                .collect(),
             edns: edns.map(|edns| extension(&edns, wire)),
             questions: questions(wire, message.questions())?,
             sections,

@@ -176,6 +176,11 @@ fn lenient_forms_are_accepted_and_brought_into_normal_form() {
             format!("0001 0100 0001 0000 0000 0000 {root}"),
         ),
         (
+            "an additional record that is promised alone",
+            format!("0001 0100 0001 0000 0000 0001 {root}"),
+            format!("0001 0100 0001 0000 0000 0000 {root}"),
+        ),
+        (
             "one record of two",
             format!("0001 0100 0001 0000 0000 0002 {root} {OPT}"),
             format!("0001 0100 0001 0000 0000 0001 {root} {OPT}"),

@@ -1,6 +1,7 @@
 //! Corefiles into snapshots: listeners, their settings, contradictions.
 
 use super::*;
+use crate::plugin::Level;
 
 /// Builds a Corefile on the real table of directives.
 fn build_from(corefile: &str, journal: &FakeJournal) -> Result<Snapshot, String> {
@@ -50,6 +51,17 @@ fn blocks_that_share_an_address_are_one_listener() {
             "tls://:853 [(8, 3)]",
         ]
     );
+}
+
+#[test]
+fn debug_in_one_block_shows_all_lines() {
+    for (corefile, least) in [
+        ("a.test {\n whoami\n}\nb.test {\n debug\n}\n", Level::Debug),
+        ("a.test {\n whoami\n}\n", Level::Info),
+    ] {
+        let snapshot = build_from(corefile, &FakeJournal::default()).unwrap();
+        assert_eq!(snapshot.least_level(), least, "{corefile}");
+    }
 }
 
 #[test]

@@ -48,10 +48,10 @@ pub(in crate::net) struct Connection {
 }
 
 impl Connection {
-    fn new(worker: &Worker) -> Connection {
+    fn new(budget: Arc<Budget>, starved: Counter) -> Connection {
         Connection {
-            budget: worker.equipment.budget.clone(),
-            starved: worker.counters.starved.clone(),
+            budget,
+            starved,
             counted: Cell::new(0),
             unsent: RefCell::default(),
             waiting: Cell::new(0),
@@ -188,7 +188,10 @@ pub(in crate::net) struct Open {
 impl Open {
     /// A connection that has just come, known to its worker and its listener.
     pub(in crate::net) fn new(worker: &Rc<Worker>, listener: &Rc<Listener>) -> Open {
-        let shared = Rc::new(Connection::new(worker));
+        let shared = Rc::new(Connection::new(
+            worker.equipment.budget.clone(),
+            worker.counters.starved.clone(),
+        ));
         worker.open.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
         worker.node.connections.fetch_add(1, Ordering::Relaxed);
         listener.connections.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
@@ -215,17 +218,8 @@ mod tests {
     use crate::metrics::{Registry, names};
 
     fn connection() -> Connection {
-        Connection {
-            unsent: RefCell::default(),
-            waiting: Cell::new(0),
-            active: Cell::new(Instant::now()),
-            evicted: Cell::new(false),
-            woken: Cell::new(false),
-            budget: Arc::default(),
-            starved: Registry::new(1).counter(&names::CONNECTIONS_STARVED, &[]),
-            counted: Cell::new(0),
-            waker: RefCell::default(),
-        }
+        let starved = Registry::new(1).counter(&names::CONNECTIONS_STARVED, &[]);
+        Connection::new(Arc::default(), starved)
     }
 
     #[test]

@@ -165,6 +165,7 @@ mod tests {
     fn an_upstream_that_is_always_fast_gets_many_at_a_time() {
         let pace = Pace::new(1, 32);
         assert_eq!(play(&pace, RUN - 1, u32::MAX, Effect::Alone), 1);
+        assert_eq!(play(&pace, 1, u32::MAX, Effect::Alone), 2);
         assert_eq!(play(&pace, 5 * RUN, u32::MAX, Effect::Alone), 32);
         assert_eq!(play(&pace, 5 * RUN, u32::MAX, Effect::Alone), 32);
     }

@@ -380,6 +380,28 @@ mod tests {
     }
 
     #[test]
+    fn all_rules_of_the_raw_table_keep_queries_but_those_for_health_and_late_replies() {
+        let plan = plan(&["10.0.0.10"]);
+        let mut keep: Vec<String> = plan
+            .rules(Family::V4)
+            .iter()
+            .filter(|rule| plan.keeps_queries(rule))
+            .map(|rule| rule.to_string().chars().take_while(|&letter| letter != 'j').collect())
+            .collect();
+        keep.sort();
+        assert_eq!(
+            keep,
+            [
+                "{raw OUTPUT [-p tcp -d 10.0.0.10 --dport 53 -",
+                "{raw OUTPUT [-p tcp -s 10.0.0.10 --sport 53 -",
+                "{raw OUTPUT [-p udp -d 10.0.0.10 --dport 53 -",
+                "{raw PREROUTING [-p tcp -d 10.0.0.10 --dport 53 -",
+                "{raw PREROUTING [-p udp -d 10.0.0.10 --dport 53 -",
+            ]
+        );
+    }
+
+    #[test]
     fn each_family_has_its_own_rules() {
         let plan = plan(&["10.0.0.10", "fd00::a", "::ffff:10.0.0.11", "10.0.0.10"]);
         assert_eq!(plan.rules(Family::V4).len(), 24);

@@ -6,6 +6,23 @@ use crate::node::claims::Claims;
 use crate::node::namespace;
 use std::process::Command;
 
+#[test]
+fn a_links_name_is_what_the_kernel_takes() {
+    for name in ["nodelocaldns", "a", "fifteen-letters", "...", "a.b"] {
+        assert!(is_name(name), "{name}");
+    }
+    for name in ["", "sixteen-letters-", ".", "..", "a b", "a/b", "a:b"] {
+        assert!(!is_name(name), "{name}");
+    }
+}
+
+#[test]
+fn a_report_is_good_without_errors_of_either_kind() {
+    for (add_errors, check_errors, is_good) in [(0, 0, true), (1, 0, false), (0, 1, false)] {
+        assert_eq!(Report { add_errors, check_errors, ..Report::default() }.is_good(), is_good);
+    }
+}
+
 fn in_namespace(test: &str) -> bool {
     namespace::in_namespace(&format!("node::interface::tests::{test}"))
 }

@@ -234,6 +234,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_may_be_as_large_and_name_as_many_as_the_bounds_say() {
+        let world = world("nameserver 192.0.2.1\n");
+        let mut watch = watch(&[FILE], &world, &[]);
+        let mut content: String =
+            (1..16).map(|last| format!("nameserver 192.0.2.{last}\n")).collect();
+        content.push_str(&"#".repeat(65_536 - content.len()));
+        world.write(FILE, content);
+        let [all] = shown(watch.look(&world)).try_into().unwrap();
+        assert_eq!(all.split(' ').count(), 15);
+    }
+
+    #[test]
     fn an_upstream_that_is_named_twice_is_asked_once() {
         let world = world("nameserver 192.0.2.1\nnameserver 192.0.2.2\n");
         let watch = watch(&["192.0.2.2", FILE, "192.0.2.1:53"], &world, &[]);

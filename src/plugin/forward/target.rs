@@ -177,7 +177,8 @@ fn host_name(text: &str, default: &str) -> Option<(String, String)> {
     };
     let last = labels.clone().next_back()?;
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
-    let is_name = name.len() <= 254 && name.contains('.') && !is_number && labels.all(is_label);
+    let is_name =
+        name.len() < sizes::NAME_MOST && name.contains('.') && !is_number && labels.all(is_label);
     is_name.then(|| (name.to_owned(), port.to_owned()))
 }
 
@@ -311,6 +312,14 @@ mod tests {
         ] {
             assert_eq!(texts(&[word]), Ok(vec![text.to_owned()]), "{word}");
         }
+    }
+
+    #[test]
+    fn a_host_name_is_as_long_as_a_name_can_be() {
+        let long = "x".repeat(63);
+        let name = format!("{long}.{long}.{long}.{}.", "x".repeat(61));
+        assert_eq!(host_name(&name, "53"), Some((name.clone(), "53".to_owned())));
+        assert_eq!(host_name(&format!("x.{name}"), "53"), None);
     }
 
     #[test]

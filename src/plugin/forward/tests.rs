@@ -148,6 +148,7 @@ fn mistakes_are_told_in_the_words_of_coredns() {
         (block("doh_method PUT"), "doh_method must be either POST or GET"),
         (block("max_concurrent -1"), "max_concurrent can't be negative: -1"),
         (block("tls a b c d"), "Wrong argument count or unexpected line ending after 'd'"),
+        (block("tls a b c"), "no such file or directory"),
         (block("tls /x"), "error reading /x: open /x: no such file or directory"),
         (block("failover NOERROR"), "NoError cannot be used in failover"),
         (block("failover NOERROR FOO"), "NoError cannot be used in failover"),
@@ -164,6 +165,19 @@ fn mistakes_are_told_in_the_words_of_coredns() {
         assert!(text.ends_with(error), "{directives}: {text}");
         assert!(text.contains("plugin/forward: ") && text.contains("Corefile:"), "{text}");
     }
+}
+
+#[test]
+fn a_connection_may_be_kept_idle_for_as_long_as_it_lives() {
+    let directive = "forward . 192.0.2.1 {\n expire 7s\n max_age 7s\n}";
+    assert!(Bench::new().load(directive, &node()).is_ok());
+}
+
+#[test]
+fn fifteen_upstreams_are_taken() {
+    let fifteen: Vec<String> = (1..16).map(|last| format!("192.0.2.{last}")).collect();
+    let directive = format!("forward . {}", fifteen.join(" "));
+    assert!(Bench::new().load(&directive, &node()).is_ok());
 }
 
 #[test]

@@ -198,16 +198,7 @@ fn write_address(f: &mut Formatter<'_>, address: IpAddr) -> fmt::Result {
 
 fn write_flags(f: &mut Formatter<'_>, word: u16) -> fmt::Result {
     let mut is_first = true;
-    for (bit, name) in [
-        (flags::QR, "qr"),
-        (flags::AA, "aa"),
-        (flags::TC, "tc"),
-        (flags::RD, "rd"),
-        (flags::RA, "ra"),
-        (flags::Z, "z"),
-        (flags::AD, "ad"),
-        (flags::CD, "cd"),
-    ] {
+    for (bit, name) in flags::WORDS {
         if word & bit != 0 {
             f.write_str(if is_first { "" } else { "," })?;
             f.write_str(name)?;

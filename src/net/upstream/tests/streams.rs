@@ -3,6 +3,15 @@
 use super::super::pace::SLOW_ANYWHERE;
 use super::*;
 
+/// Answers every query but that for `s.test.`
+async fn silent_to_one() -> Scripted {
+    Scripted::start(|name, query, _| match name.to_string().as_str() {
+        "s.test." => Act::Silence,
+        _ => Act::Send(vec![answer(query, 1)]),
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_kept_stream_serves_query_after_query() {
     let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 1)])).await;
@@ -110,11 +119,7 @@ async fn a_message_without_a_header_ends_its_stream() {
 
 #[tokio::test]
 async fn a_silent_stream_is_replaced() {
-    let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
-        "s.test." => Act::Silence,
-        _ => Act::Send(vec![answer(query, 1)]),
-    })
-    .await;
+    let up = silent_to_one().await;
     let options = Options { max_connect_attempts: 1, max_fails: 0, ..impatient() };
     let asking = Asking::new(vec![up.upstream()], options);
     assert_eq!(asking.tcp("a.test.").await, Ok(1));
@@ -125,11 +130,7 @@ async fn a_silent_stream_is_replaced() {
 
 #[tokio::test]
 async fn a_stream_that_never_said_anything_is_replaced_too() {
-    let up = Scripted::start(|name, query, _| match name.to_string().as_str() {
-        "s.test." => Act::Silence,
-        _ => Act::Send(vec![answer(query, 1)]),
-    })
-    .await;
+    let up = silent_to_one().await;
     let options = Options { max_connect_attempts: 1, max_fails: 0, ..impatient() };
     let asking = Asking::new(vec![up.upstream()], options);
     assert!(asking.tcp("s.test.").await.is_err());

@@ -30,6 +30,7 @@ fn every_spelling_that_coredns_takes_is_taken() {
         "cache {\n serve_stale 1h verify 500ms\n}",
         "cache {\n serve_stale 1h verify 0 30s 5m\n}",
         "cache {\n serve_stale 1h immediate 30s 30s\n}",
+        "cache {\n serve_stale 1h immediate 2147483647s\n}",
         "cache {\n servfail 5m\n}",
         "cache {\n disable success a. b.\n disable denial\n disable denial x.\n}",
         "cache {\n keepttl\n}",

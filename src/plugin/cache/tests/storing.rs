@@ -203,6 +203,28 @@ fn stores_share_a_budget_and_the_largest_makes_room() {
 }
 
 #[test]
+fn a_store_with_nothing_in_it_has_nothing_to_give() {
+    let budget = Arc::new(Budget::new(Some(1 << 20)));
+    budget.cache.add(1 << 20);
+    let store = Store::new(1024, 1024, 0, 7, budget.clone());
+    assert!(budget.cache.is_over() && !store.give_way(NOW));
+    put(&store, &query("a.test.", A), Side::Denial, NOW);
+    assert!(store.give_way(NOW) && store.count(Side::Denial) == 0);
+}
+
+#[test]
+fn no_more_gives_way_than_is_needed() {
+    let budget = Arc::new(Budget::new(Some(1 << 20)));
+    let store = Store::new(1024, 1024, 0, 7, budget.clone());
+    for number in 0..100 {
+        put(&store, &query(&format!("n{number}.test."), A), Side::Success, NOW);
+    }
+    budget.cache.add(budget.cache.most() - budget.cache.used() + 1);
+    assert!(store.give_way(NOW) && !budget.cache.is_over());
+    assert_eq!(store.count(Side::Success), 99);
+}
+
+#[test]
 fn the_other_store_gives_way_and_the_counts_follow() {
     let store = store(1024, 0);
     let query = query("a.test.", A);
@@ -285,6 +307,29 @@ fn one_eviction_looks_at_a_bounded_number_of_entries() {
     }
     // Each has been asked for three times: to go by that alone, all had to be looked at several times.
     assert!(shard.evict(Side::Success, NOW, 0).is_some());
+}
+
+#[test]
+fn who_was_let_go_as_a_newcomer_comes_back_in_the_main_queue_and_is_a_newcomer_after_that() {
+    let store = store(1024, 0);
+    let name = query("a.test.", A);
+    let mut shard = Shard::new(1024, 0);
+    for is_main in [false, true, false, true] {
+        shard.insert(entry(&store, &name, Side::Success, NOW));
+        let slot = shard.holder(store.key(&name), Side::Success).unwrap();
+        assert_eq!(shard.entry(slot).unwrap().is_main, is_main);
+        assert!(shard.evict(Side::Success, NOW, 0).is_some());
+    }
+}
+
+#[test]
+fn room_is_made_in_whichever_shard_has_something_to_give() {
+    // Sixteen shards: the one that takes an entry has nothing else, nor have most of the others.
+    let store = store(2, 0);
+    for number in 0..100 {
+        put(&store, &query(&format!("n{number}.test."), A), Side::Success, NOW);
+        assert!(store.count(Side::Success) <= 2, "{number}");
+    }
 }
 
 #[test]

@@ -24,6 +24,11 @@ pub enum PollFailure {
 
 /// Asks `http://ADDRESS/health` and waits for the response's first line, `longest` at most.
 /// Any status is a response. An address without host means `localhost`.
+///
+/// # Errors
+///
+/// No response within `longest`, a connection that could not be made or broke, a response that is
+/// no HTTP.
 pub async fn poll_health(address: &str, longest: Duration) -> Result<(), PollFailure> {
     timeout(longest, ask(address)).await.unwrap_or(Err(PollFailure::Timeout))
 }

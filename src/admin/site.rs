@@ -63,6 +63,10 @@ impl Site {
     }
 
     /// Serves `endpoints` on a socket that listens already, as a predecessor's does.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: the process has no descriptor left.
     pub fn on(socket: std::net::TcpListener, endpoints: Endpoints) -> io::Result<Site> {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
@@ -75,6 +79,10 @@ impl Site {
     }
 
     /// A further descriptor of the socket, for a successor.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: the process has no descriptor left.
     pub fn share(&self) -> io::Result<std::net::TcpListener> {
         self.socket.try_clone()
     }

@@ -119,6 +119,10 @@ fn decimal(value: u128, digits: usize) -> String {
 }
 
 /// `strconv.Atoi`: `strconv.Atoi: parsing "a": invalid syntax` or `: value out of range`.
+///
+/// # Errors
+///
+/// No decimal digits behind an optional sign, or a number beyond 64 bits, in Go's words.
 pub fn parse_integer(text: &str) -> Result<i64, String> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     match text.parse() {
@@ -131,6 +135,10 @@ pub fn parse_integer(text: &str) -> Result<i64, String> {
 }
 
 /// `strconv.ParseUint` in base 10 for numbers of `bits` bits (1 to 64).
+///
+/// # Errors
+///
+/// No decimal digits, or a number beyond `bits` bits, in Go's words.
 pub fn parse_unsigned(text: &str, bits: u32) -> Result<u64, String> {
     if !is_digits(text) {
         return Err(format!("strconv.ParseUint: parsing {}: invalid syntax", quote(text)));

@@ -89,6 +89,10 @@ impl<'a> Message<'a> {
     /// Checks the whole message: names, lengths, counts, and the names inside the RDATA of the
     /// types that may be compressed (RFC 3597 §4). Octets behind the last record are allowed, and
     /// so are counts that promise records where the message has ended: CoreDNS takes both.
+    ///
+    /// # Errors
+    ///
+    /// What of it is malformed, the first that is met.
     pub fn parse(wire: &'a [u8]) -> Result<Message<'a>, Malformed> {
         let header = wire.first_chunk::<{ sizes::HEADER }>().ok_or(Malformed::Cut)?;
         let promised = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
@@ -107,6 +111,10 @@ impl<'a> Message<'a> {
 
     /// Checks the names of the question section alone. A message may end behind the name or the
     /// type of its last question, or behind its header: CoreDNS takes all three.
+    ///
+    /// # Errors
+    ///
+    /// What of a name is malformed; [`Malformed::Cut`] without a whole header.
     pub fn check_questions(wire: &[u8]) -> Result<(), Malformed> {
         let promised = word(wire, 4).ok_or(Malformed::Cut)?;
         let mut at = sizes::HEADER;

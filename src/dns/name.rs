@@ -45,6 +45,10 @@ impl Name {
 
     /// Reads the (possibly compressed) name at `at` of `message`; also returns the offset just
     /// behind it. Compression pointers must point backwards (RFC 1035 §4.1.4).
+    ///
+    /// # Errors
+    ///
+    /// What of it is malformed: cut off, too long, a pointer that does not go backwards.
     pub fn parse(message: &[u8], at: usize) -> Result<(Name, usize), Malformed> {
         let (spelled, end) = Spelled::parse(message, at)?;
         Ok((spelled.name(), end))

@@ -189,6 +189,10 @@ impl Response {
     }
 
     /// A view of the written message.
+    ///
+    /// # Errors
+    ///
+    /// What of it is malformed: a plugin's mistake, or that nothing is written.
     pub fn message(&self) -> Result<Message<'_>, Malformed> {
         Message::parse(&self.wire)
     }

@@ -133,6 +133,10 @@ pub fn default_workers() -> usize {
 }
 
 /// Whether `host` (`None`: all addresses) and `port` can be listened on by UDP and TCP now.
+///
+/// # Errors
+///
+/// An invalid port, or why an address cannot be bound, as CoreDNS words it.
 pub fn can_listen(host: Option<&str>, port: &str) -> Result<(), ListenError> {
     let port = port.parse().map_err(|_| ListenError(format!("address {port}: invalid port")))?;
     let transport = crate::corefile::KeyTransport::Dns;
@@ -141,6 +145,10 @@ pub fn can_listen(host: Option<&str>, port: &str) -> Result<(), ListenError> {
 
 impl Workers {
     /// Binds every address of `snapshot`, then starts the threads and serves.
+    ///
+    /// # Errors
+    ///
+    /// Why an address cannot be bound or a thread not be started; nothing is served then.
     pub fn start(equipment: &Equipment, snapshot: &Arc<Snapshot>) -> Result<Workers, ListenError> {
         Workers::start_with(equipment, snapshot, Vec::new())
     }
@@ -148,6 +156,10 @@ impl Workers {
     /// As [`Workers::start`], with a predecessor's sockets where they are of an address of
     /// `snapshot`; the others are closed. Until [`Workers::own_sockets`] the predecessor may read
     /// them, too.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Workers::start`].
     pub fn start_with(
         equipment: &Equipment,
         snapshot: &Arc<Snapshot>,
@@ -160,6 +172,10 @@ impl Workers {
 
     /// With sockets that came from elsewhere, where they are of an address of `snapshot`. Nothing is bound
     /// or read before [`WaitingWorkers::serve`].
+    ///
+    /// # Errors
+    ///
+    /// A thread that cannot be started.
     pub fn prepare(
         equipment: &Equipment,
         snapshot: &Arc<Snapshot>,
@@ -215,6 +231,10 @@ impl Workers {
     }
 
     /// As [`Workers::publish`], with sockets that were given away and came back.
+    ///
+    /// # Errors
+    ///
+    /// Why an address that is new cannot be bound; nothing has changed then.
     pub fn publish_with(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -267,6 +287,10 @@ impl Workers {
     }
 
     /// Second descriptors of all listening sockets but QUIC's.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: the process has no descriptor left.
     pub fn second_sockets(&self) -> std::io::Result<Vec<HandedSockets>> {
         let known = self.lock();
         let handed = known.iter().filter(|(_, sockets)| !sockets.streams.is_empty());

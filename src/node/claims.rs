@@ -52,6 +52,10 @@ pub struct Claims {
 impl Claims {
     /// Claims something. Others may claim it as well: a claim shuts nobody out, it says that
     /// somebody lives.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: the process has no descriptor left.
     pub fn take(&mut self, claim: &Claim) -> io::Result<()> {
         let name = format!("{}/{:016x}", claim.name(), rand::random::<u64>());
         let address = SocketAddr::from_abstract_name(name.as_bytes())?;

@@ -94,6 +94,11 @@ fn fault(path: &Path, error: &io::Error) -> String {
 /// Replaces the content of a file, at once and whole; true when it was another. Readers see the
 /// old content or the new one. Where the file cannot be exchanged (it is itself a mount, or the
 /// folder is not writable), it is written in place.
+///
+/// # Errors
+///
+/// Why the file can neither be exchanged nor written, in Go's words: `open PATH: permission
+/// denied`.
 pub fn write_if_changed(path: &Path, text: &str) -> Result<bool, String> {
     if fs::read(path).is_ok_and(|content| content == text.as_bytes()) {
         return Ok(false);

@@ -131,6 +131,10 @@ pub fn service_variable(service: &str) -> String {
 
 /// The cluster IP of a Service from its environment variable; without one the template gets
 /// `<nil>`.
+///
+/// # Errors
+///
+/// The variable is not set, or no address.
 pub fn cluster_dns(
     service: &str,
     variable: impl FnOnce(&str) -> Option<String>,

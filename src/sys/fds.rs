@@ -31,6 +31,10 @@ pub struct Received {
 
 /// Sends one message with its descriptors, which stay ours too. `InvalidInput` when there are more
 /// than [`DESCRIPTORS_MOST`].
+///
+/// # Errors
+///
+/// `InvalidInput` when there are more than [`DESCRIPTORS_MOST`]; else the kernel's.
 pub fn send(
     socket: BorrowedFd<'_>,
     octets: &[u8],
@@ -86,6 +90,10 @@ pub fn send(
 
 /// Receives one message. `InvalidData` when it or its descriptors did not fit: nothing of it is
 /// kept then.
+///
+/// # Errors
+///
+/// `InvalidData` when the message or its descriptors did not fit; else the kernel's.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     let mut control = Control([0; CONTROL]);
     let mut iovec = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -143,6 +151,10 @@ pub struct Peer {
 }
 
 /// Who is at the other end of a Unix socket.
+///
+/// # Errors
+///
+/// The kernel's: for a socket that is none of Unix.
 pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let found = getsockopt(&socket, PeerCredentials)?;
     Ok(Peer { user: found.uid(), process: u32::try_from(found.pid()).unwrap_or(0) })

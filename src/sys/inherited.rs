@@ -33,6 +33,10 @@ fn take_one(number: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Has a program that this process starts inherit it under the same number.
+///
+/// # Errors
+///
+/// The kernel's.
 pub fn pass_on(descriptor: &OwnedFd) -> io::Result<()> {
     set_flags(descriptor, 0)
 }

@@ -9,6 +9,10 @@ use tokio::io::unix::AsyncFd;
 
 /// Registers a non-blocking socket with the current runtime for reading alone. A runtime's own UDP
 /// socket also asks for writability, and is then woken for every reply that the network took.
+///
+/// # Errors
+///
+/// Outside of a runtime, or the kernel's.
 pub fn readable(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
     // SAFETY: a UdpSocket owns its descriptor, returns the same one at every call, and nobody else
     // can close it while the AsyncFd owns the socket.
@@ -16,6 +20,10 @@ pub fn readable(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
 }
 
 /// Registers a non-blocking netlink socket with the current runtime for reading.
+///
+/// # Errors
+///
+/// Outside of a runtime, or the kernel's.
 pub fn readable_netlink(netlink: Netlink) -> io::Result<AsyncFd<Netlink>> {
     // SAFETY: a Netlink owns its descriptor, returns the same one at every call, and nobody else
     // can close it while the AsyncFd owns the socket.

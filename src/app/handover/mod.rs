@@ -6,13 +6,17 @@
 //! nothing is lost at any moment; a conversation that breaks before leaves the predecessor as it was.
 //! Decides nothing about serving: that is the main loop's.
 
+mod conversation;
 mod door;
 mod giving;
+mod heir;
 mod message;
 mod taking;
 mod talk;
+mod turn;
 
-pub(super) use giving::{Event, Giver, Heir, Offer};
+pub(super) use giving::Giver;
+pub(super) use heir::{Event, Heir, Offer};
 pub(super) use taking::{Predecessor, Taken, ask, join};
 
 use self::message::Place;

@@ -319,6 +319,10 @@ impl<'a> Query<'a> {
     /// Replaces the whole message, keeping `received_size`: for plugins that edit it as a
     /// hickory-proto message. The message must be one that [`Query::receive`] accepts; else
     /// nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed::Cut`] for a message that is no query.
     pub fn replace(&mut self, wire: Vec<u8>) -> Result<(), Malformed> {
         let Received::Query(query) = Query::receive(&wire) else { return Err(Malformed::Cut) };
         let Query { wire: normal, name, qtype, qclass, question_end, edns, .. } = query;

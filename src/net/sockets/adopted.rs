@@ -40,6 +40,10 @@ pub struct HandedSockets {
 
 impl HandedSockets {
     /// Further descriptors of the same sockets.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: the process has no descriptor left.
     pub fn try_clone(&self) -> io::Result<HandedSockets> {
         Ok(HandedSockets {
             transport: self.transport,

@@ -12,6 +12,7 @@ mod nftables;
 mod rewrite;
 mod rules;
 mod sweep;
+mod tables;
 
 pub use choice::{Backend, Choice, NfTables, Scene, Wanted};
 pub use command::Failure;

@@ -6,13 +6,14 @@
 //! the other, and what happens to tables that are there. Touches no table but its own and those that
 //! a nodens left behind.
 
-use super::messages::{self, CHAINS, HEADER};
+use super::messages::{self, CHAINS};
 use super::rewrite::Rewrite;
 use super::rules::{Plan, Rule, Side};
+use super::tables::{commit, get, is_of_nodens, picture};
 use super::{Report, Trouble, WITHOUT_NET_ADMIN};
 use crate::corefile::system_error_text;
 use crate::plugin::Level;
-use crate::sys::netlink::{Message, Netlink, Refusal, Subsystem};
+use crate::sys::netlink::{Netlink, Refusal, Subsystem};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -297,6 +298,10 @@ impl Nftables {
 
     /// The tables, as `nft` names them, that [`Nftables::remove_left_behind`] would remove: what a
     /// crash on an old kernel, or `-skipteardown`, left.
+    ///
+    /// # Errors
+    ///
+    /// Why the kernel does not show its tables: no permission, no nf_tables.
     pub fn left_behind(&mut self) -> Result<Vec<String>, Refusal> {
         Ok(self.names_left_behind()?.iter().map(|name| format!("inet {name}")).collect())
     }
@@ -398,53 +403,6 @@ impl Nftables {
             }
         }
     }
-}
-
-/// Does all of it or nothing.
-fn commit(netlink: &mut Netlink, inner: Vec<crate::sys::netlink::Request>) -> Result<(), Refusal> {
-    let refused = netlink.ask_all(messages::transaction(inner))?;
-    refused.into_iter().next().map_or(Ok(()), |(_, refusal)| Err(refusal))
-}
-
-/// One object; `None` when it is not there.
-fn get(
-    netlink: &mut Netlink,
-    request: &crate::sys::netlink::Request,
-) -> Result<Option<Message>, Refusal> {
-    match netlink.get(request) {
-        Err(refusal) if refusal.number() == Some(libc::ENOENT) => Ok(None),
-        result => result,
-    }
-}
-
-/// The rules of a table of both families.
-fn rules(netlink: &mut Netlink, table: &str) -> Result<Vec<Message>, Refusal> {
-    match netlink.dump(&messages::rules_of(table)) {
-        Ok(found) => {
-            Ok(found.into_iter().filter(|rule| messages::is_of_table(rule, table)).collect())
-        }
-        Err(refusal) if refusal.number() == Some(libc::ENOENT) => Ok(Vec::new()),
-        Err(refusal) => Err(refusal),
-    }
-}
-
-/// Whether all rules of a table have comments of ours. One without rules is nobody's loss, and may
-/// be what an interrupted one left.
-fn is_of_nodens(netlink: &mut Netlink, table: &str) -> Result<bool, Refusal> {
-    Ok(rules(netlink, table)?.iter().all(messages::is_marked))
-}
-
-/// All that the kernel shows of a table, its chains and its rules.
-fn picture(netlink: &mut Netlink, table: &str) -> Result<Vec<Vec<u8>>, Refusal> {
-    // The header has a number that changes with every change of any table.
-    let seen = |message: &Message| message.payload.get(HEADER..).unwrap_or_default().to_vec();
-    let mut all = Vec::new();
-    all.extend(get(netlink, &messages::get_table(table))?.iter().map(seen));
-    for chain in CHAINS {
-        all.extend(get(netlink, &messages::get_chain(table, chain.name))?.iter().map(seen));
-    }
-    all.extend(rules(netlink, table)?.iter().map(seen));
-    Ok(all)
 }
 
 /// What a refusal means.

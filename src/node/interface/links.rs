@@ -118,6 +118,10 @@ pub struct Watch {
 
 impl Watch {
     /// From now on changes are heard of. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no such socket, or the process no descriptor left.
     pub fn open() -> io::Result<Watch> {
         let netlink = Netlink::open(Subsystem::Route)?;
         for group in [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR] {
@@ -128,11 +132,19 @@ impl Watch {
     }
 
     /// Registers with the current runtime; read it with [`read_news`].
+    ///
+    /// # Errors
+    ///
+    /// Outside of a runtime, or the kernel's.
     pub fn register(self) -> io::Result<AsyncFd<Netlink>> {
         readable_netlink(self.netlink)
     }
 
     /// [`read_news`] of a socket that is not registered.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_news`].
     pub fn read(&mut self) -> io::Result<bool> {
         read_news(&mut self.netlink)
     }
@@ -140,6 +152,10 @@ impl Watch {
 
 /// Reads what came. True when something went or changed that may be ours: then look. `WouldBlock`
 /// means that nothing came.
+///
+/// # Errors
+///
+/// `WouldBlock` when nothing came; else the kernel's.
 pub fn read_news(netlink: &mut Netlink) -> io::Result<bool> {
     match netlink.receive() {
         // What is new beside ours is none of our business.

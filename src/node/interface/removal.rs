@@ -36,6 +36,10 @@ impl Interface {
     }
 
     /// What [`Interface::remove_left_behind`] would take away.
+    ///
+    /// # Errors
+    ///
+    /// Why the kernel does not show its links and addresses.
     pub fn left_behind(&mut self) -> Result<Left, Refusal> {
         let removal = self.of_any_age()?;
         let Some(link) = removal.link else {

@@ -314,6 +314,10 @@ pub struct Said {
 }
 
 /// What the `forward` lines of a block say: `tokens` are those of all of them.
+///
+/// # Errors
+///
+/// As for [`setup`].
 pub fn read(tokens: &[Token], surroundings: &dyn Surroundings) -> Result<Vec<Said>, CorefileError> {
     let stanzas = parse::stanzas(&mut Dispenser::new(tokens), surroundings, &SilentJournal)?;
     let said = stanzas.into_iter().map(|stanza| {

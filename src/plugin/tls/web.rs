@@ -20,6 +20,10 @@ struct Section {
 }
 
 /// The TLS configuration that the file at `path` asks for. Paths in it are relative to its folder.
+///
+/// # Errors
+///
+/// A file that cannot be read or is no such configuration, with its path.
 pub fn web_config(
     path: &Path,
     surroundings: &dyn Surroundings,

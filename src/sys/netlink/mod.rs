@@ -49,6 +49,10 @@ pub struct Netlink {
 
 impl Netlink {
     /// Opens a socket. Needs no privilege; most requests do.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no such family (`EPROTONOSUPPORT`), or the process no descriptor left.
     pub fn open(subsystem: Subsystem) -> io::Result<Netlink> {
         let protocol = match subsystem {
             Subsystem::Route => libc::NETLINK_ROUTE,
@@ -78,11 +82,19 @@ impl Netlink {
     }
 
     /// From now on the news of a multicast group (`RTNLGRP_LINK`) come in.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: there is no such group.
     pub fn join(&self, group: u32) -> io::Result<()> {
         self.set(libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, &group)
     }
 
     /// Waits at most this long for each datagram. [`REPLY_TIME`] by default.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
     pub fn wait_at_most(&self, time: Duration) -> io::Result<()> {
         let time = libc::timeval {
             tv_sec: time.as_secs() as libc::time_t,
@@ -98,6 +110,10 @@ impl Netlink {
     }
 
     /// Sends a request and waits until it is done.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused, or that it did not answer in time.
     pub fn ask(&mut self, request: Request) -> Result<(), Refusal> {
         let mut refused = self.ask_all(vec![request])?;
         refused.pop().map_or(Ok(()), |(_, refusal)| Err(refusal))
@@ -158,11 +174,21 @@ impl Netlink {
 
     /// Sends a request for many things (`NLM_F_DUMP`) and gathers what comes, at most
     /// [`MOST_DUMPED`] messages.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused, that it did not answer in time, or that there is more than
+    /// [`MOST_DUMPED`].
     pub fn dump(&mut self, request: &Request) -> Result<Vec<Message>, Refusal> {
         self.collect(&request.clone().with_flags(libc::NLM_F_DUMP as u16))
     }
 
     /// Sends a request for one thing and gives it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused, `ENOENT` when there is no such thing, or that it did not answer in
+    /// time.
     pub fn get(&mut self, request: &Request) -> Result<Option<Message>, Refusal> {
         Ok(self.collect(&request.clone().with_flags(libc::NLM_F_ACK as u16))?.pop())
     }
@@ -194,6 +220,10 @@ impl Netlink {
     }
 
     /// Receives one datagram: its messages. `ENOBUFS` means that news were lost.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS`: news were lost. `WouldBlock`: nothing is there, or nothing came in time.
     pub fn receive(&mut self) -> io::Result<Vec<Message>> {
         loop {
             let mut name = no_name();
@@ -228,6 +258,10 @@ impl Netlink {
     }
 
     /// Reads no more than what is there: [`Netlink::receive`] then gives `WouldBlock`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
     pub fn set_nonblocking(&self) -> io::Result<()> {
         // SAFETY: no pointers; the descriptor is open as long as self.
         let flags = unsafe { libc::fcntl(self.socket.as_raw_fd(), libc::F_GETFL) };

@@ -22,6 +22,10 @@ pub fn keep_datagrams(socket: BorrowedFd<'_>, octets: usize) {
 
 /// Has the kernel tell with each datagram which address it was sent to (IP_PKTINFO, RFC 3542 §6.1).
 /// For sockets that listen on all addresses, of the family of `at`.
+///
+/// # Errors
+///
+/// The kernel's: it does not know the option.
 pub fn tell_destination(socket: BorrowedFd<'_>, at: IpAddr) -> io::Result<()> {
     match at {
         IpAddr::V4(_) => setsockopt(&socket, Ipv4PacketInfo, &true)?,

@@ -74,6 +74,10 @@ pub struct FileWriter<W> {
 
 impl<W: Write> FileWriter<W> {
     /// A file of `most` octets at most, without what frames an empty one.
+    ///
+    /// # Errors
+    ///
+    /// Of the writer below.
     pub fn new(mut out: W, most: u64) -> io::Result<FileWriter<W>> {
         let head = head();
         out.write_all(&head)?;
@@ -88,6 +92,10 @@ impl<W: Write> FileWriter<W> {
     }
 
     /// Adds an entry of `store`; true when a frame was written. `unix` as for [`encode`].
+    ///
+    /// # Errors
+    ///
+    /// Of the writer below.
     pub fn put(&mut self, store: StoreId, kept: &Kept, unix: Duration) -> io::Result<bool> {
         let octets = 4 + FIXED_OCTETS + kept.message.len();
         let is_full = self.records.len() + octets > FRAME_OCTETS_MOST || store != self.store;
@@ -107,6 +115,10 @@ impl<W: Write> FileWriter<W> {
     }
 
     /// Writes what is left and the end.
+    ///
+    /// # Errors
+    ///
+    /// Of the writer below.
     pub fn finish(mut self) -> io::Result<(W, Totals)> {
         if !self.records.is_empty() {
             self.write_frame()?;

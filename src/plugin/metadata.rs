@@ -1,15 +1,13 @@
 //! `metadata`: labels of a query (`{/forward/upstream}`) are collected for `log` and `rewrite`.
 //!
-//! Owns which zones want labels; those who set or read labels are other plugins.
+//! Owns that labels are wanted; those who set or read labels are other plugins. Its zones are for plugins that
+//! are asked for labels before the query passes (CoreDNS's `Provider`); there is none here, nor in node-cache.
 
 use super::{Context, Flow, Handler, Setup};
-use crate::corefile::{CorefileError, normalise_zone};
-use crate::dns::{Name, Query, Response};
+use crate::corefile::CorefileError;
+use crate::dns::{Query, Response};
 
-struct Metadata {
-    /// Zones whose queries get labels; queries elsewhere get none.
-    zones: Vec<Name>,
-}
+struct Metadata;
 
 impl Handler for Metadata {
     fn word(&self) -> &'static str {
@@ -18,16 +16,16 @@ impl Handler for Metadata {
 
     fn query(
         &self,
-        query: &mut Query<'_>,
+        _query: &mut Query<'_>,
         _response: &mut Response,
         context: &mut Context<'_>,
     ) -> Flow {
-        context.labels.wanted = self.zones.iter().any(|zone| query.name().is_in(zone));
+        context.labels.wanted = true;
         Flow::Next
     }
 }
 
-/// Reads the directive: zones, or none for the block's own.
+/// Reads the directive: zones, which change nothing.
 ///
 /// # Errors
 ///
@@ -35,17 +33,12 @@ impl Handler for Metadata {
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let dispenser = &mut setup.dispenser;
     dispenser.next();
-    let arguments = dispenser.remaining_args();
-    let zones = if arguments.is_empty() {
-        setup.block.zones().cloned().collect()
-    } else {
-        arguments.iter().flat_map(|zone| normalise_zone(zone)).collect()
-    };
+    dispenser.remaining_args();
     if dispenser.next_block() || dispenser.next() {
         return Err(dispenser.arg_err());
     }
     setup.block.metadata = true;
-    setup.block.add(Metadata { zones });
+    setup.block.add(Metadata);
     Ok(())
 }
 
@@ -84,10 +77,10 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_collected_in_the_zones_given() {
+    fn what_plugins_say_as_a_query_passes_is_collected_outside_the_zones_too() {
         assert_eq!(labels("metadata", "a.test."), 1);
         assert_eq!(labels("metadata test", "a.test."), 1);
-        assert_eq!(labels("metadata other", "a.test."), 0);
+        assert_eq!(labels("metadata other", "a.test."), 1);
         assert_eq!(labels("debug", "a.test."), 0);
     }
 

@@ -7,6 +7,7 @@ use super::revert::Reversal;
 use super::text::{MatchKind, Matcher};
 use crate::dns::{Class, Name, Query, Rcode, RecordType};
 use crate::plugin::Context;
+use std::str::FromStr;
 
 /// The greatest TTL in seconds that `MIN-` allows (RFC 2181 §8).
 const MOST_TTL: u32 = 0x7fff_ffff;
@@ -136,14 +137,20 @@ fn pair<'a>(kind: &str, arguments: &[&'a str]) -> Result<[&'a str; 2], String> {
         .map_err(|_| format!("{kind} rules must have exactly two arguments"))
 }
 
+/// A type by its name; CoreDNS knows no numbers (`TYPE65280`) here.
 fn parse_type(text: &str) -> Result<RecordType, String> {
-    let text = text.to_uppercase();
-    text.parse().map_err(|_| format!("invalid type {text:?}"))
+    named("TYPE", text).ok_or_else(|| format!("invalid type {:?}", text.to_uppercase()))
 }
 
+/// A class by its name, in the same way.
 fn parse_class(text: &str) -> Result<Class, String> {
+    named("CLASS", text).ok_or_else(|| format!("invalid class {:?}", text.to_uppercase()))
+}
+
+/// What `text` names in any capitals, unless it is a number behind `generic` (RFC 3597 §5).
+fn named<T: FromStr>(generic: &str, text: &str) -> Option<T> {
     let text = text.to_uppercase();
-    text.parse().map_err(|_| format!("invalid class {text:?}"))
+    if text.starts_with(generic) { None } else { text.parse().ok() }
 }
 
 /// `[MATCH] NAME`: the matcher of a response rule called `rule`.
@@ -235,6 +242,8 @@ mod tests {
             ("class IN CH HS", "class rules must have exactly two arguments"),
             ("type foo A", "invalid type \"FOO\""),
             ("class IN x", "invalid class \"X\""),
+            ("type A type65280", "invalid type \"TYPE65280\""),
+            ("class CLASS3 IN", "invalid class \"CLASS3\""),
             ("ttl a", "too few (1) arguments for a ttl rule"),
             ("ttl a x", "invalid TTL 'x' for a ttl rule"),
             ("ttl a -", "invalid TTL '-' for a ttl rule"),

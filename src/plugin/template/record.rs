@@ -75,15 +75,26 @@ fn bad(what: &str, text: &str) -> String {
     format!("bad {what}: {text:?}")
 }
 
-/// The fields of one logical line: comments left out, parentheses as white space.
+/// The fields of the first logical line that has any: comments left out, parentheses as white space, within
+/// which a line goes on.
 fn split(text: &str) -> Result<Vec<Field<'_>>, String> {
     let mut fields = Vec::new();
     let mut rest = text;
+    let mut depth = 0_usize;
     loop {
-        rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '(' || c == ')');
         let Some(first) = rest.chars().next() else { return Ok(fields) };
-        if first == ';' {
-            rest = rest.split_once('\n').map_or("", |(_, behind)| behind);
+        match first {
+            '\n' if depth == 0 && !fields.is_empty() => return Ok(fields),
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            ';' => {
+                rest = rest.find('\n').map_or("", |end| &rest[end..]);
+                continue;
+            }
+            _ => {}
+        }
+        if first.is_ascii_whitespace() || matches!(first, '(' | ')') {
+            rest = &rest[1..];
             continue;
         }
         let is_quoted = first == '"';
@@ -210,6 +221,25 @@ mod tests {
             assert_eq!(record.class, Class::IN);
             assert_eq!(record.rdata, rdata, "{text}");
         }
+    }
+
+    #[test]
+    fn the_first_line_with_a_record_counts() {
+        for text in [
+            "a. A 192.0.2.1\nb. A 192.0.2.2",
+            "\n\t; none yet\n\na. A 192.0.2.1 ; here (it is\nb. A",
+            "a. ( ; one\n A ; two )\n 192.0.2.1 )\nb.",
+        ] {
+            let record = TextRecord::parse(text).unwrap();
+            assert_eq!(
+                (&record.owner[..], &record.rdata[..]),
+                (&b"\x01a\0"[..], &b"\xc0\0\x02\x01"[..])
+            );
+        }
+        assert!(
+            TextRecord::parse("a. A\n192.0.2.1").is_err(),
+            "a line goes on only in parentheses"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@
 mod missing;
 mod namespace;
 
-use namespace::{in_namespaces, replace, sh, try_sh};
+use namespace::{copy_program, in_namespaces, replace, sh, try_sh};
 use std::fs::{self, File};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
@@ -73,7 +73,7 @@ fn put(path: &Path, text: &str) {
 
 /// The first answer of dig.
 fn dig(words: &str) -> String {
-    let output = try_sh(&format!("dig +short +tries=1 +time=5 {words}"));
+    let output = try_sh(&format!("dig +short +tries=1 +time=15 {words}"));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
@@ -197,7 +197,7 @@ fn a_port_that_needs_root_is_told_with_what_to_do() {
         // Within reach of another user, wherever this was built.
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(NODENS, folder.path().join("nodens")).unwrap();
+        copy_program(NODENS, &folder.path().join("nodens"));
         fs::write(folder.path().join("low"), ".:53 {\n    bind 127.0.0.1\n    whoami\n}\n")
             .unwrap();
         let mut command = Command::new("timeout");

@@ -172,13 +172,8 @@ fn every_start_failure_ends_with_1_and_coredns_s_line() {
     let taken_tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let tcp = taken_tcp.local_addr().unwrap();
     // Taken for UDP alone.
-    let (taken_udp, udp) = loop {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        if std::net::TcpListener::bind(address).is_ok() {
-            break (socket, address);
-        }
-    };
+    let taken_udp = UdpSocket::bind(("127.0.0.1", node::free_port())).unwrap();
+    let udp = taken_udp.local_addr().unwrap();
     let block = |port: u16, rest: &str| format!(".:{port} {{\n bind 127.0.0.1\n {rest}\n}}\n");
     let port = node.dns;
     std::fs::write(node.path("resolv.conf"), "search test\n").unwrap();

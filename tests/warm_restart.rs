@@ -10,7 +10,7 @@ mod node;
 #[path = "process/upstream.rs"]
 mod upstream;
 
-use node::Node;
+use node::{Node, free_port};
 use std::fs;
 use upstream::{ANSWER, Upstream};
 
@@ -23,7 +23,7 @@ fn answered(node: &Node) -> usize {
 
 /// A node that answered all names, was told to end and ended; its upstream is gone. Its directives.
 fn filled(node: &mut Node, flag: &str) -> String {
-    let upstream = Upstream::start();
+    let upstream = Upstream::start(free_port());
     let directives = format!(
         "    cache 3600\n    prometheus HTTP\n    forward . {} {{\n        max_fails 0\n    }}",
         upstream.address

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 /// The greatest number of open connections of one address; more are closed at once.
@@ -41,15 +41,17 @@ const REST_LOOK: Duration = Duration::from_millis(2);
 /// The pause after accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A listening address. Dropping it closes the socket and its connections.
+/// A listening address. Dropping it closes the socket and its connections, in the runtime's next turn.
 #[derive(Debug)]
 pub struct Site {
     address: SocketAddr,
     endpoints: Arc<ArcSwap<Endpoints>>,
     /// A second descriptor of the socket, for a successor.
     socket: std::net::TcpListener,
-    /// True while nothing is accepted.
+    /// True while nothing is to be accepted.
     rests: watch::Sender<bool>,
+    /// True once nothing is.
+    is_resting: watch::Receiver<bool>,
     places: Arc<Semaphore>,
     task: JoinHandle<()>,
 }
@@ -73,9 +75,18 @@ impl Site {
         let listener = TcpListener::from_std(socket.try_clone()?)?;
         let endpoints = Arc::new(ArcSwap::from_pointee(endpoints));
         let (rests, resting) = watch::channel(false);
+        let (told, is_resting) = watch::channel(false);
         let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let task = tokio::spawn(accept(listener, endpoints.clone(), places.clone(), resting));
-        Ok(Site { address, endpoints, socket, rests, places, task })
+        let rest = Rest { wanted: resting, told };
+        let task = tokio::spawn(accept(listener, endpoints.clone(), places.clone(), rest));
+        Ok(Site { address, endpoints, socket, rests, is_resting, places, task })
+    }
+
+    /// Closes the socket and its connections; returns once they are closed.
+    pub async fn close(mut self) {
+        self.task.abort();
+        // It was told to end: that is no error.
+        let _ = (&mut self.task).await;
     }
 
     /// A further descriptor of the socket, for a successor.
@@ -92,6 +103,8 @@ impl Site {
     pub async fn rest(&self) {
         self.rests.send_replace(true);
         let end = Instant::now() + REST_TIME;
+        // Until the task has heard of it, it may take one more.
+        let _ = timeout_at(end, self.is_resting.clone().wait_for(|rests| *rests)).await;
         while self.places.available_permits() < MOST_CONNECTIONS && Instant::now() < end {
             sleep(REST_LOOK).await;
         }
@@ -119,22 +132,44 @@ impl Drop for Site {
     }
 }
 
+/// What the task that accepts hears of rests, and what it tells.
+struct Rest {
+    wanted: watch::Receiver<bool>,
+    told: watch::Sender<bool>,
+}
+
+impl Rest {
+    /// Waits through a rest, if there is one; false when there is no site any more.
+    async fn is_over(&mut self) -> bool {
+        if *self.wanted.borrow_and_update() {
+            self.told.send_replace(true);
+            if self.wanted.wait_for(|rests| !rests).await.is_err() {
+                return false;
+            }
+            self.told.send_replace(false);
+        }
+        true
+    }
+}
+
 /// Connections live in a set that ends with this task: an aborted site leaves none behind.
 async fn accept(
     listener: TcpListener,
     endpoints: Arc<ArcSwap<Endpoints>>,
     places: Arc<Semaphore>,
-    mut resting: watch::Receiver<bool>,
+    mut rest: Rest,
 ) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        if resting.wait_for(|rests| !rests).await.is_err() {
+        if !rest.is_over().await {
             return;
         }
         let accepted = tokio::select! {
+            // Nothing more once a rest is wanted, be there ever so many.
+            biased;
+            _ = rest.wanted.changed() => continue,
             accepted = listener.accept() => accepted,
-            _ = resting.changed() => continue,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -144,7 +179,7 @@ async fn accept(
             }
         };
         if let Ok(place) = places.clone().try_acquire_owned() {
-            let (endpoints, resting) = (endpoints.clone(), resting.clone());
+            let (endpoints, resting) = (endpoints.clone(), rest.wanted.clone());
             connections.spawn(async move {
                 let tls = endpoints.load().tls.clone();
                 match tls.map(TlsAcceptor::from) {
@@ -205,6 +240,7 @@ async fn connection(
 mod tests {
     use super::super::{Alive, poll_health};
     use super::*;
+    use crate::net::tests::ports;
     use std::io::{Read, Write};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -216,18 +252,43 @@ mod tests {
     }
 
     #[test]
-    fn a_site_serves_until_it_is_dropped() {
-        runtime().block_on(async {
+    fn a_site_serves_until_it_is_closed() {
+        let port = runtime().block_on(async {
             let health = Endpoints { health: Some(Arc::new(Alive)), ..Endpoints::default() };
-            let site = Site::open("127.0.0.1:0", health).unwrap();
-            let address = site.address().to_string();
+            // A port that nobody else gets once it is free again.
+            let address = format!("127.0.0.1:{}", ports::free_port());
+            let site = Site::open(&address, health).unwrap();
             assert!(poll_health(&address, PATIENCE).await.is_ok());
             site.serve(Endpoints::default());
             assert!(poll_health(&address, PATIENCE).await.is_ok());
-            drop(site);
-            tokio::task::yield_now().await;
-            tokio::task::yield_now().await;
-            assert!(poll_health(&address, PATIENCE).await.is_err());
+            let port = site.address().port();
+            assert!(ports::listens(port));
+            site.close().await;
+            assert!(!ports::listens(port));
+            port
+        });
+        ports::is_given_up(port);
+    }
+
+    #[test]
+    fn a_site_that_rests_takes_nothing_more() {
+        runtime().block_on(async {
+            let site = Site::open("127.0.0.1:0", Endpoints::default()).unwrap();
+            for _ in 0..100 {
+                // It has come before the rest, and nobody has looked at it.
+                let mut client = tokio::net::TcpStream::connect(site.address()).await.unwrap();
+                site.rest().await;
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                    assert_eq!(site.places.available_permits(), MOST_CONNECTIONS);
+                }
+                site.resume();
+                let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+                client.write_all(request).await.unwrap();
+                let mut text = String::new();
+                client.read_to_string(&mut text).await.unwrap();
+                assert!(text.starts_with("HTTP/1.1 404"), "{text}");
+            }
         });
     }
 

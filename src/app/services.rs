@@ -116,10 +116,14 @@ impl Services {
         self.wanted(services).into_keys().collect()
     }
 
-    /// Runs what was prepared for `services`; closes the addresses that are not theirs.
-    pub(super) fn replace(&mut self, prepared: Prepared, services: &[Service]) {
+    /// Runs what was prepared for `services`; returns once the addresses that are not theirs are closed.
+    pub(super) async fn replace(&mut self, prepared: Prepared, services: &[Service]) {
         let Prepared { wanted, opened, handed } = prepared;
-        self.sites.retain(|address, _| wanted.contains_key(address));
+        let is_gone = |address: &String, _: &mut Site| !wanted.contains_key(address);
+        let gone: Vec<Site> = self.sites.extract_if(.., is_gone).map(|(_, site)| site).collect();
+        for site in gone {
+            site.close().await;
+        }
         self.sites.extend(opened);
         for (address, socket) in handed {
             match Site::on(socket, Endpoints::default()) {

@@ -225,7 +225,7 @@ impl Serving {
         blocking(move || workers.publish(&next)).await?;
         let old = std::mem::replace(&mut self.snapshot, loaded.snapshot);
         self.hash = loaded.hash;
-        self.services.replace(prepared, &self.snapshot.services);
+        self.services.replace(prepared, &self.snapshot.services).await;
         self.services.watch(&self.snapshot, &self.workers);
         self.upkeep.replace(&self.snapshot);
         self.senders.replace(taps(&self.snapshot));

@@ -162,7 +162,7 @@ impl Poised {
         let workers = Arc::new(blocking(move || waiting.serve()).await?);
         made.readiness.has(Part::Listeners);
         let (snapshot, clock) = (made.loaded.snapshot.clone(), made.clock);
-        made.services.replace(prepared, &snapshot.services);
+        made.services.replace(prepared, &snapshot.services).await;
         made.services.watch(&snapshot, &workers);
         let mut serving = Serving::of(made, workers.clone());
         // Before the predecessor's is shut: a successor finds somebody at any moment.

@@ -43,4 +43,4 @@ pub use workers::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

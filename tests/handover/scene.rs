@@ -19,7 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// The longest that anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The ports, the files and the upstream of all processes.
 pub(crate) struct Scene {
@@ -41,7 +41,7 @@ impl Scene {
     pub(crate) fn new() -> Scene {
         let folder = tempfile::tempdir().unwrap();
         let http = [free_port(), free_port(), free_port()];
-        let upstream = Upstream::start();
+        let upstream = Upstream::start(free_port());
         let scene = Scene { folder, dns: free_port(), http, upstream, started: 0 };
         let [prometheus, health, _] = http;
         let corefile = format!(

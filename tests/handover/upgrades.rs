@@ -359,7 +359,7 @@ impl Stream {
     }
 }
 
-/// One query every two milliseconds.
+/// One query every five milliseconds: there are numbers for five minutes.
 fn ask_on(lab: &Lab, stream: &Arc<Stream>) -> JoinHandle<Vec<Asked>> {
     let space = File::open(format!("/run/netns/{}", lab.space("pod"))).unwrap();
     let stream = stream.clone();
@@ -378,7 +378,7 @@ fn ask_on(lab: &Lab, stream: &Arc<Stream>) -> JoinHandle<Vec<Asked>> {
                 stream.answered.fetch_add(usize::from(is_answer), Ordering::AcqRel);
             }
         };
-        let pause = || sleep(Duration::from_millis(2));
+        let pause = || sleep(Duration::from_millis(5));
         while !stream.is_over.load(Ordering::Acquire) {
             let id = asked.len();
             let name = format!("n{}.example.org", id % NAMES);
@@ -396,7 +396,7 @@ fn ask_on(lab: &Lab, stream: &Arc<Stream>) -> JoinHandle<Vec<Asked>> {
             take(&mut asked);
             pause();
         }
-        for _ in 0..500 {
+        for _ in 0..200 {
             take(&mut asked);
             pause();
         }

@@ -8,7 +8,6 @@ use super::missing::{are_here, say_missing};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -61,9 +60,22 @@ pub(crate) fn sh(line: &str) -> String {
 #[allow(dead_code)] // Not every test file that uses this one.
 pub(crate) fn stand_in(folder: &Path, script: &str) {
     let (real, path) = (folder.join("real"), folder.join("script"));
-    fs::copy("/usr/sbin/xtables-nft-multi", &real).unwrap();
-    let text = format!("#!/bin/bash\nREAL={}\n{script}\n", real.display());
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program("/usr/sbin/xtables-nft-multi", &real);
+    write_program(&path, &format!("#!/bin/bash\nREAL={}\n{script}\n", real.display()));
     replace("/usr/sbin/xtables-nft-multi", &path);
+}
+
+/// Copies a program that is to be run. By another program: what this process has open for writing, the
+/// programs that other tests start have, too, until they run, and what somebody writes cannot be run.
+#[allow(dead_code)] // Not every test file that uses this one.
+pub(crate) fn copy_program(from: &str, to: &Path) {
+    sh(&format!("install -m 755 {from} {}", to.display()));
+}
+
+/// Writes a script that is to be run, as [`copy_program`] copies.
+#[allow(dead_code)] // Not every test file that uses this one.
+pub(crate) fn write_program(path: &Path, text: &str) {
+    let beside = path.with_extension("text");
+    fs::write(&beside, text).unwrap();
+    copy_program(&beside.display().to_string(), path);
 }

@@ -18,8 +18,9 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn start() -> Upstream {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    /// At a port that is this test's alone: where it was, nobody answers once it has ended.
+    pub(crate) fn start(port: u16) -> Upstream {
+        let socket = UdpSocket::bind(("127.0.0.1", port)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let (address, ends) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
         let questions = Arc::new(AtomicUsize::new(0));

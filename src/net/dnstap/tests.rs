@@ -5,7 +5,7 @@ use crate::metrics::{Registry, names};
 use crate::plugin::dnstap::Endpoint;
 use std::fmt;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Mutex;
 
@@ -142,7 +142,8 @@ fn records_wait_for_a_collector_that_is_away() {
     lines.wait_for("[INFO] plugin/dnstap: Connected to dnstap endpoint");
 
     // It goes while nothing is sent: the next record takes the next connection.
-    drop(stream);
+    // Shut, not closed alone: a program that another test starts has the socket, too, until it runs.
+    stream.shutdown(Shutdown::Both).unwrap();
     tap.push(b"late");
     let (mut stream, _) = listener.accept().unwrap();
     accept(&mut stream);
@@ -221,10 +222,14 @@ fn over_tls_an_unknown_certificate_is_refused_unless_it_shall_not_be_verified() 
         .with_single_cert(chain, key)
         .unwrap();
     let config = Arc::new(config);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let at = |is_verified| tap(Endpoint::Tls { address: address.clone(), is_verified });
-    let greet = || {
+    // One for each: the first sender may try again before it hears of its end.
+    let (first, second) =
+        (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let to = |listener: &TcpListener, is_verified| {
+        let address = listener.local_addr().unwrap().to_string();
+        tap(Endpoint::Tls { address, is_verified })
+    };
+    let greet = |listener: &TcpListener| {
         let (socket, _) = listener.accept().unwrap();
         let connection = rustls::ServerConnection::new(config.clone()).unwrap();
         rustls::StreamOwned::new(connection, socket)
@@ -232,14 +237,14 @@ fn over_tls_an_unknown_certificate_is_refused_unless_it_shall_not_be_verified() 
 
     let lines = Arc::new(Lines::default());
     let mut senders = Senders::new(lines.clone());
-    senders.replace([&at(true)]);
-    assert!(greet().read(&mut [0]).is_err());
+    senders.replace([&to(&first, true)]);
+    assert!(greet(&first).read(&mut [0]).is_err());
     let line = lines.wait_for("No connection");
     assert!(line.contains("tls: failed to verify certificate of 127.0.0.1: x509: "), "{line}");
 
-    let unverified = at(false);
+    let unverified = to(&second, false);
     senders.replace([&unverified]);
-    let mut stream = greet();
+    let mut stream = greet(&second);
     accept(&mut stream);
     unverified.push(b"secret");
     senders.replace([]);

@@ -32,7 +32,8 @@ fn further_questions_end_also_where_every_one_is_answered_stale_before_upstream_
     let (port, asked) = upstream_saying(late, alias);
     let corefile = format!(
         ".:0 {{\nbind 127.0.0.1\ncache {{\nsuccess 1024 3600 0\nserve_stale 1h verify 10ms\n}}\n\
-         rewrite cname exact b.test. a.test.\nforward . 127.0.0.1:{port} {{\nmax_fails 0\n}}\n}}\n"
+         rewrite cname exact b.test. a.test.\n{}}}\n",
+        asking_once(port)
     );
     let server = Running::start_knowing(&corefile, 1, Arc::default(), &[expired()]);
     assert!(server.ask("x.test.").is_some());

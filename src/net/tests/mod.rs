@@ -23,7 +23,7 @@ mod h3;
 mod handing;
 mod https;
 #[path = "../../../tests/ports/mod.rs"]
-pub(super) mod ports;
+pub(crate) mod ports;
 mod scarcity;
 mod silence;
 mod tls;
@@ -180,7 +180,13 @@ fn id(message: &[u8]) -> u16 {
     u16::from_be_bytes([message[0], message[1]])
 }
 
-/// An upstream on 127.0.0.1 that answers when the test says so. It is asked again after two seconds.
+/// Forwards to an upstream that is not asked again when it takes long, as it may on a busy machine.
+fn asking_once(port: u16) -> String {
+    format!("forward . 127.0.0.1:{port} {{\nmax_fails 0\nmax_connect_attempts 1\n}}\n")
+}
+
+/// An upstream on 127.0.0.1 that answers when the test says so. Unless it is [`asking_once`], it is asked
+/// again after two seconds.
 struct Held {
     socket: UdpSocket,
     /// What was asked, and by whom.
@@ -272,7 +278,7 @@ fn datagrams_are_answered_each_with_its_id() {
 fn each_query_of_a_train_is_answered() {
     let server = Running::start(&answering(".:0", 9, ""), 1);
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     let route = Route::to(server.address());
     // More than leave together, in trains of 64.
     let queries: Vec<Vec<u8>> = (0..160).map(|id| query("a.test.", id)).collect();
@@ -419,21 +425,22 @@ fn a_reload_changes_the_answers_and_the_addresses() {
     assert_eq!(server.address().port(), second);
     assert_eq!(server.ask("a.test."), Some(3));
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "its address is gone");
-    assert!(TcpStream::connect(("127.0.0.1", first)).is_err());
+    ports::is_given_up(first);
     server.stop();
 }
 
 #[test]
 fn once_a_reload_is_done_nobody_listens_at_what_is_gone() {
-    let ports = [ports::free_port(), ports::free_port()];
-    let server = Running::start(&answering(&format!(".:{}", ports[0]), 1, ""), 2);
+    let both = [ports::free_port(), ports::free_port()];
+    let server = Running::start(&answering(&format!(".:{}", both[0]), 1, ""), 2);
     for turn in 1..100 {
-        let port = ports[turn % 2];
+        let port = both[turn % 2];
         server.publish(&answering(&format!(".:{port}"), 1, "")).unwrap();
-        assert!(TcpStream::connect(("127.0.0.1", ports[(turn + 1) % 2])).is_err(), "{turn}");
-        assert!(TcpStream::connect(("127.0.0.1", port)).is_ok(), "{turn}");
+        assert!(!ports::listens(both[(turn + 1) % 2]), "{turn}");
+        assert!(ports::listens(port) && TcpStream::connect(("127.0.0.1", port)).is_ok(), "{turn}");
     }
     server.stop();
+    both.into_iter().for_each(ports::is_given_up);
 }
 
 #[test]
@@ -455,7 +462,7 @@ fn a_reload_that_cannot_bind_changes_nothing() {
 fn a_question_is_asked_once_however_many_wait_for_it() {
     let mut upstream = Held::start();
     let port = upstream.port();
-    let corefile = format!(".:0 {{\nbind 127.0.0.1\nforward . 127.0.0.1:{port}\n}}\n");
+    let corefile = format!(".:0 {{\nbind 127.0.0.1\n{}}}\n", asking_once(port));
     let server = Running::start(&corefile, 2);
     let sockets: Vec<UdpSocket> = (0..20).map(|_| server.udp()).collect();
     for (number, socket) in sockets.iter().enumerate() {
@@ -479,9 +486,10 @@ fn a_question_is_asked_once_however_many_wait_for_it() {
     server.stop();
 }
 
-#[test]
-fn a_query_waits_no_longer_than_cancel_says_and_who_joined_it_does() {
-    // A second each: until the first one is cancelled, until the upstream is asked again.
+/// Asks once, until that is cancelled, and once more; the error says how the second one fared when it was
+/// not answered by what the first one had asked.
+fn join_what_was_cancelled() -> Result<(), String> {
+    let begun = Instant::now();
     let mut upstream = Held::start();
     let port = upstream.port();
     let corefile = format!(".:0 {{\nbind 127.0.0.1\ncancel 1s\nforward . 127.0.0.1:{port}\n}}\n");
@@ -492,13 +500,35 @@ fn a_query_waits_no_longer_than_cancel_says_and_who_joined_it_does() {
     first.recv(&mut buffer).unwrap();
     assert_eq!(buffer[3] & 15, 2, "SERVFAIL");
     second.send(&query("a.test.", 2)).unwrap();
-    wait_until_parked(&server, 1);
+    let has_joined = || server.equipment.metrics.text().contains("nodens_queries_joined_total 1\n");
+    while !has_joined() && begun.elapsed() < 2 * CANCELLED {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     upstream.until_asked();
     upstream.answer();
     second.recv(&mut buffer).unwrap();
-    assert_eq!((id(&buffer), buffer[3] & 15), (2, 0));
-    assert!(!upstream.is_asked_more());
+    let (fared, is_asked_more) = ((id(&buffer), buffer[3] & 15), upstream.is_asked_more());
     server.stop();
+    match (fared, is_asked_more) {
+        ((2, 0), false) => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// What `cancel` says in [`join_what_was_cancelled`]. A second later the upstream is asked again, and the
+/// second query is cancelled.
+const CANCELLED: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_query_waits_no_longer_than_cancel_says_and_who_joined_it_does() {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let begun = Instant::now();
+        let Err(fared) = join_what_was_cancelled() else { return };
+        // A machine that is too busy for that second tries again.
+        let was_quick = begun.elapsed() < 2 * CANCELLED;
+        assert!(!was_quick && Instant::now() < end, "{fared}");
+    }
 }
 
 /// Waits until so many queries wait for something.

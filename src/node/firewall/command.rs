@@ -269,11 +269,16 @@ mod tests {
             let start = Instant::now();
             let path = ids.to_str().unwrap();
             let arguments = ["-c", script, path];
-            let failure = run("bash", &arguments, "", Deadline::within(Duration::from_secs(3)));
-            assert!(matches!(failure, Err(Failure::Killed { .. })), "{failure:?}");
+            // A busy machine may take longer than the first time to begin with it.
+            let text = [1, 5, 30].into_iter().find_map(|seconds| {
+                let within = Deadline::within(Duration::from_secs(seconds));
+                let failure = run("bash", &arguments, "", within);
+                assert!(matches!(failure, Err(Failure::Killed { .. })), "{failure:?}");
+                std::fs::read_to_string(&ids).ok().filter(|text| text.ends_with('\n'))
+            });
+            std::fs::remove_file(&ids).unwrap();
             assert!(start.elapsed() < PATIENCE);
-            let text = std::fs::read_to_string(&ids).unwrap();
-            for id in text.split_whitespace() {
+            for id in text.unwrap().split_whitespace() {
                 let id = Pid::from_raw(id.parse().unwrap());
                 let end = Instant::now() + PATIENCE;
                 // The child of a killed script is reaped by whoever inherits it.

@@ -87,6 +87,7 @@ fn serve_one_query(folder: &Path, endpoint: &str, signal: &str) {
         // A system call that the filter does not list must not pass unseen.
         .arg("-seccomp=kill")
         .arg("-metrics-listen-address=127.0.0.1:0")
+        .arg(format!("-runtime-dir={}", folder.join("run").display()))
         .arg(format!("-basecorefile={}", folder.join("base").display()))
         .arg(format!("-conf={}", folder.join("Corefile").display()))
         .stdin(Stdio::null())

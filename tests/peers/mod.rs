@@ -135,6 +135,7 @@ impl Lab {
             // A system call that the filter does not list must not pass unseen.
             .arg("-seccomp=kill")
             .arg("-metrics-listen-address=127.0.0.1:0")
+            .arg(format!("-runtime-dir={}", self.path("run").display()))
             .arg(format!("-basecorefile={}", self.path("none").display()))
             .arg(format!("-conf={}", self.path("Corefile").display()));
         self.start(command, "nodens.log");

@@ -1,7 +1,7 @@
 //! The socket file at which a serving process waits for its successor.
 //!
 //! Owns the file: its name, its mode, whose it is. The newest process has the name; a file that nobody
-//! listens at any more, as a crash leaves it, is replaced.
+//! listens at any more, as a crash leaves it, is replaced, and those of other addresses are removed.
 
 use super::message::Place;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -9,7 +9,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Successors that may wait at the door.
@@ -27,6 +27,10 @@ pub(super) fn file(directory: &Path, place: &Place) -> PathBuf {
     let host = place.host.as_deref().unwrap_or("all").replace('/', "_");
     directory.join(format!("{BEGINNING}{}-{host}-{}", place.transport.word(), place.port))
 }
+
+/// The most names of the directory that are looked at to find what crashes left: there is one for each
+/// address that a nodens of this node began with.
+const LOOKED_AT_MOST: usize = 10_000;
 
 /// What knocking led to.
 #[derive(Debug)]
@@ -72,6 +76,35 @@ fn is_bound(beginning: &str) -> bool {
         .and_then(|open| open.take(LONGEST_LIST).read_to_string(&mut list));
     let places = list.lines().filter_map(|line| line.split_whitespace().last());
     read.is_ok() && places.into_iter().any(|place| place.starts_with(beginning))
+}
+
+/// Removes the files of `directory` whose sockets are gone, as crashes leave them. What cannot be judged or
+/// removed stays, as does what is no door.
+pub(super) fn sweep(directory: &Path) {
+    let Ok(names) = fs::read_dir(directory) else { return };
+    for name in names.take(LOOKED_AT_MOST).filter_map(Result::ok) {
+        let path = name.path();
+        if !name.file_name().as_encoded_bytes().starts_with(BEGINNING.as_bytes()) {
+            continue;
+        }
+        // One that took the name meanwhile is another file.
+        if let Ok(before) = identity(&path)
+            && is_left(&path)
+            && identity(&path).is_ok_and(|now| now == before)
+        {
+            // Gone already is as good.
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Whether no process has the socket of a file, in whatever network namespace. Nobody hears of the question:
+/// a socket of another kind is refused when there is somebody, as one that is not a door at all.
+fn is_left(file: &Path) -> bool {
+    let Ok(address) = SockAddr::unix(file) else { return false };
+    let asked = Socket::new(Domain::UNIX, Type::DGRAM, None).and_then(|own| own.connect(&address));
+    let is_socket = fs::symlink_metadata(file).is_ok_and(|there| there.file_type().is_socket());
+    is_socket && asked.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// A socket that listens at a file; dropping it removes the file if it is still its own.
@@ -185,6 +218,48 @@ mod tests {
         assert!(matches!(knock(&path).unwrap(), Knock::Stale));
         let _door = Door::open(path.clone()).unwrap();
         assert!(matches!(knock(&path).unwrap(), Knock::Open(_)));
+    }
+
+    #[test]
+    fn files_of_processes_that_are_gone_are_removed_and_nobody_else_hears_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        let at = |name: &str| run.join(format!("{BEGINNING}{name}"));
+        let served = Door::open(at("served")).unwrap();
+        let listens = served.second().unwrap();
+        listens.set_nonblocking(true).unwrap();
+        for name in ["left", "left.0123abcd"] {
+            let gone = Door::open(at("gone")).unwrap();
+            fs::rename(at("gone"), at(name)).unwrap();
+            drop(gone);
+        }
+        // Between its making and its first listening, and what is none of ours.
+        let bound = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        bound.bind(&SockAddr::unix(at("bound.0123abcd")).unwrap()).unwrap();
+        fs::write(at("text"), "").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        std::os::unix::fs::symlink(at("nowhere"), at("link")).unwrap();
+        fs::write(run.join("interface-lo"), "").unwrap();
+        let foreign = std::os::unix::net::UnixDatagram::bind(run.join("other")).unwrap();
+        drop(foreign);
+        // A program that another test starts has what was closed until it runs.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while fs::exists(at("left")).unwrap() || fs::exists(at("left.0123abcd")).unwrap() {
+            assert!(std::time::Instant::now() < end, "it stays");
+            sweep(&run);
+        }
+        let mut names: Vec<String> = fs::read_dir(&run)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        let kept = ["bound.0123abcd", "folder", "link", "served", "text"];
+        let mut kept = kept.map(|name| format!("{BEGINNING}{name}")).to_vec();
+        kept.extend(["interface-lo", "other"].map(str::to_owned));
+        assert_eq!(names, kept);
+        let knocked = listens.accept().unwrap_err();
+        assert_eq!(knocked.kind(), io::ErrorKind::WouldBlock, "nobody was disturbed");
+        sweep(&folder.path().join("nowhere"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! [`super::conversation`]'s, and the main loop decides.
 
 use super::conversation::{PAUSE, converse, refuse, tell_refused, told_of};
-use super::door::{Door, file};
+use super::door::{Door, file, sweep};
 use super::heir::{Event, Heir};
 use super::message::Reason;
 use super::talk::Talk;
@@ -24,6 +24,8 @@ const EVENTS_MOST: usize = 16;
 pub(crate) struct Giver {
     handover: Handover,
     door: Option<Door>,
+    /// What crashes left in the directory was looked for.
+    has_swept: bool,
     sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     turn: Turn,
@@ -35,7 +37,8 @@ impl Giver {
     /// Nobody is waited for yet.
     pub(crate) fn new(handover: Handover) -> Giver {
         let (sender, events) = mpsc::channel(EVENTS_MOST);
-        Giver { handover, door: None, sender, events, turn: Turn::default(), has_told: false }
+        let turn = Turn::default();
+        Giver { handover, door: None, has_swept: false, sender, events, turn, has_told: false }
     }
 
     /// Waits at the door of the first address of `snapshot`; where there cannot be one, that is told.
@@ -53,9 +56,14 @@ impl Giver {
             let socket = door.second()?;
             let (own, events) = (self.handover.clone(), self.sender.clone());
             let turn = self.turn.clone();
-            thread::Builder::new()
-                .name("handover".to_owned())
-                .spawn(move || wait(&socket, &own, &events, &turn))?;
+            let directory = (!self.has_swept).then(|| directory.clone());
+            thread::Builder::new().name("handover".to_owned()).spawn(move || {
+                if let Some(directory) = directory {
+                    sweep(&directory);
+                }
+                wait(&socket, &own, &events, &turn);
+            })?;
+            self.has_swept = true;
             Ok(door)
         });
         if let Err(error) = &opened

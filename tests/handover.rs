@@ -344,7 +344,7 @@ fn a_process_of_another_user_gets_nothing() {
 }
 
 fn is_root() -> bool {
-    nodens::sys::fds::own_user() == 0
+    nodens::sys::unix::own_user() == 0
 }
 
 /// What a predecessor does with the one that knocks, before it is gone.

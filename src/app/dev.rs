@@ -12,7 +12,7 @@ use crate::admin;
 use crate::corefile::{Directive, Surroundings, Tree, parse, system_error_text};
 use crate::net::can_listen;
 use crate::plugin::is_known;
-use crate::sys::fds;
+use crate::sys::unix;
 use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(super) struct Plan {
 /// where there is neither.
 pub(super) fn runtime_directory(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let of_user = variable("XDG_RUNTIME_DIR").filter(|path| path.starts_with('/'));
-    let directory = of_user.or_else(|| (fds::own_user() == 0).then(|| "/run".to_owned()))?;
+    let directory = of_user.or_else(|| (unix::own_user() == 0).then(|| "/run".to_owned()))?;
     Some(Path::new(&directory).join("nodens"))
 }
 

@@ -3,7 +3,6 @@
 use super::flags::{self, Outcome, Stream};
 use super::handover::Handover;
 use super::inherited::Inherited;
-use super::limit;
 use super::load::Source;
 use super::log::Log;
 use super::node::NodeNetwork;
@@ -89,8 +88,7 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
     let (notify, store) = super::manager(&inherited, &log, &common.metrics);
     let privileges = Privileges::of_server(&options.network, network.backend());
     privileges.hand_on();
-    let limit = options.memory_limit;
-    let limit = limit.unwrap_or_else(|| limit::of_cgroup(|path| fs::read_to_string(path).ok()));
+    let limit = options.memory_limit.octets(|path| fs::read_to_string(path).ok());
     let source = Source::File(options.files.corefile.clone());
     let loader = common.loader(source, options.dns_port, Budget::new(limit));
     let parts = Parts {

@@ -12,11 +12,37 @@ const OF_CGROUP: u64 = 80;
 /// The least limit in octets: the program itself needs half of it.
 pub(super) const LEAST: u64 = 16 << 20;
 
-/// What the flag means: `None` for "", which leaves it to the cgroup; `Some(None)` for 0, no limit.
-/// Octets, or a Kubernetes quantity (`64Mi`, `100M`); the error is the text of the flag's value.
-pub(super) fn parse(text: &str) -> Result<Option<Option<u64>>, ()> {
+/// What `-memory-limit` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// The cgroup's.
+    OfCgroup,
+    /// None.
+    Unlimited,
+    /// So many octets.
+    Octets(u64),
+}
+
+impl Limit {
+    /// The octets that the process may use; `None` without a limit. `read` gives a file's text.
+    pub(super) fn octets(self, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+        match self {
+            Limit::OfCgroup => of_cgroup(read),
+            Limit::Unlimited => None,
+            Limit::Octets(octets) => Some(octets),
+        }
+    }
+}
+
+/// What the flag means: "" leaves it to the cgroup, 0 is no limit; else octets, or a Kubernetes quantity
+/// (`64Mi`, `100M`).
+///
+/// # Errors
+///
+/// Whatever else, and less than [`LEAST`].
+pub(super) fn parse(text: &str) -> Result<Limit, ()> {
     if text.is_empty() {
-        return Ok(None);
+        return Ok(Limit::OfCgroup);
     }
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -32,15 +58,15 @@ pub(super) fn parse(text: &str) -> Result<Option<Option<u64>>, ()> {
     };
     let octets = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
     match octets.ok_or(())? {
-        0 => Ok(Some(None)),
+        0 => Ok(Limit::Unlimited),
         octets if octets < LEAST => Err(()),
-        octets => Ok(Some(Some(octets))),
+        octets => Ok(Limit::Octets(octets)),
     }
 }
 
 /// The limit by the cgroup, version 2 or 1: the least of the group's own and those above it. `None`
 /// when there is none. `read` gives a file's text.
-pub(super) fn of_cgroup(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+fn of_cgroup(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     let limits = directories(&read, "memory").into_iter().filter_map(|(version, path)| {
         let file = match version {
             Version::Two => "memory.max",
@@ -58,7 +84,7 @@ mod tests {
     use super::*;
 
     fn limit(files: &[(&str, &str)]) -> Option<u64> {
-        of_cgroup(|path| {
+        Limit::OfCgroup.octets(|path| {
             let file = files.iter().find(|(known, _)| *known == path);
             file.map(|(_, text)| (*text).to_owned())
         })
@@ -66,11 +92,11 @@ mod tests {
 
     #[test]
     fn the_flag_takes_octets_and_quantities() {
-        assert_eq!(parse(""), Ok(None));
-        assert_eq!(parse("0"), Ok(Some(None)));
-        assert_eq!(parse("64Mi"), Ok(Some(Some(64 << 20))));
-        assert_eq!(parse("100M"), Ok(Some(Some(100_000_000))));
-        assert_eq!(parse("20000000"), Ok(Some(Some(20_000_000))));
+        assert_eq!(parse(""), Ok(Limit::OfCgroup));
+        assert_eq!(parse("0"), Ok(Limit::Unlimited));
+        assert_eq!(parse("64Mi"), Ok(Limit::Octets(64 << 20)));
+        assert_eq!(parse("100M"), Ok(Limit::Octets(100_000_000)));
+        assert_eq!(parse("20000000"), Ok(Limit::Octets(20_000_000)));
         for wrong in ["1", "Mi", "-5", "64MB", "1.5Gi", "99999999999999999999", "15Mi"] {
             assert_eq!(parse(wrong), Err(()), "{wrong}");
         }

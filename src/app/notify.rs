@@ -5,7 +5,7 @@
 //! fails: nobody answers these messages.
 
 use crate::net::Heartbeat;
-use crate::sys::fds::{self, DESCRIPTORS_MOST};
+use crate::sys::unix::{self, DESCRIPTORS_MOST};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -114,7 +114,7 @@ impl Notify {
         // Not looked at by the manager: it would let a socket go for an error that is none to us.
         let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
         let mut parts = sockets.chunks(DESCRIPTORS_MOST);
-        parts.try_for_each(|part| fds::send(patient.as_fd(), text.as_bytes(), part))
+        parts.try_for_each(|part| unix::send(patient.as_fd(), text.as_bytes(), part))
     }
 
     /// Has the manager close all that it keeps under a name. Blocks, within a bound of time.
@@ -130,7 +130,7 @@ impl Notify {
         let Some(patient) = &self.patient else { return };
         let Ok((own, its)) = UnixStream::pair() else { return };
         // It closes what comes with this once it is there.
-        let sent = fds::send(patient.as_fd(), b"BARRIER=1", &[its.as_fd()]);
+        let sent = unix::send(patient.as_fd(), b"BARRIER=1", &[its.as_fd()]);
         drop(its);
         if sent.is_ok() && own.set_read_timeout(Some(MANAGER_TIME)).is_ok() {
             // The end of the stream, or of our patience.

@@ -3,7 +3,7 @@
 //! Owns the meaning of flag values. Immutable from start to exit; reads nothing but the flags.
 
 use super::flags::Values;
-use super::limit;
+use super::limit::{self, Limit};
 use super::log::Format;
 use crate::corefile::{parse_integer, quote};
 use crate::node::firewall::{Rewrite, Wanted};
@@ -30,8 +30,8 @@ pub(super) struct Options {
     pub(super) reload_after_write: bool,
     /// `-quiet`: no list of zones, no version at start.
     pub(super) quiet: bool,
-    /// `-memory-limit` in octets, or none; `None` leaves it to the cgroup.
-    pub(super) memory_limit: Option<Option<u64>>,
+    /// `-memory-limit`.
+    pub(super) memory_limit: Limit,
     /// `-log-format`.
     pub(super) log_format: Format,
     /// What to log at WARNING: values that were taken otherwise than they stand there.

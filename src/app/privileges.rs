@@ -9,8 +9,8 @@ use crate::metrics::{Registry, names};
 use crate::node::firewall::Backend;
 use crate::plugin::{Journal, Level};
 use crate::sys::capabilities::{self, Capability};
-use crate::sys::fds;
 use crate::sys::seccomp::{self, Programs, Unlisted};
+use crate::sys::unix;
 
 /// What is given up, when the time has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Privileges {
     /// Lets programs have what they need where this process is not the superuser's. For the start,
     /// before there are threads.
     pub(super) fn hand_on(&self) {
-        if self.programs == Programs::Firewall && fds::own_user() != 0 {
+        if self.programs == Programs::Firewall && unix::own_user() != 0 {
             capabilities::hand_on(&[Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]);
         }
     }

@@ -5,7 +5,7 @@
 //! kernel drops them at once when their process dies, however it dies. So what is torn down is never
 //! a successor's, and there is no stale mark to judge.
 
-use crate::sys::fds;
+use crate::sys::unix;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::File;
 use std::io::{self, Read};
@@ -116,7 +116,7 @@ fn is_ours(name: &str) -> bool {
     });
     match connected {
         Ok(Some(socket)) => {
-            fds::peer(socket.as_fd()).is_ok_and(|holder| holder.user == fds::own_user())
+            unix::peer(socket.as_fd()).is_ok_and(|holder| holder.user == unix::own_user())
         }
         Ok(None) => true,
         Err(_) => false,

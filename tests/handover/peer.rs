@@ -1,6 +1,6 @@
 //! The other side of a handover, played by the test: what it says is written out here, word by word.
 
-use nodens::sys::fds::{self, Received};
+use nodens::sys::unix::{self, Received};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -33,7 +33,7 @@ impl Peer {
     }
 
     pub(crate) fn say(&self, octets: &[u8]) {
-        fds::send(self.0.as_fd(), octets, &[]).unwrap();
+        unix::send(self.0.as_fd(), octets, &[]).unwrap();
     }
 
     /// The first words of a successor of this network namespace.
@@ -45,7 +45,8 @@ impl Peer {
     /// The next message's line, without its first word, and its descriptors; empty at the end.
     pub(crate) fn hear(&self) -> (String, Vec<OwnedFd>) {
         let mut buffer = vec![0; 1 << 17];
-        let Ok(Received { length, descriptors }) = fds::receive(self.0.as_fd(), &mut buffer) else {
+        let Ok(Received { length, descriptors }) = unix::receive(self.0.as_fd(), &mut buffer)
+        else {
             return (String::new(), Vec::new());
         };
         let text = String::from_utf8_lossy(&buffer[..length]);

@@ -3,8 +3,8 @@
 
 use super::scene::{Process, Scene, until};
 use nodens::net::socket_number;
-use nodens::sys::fds::{self, Received};
 use nodens::sys::inherited::pass_on;
+use nodens::sys::unix::{self, Received};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -151,7 +151,7 @@ impl Manager {
 /// One message, taken as systemd takes it.
 fn hear(socket: &UnixDatagram, heard: &Mutex<Heard>) -> io::Result<()> {
     let mut buffer = [0; 4096];
-    let Received { length, descriptors } = fds::receive(socket.as_fd(), &mut buffer)?;
+    let Received { length, descriptors } = unix::receive(socket.as_fd(), &mut buffer)?;
     let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
     let has = |line: &str| text.lines().any(|one| one == line);
     let name = text.lines().find_map(|line| line.strip_prefix("FDNAME="));

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::net::{Clock, HandedConnection, HandedSockets};
 use crate::plugin::Level;
-use crate::sys::fds::DESCRIPTORS_MOST;
+use crate::sys::unix::DESCRIPTORS_MOST;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;

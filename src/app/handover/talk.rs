@@ -4,7 +4,7 @@
 //! Owns the connection and who is at its other end. Blocks: it is for threads of its own.
 
 use super::message::{Message, OCTETS_MOST};
-use crate::sys::fds::{self, Peer, Received};
+use crate::sys::unix::{self, Peer, Received};
 use socket2::Socket;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -56,8 +56,8 @@ impl Talk {
     pub(super) fn on(socket: Socket) -> Result<Talk, Trouble> {
         socket.set_nonblocking(false)?;
         socket.set_write_timeout(Some(ANSWER_TIME))?;
-        let peer = fds::peer(socket.as_fd())?;
-        if peer.user != fds::own_user() {
+        let peer = unix::peer(socket.as_fd())?;
+        if peer.user != unix::own_user() {
             return Err(Trouble::OtherUser(peer.user));
         }
         Ok(Talk { socket, peer })
@@ -74,7 +74,7 @@ impl Talk {
         message: &Message,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), Trouble> {
-        Ok(fds::send(self.socket.as_fd(), &message.encode(), descriptors)?)
+        Ok(unix::send(self.socket.as_fd(), &message.encode(), descriptors)?)
     }
 
     /// The next message, waited for as long as `patience` says, or without end.
@@ -84,7 +84,7 @@ impl Talk {
     ) -> Result<(Message, Vec<OwnedFd>), Trouble> {
         self.socket.set_read_timeout(patience)?;
         let mut buffer = vec![0; OCTETS_MOST];
-        let Received { length, descriptors } = fds::receive(self.socket.as_fd(), &mut buffer)?;
+        let Received { length, descriptors } = unix::receive(self.socket.as_fd(), &mut buffer)?;
         if length == 0 {
             return Err(Trouble::Gone);
         }

@@ -332,6 +332,34 @@ fn queries_of_one_connection_are_pipelined() {
 }
 
 #[test]
+fn a_client_that_reads_late_gets_every_reply_whole() {
+    let addresses: String = (0..100).map(|last| format!("10.0.0.{last} a.test\n")).collect();
+    let server = Running::start(
+        &format!(
+            ".:0 {{\nbind 127.0.0.1\ntimeouts {{\nread {NEVER}\nidle {NEVER}\n}}\nhosts {{\n{addresses}}}\n}}\n"
+        ),
+        1,
+    );
+    // 8 MB of replies: more than the kernel keeps of them.
+    let count = 5_000;
+    let mut stream = server.tcp();
+    let mut writer = stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        let all: Vec<u8> = (0..count).flat_map(|id| framed(&query("a.test.", id))).collect();
+        writer.write_all(&all).unwrap();
+    });
+    // However far the server gets meanwhile.
+    std::thread::sleep(Duration::from_millis(300));
+    for expected in 0..count {
+        let reply = read_frame(&mut stream).unwrap();
+        assert_eq!(id(&reply), expected);
+        assert_eq!(Message::parse(&reply).unwrap().count(Section::Answer), 100);
+    }
+    writing.join().unwrap();
+    server.stop();
+}
+
+#[test]
 fn a_half_closed_connection_is_answered_then_closed() {
     let server = Running::start(&answering(".:0", 9, ""), 1);
     let mut stream = server.tcp();

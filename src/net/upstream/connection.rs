@@ -528,6 +528,49 @@ mod tests {
     }
 
     #[test]
+    fn it_waits_since_a_query_was_first_in_flight_or_something_came() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let waited = |connection: &Connection, seconds| connection.seen(after(seconds)).waited;
+        let connection = connection(Transport::Tcp, start);
+        assert_eq!(waited(&connection, 4), Duration::ZERO);
+        let first = park(&connection, after(5));
+        let _second = park(&connection, after(6));
+        assert_eq!(waited(&connection, 8), Duration::from_secs(3));
+        assert!(connection.deliver(&response(&first, b'a'), after(9)));
+        assert_eq!(waited(&connection, 11), Duration::from_secs(2));
+        assert_eq!(
+            (connection.is_heard_since(after(8)), connection.is_heard_since(after(9))),
+            (true, false)
+        );
+    }
+
+    #[test]
+    fn its_task_is_woken_when_nothing_is_in_flight_and_it_takes_no_more() {
+        let now = Instant::now();
+        let is_woken = |connection: &Connection| {
+            let woken = std::pin::pin!(connection.woken());
+            woken.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+        };
+        let connection = connection(Transport::Udp, now);
+        let first = park(&connection, now);
+        first.leave();
+        assert!(!is_woken(&connection), "it takes another one");
+        let second = park(&connection, now);
+        assert!(!is_woken(&connection));
+        second.leave();
+        assert!(is_woken(&connection), "it has carried two");
+    }
+
+    #[test]
+    fn its_words_are_gos_before_and_after_it_is_established() {
+        let connection = connection(Transport::Tcp, Instant::now());
+        assert_eq!(connection.words("x"), "dial tcp 192.0.2.1:53: x");
+        connection.established(Some("10.0.0.1:4000".parse().unwrap()));
+        assert_eq!(connection.words("x"), "read tcp 10.0.0.1:4000->192.0.2.1:53: x");
+    }
+
+    #[test]
     fn one_over_which_nothing_came_since_a_query_whose_time_is_over_takes_no_more() {
         let start = Instant::now();
         let later = start + Duration::from_millis(1);

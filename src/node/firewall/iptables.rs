@@ -185,20 +185,11 @@ impl Iptables {
                 {
                     attempt += 1;
                 }
-                Err(failure) if self.needs_single_commands(&failure) => {
+                Err(failure) if needs_single_commands(&failure) => {
                     return self.change_singly(family, known, wanted, deadline);
                 }
                 result => return result,
             }
-        }
-    }
-
-    /// Whether the node has no `iptables-restore` that can do this.
-    fn needs_single_commands(&self, failure: &Failure) -> bool {
-        match failure {
-            Failure::Missing { .. } => true,
-            Failure::Exit { code, .. } => *code == Some(UNKNOWN_WORD),
-            _ => false,
         }
     }
 
@@ -399,6 +390,15 @@ fn spelled(rule: &Rule) -> String {
         let _ = write!(text, " {quote}{word}{quote}");
     }
     text
+}
+
+/// Whether the node has no `iptables-restore` that can do this.
+fn needs_single_commands(failure: &Failure) -> bool {
+    match failure {
+        Failure::Missing { .. } => true,
+        Failure::Exit { code, .. } => *code == Some(UNKNOWN_WORD),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -264,8 +264,8 @@ pub(super) fn read_saved(table: &str, line: &str) -> Option<Found> {
     let mut given: BTreeMap<&str, &str> = BTreeMap::new();
     while let Some(option) = words.next() {
         match option {
-            "--notrack" => continue,
-            "-m" if matches!(words.next(), Some("tcp" | "udp" | "comment")) => continue,
+            "--notrack" => {}
+            "-m" if matches!(words.next(), Some("tcp" | "udp" | "comment")) => {}
             "-s" | "-d" | "-p" | "--sport" | "--dport" | "--comment" | "-j" => {
                 // An option twice is a rule that we do not know.
                 if given.insert(option, words.next()?).is_some() {

@@ -98,6 +98,10 @@ pub struct Keeps {
 }
 
 /// What the directive says in a block of these zones.
+///
+/// # Errors
+///
+/// As for [`setup`].
 pub fn read(tokens: &[Token], block_zones: &[Name]) -> Result<Said, CorefileError> {
     let options = Options::parse(&mut Dispenser::new(tokens), block_zones)?;
     let keeps = |limits: &Limits| Keeps {

@@ -118,8 +118,9 @@ impl Templates {
         context: &mut Context<'_>,
     ) -> Option<Box<Query<'static>>> {
         let chases = [RecordType::A, RecordType::AAAA].contains(&query.qtype());
-        let behind = draft.answer.iter().enumerate().skip(if chases { from } else { usize::MAX });
-        let next = behind.filter_map(|(at, record)| Some((at, record.alias_target()?))).next();
+        let mut behind =
+            draft.answer.iter().enumerate().skip(if chases { from } else { usize::MAX });
+        let next = behind.find_map(|(at, record)| Some((at, record.alias_target()?)));
         if let Some((at, target)) = next {
             let mut question = query.clone().into_owned();
             question.set_question(target.as_bytes(), query.qtype(), query.qclass());

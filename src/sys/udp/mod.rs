@@ -10,6 +10,7 @@ mod inbox;
 mod options;
 mod outbox;
 mod route;
+mod trains;
 
 pub use inbox::{Destinations, Inbox};
 pub use options::{keep_datagrams, part_trains, take_trains, tell_destination};

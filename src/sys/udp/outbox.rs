@@ -5,8 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::control::{Control, put_control};
+use super::trains::Trains;
 use super::{Route, no_header, no_iovec};
-use crate::sys::trains::Trains;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::UdpGsoSegment;
 use std::io;

@@ -43,15 +43,23 @@ pub fn encode(kept: &Kept, unix: Duration, octets: &mut Vec<u8>) {
 pub fn decode(octets: &[u8], unix: Duration, mut each: impl FnMut(Kept)) -> Result<(), Refusal> {
     let mut rest = octets;
     while !rest.is_empty() {
-        if let Some(kept) = next(&mut rest, milliseconds(unix)).ok_or(Refusal::Torn)? {
-            each(kept);
+        match next(&mut rest, milliseconds(unix)).ok_or(Refusal::Torn)? {
+            Record::Kept(kept) => each(kept),
+            Record::OfTheFuture => {}
         }
     }
     Ok(())
 }
 
-/// The next record; `Some(None)` when it lies in the future.
-fn next(rest: &mut &[u8], now: u64) -> Option<Option<Kept>> {
+/// What a record holds.
+enum Record {
+    Kept(Kept),
+    /// An entry that was stored later than now, be it that the clock was set back.
+    OfTheFuture,
+}
+
+/// The next record; `None` when it is none.
+fn next(rest: &mut &[u8], now: u64) -> Option<Record> {
     let length = u32::from_be_bytes(take(rest)?) as usize;
     let (mut record, behind) = rest.split_at_checked(length)?;
     *rest = behind;
@@ -72,9 +80,9 @@ fn next(rest: &mut &[u8], now: u64) -> Option<Option<Kept>> {
         return None;
     }
     if stored > now.saturating_add(CLOCK_STEP_MOST) {
-        return Some(None);
+        return Some(Record::OfTheFuture);
     }
-    Some(Some(Kept {
+    Some(Record::Kept(Kept {
         message: (*record).into(),
         rcode,
         kind,

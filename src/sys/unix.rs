@@ -1,4 +1,4 @@
-//! Descriptors passed to another process over a Unix socket, and who that process is.
+//! Unix sockets: descriptors passed to another process, and who that process is.
 //!
 //! Owns the layout of the control messages. Messages keep their boundaries (SOCK_SEQPACKET): one
 //! call sends or receives one message with all of its descriptors, or fails.

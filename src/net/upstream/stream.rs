@@ -90,9 +90,14 @@ async fn read(ending: &Ending, mut reader: impl AsyncRead + Acknowledge + Unpin)
                 Poll::Ready(Ok(deliver(ending, &mut begun, filled.filled())))
             })
         });
-        match delivered.await {
+        let delivered: io::Result<_> = delivered.await;
+        match delivered {
             Ok(Ok(())) => {}
             Ok(Err(text)) => return text.to_owned(),
+            // TLS without a goodbye.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return end_behind(&begun).to_owned();
+            }
             Err(error) => return failed(connection, "read", &error),
         }
         let looks = if rests() { LOOKS_MOST } else { 0 };
@@ -137,7 +142,7 @@ fn acknowledge(
 /// and keeps the rest there. Fails with Go's words when the stream is over or no stream of messages.
 fn deliver(ending: &Ending, begun: &mut Vec<u8>, octets: &[u8]) -> Result<(), &'static str> {
     if octets.is_empty() {
-        return Err("EOF");
+        return Err(end_behind(begun));
     }
     let now = Instant::now();
     let mut joined = std::mem::take(begun);
@@ -158,6 +163,15 @@ fn deliver(ending: &Ending, begun: &mut Vec<u8>, octets: &[u8]) -> Result<(), &'
     debug_assert!(rest.len() < LONGEST_FRAME, "a whole frame is taken out");
     begun.extend_from_slice(rest);
     Ok(())
+}
+
+/// Go's words for a stream that is over behind `begun`, the beginning of a message: it reads the two octets of
+/// the length first, then the message.
+fn end_behind(begun: &[u8]) -> &'static str {
+    match begun.len() {
+        0 | 2 => "EOF",
+        _ => "unexpected EOF",
+    }
 }
 
 /// The message at the beginning of what was read, when it is whole.
@@ -192,15 +206,12 @@ async fn write(connection: &Connection, mut writer: impl AsyncWrite + Unpin) -> 
     connection.words("use of closed network connection")
 }
 
-/// Go's words for a call that failed: `read: connection reset by peer`, but a bare `EOF`.
+/// Go's words for a call that failed: `read tcp …: read: connection reset by peer`.
 fn failed(connection: &Connection, call: &str, error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::TimedOut {
         connection.died_in_silence();
     }
-    match words(error) {
-        text if text == "EOF" => connection.words(&text),
-        text => connection.words(&format!("{call}: {text}")),
-    }
+    connection.words(&format!("{call}: {}", words(error)))
 }
 
 #[cfg(test)]
@@ -241,8 +252,8 @@ mod tests {
         }
     }
 
-    /// How many messages come, and how often such a peer with so many is told, while a query waits.
-    fn kept_back(messages: usize, looks: usize) -> (u64, usize) {
+    /// A connection with a query that waits.
+    fn ending() -> Ending {
         let metrics = Registry::new(1);
         let keeping = Keeping::default();
         let pool = Pool::new("192.0.2.1:53", Transport::Tcp, STREAMS, keeping, &metrics);
@@ -251,7 +262,12 @@ mod tests {
         let (mut chance, now) = (StdRng::seed_from_u64(2), Instant::now());
         let asked = Asked::new([0; 17].into(), 17);
         let _ticket = connection.park(&asked, None, &mut chance, now, now).unwrap();
-        let ending = Ending { connection, pool: Arc::new(pool) };
+        Ending { connection, pool: Arc::new(pool) }
+    }
+
+    /// How many messages come, and how often such a peer with so many is told, while a query waits.
+    fn kept_back(messages: usize, looks: usize) -> (u64, usize) {
+        let ending = ending();
         let peer = KeepsBack {
             left: Cell::new(messages),
             is_told: Cell::default(),
@@ -272,6 +288,23 @@ mod tests {
     #[test]
     fn who_does_not_rest_tells_the_peer_and_waits_for_the_runtime() {
         assert_eq!(kept_back(2, 0), (0, 1));
+    }
+
+    #[test]
+    fn an_end_within_a_message_has_gos_words() {
+        for (came, words) in [
+            (&b""[..], "EOF"),
+            (b"\0", "unexpected EOF"),
+            (b"\0\x0c", "EOF"),
+            (b"\0\x0cabc", "unexpected EOF"),
+            (b"\0\x0c123456789012", "EOF"),
+        ] {
+            let (ending, mut begun) = (ending(), Vec::new());
+            if !came.is_empty() {
+                deliver(&ending, &mut begun, came).unwrap();
+            }
+            assert_eq!(deliver(&ending, &mut begun, b""), Err(words), "{came:?}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
     let word = u16::from_be_bytes([header[2], header[3]]);
     let questions = u16::from_be_bytes([header[4], header[5]]);
     if word & flags::QR == 0 {
-        return Verdict::Ignore;
+        return no_response(bytes, udp_limit);
     }
     let mut meaning =
         Meaning { rcode: Rcode(word & flags::RCODE), truncated: word & flags::TC != 0 };
@@ -59,7 +59,7 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
         };
     }
     if questions != 1 || !repeats(question, &bytes[sizes::HEADER..]) {
-        return Verdict::Ignore;
+        return no_response(bytes, udp_limit);
     }
     let question_end = sizes::HEADER + question.len();
     if udp_limit.is_some_and(|limit| bytes.len() > usize::from(limit)) {
@@ -76,6 +76,14 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
             cut(bytes, question_end, meaning)
         }
         Err(malformed) => Verdict::Malformed(malformed),
+    }
+}
+
+/// No response to this question. Over a stream, which nobody forges, the try has failed if it does not parse either.
+fn no_response(bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
+    match Message::parse(bytes) {
+        Err(malformed) if udp_limit.is_none() => Verdict::Malformed(malformed),
+        _ => Verdict::Ignore,
     }
 }
 
@@ -109,6 +117,18 @@ mod tests {
         }
         bytes.extend(rest.concat());
         bytes
+    }
+
+    #[test]
+    fn over_a_stream_what_does_not_parse_is_a_failed_try_whatever_it_answers() {
+        let other = b"\x01b\x04test\0\0\x01\0\x01";
+        for (flags, question) in [(0x8180, &other[..]), (0x0180, QUESTION)] {
+            let cut = message(flags, [1, 1, 0, 0], &[question, &RECORD[..9]]);
+            assert!(matches!(judge(QUESTION, &cut, None), Verdict::Malformed(_)));
+            assert_eq!(judge(QUESTION, &cut, Some(512)), Verdict::Ignore);
+            let whole = message(flags, [1, 1, 0, 0], &[question, RECORD]);
+            assert_eq!(judge(QUESTION, &whole, None), Verdict::Ignore);
+        }
     }
 
     const RECORD: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x14\0\x04\xc0\0\x02\x01";

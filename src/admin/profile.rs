@@ -343,11 +343,8 @@ mod tests {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = is_over.clone();
         let busy = std::thread::spawn(move || a_busy_function(&over));
-        let end = Instant::now() + Duration::from_secs(60);
-        // On a busy machine a second may pass in which it has hardly run.
-        while !runtime.block_on(has_busy_function()) {
-            assert!(Instant::now() < end, "it is not in any profile");
-        }
+        // On a busy machine a second may pass in which it has hardly run, and names may take a minute.
+        assert!((0..20).any(|_| runtime.block_on(has_busy_function())), "it is in no profile");
         is_over.store(true, Ordering::Relaxed);
         busy.join().unwrap();
     }

@@ -12,7 +12,8 @@ pub(crate) struct Peer(Socket);
 
 impl Peer {
     fn on(socket: Socket) -> Peer {
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // Nothing but a mistake takes as long.
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Peer(socket)
     }
 

@@ -1,7 +1,7 @@
 //! One `template` directive: what was typed, checked, and which queries it concerns.
 
 use super::syntax;
-use super::tree::Node;
+use super::tree::Tree;
 use crate::corefile::{CorefileError, Dispenser, normalise_zone, parse_unsigned};
 use crate::dns::{Class, Name, Query, Rcode, RecordType};
 use crate::plugin::pattern;
@@ -10,7 +10,7 @@ use regex::Regex;
 /// One record's template.
 pub(super) struct RecordTemplate {
     pub(super) source: String,
-    pub(super) nodes: Vec<Node>,
+    pub(super) tree: Tree,
 }
 
 /// A regular expression, and what it was written as.
@@ -163,11 +163,11 @@ fn compile(
     into: &mut Vec<RecordTemplate>,
 ) -> Result<(), CorefileError> {
     for source in arguments(dispenser)? {
-        let nodes = syntax::parse(section, source).map_err(|error| {
+        let tree = syntax::parse(section, source).map_err(|error| {
             // CoreDNS names the last argument, not the wrong one.
             dispenser.err(format!("could not compile template: {}, {error}", dispenser.val()))
         })?;
-        into.push(RecordTemplate { source: source.to_owned(), nodes });
+        into.push(RecordTemplate { source: source.to_owned(), tree });
     }
     Ok(())
 }

@@ -1,35 +1,42 @@
 //! Go's text/template, the part that Corefiles use: a tree and a query to text.
 //!
-//! Owns variables and control; what the names mean is [`Data`]'s to say. Bounded by [`MOST_STEPS`] and [`MOST_TEXT`], whatever the
-//! query.
+//! Owns variables and control; what the names mean is [`Data`]'s to say. Bounded by [`MOST_STEPS`],
+//! [`MOST_DEPTH`] and [`MOST_TEXT`], whatever the query.
 
 use super::data::Data;
 use super::functions::{self, MOST_TEXT, Value};
-use super::tree::{Command, Node, Operand, Pipeline, Place, Term};
+use super::tree::{Command, Node, Operand, Pipeline, Place, Term, Tree};
+use crate::corefile::quote;
 
 /// The most nodes and commands that one execution may visit.
 const MOST_STEPS: usize = 100_000;
 
+/// How deep lists of nodes may be executed within others: more than a template without calls can have.
+const MOST_DEPTH: usize = 100;
+
 /// Why an execution ended, and where in the template.
 #[derive(Debug)]
 pub(super) struct Fault<'t> {
+    /// The template that was called and failed, when it is not the first.
+    within: Option<&'t str>,
     place: Option<&'t Place>,
     reason: String,
 }
 
 impl Fault<'_> {
     fn at(place: &Place, reason: String) -> Fault<'_> {
-        Fault { place: Some(place), reason }
+        Fault { within: None, place: Some(place), reason }
     }
 
     /// Go's error; `name` is what it calls the template.
     pub(super) fn told(&self, name: &str) -> String {
-        let Fault { place, reason } = self;
+        let Fault { within, place, reason } = self;
+        let executing = quote(within.unwrap_or(name));
         match place {
-            None => format!("template: {name}: executing {name:?}: {reason}"),
+            None => format!("template: {name}: executing {executing}: {reason}"),
             Some(Place { line, column, text }) => {
                 format!(
-                    "template: {name}:{line}:{column}: executing {name:?} at <{text}>: {reason}"
+                    "template: {name}:{line}:{column}: executing {executing} at <{text}>: {reason}"
                 )
             }
         }
@@ -38,14 +45,15 @@ impl Fault<'_> {
 
 impl From<String> for Fault<'_> {
     fn from(reason: String) -> Self {
-        Fault { place: None, reason }
+        Fault { within: None, place: None, reason }
     }
 }
 
 /// Executes a template.
-pub(super) fn execute<'t>(nodes: &'t [Node], data: &Data<'_>) -> Result<String, Fault<'t>> {
-    let mut run = Run { data, out: String::new(), variables: vec![("$", Value::Data)], steps: 0 };
-    run.nodes(nodes, &Value::Data)?;
+pub(super) fn execute<'t>(tree: &'t Tree, data: &Data<'_>) -> Result<String, Fault<'t>> {
+    let variables = vec![("$", Value::Data)];
+    let mut run = Run { tree, data, out: String::new(), variables, steps: 0, depth: 0 };
+    run.nodes(&tree.nodes, &Value::Data)?;
     Ok(run.out)
 }
 
@@ -58,10 +66,12 @@ enum Ended {
 }
 
 struct Run<'d, 't> {
+    tree: &'t Tree,
     data: &'d Data<'d>,
     out: String,
     variables: Vec<(&'t str, Value)>,
     steps: usize,
+    depth: usize,
 }
 
 impl<'t> Run<'_, 't> {
@@ -74,6 +84,13 @@ impl<'t> Run<'_, 't> {
     }
 
     fn nodes(&mut self, nodes: &'t [Node], dot: &Value) -> Result<Ended, Fault<'t>> {
+        self.depth += 1;
+        let ended = self.each_node(nodes, dot);
+        self.depth -= 1;
+        ended
+    }
+
+    fn each_node(&mut self, nodes: &'t [Node], dot: &Value) -> Result<Ended, Fault<'t>> {
         for node in nodes {
             self.step()?;
             let ended = match node {
@@ -113,12 +130,47 @@ impl<'t> Run<'_, 't> {
                 }
                 Node::Break => Ended::Break,
                 Node::Continue => Ended::Continue,
+                Node::Call(name, pipeline, place) => {
+                    self.call(name, pipeline.as_ref(), place, dot)?;
+                    Ended::Whole
+                }
             };
             if ended != Ended::Whole {
                 return Ok(ended);
             }
         }
         Ok(Ended::Whole)
+    }
+
+    /// Executes the template of a name with a dot of its own and no variable of the caller's.
+    fn call(
+        &mut self,
+        name: &'t str,
+        pipeline: Option<&'t Pipeline>,
+        place: &'t Place,
+        dot: &Value,
+    ) -> Result<(), Fault<'t>> {
+        let Some(nodes) = self.tree.called(name) else {
+            return Err(Fault::at(place, format!("template {} not defined", quote(name))));
+        };
+        if self.depth >= MOST_DEPTH {
+            let reason = format!("exceeded maximum template depth ({MOST_DEPTH})");
+            return Err(Fault::at(place, reason));
+        }
+        let dot = match pipeline {
+            Some(pipeline) => self.pipeline(pipeline, dot)?,
+            None => Value::Nothing,
+        };
+        let outer = std::mem::replace(&mut self.variables, vec![("$", dot.clone())]);
+        let ended = self.nodes(nodes, &dot);
+        self.variables = outer;
+        match ended {
+            Ok(_) => Ok(()),
+            Err(mut fault) => {
+                fault.within.get_or_insert(name);
+                Err(fault)
+            }
+        }
     }
 
     fn range(
@@ -131,7 +183,11 @@ impl<'t> Run<'_, 't> {
         let value = self.commands(&pipeline.commands, dot)?;
         // Go knows what it looked at last.
         let last = pipeline.commands.last().and_then(|command| command.operands.first());
-        let fault = |reason: String| Fault { place: last.map(|operand| &operand.place), reason };
+        let fault = |reason: String| Fault {
+            within: None,
+            place: last.map(|operand| &operand.place),
+            reason,
+        };
         let items: Vec<(Value, Value)> = match &value {
             Value::List(list) => list
                 .iter()
@@ -468,6 +524,73 @@ mod tests {
         ] {
             assert_eq!(run(source), Err(format!("template: answer{at}")), "{source}");
         }
+    }
+
+    #[test]
+    fn templates_that_are_defined_are_called_with_a_dot_of_their_own() {
+        for (source, text) in [
+            ("{{ define \"x\" }}[{{ . }}]{{ end }}{{ template \"x\" .Type }}", "[A]"),
+            ("{{ template `x` 5 }}{{ define `x` }}[{{ $ }}]{{ end }}", "[5]"),
+            ("{{ define \"x\" }}[{{ . }}]{{ end }}{{ template \"x\" }}", "[<no value>]"),
+            ("{{ with .Zone }}{{ block \"x\" . }}<{{ . }}>{{ end }}{{ end }}", "<test.>"),
+            ("{{ block \"x\" .Type }}{{ . }}{{ end }}{{ template \"x\" .Class }}", "AIN"),
+            ("{{ define \"x\" }}a{{ end }}{{ define \"x\" }} {{ end }}{{ template \"x\" }}", "a"),
+            ("{{ define \"x\" }} {{ end }}{{ define \"x\" }}b{{ end }}{{ template \"x\" }}", "b"),
+            ("{{ define \"answer\" }}{{ .Type }}{{ end }} ", "A"),
+            (
+                "{{ define \"x\" }}{{ range . }}<{{ . }}>{{ end }}{{ end }}\
+                 {{ template \"x\" slice .Match 1 3 }}",
+                "<10><0>",
+            ),
+            (
+                "{{ define \"x\" }}{{ $a := 2 }}{{ $a }}{{ end }}\
+                 {{ $a := 1 }}{{ template \"x\" }}{{ $a }}{{ template \"x\" $b := 3 }}{{ $b }}",
+                "2123",
+            ),
+            (
+                "{{ define \"x\" }}{{ if . }}{{ len . }}{{ template \"x\" slice . 1 }}{{ end }}{{ end }}\
+                 {{ template \"x\" \"abc\" }}",
+                "321",
+            ),
+        ] {
+            assert_eq!(run(source).as_deref(), Ok(text), "{source}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_template_that_was_executed() {
+        for (source, at) in [
+            (
+                "{{ .Name }}{{ template \"x\" }}",
+                ":1:23: executing \"answer\" at <{{template \"x\"}}>: template \"x\" not defined",
+            ),
+            (
+                "{{ define \"x\" }}{{ .Foo }}{{ end }}{{ block \"y\" . }}{{ template \"x\" . }}{{ end }}",
+                ":1:19: executing \"x\" at <.Foo>: can't evaluate field Foo in type *template.templateData",
+            ),
+            (
+                "{{ template \"x\" .Foo }}{{ define \"x\" }}{{ end }}",
+                ":1:18: executing \"answer\" at <.Foo>: can't evaluate field Foo in type *template.templateData",
+            ),
+            (
+                "{{ template \"answer\" . }}",
+                ":1:12: executing \"answer\" at <{{template \"answer\" .}}>: exceeded maximum template depth (100)",
+            ),
+        ] {
+            assert_eq!(run(source), Err(format!("template: answer{at}")), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_template_that_calls_itself_from_within_ends() {
+        let deep = format!(
+            "{{{{ define \"x\" }}}}{}{{{{ template \"x\" }}}}{}{{{{ end }}}}{{{{ template \"x\" }}}}",
+            "{{ range 1 }}".repeat(60),
+            "{{ end }}".repeat(60)
+        );
+        assert!(run(&deep).unwrap_err().contains("exceeded maximum template depth"));
+        let wide = "{{ define \"x\" }}{{ template \"x\" }}{{ end }}{{ range 9 }}{{ template \"x\" }}{{ end }}";
+        assert!(run(wide).is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Owns values, and their printing as Go prints them. Results are bounded by [`MOST_TEXT`].
 
+use super::escapes;
 use super::printf::printf;
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -101,6 +102,9 @@ pub(super) fn is_function(word: &str) -> bool {
             | "index"
             | "slice"
             | "print"
+            | "html"
+            | "js"
+            | "urlquery"
             | "printf"
             | "println"
             | "eq"
@@ -121,6 +125,9 @@ pub(super) fn call(function: &str, arguments: &[Value]) -> Result<Value, String>
         ("index", [value, keys @ ..]) => index(value, keys),
         ("slice", [value, bounds @ ..]) => slice(value, bounds),
         ("print", values) => print(values),
+        ("html", values) => print(values).map(|text| escaped(&text, escapes::html)),
+        ("js", values) => print(values).map(|text| escaped(&text, escapes::js)),
+        ("urlquery", values) => print(values).map(|text| escaped(&text, escapes::url_query)),
         ("println", values) => {
             let texts: Result<Vec<_>, _> = values.iter().map(Value::print).collect();
             texts.map(|texts| Value::text(&format!("{}\n", texts.join(" "))))
@@ -167,6 +174,13 @@ fn wrong_arguments(function: &str, arguments: &[Value]) -> String {
         _ => return format!("wrong type of an argument for {function}"),
     }
     format!("wrong number of args for {function}: want {or_more}{least} got {got}")
+}
+
+fn escaped(text: &Value, escape: fn(&str) -> String) -> Value {
+    match text {
+        Value::Text(text) => Value::text(&escape(text)),
+        other => other.clone(),
+    }
 }
 
 fn length(value: &Value) -> Result<usize, String> {

@@ -6,6 +6,7 @@
 mod data;
 mod directive;
 mod draft;
+mod escapes;
 mod evaluate;
 mod functions;
 mod literals;
@@ -72,7 +73,7 @@ impl Answering<'_> {
         templates: &[RecordTemplate],
     ) -> Result<Vec<TextRecord>, String> {
         let record = |template: &RecordTemplate| {
-            let text = evaluate::execute(&template.nodes, &self.data).map_err(|fault| {
+            let text = evaluate::execute(&template.tree, &self.data).map_err(|fault| {
                 self.count(&names::TEMPLATE_FAILURES, &[section, &template.go_source()]);
                 fault.told(section)
             })?;
@@ -221,8 +222,8 @@ impl Handler for Templates {
             Ok(Box::new(Draft {
                 template: found.place,
                 answer: answering.records("answer", &template.answer)?,
-                authority: answering.records("authority", &template.authority)?,
                 additional: answering.records("additional", &template.additional)?,
+                authority: answering.records("authority", &template.authority)?,
                 chased: Vec::new(),
                 asking: 0,
             }))

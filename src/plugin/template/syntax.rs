@@ -6,8 +6,9 @@
 use super::functions::is_function;
 use super::literals::{character, integer, quoted};
 use super::tokens::{Kind, Piece, Token, cut};
-use super::tree::{Command, Node, Operand, Pipeline, Place, Term};
+use super::tree::{Command, Node, Operand, Pipeline, Place, Term, Tree};
 use crate::corefile::quote;
+use std::collections::BTreeMap;
 
 /// The greatest depth of nested actions and parentheses.
 const MOST_DEPTH: usize = 64;
@@ -28,10 +29,10 @@ pub(super) const MESSAGE_FIELDS: &[&str] = &[
 ];
 
 /// What Go has and templates here cannot use.
-const ABSENT_FUNCTIONS: &[&str] = &["call", "html", "js", "urlquery"];
+const ABSENT_FUNCTIONS: &[&str] = &["call"];
 
 /// Reads a template. `name` is what Go's errors call it.
-pub(super) fn parse(name: &str, source: &str) -> Result<Vec<Node>, String> {
+pub(super) fn parse(name: &str, source: &str) -> Result<Tree, String> {
     let located = |line: usize, reason: String| format!("template: {name}:{line}: {reason}");
     let pieces = cut(source).map_err(|(line, reason)| located(line, reason))?;
     let mut parser = Parser {
@@ -44,13 +45,18 @@ pub(super) fn parse(name: &str, source: &str) -> Result<Vec<Node>, String> {
         depth: 0,
         open: 0,
         in_range: 0,
+        defined: BTreeMap::new(),
     };
     let nodes = parser.nodes().and_then(|(nodes, stop)| match stop {
-        Stop::Source => Ok(nodes),
+        // It is the last of its name.
+        Stop::Source => parser.define(name.to_owned(), nodes),
         Stop::End => Err("unexpected {{end}}".to_owned()),
         Stop::Else => Err("unexpected {{else}}".to_owned()),
     });
-    nodes.map_err(|reason| located(parser.line, reason))
+    nodes.map_err(|reason| located(parser.line, reason))?;
+    let mut defined = parser.defined;
+    let nodes = defined.remove(name).unwrap_or_default();
+    Ok(Tree { name: name.to_owned(), nodes, defined })
 }
 
 /// What ended a list of nodes.
@@ -74,9 +80,10 @@ struct Parser<'s> {
     /// The variables that are known where the parser stands.
     variables: Vec<String>,
     depth: usize,
-    /// Controls that are open.
+    /// Controls and definitions that are open.
     open: usize,
     in_range: usize,
+    defined: BTreeMap<String, Vec<Node>>,
 }
 
 impl Parser<'_> {
@@ -179,36 +186,85 @@ impl Parser<'_> {
                     }
                     nodes.push(if keyword == "break" { Node::Break } else { Node::Continue });
                 }
-                "template" | "block" => return Err(self.absent(&keyword)),
+                "template" | "block" => {
+                    let call = self.call(&keyword)?;
+                    nodes.push(call);
+                }
                 // Anywhere else it is no definition.
-                "define" if self.open == 0 => return Err(self.definition()),
+                "define" if self.open == 0 => self.definition()?,
                 _ => nodes.push(Node::Print(self.pipeline("command", Kind::End)?)),
             }
         }
     }
 
-    /// What Go makes of a clause that has no name; else that there is no such clause here.
-    fn absent(&mut self, keyword: &str) -> String {
+    /// The name in a clause, and its token.
+    fn clause_name(&mut self, clause: &str) -> Result<(String, Token), String> {
         self.next();
-        let name = self.next_solid();
-        match name.kind {
-            Kind::Quoted | Kind::Raw => format!("{{{{{keyword}}}}} is not supported"),
-            _ => self.unexpected(&name, &format!("{keyword} clause")),
+        let token = self.next_solid();
+        let name = match token.kind {
+            Kind::Quoted => quoted(&token.text)?,
+            Kind::Raw => token.text.trim_matches('`').to_owned(),
+            _ => return Err(self.unexpected(&token, clause)),
+        };
+        Ok((name, token))
+    }
+
+    /// `define`.
+    fn definition(&mut self) -> Result<(), String> {
+        const CLAUSE: &str = "define clause";
+        let (name, _) = self.clause_name(CLAUSE)?;
+        self.end(CLAUSE)?;
+        let body = self.apart(CLAUSE)?;
+        self.define(name, body)
+    }
+
+    /// `template`, or `block`, which defines what it calls.
+    fn call(&mut self, keyword: &str) -> Result<Node, String> {
+        let clause = format!("{keyword} clause");
+        let (name, token) = self.clause_name(&clause)?;
+        let is_bare = keyword == "template" && self.peek_solid() == Kind::End;
+        let dot = match is_bare {
+            true => self.end(&clause).map(|()| None)?,
+            false => Some(self.pipeline(&clause, Kind::End)?),
+        };
+        let with = dot.as_ref().map(|dot| format!(" {}", shown(dot))).unwrap_or_default();
+        let text = format!("{{{{template {}{with}}}}}", quote(&name));
+        let place = Place { line: token.line, column: token.column, text };
+        if keyword == "block" {
+            let body = self.apart(&clause)?;
+            self.define(name.clone(), body)?;
+        }
+        Ok(Node::Call(name, dot, place))
+    }
+
+    /// The nodes up to `end`, which know nothing of the variables around them.
+    fn apart(&mut self, clause: &str) -> Result<Vec<Node>, String> {
+        self.deeper()?;
+        self.open += 1;
+        let variables = std::mem::replace(&mut self.variables, vec!["$".to_owned()]);
+        let in_range = std::mem::take(&mut self.in_range);
+        let (nodes, stop) = self.nodes()?;
+        (self.variables, self.in_range) = (variables, in_range);
+        self.open -= 1;
+        self.depth -= 1;
+        match stop {
+            Stop::End => Ok(nodes),
+            Stop::Source => Err("unexpected EOF".to_owned()),
+            Stop::Else => Err(format!("unexpected {{{{else}}}} in {clause}")),
         }
     }
 
-    /// What Go makes of a definition that is wrong; else that there are none here.
-    fn definition(&mut self) -> String {
-        let absent = self.absent("define");
-        if !absent.ends_with(" is not supported") {
-            return absent;
-        }
-        let body = self.end("define clause").and_then(|()| self.nodes());
-        match body {
-            Err(reason) => reason,
-            Ok((_, Stop::Source)) => "unexpected EOF".to_owned(),
-            Ok((_, Stop::Else)) => "unexpected {{else}} in define clause".to_owned(),
-            Ok((_, Stop::End)) => absent,
+    /// Gives nodes a name. One that has nothing to show gives way to another of its name.
+    fn define(&mut self, name: String, nodes: Vec<Node>) -> Result<(), String> {
+        match self.defined.get(&name) {
+            Some(known) if !is_blank(known) => match is_blank(&nodes) {
+                true => Ok(()),
+                false => Err(format!("template: multiple definition of template {}", quote(&name))),
+            },
+            _ => {
+                self.defined.insert(name, nodes);
+                Ok(())
+            }
         }
     }
 
@@ -442,6 +498,11 @@ impl Parser<'_> {
     }
 }
 
+/// Whether nodes are white space and no more.
+fn is_blank(nodes: &[Node]) -> bool {
+    nodes.iter().all(|node| matches!(node, Node::Text(text) if text.trim().is_empty()))
+}
+
 /// A pipeline as Go writes it.
 fn shown(pipeline: &Pipeline) -> String {
     let texts: Vec<&str> =
@@ -501,18 +562,34 @@ mod tests {
             ("{{ .Name\n", "2: unclosed action started at answer:1"),
             ("{{ 0x }}", "1: illegal number syntax: \"0x\""),
             ("{{ break }}", "1: {{break}} outside {{range}}"),
-            ("{{ template \"x\" }}", "1: {{template}} is not supported"),
             ("{{ define \"x\" }}y", "1: unexpected EOF"),
             ("{{ define \"x\" }}y{{ else }}", "1: unexpected {{else}} in define clause"),
             ("{{ define \"x\" 1 }}", "1: unexpected \"1\" in define clause"),
-            ("{{ define \"x\" }}y{{ end }}", "1: {{define}} is not supported"),
+            ("{{ define \"x\" }}{{ define \"y\" }}", "1: unexpected <define> in command"),
+            ("{{ define \"x\" }}{{ break }}", "1: {{break}} outside {{range}}"),
+            ("{{ $y := 1 }}{{ define \"x\" }}{{ $y }}{{ end }}", "1: undefined variable \"$y\""),
+            (
+                "{{ define \"x\" }}a{{ end }}{{ define \"x\" }}b{{ end }}",
+                "1: template: multiple definition of template \"x\"",
+            ),
+            (
+                "{{ define \"answer\" }}a{{ end }}b",
+                "1: template: multiple definition of template \"answer\"",
+            ),
+            ("{{ block \"x\" }}y{{ end }}", "1: missing value for block clause"),
+            ("{{ block \"x\" . }}y{{ else }}", "1: unexpected {{else}} in block clause"),
+            ("{{ block \"x\" . }}y", "1: unexpected EOF"),
+            ("{{ range .Match }}{{ block \"x\" . }}{{ break }}", "1: {{break}} outside {{range}}"),
+            ("{{ template x }}", "1: unexpected \"x\" in template clause"),
+            ("{{ template }}", "1: unexpected \"}}\" in template clause"),
+            ("{{ template \"x\"", "1: unclosed action"),
             ("{{ .", "1: illegal number syntax: \".\""),
             ("{{ . ", "1: unclosed action"),
             ("{{ define x }}", "1: unexpected \"x\" in define clause"),
             ("{{ if 1 }}{{ define \"x\" }}", "1: unexpected <define> in command"),
             ("{{ .Message.Extra }}", "1: .Message.Extra is not supported"),
             ("{{ .Message }}", "1: .Message is not supported"),
-            ("{{ html .Name }}", "1: function \"html\" is not supported"),
+            ("{{ call .Name }}", "1: function \"call\" is not supported"),
             ("{{ 1.5 }}", "1: floating-point numbers are not supported"),
             ("{{/* x", "1: unclosed comment"),
         ] {

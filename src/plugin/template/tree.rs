@@ -2,6 +2,26 @@
 //!
 //! Owns no behaviour: `syntax` makes the tree, `evaluate` walks it.
 
+use std::collections::BTreeMap;
+
+/// A template with those that are defined in it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Tree {
+    /// What Go's errors call it, and by which it can call itself.
+    pub(super) name: String,
+    /// What is executed.
+    pub(super) nodes: Vec<Node>,
+    /// What `define` and `block` name.
+    pub(super) defined: BTreeMap<String, Vec<Node>>,
+}
+
+impl Tree {
+    /// The nodes that a name stands for.
+    pub(super) fn called(&self, name: &str) -> Option<&Vec<Node>> {
+        if name == self.name { Some(&self.nodes) } else { self.defined.get(name) }
+    }
+}
+
 /// A part of a template.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
@@ -19,6 +39,8 @@ pub(super) enum Node {
     Break,
     /// `continue` inside `range`.
     Continue,
+    /// `template`, or `block` where it stands: a name, and what becomes the dot there.
+    Call(String, Option<Pipeline>, Place),
 }
 
 /// Commands, each fed with the value of the one before.

@@ -570,7 +570,7 @@ mod tests {
             ),
             (
                 "{{ template \"x\" .Foo }}{{ define \"x\" }}{{ end }}",
-                ":1:18: executing \"answer\" at <.Foo>: can't evaluate field Foo in type *template.templateData",
+                ":1:16: executing \"answer\" at <.Foo>: can't evaluate field Foo in type *template.templateData",
             ),
             (
                 "{{ template \"answer\" . }}",

@@ -9,6 +9,7 @@ mod draft;
 mod escapes;
 mod evaluate;
 mod functions;
+mod line;
 mod literals;
 mod printf;
 mod rdata;

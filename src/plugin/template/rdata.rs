@@ -3,7 +3,8 @@
 //! Owns the table of what the text of each type has, part by part, and RFC 3597's form for any type;
 //! what is left (SVCB, HTTPS, CERT) is hickory-proto's. Never panics on any text.
 
-use super::record::{Field, name_octets, parse_ttl, unescape};
+use super::line::Field;
+use super::record::{name_octets, parse_ttl, unescape};
 use crate::dns::RecordType;
 use data_encoding::{BASE32HEX_NOPAD, BASE64, HEXLOWER_PERMISSIVE};
 use hickory_proto::rr::{RData, RecordType as HickoryType};
@@ -50,83 +51,164 @@ enum Part {
     Groups,
 }
 
-/// The parts of a type's text; `None` for the types that are not read here.
-fn parts(rtype: RecordType) -> Option<&'static [Part]> {
+/// The parts of a type's text, each with what miekg/dns calls it; `None` for the types that are not read
+/// here.
+fn parts(rtype: RecordType) -> Option<&'static [(&'static str, Part)]> {
     use Part::{
         Base64, Date, Groups, Hash, Hex, Hyphens, Ipv4, Ipv6, Name, Number, Salt, String, Strings,
         Text, Time, Type, Types,
     };
+    const KEY: &[(&str, Part)] = &[
+        ("Flags", Number(2)),
+        ("Protocol", Number(1)),
+        ("Algorithm", Number(1)),
+        ("PublicKey", Base64),
+    ];
+    const DIGEST: &[(&str, Part)] = &[
+        ("KeyTag", Number(2)),
+        ("Algorithm", Number(1)),
+        ("DigestType", Number(1)),
+        ("Digest", Hex),
+    ];
+    const CERTIFICATE: &[(&str, Part)] = &[
+        ("Usage", Number(1)),
+        ("Selector", Number(1)),
+        ("MatchingType", Number(1)),
+        ("Certificate", Hex),
+    ];
     Some(match rtype {
-        RecordType::A => &[Ipv4],
-        RecordType::AAAA => &[Ipv6],
-        RecordType::NS
-        | RecordType::CNAME
-        | RecordType::PTR
-        | RecordType::DNAME
-        | RecordType::MB
-        | RecordType::MD
-        | RecordType::MF
-        | RecordType::MG
-        | RecordType::MR
-        | RecordType::NSAPPTR => &[Name],
-        RecordType::RP | RecordType::MINFO | RecordType::TALINK => &[Name, Name],
-        RecordType::MX | RecordType::KX | RecordType::AFSDB | RecordType::RT | RecordType::LP => {
-            &[Number(2), Name]
+        RecordType::A => &[("A", Ipv4)],
+        RecordType::AAAA => &[("AAAA", Ipv6)],
+        RecordType::NS => &[("Ns", Name)],
+        RecordType::CNAME | RecordType::DNAME => &[("Target", Name)],
+        RecordType::PTR | RecordType::NSAPPTR => &[("Ptr", Name)],
+        RecordType::MB => &[("Mb", Name)],
+        RecordType::MD => &[("Md", Name)],
+        RecordType::MF => &[("Mf", Name)],
+        RecordType::MG => &[("Mg", Name)],
+        RecordType::MR => &[("Mr", Name)],
+        RecordType::RP => &[("Mbox", Name), ("Txt", Name)],
+        RecordType::MINFO => &[("Rmail", Name), ("Email", Name)],
+        RecordType::TALINK => &[("PreviousName", Name), ("NextName", Name)],
+        RecordType::MX => &[("Pref", Number(2)), ("Mx", Name)],
+        RecordType::KX => &[("Pref", Number(2)), ("Exchanger", Name)],
+        RecordType::AFSDB => &[("Subtype", Number(2)), ("Hostname", Name)],
+        RecordType::RT => &[("Preference", Number(2)), ("Host", Name)],
+        RecordType::LP => &[("Preference", Number(2)), ("Fqdn", Name)],
+        RecordType::PX => &[("Preference", Number(2)), ("Map822", Name), ("Mapx400", Name)],
+        RecordType::SRV => {
+            &[("Priority", Number(2)), ("Weight", Number(2)), ("Port", Number(2)), ("Target", Name)]
         }
-        RecordType::PX => &[Number(2), Name, Name],
-        RecordType::SRV => &[Number(2), Number(2), Number(2), Name],
-        RecordType::NAPTR => &[Number(2), Number(2), String, String, String, Name],
-        RecordType::SOA => &[Name, Name, Number(4), Time, Time, Time, Time],
-        RecordType::TXT
-        | RecordType::SPF
-        | RecordType::AVC
-        | RecordType::NINFO
-        | RecordType::RESINFO => &[Strings],
-        RecordType::HINFO => &[String, String],
-        RecordType::X25 | RecordType::UINFO => &[String],
-        RecordType::GPOS => &[String, String, String],
-        RecordType::CAA => &[Number(1), String, Text],
-        RecordType::URI => &[Number(2), Number(2), Text],
-        RecordType::DS | RecordType::CDS | RecordType::DLV | RecordType::TA => {
-            &[Number(2), Number(1), Number(1), Hex]
+        RecordType::NAPTR => &[
+            ("Order", Number(2)),
+            ("Preference", Number(2)),
+            ("Flags", String),
+            ("Service", String),
+            ("Regexp", String),
+            ("Replacement", Name),
+        ],
+        RecordType::SOA => &[
+            ("Ns", Name),
+            ("Mbox", Name),
+            ("zone parameter", Number(4)),
+            ("zone parameter", Time),
+            ("zone parameter", Time),
+            ("zone parameter", Time),
+            ("zone parameter", Time),
+        ],
+        RecordType::TXT | RecordType::SPF | RecordType::AVC => &[("Txt", Strings)],
+        RecordType::NINFO => &[("ZSData", Strings)],
+        RecordType::RESINFO => &[("Resinfo", Strings)],
+        RecordType::HINFO => &[("Fields", String), ("Fields", String)],
+        RecordType::X25 => &[("PSDNAddress", String)],
+        RecordType::UINFO => &[("Uinfo", String)],
+        RecordType::GPOS => &[("Longitude", String), ("Latitude", String), ("Altitude", String)],
+        RecordType::CAA => &[("Flag", Number(1)), ("Tag", String), ("Value", Text)],
+        RecordType::URI => &[("Priority", Number(2)), ("Weight", Number(2)), ("Target", Text)],
+        RecordType::DS | RecordType::CDS | RecordType::DLV | RecordType::TA => DIGEST,
+        RecordType::SSHFP => &[("Algorithm", Number(1)), ("Type", Number(1)), ("Fingerprint", Hex)],
+        RecordType::TLSA | RecordType::SMIMEA => CERTIFICATE,
+        RecordType::ZONEMD => &[
+            ("Serial", Number(4)),
+            ("Scheme", Number(1)),
+            ("Hash Algorithm", Number(1)),
+            ("Digest", Hex),
+        ],
+        RecordType::EID => &[("Endpoint", Hex)],
+        RecordType::NIMLOC => &[("Locator", Hex)],
+        RecordType::DNSKEY | RecordType::CDNSKEY | RecordType::KEY | RecordType::RKEY => KEY,
+        RecordType::OPENPGPKEY => &[("PublicKey", Base64)],
+        RecordType::DHCID => &[("Digest", Base64)],
+        RecordType::RRSIG | RecordType::SIG => &[
+            ("Typecovered", Type),
+            ("Algorithm", Number(1)),
+            ("Labels", Number(1)),
+            ("OrigTtl", Number(4)),
+            ("Expiration", Date),
+            ("Inception", Date),
+            ("KeyTag", Number(2)),
+            ("SignerName", Name),
+            ("Signature", Base64),
+        ],
+        RecordType::NSEC => &[("NextDomain", Name), ("TypeBitMap", Types)],
+        RecordType::NSEC3 => &[
+            ("Hash", Number(1)),
+            ("Flags", Number(1)),
+            ("Iterations", Number(2)),
+            ("Salt", Salt),
+            ("NextDomain", Hash),
+            ("TypeBitMap", Types),
+        ],
+        RecordType::NSEC3PARAM => {
+            &[("Hash", Number(1)), ("Flags", Number(1)), ("Iterations", Number(2)), ("Salt", Salt)]
         }
-        RecordType::SSHFP => &[Number(1), Number(1), Hex],
-        RecordType::TLSA | RecordType::SMIMEA => &[Number(1), Number(1), Number(1), Hex],
-        RecordType::ZONEMD => &[Number(4), Number(1), Number(1), Hex],
-        RecordType::EID | RecordType::NIMLOC => &[Hex],
-        RecordType::DNSKEY | RecordType::CDNSKEY | RecordType::KEY | RecordType::RKEY => {
-            &[Number(2), Number(1), Number(1), Base64]
-        }
-        RecordType::OPENPGPKEY | RecordType::DHCID => &[Base64],
-        RecordType::RRSIG | RecordType::SIG => {
-            &[Type, Number(1), Number(1), Number(4), Date, Date, Number(2), Name, Base64]
-        }
-        RecordType::NSEC => &[Name, Types],
-        RecordType::NSEC3 => &[Number(1), Number(1), Number(2), Salt, Hash, Types],
-        RecordType::NSEC3PARAM => &[Number(1), Number(1), Number(2), Salt],
-        RecordType::CSYNC => &[Number(4), Number(2), Types],
-        RecordType::EUI48 => &[Hyphens(6)],
-        RecordType::EUI64 => &[Hyphens(8)],
-        RecordType::NID | RecordType::L64 => &[Number(2), Groups],
-        RecordType::L32 => &[Number(2), Ipv4],
-        RecordType::UID | RecordType::GID => &[Number(4)],
+        RecordType::CSYNC => &[("serial", Number(4)), ("flags", Number(2)), ("TypeBitMap", Types)],
+        RecordType::EUI48 => &[("Address", Hyphens(6))],
+        RecordType::EUI64 => &[("Address", Hyphens(8))],
+        RecordType::NID => &[("Preference", Number(2)), ("NodeID", Groups)],
+        RecordType::L64 => &[("Preference", Number(2)), ("Locator64", Groups)],
+        RecordType::L32 => &[("Preference", Number(2)), ("Locator", Ipv4)],
+        RecordType::UID => &[("Uid", Number(4))],
+        RecordType::GID => &[("Gid", Number(4))],
         _ => return None,
     })
 }
 
-/// The RDATA that these fields are the text of. The error says what is wrong.
-pub(super) fn octets(rtype: RecordType, fields: &[Field<'_>]) -> Result<Vec<u8>, String> {
+/// The RDATA that these fields are the text of. The error says what is wrong; `missing` makes it where a
+/// field is.
+pub(super) fn octets(
+    rtype: RecordType,
+    fields: &[Field<'_>],
+    missing: impl Fn(&str) -> String,
+) -> Result<Vec<u8>, String> {
     let mut rdata = Rdata { rtype, fields: fields.iter(), octets: Vec::new() };
     let is_generic = fields.first().is_some_and(|field| field.text == "\\#" && !field.is_quoted);
-    match parts(rtype) {
-        _ if is_generic => rdata.generic()?,
-        None => return by_hickory(rtype, fields),
-        Some(parts) => parts.iter().try_for_each(|part| rdata.part(*part))?,
+    let known = parts(rtype);
+    if is_generic {
+        rdata.generic()?;
+    } else if let Some(parts) = known {
+        for (word, part) in parts {
+            let ahead = rdata.fields.as_slice();
+            let fault = ahead.iter().find(|field| field.is_fault && matches!(part, Part::Strings));
+            let first = fault.or(ahead.first());
+            rdata.part(*part).map_err(|_| {
+                let what = format!("bad {rtype} {word}");
+                first.map_or_else(|| missing(&what), |field| field.wrong(&what))
+            })?;
+        }
+    } else {
+        return by_hickory(rtype, fields);
     }
     match rdata.fields.next() {
         None => Ok(rdata.octets),
-        Some(_) => Err(rdata.wrong()),
+        Some(field) => Err(field.wrong("garbage after rdata")),
     }
+}
+
+/// What is wrong where the text ends within a string.
+pub(super) fn unended(rtype: RecordType) -> String {
+    let last = parts(rtype).and_then(<[_]>::last).map_or("Rdata", |(word, _)| word);
+    format!("bad {rtype} {last}")
 }
 
 /// Reads the fields of an RDATA one by one.
@@ -142,6 +224,16 @@ impl Rdata<'_, '_> {
     }
 
     fn part(&mut self, part: Part) -> Result<(), String> {
+        let mut ahead = self.fields.as_slice().iter();
+        let is_fit = match part {
+            Part::Strings => !ahead.any(|field| field.is_fault),
+            Part::String | Part::Text => !ahead.next().is_some_and(|field| field.is_fault),
+            Part::Hex | Part::Base64 | Part::Types => ahead.all(|field| field.is_word()),
+            _ => ahead.next().is_none_or(|field| field.is_word()),
+        };
+        if !is_fit {
+            return Err(self.wrong());
+        }
         match part {
             Part::Name => self.name(),
             Part::Number(octets) => self.number(octets),

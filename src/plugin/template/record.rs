@@ -3,6 +3,7 @@
 //! Owns its fields, names and times; RDATA is `rdata`'s. Never panics on any text: parts of it come
 //! from queries.
 
+use super::line::Line;
 use super::rdata;
 use crate::dns::{Class, Name, RecordType};
 
@@ -24,37 +25,66 @@ pub(super) struct TextRecord {
     pub(super) rdata: Vec<u8>,
 }
 
-/// One word or quoted string; its escapes are still in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Field<'t> {
-    /// As it stands, without quotes.
-    pub(super) text: &'t str,
-    /// It stood in quotes.
-    pub(super) is_quoted: bool,
-}
-
 impl TextRecord {
-    /// Reads `OWNER [TTL] [CLASS] TYPE RDATA…`. The error says what is wrong with it.
+    /// Reads `OWNER [TTL] [CLASS] TYPE RDATA…`, of the first line that has anything. The error says what
+    /// is wrong and where, in the words of miekg/dns.
     pub(super) fn parse(text: &str) -> Result<TextRecord, String> {
-        let fields = split(text)?;
-        let mut rest = fields.iter();
-        let owner = rest.next().ok_or("no record in the text")?;
-        let owner = name_octets(owner.text).ok_or_else(|| bad("owner name", owner.text))?;
+        let line = Line::read(text);
+        let mut fields = line.fields.as_slice();
+        let mut owner = vec![0];
+        if let [first, rest @ ..] = fields
+            && !line.is_indented
+            && (!rest.is_empty() || line.has_blank_end)
+        {
+            if first.is_quoted {
+                return Err(first.wrong("syntax error at beginning"));
+            }
+            owner = name_octets(first.text).ok_or_else(|| first.wrong("bad owner name"))?;
+            fields = rest;
+        }
         let (mut ttl, mut class) = (None, None);
-        let rtype = loop {
-            let word = rest.next().ok_or("no type in the record")?.text;
-            if ttl.is_none() && word.starts_with(|first: char| first.is_ascii_digit()) {
-                ttl = Some(parse_ttl(word).ok_or_else(|| bad("TTL", word))?);
-            } else if word.eq_ignore_ascii_case("ANY") {
-                // A type before it is a class, and no record has it.
-                return Err(bad("type", word));
-            } else if let (None, Ok(known)) = (class, word.to_uppercase().parse::<Class>()) {
+        let (rtype, place) = loop {
+            let [field, rest @ ..] = fields else {
+                return Err(line.end("expecting RR type, TTL or class, not this..."));
+            };
+            fields = rest;
+            let word = field.text.to_uppercase();
+            let is_class = word.parse::<Class>().is_ok();
+            let expected = match (ttl, class) {
+                (None, None) => "not a TTL",
+                (None, Some(_)) if field.is_word() && !is_class => "not a TTL",
+                (None, Some(_)) => "expecting RR type or TTL, not this...",
+                (Some(_), None) => "expecting RR type or class, not this...",
+                (Some(_), Some(_)) => "unknown RR type",
+            };
+            // It is a class before it is a type, and then no word is a type any more.
+            let is_any = word == "ANY";
+            if let (true, Ok(known)) = (class.is_none(), word.parse::<Class>()) {
                 class = Some(known);
+                if is_any {
+                    return Err(fields.first().map_or_else(
+                        || line.end("expecting RR type or TTL, not this..."),
+                        |field| field.wrong("not a TTL"),
+                    ));
+                }
+            } else if let (false, Ok(known)) = (field.is_quoted, word.parse::<RecordType>()) {
+                break (known, field);
+            } else if ttl.is_none()
+                && !field.is_quoted
+                && let Some(seconds) = parse_ttl(field.text)
+            {
+                ttl = Some(seconds);
             } else {
-                break word.to_uppercase().parse().map_err(|_| bad("type", word))?;
+                return Err(field.wrong(expected));
             }
         };
-        let rdata = rdata::octets(rtype, rest.as_slice())?;
+        if line.is_open {
+            return Err(place.wrong_behind(&rdata::unended(rtype)));
+        }
+        let rdata = rdata::octets(rtype, fields, |what| match line.has_blank_end {
+            true => line.end(what),
+            false => place.wrong_behind(what),
+        })?;
         if rdata.len() > usize::from(u16::MAX) {
             return Err("record too long".to_owned());
         }
@@ -68,54 +98,6 @@ impl TextRecord {
             return None;
         }
         Name::parse(&self.rdata, 0).ok().map(|(name, _)| name)
-    }
-}
-
-fn bad(what: &str, text: &str) -> String {
-    format!("bad {what}: {text:?}")
-}
-
-/// The fields of the first logical line that has any: comments left out, parentheses as white space, within
-/// which a line goes on.
-fn split(text: &str) -> Result<Vec<Field<'_>>, String> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    let mut depth = 0_usize;
-    loop {
-        let Some(first) = rest.chars().next() else { return Ok(fields) };
-        match first {
-            '\n' if depth == 0 && !fields.is_empty() => return Ok(fields),
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            ';' => {
-                rest = rest.find('\n').map_or("", |end| &rest[end..]);
-                continue;
-            }
-            _ => {}
-        }
-        if first.is_ascii_whitespace() || matches!(first, '(' | ')') {
-            rest = &rest[1..];
-            continue;
-        }
-        let is_quoted = first == '"';
-        let body = if is_quoted { &rest[1..] } else { rest };
-        let mut is_escaped = false;
-        let end = body.find(|c: char| {
-            if std::mem::take(&mut is_escaped) {
-                return false;
-            }
-            is_escaped = c == '\\';
-            match is_quoted {
-                true => c == '"',
-                false => c.is_ascii_whitespace() || matches!(c, ';' | '"' | '(' | ')'),
-            }
-        });
-        if is_quoted && end.is_none() {
-            return Err("unterminated quoted string".to_owned());
-        }
-        let end = end.unwrap_or(body.len());
-        fields.push(Field { text: &body[..end], is_quoted });
-        rest = &body[end + usize::from(is_quoted)..];
     }
 }
 
@@ -265,6 +247,46 @@ mod tests {
         ] {
             assert!(TextRecord::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place_as_miekgs_library_does() {
+        for (text, error) in [
+            ("a.test. A nonsense", "bad A A: \"nonsense\" at line: 1:18"),
+            ("a.test. 60 IN A 1.2.3", "bad A A: \"1.2.3\" at line: 1:21"),
+            ("\n\na.test.\tA\tx", "bad A A: \"x\" at line: 3:11"),
+            ("a.test. A 1.2.3.4 5 6", "garbage after rdata: \"5\" at line: 1:20"),
+            ("a.test. A ", "bad A A: \"\\n\" at line: 1:10"),
+            ("a.test. A \u{e9}", "bad A A: \"\\u00e9\" at line: 1:12"),
+            ("a.test.", "not a TTL: \"a.test.\" at line: 1:7"),
+            ("  a.test. A 192.0.2.1", "not a TTL: \"a.test.\" at line: 1:10"),
+            ("a.test. FOO x", "not a TTL: \"FOO\" at line: 1:12"),
+            ("a. 60 FOO x", "expecting RR type or class, not this...: \"FOO\" at line: 1:10"),
+            ("a. 60 IN FOO x", "unknown RR type: \"FOO\" at line: 1:13"),
+            ("a. IN IN A 1.2.3.4", "expecting RR type or TTL, not this...: \"IN\" at line: 1:9"),
+            ("a. IN 60x A 1.2.3.4", "not a TTL: \"60x\" at line: 1:10"),
+            ("a. ANY A 1.2.3.4", "not a TTL: \"A\" at line: 1:9"),
+            ("a..b A 1.2.3.4", "bad owner name: \"a..b\" at line: 1:5"),
+            ("\"a\" A 1.2.3.4", "syntax error at beginning: \"\\\"\" at line: 1:1"),
+            ("a. MX a", "bad MX Pref: \"a\" at line: 1:7"),
+            ("a. MX 10", "bad MX Mx: \" \" at line: 1:6"),
+            ("a. SRV 1 2 x b.", "bad SRV Port: \"x\" at line: 1:13"),
+            ("a. SOA b. c. 1 2 x 4 5", "bad SOA zone parameter: \"x\" at line: 1:19"),
+            ("a. SOA ( b. c. 1 2 3 4 5", "garbage after rdata: \"unbalanced brace\" at line: 1:24"),
+            ("a. TXT b)", "bad TXT Txt: \"extra closing brace\" at line: 1:9"),
+            ("a. TXT (b", "bad TXT Txt: \"unbalanced brace\" at line: 1:9"),
+            ("a. TXT b \"open", "bad TXT Txt: \" \" at line: 1:7"),
+        ] {
+            assert_eq!(TextRecord::parse(text), Err(error.to_owned()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_the_first_record_is_not_looked_at() {
+        let record = TextRecord::parse("\na. A 192.0.2.1\nb. A nonsense").unwrap();
+        assert_eq!((record.owner.as_slice(), record.rdata.len()), (&b"\x01a\0"[..], 4));
+        // Without an owner it is the root's.
+        assert_eq!(TextRecord::parse(" A 192.0.2.1").unwrap().owner, [0]);
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! several system calls. Owns how a thread's connection tasks reach its worker; the worker decides
 //! whether it is time. A thread without a worker looks at nothing.
 
-use super::worker::Worker;
+use super::worker::{UNSEEN_BESIDE_LONG, UNSEEN_MOST, Worker};
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::task::LocalSet;
 
 thread_local! {
@@ -21,15 +22,20 @@ pub(super) fn works_here(tasks: &Weak<LocalSet>, worker: &Rc<Worker>) {
     HERE.replace((tasks.clone(), Rc::downgrade(worker)));
 }
 
-/// A turn of some task is over.
-fn look() {
+/// Looks at the datagrams that may have been lying for as long as `most`.
+fn look(most: Duration) {
     let here = HERE.with_borrow(|(tasks, worker)| tasks.upgrade().zip(worker.upgrade()));
     let Some((tasks, worker)) = here else { return };
-    if worker.is_time_to_look() {
+    if worker.is_time_to_look(most) {
         // What is found may have to wait, in a task of the worker's.
         let _inside = tasks.enter();
         worker.look();
     }
+}
+
+/// A step comes that keeps this thread in the kernel for long: datagrams are looked at before, if it is time.
+pub(super) fn before_long_step() {
+    look(UNSEEN_BESIDE_LONG);
 }
 
 /// A task of a connection to an upstream: behind each of its turns datagrams are looked at, if it is time.
@@ -45,7 +51,7 @@ impl<F: Future> Future for InTurns<F> {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<F::Output> {
         let polled = self.0.as_mut().poll(task);
-        look();
+        look(if polled.is_ready() { UNSEEN_BESIDE_LONG } else { UNSEEN_MOST });
         polled
     }
 }

@@ -34,8 +34,16 @@ const LAST_BATCHES: usize = 1024;
 /// A reply's buffer is kept for the next batch up to this many octets.
 const KEPT_OCTETS: usize = 4096;
 
+/// Trains of replies to queries that waited that leave by one system call, at most: each takes several
+/// microseconds, and behind them datagrams are looked at, if it is time.
+const LATE_TRAINS: usize = 2;
+
 /// Buffers for batches, shared by all sockets of a worker.
-pub(super) struct Batch(RefCell<Buffers>);
+pub(super) struct Batch {
+    buffers: RefCell<Buffers>,
+    /// For replies of queries that waited: batches are taken in while they leave.
+    late: RefCell<Outbox>,
+}
 
 struct Buffers {
     inbox: Inbox,
@@ -47,12 +55,13 @@ struct Buffers {
 
 impl Batch {
     pub(super) fn new() -> Batch {
-        Batch(RefCell::new(Buffers {
+        let buffers = Buffers {
             inbox: Inbox::new(BATCH, QUERY_OCTETS),
             outbox: Outbox::new(REPLIES),
             responses: (0..REPLIES).map(|_| Response::new()).collect(),
             routes: Vec::with_capacity(REPLIES),
-        }))
+        };
+        Batch { buffers: RefCell::new(buffers), late: RefCell::new(Outbox::new(BATCH)) }
     }
 }
 
@@ -122,15 +131,25 @@ impl Port {
         }
     }
 
-    fn flush(&self, worker: &Worker) {
-        let mut outgoing = self.outgoing.borrow_mut();
-        let mut buffers = worker.batch.0.borrow_mut();
-        let sent = buffers.outbox.send(self.fd(), outgoing.len(), |place| {
-            let (reply, route) = &outgoing[place];
+    fn flush(&self, worker: &Rc<Worker>) {
+        let mut outgoing = self.outgoing.take();
+        let message = |place: usize| {
+            let (reply, route): &(Vec<u8>, Route) = &outgoing[place];
             (reply.as_slice(), route)
-        });
+        };
+        let between = || worker.look_if_time();
+        if outgoing.len() > 1 {
+            between();
+        }
+        let mut outbox = worker.batch.late.borrow_mut();
+        let sent = outbox.send_in_parts(self.fd(), outgoing.len(), message, LATE_TRAINS, between);
         worker.counters.lost.add(sent.failed as u64);
         outgoing.clear();
+        // Its room is kept, unless further replies have come up.
+        let mut next = self.outgoing.borrow_mut();
+        if next.is_empty() {
+            *next = outgoing;
+        }
     }
 }
 
@@ -180,7 +199,7 @@ pub(super) fn drain(worker: &Rc<Worker>, listener: &Rc<Listener>, port: &Rc<Port
 
 /// One batch: received, answered or parked, replied. True when the socket is empty.
 fn receive(worker: &Rc<Worker>, listener: &Listener, port: &Rc<Port>) -> io::Result<bool> {
-    let mut buffers = worker.batch.0.borrow_mut();
+    let mut buffers = worker.batch.buffers.borrow_mut();
     let received = worker.batch_begins();
     let Buffers { inbox, outbox, responses, routes } = &mut *buffers;
     let emptied = inbox.receive(port.fd(), port.destinations)?;

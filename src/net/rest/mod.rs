@@ -35,6 +35,9 @@ thread_local! {
     /// When this thread's turn began, if that is known.
     static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
 
+    /// Whether this thread has waited since it was last asked.
+    static WOKE: Cell<bool> = const { Cell::new(false) };
+
     static WAITING: Waiting =
         const { Waiting { rests: Cell::new(false), rest: Cell::new(0), wakers: RefCell::new(Vec::new()) } };
 }
@@ -42,6 +45,12 @@ thread_local! {
 /// This thread's turn began at `moment`, and need not be asked of the clock again when it is over.
 pub(super) fn turn_began(moment: Instant) {
     TURN.set(Some(moment));
+    WOKE.set(false);
+}
+
+/// Whether this thread has waited since the last call, or since its turn began.
+pub(super) fn woke() -> bool {
+    WOKE.replace(false)
 }
 
 /// Whether this thread rests between its turns.
@@ -152,6 +161,7 @@ impl Rests {
 
     /// What a thread shall do after it has waited.
     pub(super) fn after_waiting(&self) {
+        WOKE.set(true);
         if self.is_resting() {
             standstill::begins_working();
         }
@@ -208,6 +218,16 @@ mod tests {
         assert!(first.as_mut().poll(&mut task).is_ready());
         assert!(second.as_mut().poll(&mut task).is_ready());
         assert!(pin!(rested()).poll(&mut task).is_pending(), "the next one");
+    }
+
+    #[test]
+    fn a_thread_that_has_waited_is_told_so_once() {
+        let rests = Rests::new(Arc::new(OwnMeter));
+        rests.after_waiting();
+        assert!(woke() && !woke());
+        rests.after_waiting();
+        turn_began(Instant::now());
+        assert!(!woke(), "its first turn has begun");
     }
 
     #[test]

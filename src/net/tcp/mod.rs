@@ -122,9 +122,14 @@ pub(super) async fn connection(
     let mut patience = Patience::new(timeouts);
     let mut alarm = pin!(sleep_until(patience.deadline(shared, &stream)));
     let (mut more_to_read, mut has_ended) = (true, false);
+    let mut was_called = false;
     loop {
         if !matches!(send(&mut stream, shared, reader.moment), Ok(())) || shared.is_evicted() {
             return;
+        }
+        if std::mem::take(&mut was_called) {
+            // Hundreds of queries may fail together, and each reply is a system call.
+            worker.look_if_time();
         }
         if !shared.is_full() && !listener.is_closed() && reader.has_frame() {
             // Held back while the connection was full.
@@ -150,7 +155,10 @@ pub(super) async fn connection(
                 more_to_read = more;
                 has_ended = !more;
             }
-            Ok(Wake::Look) => reader.moment = Instant::now(),
+            Ok(Wake::Look) => {
+                reader.moment = Instant::now();
+                was_called = true;
+            }
             Ok(Wake::Alarm) => {
                 reader.moment = Instant::now();
                 let deadline = patience.deadline(shared, &stream);

@@ -3,10 +3,10 @@
 
 use super::*;
 use crate::net::between::{in_turns, works_here};
-use crate::net::rest::Rests;
+use crate::net::rest::{Rests, woke};
 use crate::net::sockets::{Address, bind};
 use crate::net::upstream::Shared;
-use crate::net::worker::{Command, Node, Worker, run};
+use crate::net::worker::{Command, Node, UNSEEN_BESIDE_LONG, Worker, run};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -211,6 +211,23 @@ fn a_hit_is_answered_between_the_turns_of_those_that_waited() {
             assert!(Instant::now() < end, "it does not come");
         };
         assert_eq!(last_octet(&reply), Some(9));
+    });
+}
+
+#[test]
+fn what_was_there_when_the_worker_woke_has_its_own_turn() {
+    beside_a_worker(|lone| async move {
+        // The worker's turn began when this query came.
+        lone.send(["hit.test.".to_owned()]);
+        lone.until(|| lone.replied()).await;
+        let ages_ago = || lone.worker.received.set(Duration::ZERO);
+        ages_ago();
+        while woke() {}
+        assert!(lone.worker.is_time_to_look(PATIENCE));
+        Rests::new(Arc::new(OwnMeter)).after_waiting();
+        ages_ago();
+        assert!(!lone.worker.is_time_to_look(PATIENCE));
+        assert!(lone.worker.is_time_to_look(UNSEEN_BESIDE_LONG), "it counts from then");
     });
 }
 

@@ -11,7 +11,7 @@ use super::messenger::{Broken, Messenger};
 use super::pool::Pool;
 use super::stream::{frame, serve};
 use crate::dns::Transport;
-use crate::net::between::in_turns;
+use crate::net::between::{before_long_step, in_turns};
 use crate::net::rest::rested;
 use socket2::SockRef;
 use std::cell::RefCell;
@@ -159,6 +159,7 @@ async fn dial(
         connection.established(local);
         return Ok(Dialled::Messages(Box::new(messenger)));
     }
+    before_long_step();
     let stream = match dialer.stream().await {
         Ok(stream) => stream,
         Err(error) => {

@@ -53,6 +53,19 @@ impl Outbox {
         count: usize,
         message: impl Fn(usize) -> (&'m [u8], &'m Route),
     ) -> Sent {
+        self.send_in_parts(socket, count, message, usize::MAX, || ())
+    }
+
+    /// As [`Outbox::send`], at most `part` trains by one system call, and `between` run between two of
+    /// them: dozens of trains keep a thread in the kernel for longer than others can wait.
+    pub fn send_in_parts<'m>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        count: usize,
+        message: impl Fn(usize) -> (&'m [u8], &'m Route),
+        part: usize,
+        mut between: impl FnMut(),
+    ) -> Sent {
         let mut total = Sent::default();
         if count == 1 {
             let (bytes, route) = message(0);
@@ -72,7 +85,7 @@ impl Outbox {
                 self.trains.part(count, length);
             }
             self.fill(&message);
-            self.flush(socket, &message, &mut total);
+            self.flush(socket, &message, &mut total, part.max(1), &mut between);
         }
         total
     }
@@ -109,11 +122,16 @@ impl Outbox {
         socket: BorrowedFd<'_>,
         message: &impl Fn(usize) -> (&'m [u8], &'m Route),
         total: &mut Sent,
+        part: usize,
+        between: &mut impl FnMut(),
     ) {
         let filled = self.trains.trains().len();
         let (mut done, mut at) = (0, 0);
         while done < filled {
-            let left = &mut self.headers[done..filled];
+            if done > 0 {
+                between();
+            }
+            let left = &mut self.headers[done..filled.min(done.saturating_add(part))];
             // SAFETY: every header in `left` was filled since the caller of `send` lent the bytes
             // and routes it points to, and they are still lent; iovecs and controls are this
             // struct's own, in place for the call.
@@ -309,6 +327,34 @@ mod tests {
         let target = server.local_addr().unwrap();
         let seen = echoed(&server, &target.to_string(), Destinations::Bound, 150);
         assert!(seen.iter().all(|from| *from == target));
+    }
+
+    #[test]
+    fn between_two_system_calls_others_have_their_turn() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (mut inbox, mut outbox) = (Inbox::new(64, 512), Outbox::new(64));
+        let clients: Vec<UdpSocket> =
+            (0..5).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let mut routes = Vec::new();
+        for client in &clients {
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.send_to(b"q", server.local_addr().unwrap()).unwrap();
+        }
+        while routes.len() < clients.len() {
+            if inbox.receive(server.as_fd(), Destinations::Bound).is_ok() {
+                routes.extend((0..inbox.count()).map(|place| inbox.datagram(place).route));
+            }
+        }
+        for (part, turns) in [(2, 2), (1, 4), (0, 4), (5, 0), (usize::MAX, 0)] {
+            let mut had = 0;
+            let message = |place: usize| (&b"reply"[..], &routes[place]);
+            let sent =
+                outbox.send_in_parts(server.as_fd(), routes.len(), message, part, || had += 1);
+            assert_eq!((sent, had), (Sent { sent: 5, failed: 0 }, turns), "{part} at a time");
+            for client in &clients {
+                assert_eq!(client.recv(&mut [0; 16]).unwrap(), 5);
+            }
+        }
     }
 
     #[test]

@@ -48,28 +48,14 @@ struct Kind<'h> {
     escaping: &'h str,
 }
 
-impl Kind<'_> {
-    /// Whether Go's client puts it before another.
-    fn is_before(&self, other: &Kind<'_>) -> bool {
-        self.weight > other.weight
-            || self.main != "*" && other.main == "*"
-            || self.sub != "*" && other.sub == "*"
-    }
-}
-
-/// The kinds in the order in which Go's client looks at them.
+/// The kinds that are asked for, the most wished for first, and of equals the first; what stands for
+/// all comes behind what is named.
 fn kinds(accept: &str) -> Vec<Kind<'_>> {
     let mut kinds: Vec<Kind<'_>> = accept.split(',').filter_map(kind).take(MOST_KINDS).collect();
-    // What comes before what is no order (`*/*` and a lesser weight): so it is Go's own way to sort a
-    // few, step by step.
-    for end in 1..kinds.len() {
-        for at in (1..=end).rev() {
-            if !kinds[at].is_before(&kinds[at - 1]) {
-                break;
-            }
-            kinds.swap(at, at - 1);
-        }
-    }
+    kinds.sort_by(|one, other| {
+        let wildcards = |kind: &Kind<'_>| u8::from(kind.main == "*") + u8::from(kind.sub == "*");
+        wildcards(one).cmp(&wildcards(other)).then(other.weight.total_cmp(&one.weight))
+    });
     kinds
 }
 

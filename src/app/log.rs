@@ -29,9 +29,10 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// nobody. It would be woken for each, which costs more than the line.
 const REST: Duration = Duration::from_millis(25);
 
-/// More lines than this within [`REST`] are a flood; up to them each is written as it comes. 160 lines a
-/// second: to wake the writer for each takes a thirtieth of a CPU limit of 100m.
-const FLOOD: u32 = 4;
+/// More lines than this within [`WINDOW`] are a flood; up to them each is written as it comes, as are the dozen
+/// of a start. 160 lines a second: to wake the writer for each takes a thirtieth of a CPU limit of 100m.
+const FLOOD: u32 = 40;
+const WINDOW: Duration = Duration::from_millis(250);
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,7 +235,7 @@ struct Pace {
 impl Pace {
     /// Whether there are so many, these among them, that the writer shall rest.
     fn is_flood(&mut self, now: Instant, lines: u32) -> bool {
-        if now.saturating_duration_since(self.since) > REST {
+        if now.saturating_duration_since(self.since) > WINDOW {
             *self = Pace { since: now, lines: 0 };
         }
         self.lines = self.lines.saturating_add(lines);
@@ -369,8 +370,8 @@ mod tests {
         assert!((0..FLOOD).all(|_| !pace.is_flood(later, 1)));
         assert!(pace.is_flood(later, 1));
         assert!(pace.is_flood(later + REST, 1), "it goes on");
-        assert!(!pace.is_flood(later + 3 * REST, 1), "it is over");
-        assert!(pace.is_flood(later + 5 * REST, FLOOD + 1));
+        assert!(!pace.is_flood(later + WINDOW + REST, 1), "it is over");
+        assert!(pace.is_flood(later + 3 * WINDOW, FLOOD + 1));
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Turn {
         self.set(Whose::Somebodys) != Whose::Somebodys
     }
 
-    /// Its conversation is over; gives what was before.
+    /// Says whose it is from now on; gives whose it was.
     pub(super) fn set(&self, whose: Whose) -> Whose {
         std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), whose)
     }

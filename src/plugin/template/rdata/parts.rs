@@ -1,0 +1,163 @@
+//! What the text of each type's RDATA has, part by part, in miekg/dns's words.
+//!
+//! Owns the table of types and the kinds of parts. Reads nothing.
+
+use crate::dns::RecordType;
+
+/// What one field of the text is, or all that are left.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part {
+    Name,
+    /// A number in so many octets.
+    Number(usize),
+    /// Seconds, or numbers with units.
+    Time,
+    String,
+    /// All that are left, at least one.
+    Strings,
+    /// A text without its length.
+    Text,
+    Ipv4,
+    Ipv6,
+    /// All that are left, as one run of digits.
+    Hex,
+    /// All that are left, as one run of digits.
+    Base64,
+    /// A type's word.
+    Type,
+    /// The words of types that are left, as a bitmap (RFC 4034 §4.1.2).
+    Types,
+    /// YYYYMMDDHHmmSS, or seconds (RFC 4034 §3.2).
+    Date,
+    /// Hexadecimal digits behind their length, `-` for none (RFC 5155 §3.3).
+    Salt,
+    /// Base 32 digits behind their length (RFC 5155 §3.3).
+    Hash,
+    /// So many octets in hexadecimal with hyphens (RFC 7043).
+    Hyphens(usize),
+    /// Four numbers in hexadecimal with colons (RFC 6742 §2.1).
+    Groups,
+}
+
+/// The parts of a type's text, each with what miekg/dns calls it; `None` for the types that are not read
+/// here.
+pub(super) fn parts(rtype: RecordType) -> Option<&'static [(&'static str, Part)]> {
+    use Part::{
+        Base64, Date, Groups, Hash, Hex, Hyphens, Ipv4, Ipv6, Name, Number, Salt, String, Strings,
+        Text, Time, Type, Types,
+    };
+    const KEY: &[(&str, Part)] = &[
+        ("Flags", Number(2)),
+        ("Protocol", Number(1)),
+        ("Algorithm", Number(1)),
+        ("PublicKey", Base64),
+    ];
+    const DIGEST: &[(&str, Part)] = &[
+        ("KeyTag", Number(2)),
+        ("Algorithm", Number(1)),
+        ("DigestType", Number(1)),
+        ("Digest", Hex),
+    ];
+    const CERTIFICATE: &[(&str, Part)] = &[
+        ("Usage", Number(1)),
+        ("Selector", Number(1)),
+        ("MatchingType", Number(1)),
+        ("Certificate", Hex),
+    ];
+    Some(match rtype {
+        RecordType::A => &[("A", Ipv4)],
+        RecordType::AAAA => &[("AAAA", Ipv6)],
+        RecordType::NS => &[("Ns", Name)],
+        RecordType::CNAME | RecordType::DNAME => &[("Target", Name)],
+        RecordType::PTR | RecordType::NSAPPTR => &[("Ptr", Name)],
+        RecordType::MB => &[("Mb", Name)],
+        RecordType::MD => &[("Md", Name)],
+        RecordType::MF => &[("Mf", Name)],
+        RecordType::MG => &[("Mg", Name)],
+        RecordType::MR => &[("Mr", Name)],
+        RecordType::RP => &[("Mbox", Name), ("Txt", Name)],
+        RecordType::MINFO => &[("Rmail", Name), ("Email", Name)],
+        RecordType::TALINK => &[("PreviousName", Name), ("NextName", Name)],
+        RecordType::MX => &[("Pref", Number(2)), ("Mx", Name)],
+        RecordType::KX => &[("Pref", Number(2)), ("Exchanger", Name)],
+        RecordType::AFSDB => &[("Subtype", Number(2)), ("Hostname", Name)],
+        RecordType::RT => &[("Preference", Number(2)), ("Host", Name)],
+        RecordType::LP => &[("Preference", Number(2)), ("Fqdn", Name)],
+        RecordType::PX => &[("Preference", Number(2)), ("Map822", Name), ("Mapx400", Name)],
+        RecordType::SRV => {
+            &[("Priority", Number(2)), ("Weight", Number(2)), ("Port", Number(2)), ("Target", Name)]
+        }
+        RecordType::NAPTR => &[
+            ("Order", Number(2)),
+            ("Preference", Number(2)),
+            ("Flags", String),
+            ("Service", String),
+            ("Regexp", String),
+            ("Replacement", Name),
+        ],
+        RecordType::SOA => &[
+            ("Ns", Name),
+            ("Mbox", Name),
+            ("zone parameter", Number(4)),
+            ("zone parameter", Time),
+            ("zone parameter", Time),
+            ("zone parameter", Time),
+            ("zone parameter", Time),
+        ],
+        RecordType::TXT | RecordType::SPF | RecordType::AVC => &[("Txt", Strings)],
+        RecordType::NINFO => &[("ZSData", Strings)],
+        RecordType::RESINFO => &[("Resinfo", Strings)],
+        RecordType::HINFO => &[("Fields", String), ("Fields", String)],
+        RecordType::X25 => &[("PSDNAddress", String)],
+        RecordType::UINFO => &[("Uinfo", String)],
+        RecordType::GPOS => &[("Longitude", String), ("Latitude", String), ("Altitude", String)],
+        RecordType::CAA => &[("Flag", Number(1)), ("Tag", String), ("Value", Text)],
+        RecordType::URI => &[("Priority", Number(2)), ("Weight", Number(2)), ("Target", Text)],
+        RecordType::DS | RecordType::CDS | RecordType::DLV | RecordType::TA => DIGEST,
+        RecordType::SSHFP => &[("Algorithm", Number(1)), ("Type", Number(1)), ("Fingerprint", Hex)],
+        RecordType::TLSA | RecordType::SMIMEA => CERTIFICATE,
+        RecordType::ZONEMD => &[
+            ("Serial", Number(4)),
+            ("Scheme", Number(1)),
+            ("Hash Algorithm", Number(1)),
+            ("Digest", Hex),
+        ],
+        RecordType::EID => &[("Endpoint", Hex)],
+        RecordType::NIMLOC => &[("Locator", Hex)],
+        RecordType::DNSKEY | RecordType::CDNSKEY | RecordType::KEY | RecordType::RKEY => KEY,
+        RecordType::OPENPGPKEY => &[("PublicKey", Base64)],
+        RecordType::DHCID => &[("Digest", Base64)],
+        RecordType::RRSIG | RecordType::SIG => &[
+            ("Typecovered", Type),
+            ("Algorithm", Number(1)),
+            ("Labels", Number(1)),
+            ("OrigTtl", Number(4)),
+            ("Expiration", Date),
+            ("Inception", Date),
+            ("KeyTag", Number(2)),
+            ("SignerName", Name),
+            ("Signature", Base64),
+        ],
+        RecordType::NSEC => &[("NextDomain", Name), ("TypeBitMap", Types)],
+        RecordType::NSEC3 => &[
+            ("Hash", Number(1)),
+            ("Flags", Number(1)),
+            ("Iterations", Number(2)),
+            ("Salt", Salt),
+            ("NextDomain", Hash),
+            ("TypeBitMap", Types),
+        ],
+        RecordType::NSEC3PARAM => {
+            &[("Hash", Number(1)), ("Flags", Number(1)), ("Iterations", Number(2)), ("Salt", Salt)]
+        }
+        RecordType::CSYNC => &[("serial", Number(4)), ("flags", Number(2)), ("TypeBitMap", Types)],
+        RecordType::EUI48 => &[("Address", Hyphens(6))],
+        RecordType::EUI64 => &[("Address", Hyphens(8))],
+        RecordType::NID => &[("Preference", Number(2)), ("NodeID", Groups)],
+        RecordType::L64 => &[("Preference", Number(2)), ("Locator64", Groups)],
+        RecordType::L32 => &[("Preference", Number(2)), ("Locator", Ipv4)],
+        RecordType::UID => &[("Uid", Number(4))],
+        RecordType::GID => &[("Gid", Number(4))],
+        _ => return None,
+    })
+}

@@ -60,23 +60,10 @@ impl Data<'_> {
             (Value::Question, "Qtype") => Value::Integer(i128::from(query.qtype().0)),
             (Value::Question, "Qclass") => Value::Integer(i128::from(query.qclass().0)),
             (Value::Message, "MsgHdr") => Value::Message,
-            (Value::Message, "Id") => Value::Integer(i128::from(query.id())),
-            (Value::Message, "Opcode") => Value::Integer(i128::from(query.opcode().0)),
-            (Value::Message, "Rcode") => Value::Integer(i128::from(query.flags() & flags::RCODE)),
-            (Value::Message, other) => {
-                let bit = match other {
-                    "Response" => flags::QR,
-                    "Authoritative" => flags::AA,
-                    "Truncated" => flags::TC,
-                    "RecursionDesired" => flags::RD,
-                    "RecursionAvailable" => flags::RA,
-                    "Zero" => flags::Z,
-                    "AuthenticatedData" => flags::AD,
-                    "CheckingDisabled" => flags::CD,
-                    _ => return Err(format!("can't evaluate field {field} in type *dns.Msg")),
-                };
-                Value::Bool(query.flags() & bit != 0)
-            }
+            (Value::Message, field) => match HeaderField::named(field) {
+                Some(known) => known.of(query),
+                None => return Err(format!("can't evaluate field {field} in type *dns.Msg")),
+            },
             (Value::Map(map), key) => map.get(key).cloned().unwrap_or(Value::Nothing),
             (Value::Data, other) => {
                 return Err(format!("can't evaluate field {other} in type *template.templateData"));
@@ -98,6 +85,65 @@ impl Data<'_> {
         let named = self.named.iter();
         let named = named.map(|(name, group)| (name.clone(), Value::text(group)));
         numbered.chain(named).collect()
+    }
+}
+
+/// A field of `.Message`.
+enum HeaderField {
+    Id,
+    Opcode,
+    Rcode,
+    /// One bit of the flags.
+    Bit(u16),
+}
+
+impl HeaderField {
+    /// The field that Go calls so.
+    fn named(name: &str) -> Option<HeaderField> {
+        Some(match name {
+            "Id" => HeaderField::Id,
+            "Opcode" => HeaderField::Opcode,
+            "Rcode" => HeaderField::Rcode,
+            "Response" => HeaderField::Bit(flags::QR),
+            "Authoritative" => HeaderField::Bit(flags::AA),
+            "Truncated" => HeaderField::Bit(flags::TC),
+            "RecursionDesired" => HeaderField::Bit(flags::RD),
+            "RecursionAvailable" => HeaderField::Bit(flags::RA),
+            "Zero" => HeaderField::Bit(flags::Z),
+            "AuthenticatedData" => HeaderField::Bit(flags::AD),
+            "CheckingDisabled" => HeaderField::Bit(flags::CD),
+            _ => return None,
+        })
+    }
+
+    fn of(&self, query: &Query<'_>) -> Value {
+        match self {
+            HeaderField::Id => Value::Integer(i128::from(query.id())),
+            HeaderField::Opcode => Value::Integer(i128::from(query.opcode().0)),
+            HeaderField::Rcode => Value::Integer(i128::from(query.flags() & flags::RCODE)),
+            HeaderField::Bit(bit) => Value::Bool(query.flags() & bit != 0),
+        }
+    }
+}
+
+/// Whether these fields of the data can be read: `.Message` is a whole DNS message in Go, here it is the
+/// query's header.
+///
+/// # Errors
+///
+/// That they are not supported, where they are of something else in the message.
+pub(super) fn check_message(fields: &[String]) -> Result<(), String> {
+    let [first, rest @ ..] = fields else { return Ok(()) };
+    if first != "Message" {
+        return Ok(());
+    }
+    let rest = match rest {
+        [header, rest @ ..] if header == "MsgHdr" => rest,
+        rest => rest,
+    };
+    match rest {
+        [field] if HeaderField::named(field).is_some() => Ok(()),
+        _ => Err(format!(".{} is not supported", fields.join("."))),
     }
 }
 

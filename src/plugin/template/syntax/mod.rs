@@ -3,8 +3,10 @@
 //! Owns actions, control and definitions; [`pipeline`] has what stands in them. What Go has and this
 //! has not is an error that says so, never a different meaning.
 
+mod action;
 mod pipeline;
 
+use self::action::Action;
 use self::pipeline::shown;
 use super::literals::quoted;
 use super::tokens::{Kind, Piece, Token, cut};
@@ -21,10 +23,7 @@ pub(super) fn parse(name: &str, source: &str) -> Result<Tree, String> {
     let pieces = cut(source).map_err(|(line, reason)| located(line, reason))?;
     let mut parser = Parser {
         pieces: pieces.into_iter(),
-        name,
-        action: Vec::new().into_iter().peekable(),
-        began: 1,
-        line: 1,
+        action: Action::new(name),
         variables: vec!["$".to_owned()],
         depth: 0,
         open: 0,
@@ -37,7 +36,7 @@ pub(super) fn parse(name: &str, source: &str) -> Result<Tree, String> {
         Stop::End => Err("unexpected {{end}}".to_owned()),
         Stop::Else => Err("unexpected {{else}}".to_owned()),
     });
-    nodes.map_err(|reason| located(parser.line, reason))?;
+    nodes.map_err(|reason| located(parser.action.line(), reason))?;
     let mut defined = parser.defined;
     let nodes = defined.remove(name).unwrap_or_default();
     Ok(Tree { name: name.to_owned(), nodes, defined })
@@ -53,14 +52,8 @@ enum Stop {
 
 struct Parser<'s> {
     pieces: std::vec::IntoIter<Piece>,
-    /// What Go's errors call the template.
-    name: &'s str,
-    /// What is left of the action that is being read.
-    action: std::iter::Peekable<std::vec::IntoIter<Token>>,
-    /// The line that it begins on.
-    began: usize,
-    /// The line of the token that was read last.
-    line: usize,
+    /// The action that is being read.
+    action: Action<'s>,
     /// The variables that are known where the parser stands.
     variables: Vec<String>,
     depth: usize,
@@ -71,100 +64,46 @@ struct Parser<'s> {
 }
 
 impl Parser<'_> {
-    /// The next token, also white space.
-    fn next(&mut self) -> Token {
-        let end = Token { kind: Kind::End, text: "}}".to_owned(), line: self.line, column: 0 };
-        let token = self.action.next().unwrap_or(end);
-        self.line = token.line;
-        token
-    }
-
-    fn peek(&mut self) -> Kind {
-        self.action.peek().map_or(Kind::End, |token| token.kind)
-    }
-
-    /// The next token, white space left out.
-    fn next_solid(&mut self) -> Token {
-        self.skip_space();
-        self.next()
-    }
-
-    fn peek_solid(&mut self) -> Kind {
-        self.skip_space();
-        self.peek()
-    }
-
-    fn skip_space(&mut self) {
-        while self.action.next_if(|token| token.kind == Kind::Space).is_some() {}
-    }
-
-    fn peek_keyword(&mut self) -> String {
-        self.skip_space();
-        let keyword = self.action.peek().filter(|token| token.kind == Kind::Keyword);
-        keyword.map(|token| token.text.clone()).unwrap_or_default()
-    }
-
-    /// The end of the action, or Go's error.
-    fn end(&mut self, context: &str) -> Result<(), String> {
-        match self.next_solid() {
-            token if token.kind == Kind::End => Ok(()),
-            token => Err(self.unexpected(&token, context)),
-        }
-    }
-
-    fn unexpected(&self, token: &Token, context: &str) -> String {
-        if token.kind != Kind::Wrong {
-            return format!("unexpected {} in {context}", token.shown());
-        }
-        let started = format!(" started at {}:{}", self.name, self.began);
-        match token.line == self.began {
-            true => token.text.clone(),
-            false if token.text.ends_with(" action") => format!("{}{started}", token.text),
-            false => format!("{} in action{started}", token.text),
-        }
-    }
-
     fn nodes(&mut self) -> Result<(Vec<Node>, Stop), String> {
         let mut nodes = Vec::new();
         loop {
             // The rest of an `else if` whose `if` has none.
-            if self.action.peek().is_some() {
-                let token = self.next_solid();
-                return Err(self.unexpected(&token, "input"));
+            if self.action.ahead().is_some() {
+                let token = self.action.next_solid();
+                return Err(self.action.unexpected(&token, "input"));
             }
             let tokens = match self.pieces.next() {
                 None => return Ok((nodes, Stop::Source)),
                 Some(Piece::Text(text)) => {
-                    self.line += text.matches('\n').count();
+                    self.action.pass(&text);
                     nodes.push(Node::Text(text));
                     continue;
                 }
                 Some(Piece::Action(tokens)) => tokens,
             };
-            self.began = tokens.first().map_or(self.line, |token| token.line);
-            self.action = tokens.into_iter().peekable();
-            let keyword = self.peek_keyword();
+            self.action.begin(tokens);
+            let keyword = self.action.peek_keyword();
             match keyword.as_str() {
                 "end" => {
-                    self.next();
-                    self.end("end")?;
+                    self.action.next();
+                    self.action.end("end")?;
                     return Ok((nodes, Stop::End));
                 }
                 "else" => {
-                    self.next();
-                    if !["if", "with"].contains(&self.peek_keyword().as_str()) {
-                        self.end("else")?;
+                    self.action.next();
+                    if !["if", "with"].contains(&self.action.peek_keyword().as_str()) {
+                        self.action.end("else")?;
                     }
                     return Ok((nodes, Stop::Else));
                 }
                 "if" | "with" | "range" => {
-                    self.next();
+                    self.action.next();
                     let node = self.control(&keyword)?;
                     nodes.push(node);
                 }
                 "break" | "continue" => {
-                    self.next();
-                    self.end(&format!("{{{{{keyword}}}}}"))?;
+                    self.action.next();
+                    self.action.end(&format!("{{{{{keyword}}}}}"))?;
                     if self.in_range == 0 {
                         return Err(format!("{{{{{keyword}}}}} outside {{{{range}}}}"));
                     }
@@ -183,12 +122,12 @@ impl Parser<'_> {
 
     /// The name in a clause, and its token.
     fn clause_name(&mut self, clause: &str) -> Result<(String, Token), String> {
-        self.next();
-        let token = self.next_solid();
+        self.action.next();
+        let token = self.action.next_solid();
         let name = match token.kind {
             Kind::Quoted => quoted(&token.text)?,
             Kind::Raw => token.text.trim_matches('`').to_owned(),
-            _ => return Err(self.unexpected(&token, clause)),
+            _ => return Err(self.action.unexpected(&token, clause)),
         };
         Ok((name, token))
     }
@@ -197,7 +136,7 @@ impl Parser<'_> {
     fn definition(&mut self) -> Result<(), String> {
         const CLAUSE: &str = "define clause";
         let (name, _) = self.clause_name(CLAUSE)?;
-        self.end(CLAUSE)?;
+        self.action.end(CLAUSE)?;
         let body = self.apart(CLAUSE)?;
         self.define(name, body)
     }
@@ -206,9 +145,9 @@ impl Parser<'_> {
     fn call(&mut self, keyword: &str) -> Result<Node, String> {
         let clause = format!("{keyword} clause");
         let (name, token) = self.clause_name(&clause)?;
-        let is_bare = keyword == "template" && self.peek_solid() == Kind::End;
+        let is_bare = keyword == "template" && self.action.peek_solid() == Kind::End;
         let dot = match is_bare {
-            true => self.end(&clause).map(|()| None)?,
+            true => self.action.end(&clause).map(|()| None)?,
             false => Some(self.pipeline(&clause, Kind::End)?),
         };
         let with = dot.as_ref().map(|dot| format!(" {}", shown(dot))).unwrap_or_default();
@@ -264,8 +203,8 @@ impl Parser<'_> {
             Stop::End => Vec::new(),
             Stop::Source => return Err("unexpected EOF".to_owned()),
             // `else if` shares the `end` of its `if`.
-            Stop::Else if keyword != "range" && self.peek_keyword() == keyword => {
-                self.next();
+            Stop::Else if keyword != "range" && self.action.peek_keyword() == keyword => {
+                self.action.next();
                 vec![self.control(keyword)?]
             }
             Stop::Else => match self.nodes()? {

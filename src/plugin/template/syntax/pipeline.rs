@@ -2,27 +2,13 @@
 //!
 //! Owns which terms there are.
 
+use super::super::data::check_message;
 use super::super::functions::is_function;
 use super::super::literals::{character, integer, quoted};
 use super::super::tokens::{Kind, Token};
 use super::super::tree::{Command, Operand, Pipeline, Place, Term};
 use super::Parser;
 use crate::corefile::quote;
-
-/// Fields of `.Message` that can be read.
-const MESSAGE_FIELDS: &[&str] = &[
-    "Id",
-    "Response",
-    "Opcode",
-    "Authoritative",
-    "Truncated",
-    "RecursionDesired",
-    "RecursionAvailable",
-    "Zero",
-    "AuthenticatedData",
-    "CheckingDisabled",
-    "Rcode",
-];
 
 /// What Go has and templates here cannot use.
 const ABSENT_FUNCTIONS: &[&str] = &["call"];
@@ -33,9 +19,9 @@ impl Parser<'_> {
         let mut pipeline = Pipeline::default();
         self.declarations(&mut pipeline, context)?;
         loop {
-            match self.peek_solid() {
+            match self.action.peek_solid() {
                 kind if kind == end => {
-                    self.next();
+                    self.action.next();
                     break;
                 }
                 kind if self.begins_term(kind) => {
@@ -43,8 +29,8 @@ impl Parser<'_> {
                     pipeline.commands.push(command);
                 }
                 _ => {
-                    let token = self.next();
-                    return Err(self.unexpected(&token, context));
+                    let token = self.action.next();
+                    return Err(self.action.unexpected(&token, context));
                 }
             }
         }
@@ -68,17 +54,15 @@ impl Parser<'_> {
 
     /// `$a :=`, `$a =`, and `$a, $b :=` in `range`.
     fn declarations(&mut self, pipeline: &mut Pipeline, context: &str) -> Result<(), String> {
-        while self.peek_solid() == Kind::Variable {
-            // What follows decides; it is put back when this is an operand.
+        while self.action.peek_solid() == Kind::Variable {
+            // What follows decides; the action stays as it is when this is an operand.
             let mut ahead = self.action.clone();
-            let Some(variable) = ahead.next() else { return Ok(()) };
-            while ahead.next_if(|token| token.kind == Kind::Space).is_some() {}
-            let Some(sign) = ahead.next() else { return Ok(()) };
+            let (variable, sign) = (ahead.next(), ahead.next_solid());
             let is_comma = sign.kind == Kind::Other && sign.text == ",";
             if !is_comma && ![Kind::Declare, Kind::Assign].contains(&sign.kind) {
                 return Ok(());
             }
-            (self.action, self.line) = (ahead, sign.line);
+            self.action = ahead;
             self.variables.push(variable.text.clone());
             pipeline.variables.push(variable.text);
             if !is_comma {
@@ -88,7 +72,7 @@ impl Parser<'_> {
             if context != "range" || pipeline.variables.len() > 1 {
                 return Err(format!("too many declarations in {context}"));
             }
-            if ![Kind::Variable, Kind::End, Kind::Close].contains(&self.peek_solid()) {
+            if ![Kind::Variable, Kind::End, Kind::Close].contains(&self.action.peek_solid()) {
                 return Err("range can only initialize variables".to_owned());
             }
         }
@@ -99,18 +83,18 @@ impl Parser<'_> {
     fn command(&mut self) -> Result<Command, String> {
         let mut operands: Vec<Operand> = Vec::new();
         loop {
-            self.skip_space();
+            self.action.skip_space();
             operands.extend(self.operand()?);
-            match self.peek() {
+            match self.action.peek() {
                 Kind::Space => {}
                 Kind::End | Kind::Close => break,
                 Kind::Pipe => {
-                    self.next();
+                    self.action.next();
                     break;
                 }
                 _ => {
-                    let token = self.next();
-                    return Err(self.unexpected(&token, "operand"));
+                    let token = self.action.next();
+                    return Err(self.action.unexpected(&token, "operand"));
                 }
             }
         }
@@ -122,7 +106,7 @@ impl Parser<'_> {
 
     /// A term with the fields right behind it; `None` when there is no term.
     fn operand(&mut self) -> Result<Option<Operand>, String> {
-        let Some(first) = self.action.peek().cloned() else { return Ok(None) };
+        let Some(first) = self.action.ahead().cloned() else { return Ok(None) };
         let Some(mut term) = self.term()? else { return Ok(None) };
         let mut place = Place { line: first.line, column: first.column, text: first.text };
         if let Term::Group(pipeline, _) = &term {
@@ -168,7 +152,7 @@ impl Parser<'_> {
     /// Whether a term begins with the next token, which is of this kind.
     fn begins_term(&mut self, kind: Kind) -> bool {
         match kind {
-            Kind::Keyword => [".", "nil"].contains(&self.peek_keyword().as_str()),
+            Kind::Keyword => [".", "nil"].contains(&self.action.peek_keyword().as_str()),
             Kind::Word
             | Kind::Field
             | Kind::Variable
@@ -182,11 +166,11 @@ impl Parser<'_> {
     }
 
     fn term(&mut self) -> Result<Option<Term>, String> {
-        let kind = self.peek();
+        let kind = self.action.peek();
         if !self.begins_term(kind) {
             return Ok(None);
         }
-        let Token { text, .. } = self.next();
+        let Token { text, .. } = self.action.next();
         Ok(Some(match kind {
             Kind::Keyword if text == "nil" => Term::Nil,
             Kind::Keyword => Term::Dot(Vec::new()),
@@ -226,21 +210,5 @@ pub(super) fn shown(pipeline: &Pipeline) -> String {
     match pipeline.variables.join(", ").as_str() {
         "" => texts.join(" | "),
         variables => format!("{variables} {sign} {}", texts.join(" | ")),
-    }
-}
-
-/// `.Message` is a whole DNS message in Go; here it is the query's header.
-fn check_message(fields: &[String]) -> Result<(), String> {
-    let [first, rest @ ..] = fields else { return Ok(()) };
-    if first != "Message" {
-        return Ok(());
-    }
-    let rest = match rest {
-        [header, rest @ ..] if header == "MsgHdr" => rest,
-        rest => rest,
-    };
-    match rest {
-        [field] if MESSAGE_FIELDS.contains(&field.as_str()) => Ok(()),
-        _ => Err(format!(".{} is not supported", fields.join("."))),
     }
 }

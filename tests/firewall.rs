@@ -7,9 +7,10 @@
 mod missing;
 mod namespace;
 
-use namespace::{in_namespaces, sh, stand_in, try_sh};
+use namespace::{in_namespaces, sh, stand_in, try_sh, write_program};
 use nodens::node::firewall::{Iptables, Plan, Report, Variant, Within};
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The longest that what has seconds may take: what is waited for in vain would last for minutes.
@@ -235,6 +236,29 @@ fn single_commands_do_where_iptables_restore_does_not_know_our_words() {
         let report = iptables.remove(AMPLE);
         good(&report);
         assert_eq!(report.removed, 13);
+        assert_eq!(saved("iptables-nft"), [""; 0]);
+    });
+}
+
+#[test]
+fn programs_of_another_folder_are_not_those_of_the_one_that_comes_first() {
+    in_namespaces(PROGRAMS, || {
+        // Another `iptables-nft` comes first on the path, alone in its folder.
+        let folder = tempfile::tempdir().unwrap();
+        let ran = folder.path().join("ran");
+        let real = sh("command -v iptables-nft");
+        let script = format!("echo \"$3\" >> {}; exec {} \"$@\"", ran.display(), real.trim());
+        write_program(&folder.path().join("iptables-nft"), &format!("#!/bin/bash\n{script}\n"));
+        let paths = std::env::var_os("PATH").unwrap();
+        let is_free = |path: &PathBuf| path.is_dir() && !path.join("iptables-nft").exists();
+        let first = std::env::split_paths(&paths).take_while(is_free).next().unwrap();
+        sh(&format!("mount --bind {} {}", folder.path().display(), first.display()));
+        let mut iptables = iptables(Variant::Nft, &["169.254.20.10"]);
+        good(&iptables.ensure(AMPLE));
+        let verbs = fs::read_to_string(&ran).unwrap();
+        assert_eq!(verbs.lines().filter(|verb| *verb == "-I").count(), 12, "{verbs}");
+        good(&iptables.remove(AMPLE));
+        sh(&format!("umount {}", first.display()));
         assert_eq!(saved("iptables-nft"), [""; 0]);
     });
 }

@@ -3,7 +3,7 @@
 //! Owns the bounds on what is read, and that a Corefile is replaced whole. Decides nothing.
 
 use super::sources::SourcePaths;
-use crate::corefile::system_error_text;
+use crate::corefile::{quote, system_error_text};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -82,7 +82,12 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 
 /// A folder that cannot be listed: node-cache looks at it first.
 fn absent(folder: &Path, error: &io::Error) -> String {
-    format!("lstat {}: {}", folder.display(), system_error_text(error))
+    match error.kind() {
+        io::ErrorKind::NotADirectory => {
+            format!("config path {} is not a directory", quote(&folder.display().to_string()))
+        }
+        _ => format!("lstat {}: {}", folder.display(), system_error_text(error)),
+    }
 }
 
 fn fault(path: &Path, error: &io::Error) -> String {
@@ -169,6 +174,10 @@ mod tests {
             |call: &str| Err(format!("{call} {}: no such file or directory", gone.display()));
         assert_eq!(look.base, said("open"));
         assert_eq!(look.kube_dns.map(|listing| listing.map(|_| Vec::new())), Some(said("lstat")));
+        let no_folder = folder.path().join("file");
+        fs::write(&no_folder, "").unwrap();
+        let said = format!("config path \"{}\" is not a directory", no_folder.display());
+        assert_eq!(list(&no_folder), Err(said));
         let folder_read = read(folder.path()).unwrap_err();
         assert_eq!(folder_read, format!("read {}: is a directory", folder.path().display()));
         let folder_written = write_if_changed(folder.path(), "a").unwrap_err();

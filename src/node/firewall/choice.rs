@@ -3,6 +3,7 @@
 //!
 //! Owns the reasoning, as a value that can be told. Looking changes nothing.
 
+use super::command::find;
 use super::messages::{self, INET, IPV4, IPV6};
 use super::nftables::{Life, Nftables};
 use super::rules::{Family, Plan};
@@ -11,7 +12,6 @@ use crate::sys::netlink::{Message, Netlink, Refusal, Request, Subsystem};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 
 /// The table of a kube-proxy in nftables mode, in each family.
 const PROXY_TABLE: &str = "kube-proxy";
@@ -173,21 +173,13 @@ impl Scene {
     /// Looks at the node and the kernel.
     pub fn look() -> Scene {
         Scene {
-            has_programs: has_program(&Variant::Plain.program(Family::V4)),
+            has_programs: find(&Variant::Plain.program(Family::V4)).is_some(),
             nf_tables: look_at_nf_tables(),
             has_legacy_nat: fs::read_to_string("/proc/self/net/ip_tables_names")
                 .is_ok_and(|names| names.lines().any(|name| name == "nat")),
             has_ipvs: has_link(PROXY_LINK),
         }
     }
-}
-
-fn has_program(name: &str) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&paths).any(|folder| {
-        let found = fs::metadata(folder.join(name));
-        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    })
 }
 
 fn has_link(name: &str) -> bool {
@@ -291,8 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_and_links_are_looked_for() {
-        assert!(has_program("sh") && !has_program("no-such-program"));
+    fn links_are_looked_for() {
         assert!(has_link("lo") && !has_link("no-such-link"));
     }
 }

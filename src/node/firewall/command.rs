@@ -6,8 +6,11 @@ use crate::sys::inherited;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::fmt;
+use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -110,9 +113,46 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Where a program is, by the environment's `PATH`.
+pub(super) fn find(program: &str) -> Option<PathBuf> {
+    let paths = std::env::var_os("PATH")?;
+    std::env::split_paths(&paths).map(|folder| folder.join(program)).find(|path| can_run(path))
+}
+
+fn can_run(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
 /// Runs `program` with `input`; gives what it wrote to standard output. Its lines on standard
 /// error stand in the [`Failure`].
 pub(super) fn run(
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+    deadline: Deadline,
+) -> Result<String, Failure> {
+    run_at(Path::new(program), program, arguments, input, deadline)
+}
+
+/// The same for a program that belongs to `first`, the path of another one: that of the same folder. Elsewhere
+/// on `PATH` it may be for other tables, or for none.
+pub(super) fn run_beside(
+    first: Option<&Path>,
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+    deadline: Deadline,
+) -> Result<String, Failure> {
+    let path = match first.map(|first| first.with_file_name(program)) {
+        Some(path) if can_run(&path) => path,
+        Some(_) => return Err(Failure::Missing { program: program.to_owned() }),
+        None => PathBuf::from(program),
+    };
+    run_at(&path, program, arguments, input, deadline)
+}
+
+fn run_at(
+    path: &Path,
     program: &str,
     arguments: &[&str],
     input: &str,
@@ -125,7 +165,7 @@ pub(super) fn run(
     if deadline.left().is_zero() {
         return Err(killed());
     }
-    let mut command = Command::new(program);
+    let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for name in inherited::VARIABLES {
         command.env_remove(name);
@@ -256,6 +296,26 @@ mod tests {
         assert_eq!(failure, Failure::Missing { program: "no-such-program".to_owned() });
         let text = failure.to_string();
         assert_eq!(text, "exec: \"no-such-program\": executable file not found in $PATH");
+    }
+
+    #[test]
+    fn programs_are_looked_for_on_the_path() {
+        assert!(find("sh").is_some_and(|path| path.ends_with("sh")));
+        assert_eq!(find("no-such-program"), None);
+    }
+
+    #[test]
+    fn a_program_that_belongs_to_another_is_that_of_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = folder.path().join("first");
+        let beside = |first: Option<&Path>| {
+            run_beside(first, "sh", &["-c", "echo a"], "", Deadline::within(LONG))
+        };
+        let missing = Failure::Missing { program: "sh".to_owned() };
+        assert_eq!(beside(Some(&first)), Err(missing));
+        assert_eq!(beside(None).unwrap(), "a\n");
+        std::os::unix::fs::symlink(find("sh").unwrap(), folder.path().join("sh")).unwrap();
+        assert_eq!(beside(Some(&first)).unwrap(), "a\n");
     }
 
     #[test]

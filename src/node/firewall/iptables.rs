@@ -3,7 +3,7 @@
 //!
 //! Owns which rules are missing or stand twice. Touches no rule but node-cache's of these addresses.
 
-use super::command::{Deadline, Failure, run};
+use super::command::{Deadline, Failure, find, run, run_beside};
 use super::rules::{Family, Found, Place, Plan, Rule, read_saved};
 use super::{Report, Trouble, WITHOUT_NET_ADMIN, Within};
 use crate::plugin::Level;
@@ -130,10 +130,8 @@ impl Iptables {
         let mut removed = 0;
         for (family, mut rules) in self.plan.families() {
             rules.retain(|rule| self.plan.keeps_queries(rule));
-            let program = format!("{}-restore", self.variant.program(family));
-            let wait = lock_wait(deadline);
             // Where one of them is missing nothing is changed, and all are looked for below.
-            if run(&program, &["--noflush", "-w", &wait], &removal(&rules), deadline).is_ok() {
+            if self.restore(family, &removal(&rules), deadline).is_ok() {
                 removed += rules.len() as u64;
             }
         }
@@ -206,12 +204,29 @@ impl Iptables {
         let added: Vec<Rule> = wanted.iter().filter(|rule| !is_there(rule)).copied().collect();
         let change = Change { added, kept, removed: state.spare_count() };
         if !change.added.is_empty() || change.removed > 0 {
-            let program = format!("{}-restore", self.variant.program(family));
-            let wait = lock_wait(deadline);
-            let text = transaction(&state, &change.added);
-            run(&program, &["--noflush", "-w", &wait], &text, deadline)?;
+            self.restore(family, &transaction(&state, &change.added), deadline)?;
         }
         Ok(change)
+    }
+
+    /// Runs `iptables-restore`, which changes all of `text` or nothing.
+    fn restore(&self, family: Family, text: &str, deadline: Deadline) -> Result<(), Failure> {
+        let wait = lock_wait(deadline);
+        self.run(family, "restore", &["--noflush", "-w", &wait], text, deadline).map(drop)
+    }
+
+    /// Runs `iptables-ENDING`, the one that belongs to the program `iptables` that counts here.
+    fn run(
+        &self,
+        family: Family,
+        ending: &str,
+        arguments: &[&str],
+        input: &str,
+        deadline: Deadline,
+    ) -> Result<String, Failure> {
+        let first = self.variant.program(family);
+        let path = find(&first);
+        run_beside(path.as_deref(), &format!("{first}-{ending}"), arguments, input, deadline)
     }
 
     /// Reads the tables that the rules stand in. One copy of each of `wanted` counts as there,
@@ -223,12 +238,11 @@ impl Iptables {
         wanted: &[Rule],
         deadline: Deadline,
     ) -> Result<State, Failure> {
-        let program = format!("{}-save", self.variant.program(family));
         let mut state = State::default();
         let is_meant = |table: &&str| known.iter().any(|rule| rule.place.table() == *table);
         // The filter table of a node with thousands of Services takes long to read.
         for table in ["raw", "filter"].into_iter().filter(is_meant) {
-            let text = run(&program, &["-t", table], "", deadline)?;
+            let text = self.run(family, "save", &["-t", table], "", deadline)?;
             for found in text.lines().filter_map(|line| read_saved(table, line)) {
                 if !known.contains(&found.rule) {
                     continue;

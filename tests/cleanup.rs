@@ -137,6 +137,12 @@ fn what_a_killed_nodens_leaves_goes_once_nobody_serves_with_it() {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
 
+        let (_, err, code) = cleanup("");
+        assert_eq!(code, Some(1), "{err}");
+        assert!(
+            err.ends_with("nothing was changed: --yes removes it once that has ended\n"),
+            "{err}"
+        );
         let (out, err, code) = cleanup("--interface lo --yes");
         assert_eq!(code, Some(75), "{out}{err}");
         for line in [
@@ -152,7 +158,8 @@ fn what_a_killed_nodens_leaves_goes_once_nobody_serves_with_it() {
         nodens.kill().unwrap();
         nodens.wait().unwrap();
         assert!(has_rules() && sh("ip addr show dev lo").contains("169.254.20.10/32"));
-        let (out, err, code) = cleanup("--interface lo -o json");
+        // The runtime directory remembers which interface it was.
+        let (out, err, code) = cleanup("-o json");
         assert_eq!((code, err.as_str()), (Some(1), ""), "{out}");
         let told: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(
@@ -161,7 +168,7 @@ fn what_a_killed_nodens_leaves_goes_once_nobody_serves_with_it() {
             "{out}"
         );
         assert_eq!(told["users"].as_array().unwrap().len(), 0);
-        let (out, err, code) = cleanup("--interface lo --yes");
+        let (out, err, code) = cleanup("--yes");
         assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
         assert!(out.ends_with(
             "removed address 169.254.20.10 of the interface lo\n\

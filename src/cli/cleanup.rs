@@ -56,7 +56,7 @@ pub(super) fn command() -> Command {
                 .visible_alias("interfacename")
                 .value_name("NAME")
                 .default_value("nodelocaldns")
-                .help("The name of the interface"),
+                .help("The interface, beside those that the runtime directory remembers"),
         )
         .arg(port("dns-port", "53", "The port of DNS in rules without comment"))
         .arg(port("health-port", "8080", "The port of health checks in rules without comment"))
@@ -180,6 +180,9 @@ impl Told {
         }
         lines.push(match (self.is_refused, self.removed.is_empty()) {
             (true, _) => "nothing was changed: end it first, or give --force".to_owned(),
+            (false, true) if self.problems.is_empty() && !self.users.is_empty() => {
+                "nothing was changed: --yes removes it once that has ended".to_owned()
+            }
             (false, true) if self.problems.is_empty() => {
                 "nothing was changed: --yes removes it".to_owned()
             }

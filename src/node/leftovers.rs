@@ -20,9 +20,9 @@ const LONGEST_LIST: u64 = 8 << 20;
 /// What is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lookup {
-    /// The interface's name (`-interfacename`).
+    /// The interface's name (`-interfacename`); those that the runtime directory remembers are looked at too.
     pub interface: String,
-    /// The local addresses; when empty those of the interface, and those of all rules that have
+    /// The local addresses; when empty those of the interfaces, and those of all rules that have
     /// node-cache's comments.
     pub addresses: Vec<IpAddr>,
     /// The port of DNS in the rules.
@@ -68,7 +68,7 @@ pub struct Problem {
 /// What is left, as it was found.
 #[derive(Debug)]
 pub struct Leftovers {
-    interface: Interface,
+    interfaces: Vec<Interface>,
     rules: LeftRules,
     nftables: Nftables,
     /// The things, in the order of their removal.
@@ -86,12 +86,18 @@ impl Leftovers {
     pub fn find(lookup: &Lookup) -> Leftovers {
         let mut problems = Vec::new();
         let wish = Wish { name: lookup.interface.clone(), addresses: lookup.addresses.clone() };
-        let mut interface = Interface::new(wish, &lookup.runtime_directory);
-        let left = interface.left_behind().unwrap_or_else(|refusal| {
-            let text = format!("the interface {} cannot be read: {refusal}", lookup.interface);
-            problems.push(Problem { text, is_permission: is_permission(refusal.number()) });
-            Left::default()
-        });
+        let mut interfaces = vec![Interface::new(wish, &lookup.runtime_directory)];
+        let others = Interface::remembered(&lookup.runtime_directory).into_iter();
+        interfaces.extend(others.filter(|other| other.name() != lookup.interface));
+        let mut left = Vec::new();
+        for interface in &mut interfaces {
+            let of_it = interface.left_behind().unwrap_or_else(|refusal| {
+                let text = format!("the interface {} cannot be read: {refusal}", interface.name());
+                problems.push(Problem { text, is_permission: is_permission(refusal.number()) });
+                Left::default()
+            });
+            left.push((interface.name().to_owned(), of_it));
+        }
         let rules = LeftRules::find(&whose(lookup, &left), Within::SETTING);
         problems.extend(rules.failures().iter().map(of_failure));
         let none = Plan {
@@ -112,7 +118,7 @@ impl Leftovers {
                 Vec::new()
             }
         };
-        let things = things(&lookup.interface, &left, &rules, &tables);
+        let things = things(&left, &rules, &tables);
         let mut users = match things.is_empty() {
             true => Vec::new(),
             false => users(lookup, &left, &rules),
@@ -121,7 +127,7 @@ impl Leftovers {
             users.push("a living nodens serves with firewall rules".to_owned());
         }
         let is_without_programs = !rules.has_programs();
-        Leftovers { interface, rules, nftables, things, problems, users, is_without_programs }
+        Leftovers { interfaces, rules, nftables, things, problems, users, is_without_programs }
     }
 
     /// Removes all of it, whoever serves with it. Gives what could not be removed.
@@ -132,50 +138,57 @@ impl Leftovers {
         let lines = report.lines.into_iter().filter(|(level, _)| *level == Level::Error);
         let is_permission = report.troubles.contains(&super::Trouble::NoPermission);
         problems.extend(lines.map(|(_, text)| Problem { text, is_permission }));
-        let report = self.interface.remove_left_behind();
-        let lines = report.lines.into_iter().filter(|(level, _)| *level == Level::Error);
-        let is_permission = report.troubles.contains(&super::Trouble::NoPermission);
-        problems.extend(lines.map(|(_, text)| Problem { text, is_permission }));
+        for interface in &mut self.interfaces {
+            let report = interface.remove_left_behind();
+            let lines = report.lines.into_iter().filter(|(level, _)| *level == Level::Error);
+            let is_permission = report.troubles.contains(&super::Trouble::NoPermission);
+            problems.extend(lines.map(|(_, text)| Problem { text, is_permission }));
+        }
         problems
     }
 }
 
-fn whose(lookup: &Lookup, left: &Left) -> Whose {
+/// What is left behind of the interfaces, by name.
+type Names = [(String, Left)];
+
+fn whose(lookup: &Lookup, left: &Names) -> Whose {
     let given = !lookup.addresses.is_empty();
-    let addresses = if given { &lookup.addresses } else { &left.addresses };
-    let plan = Plan {
-        addresses: addresses.clone(),
-        dns_port: lookup.dns_port,
-        health_port: lookup.health_port,
+    let addresses = match given {
+        true => lookup.addresses.clone(),
+        false => left.iter().flat_map(|(_, left)| &left.addresses).copied().collect(),
     };
+    let plan = Plan { addresses, dns_port: lookup.dns_port, health_port: lookup.health_port };
     if given { Whose::Of(plan) } else { Whose::Everybodys(plan) }
 }
 
-fn things(name: &str, left: &Left, rules: &LeftRules, tables: &[String]) -> Vec<Thing> {
+fn things(left: &Names, rules: &LeftRules, tables: &[String]) -> Vec<Thing> {
     let rules = rules.rules().map(|(program, text)| Thing::Rule { program, text });
     let mut things: Vec<Thing> = rules.collect();
     things.extend(tables.iter().map(|table| Thing::Table(table.clone())));
-    if left.link {
-        things.push(Thing::Interface(name.to_owned()));
-    } else {
-        let of_link =
-            |address: &IpAddr| Thing::Address { address: *address, interface: name.to_owned() };
-        things.extend(left.addresses.iter().map(of_link));
+    for (name, left) in left {
+        if left.link {
+            things.push(Thing::Interface(name.clone()));
+        } else {
+            let of_link =
+                |address: &IpAddr| Thing::Address { address: *address, interface: name.clone() };
+            things.extend(left.addresses.iter().map(of_link));
+        }
     }
     things
 }
 
 /// Living processes: those of nodens by their claims, others by a socket on a local address.
-fn users(lookup: &Lookup, left: &Left, rules: &LeftRules) -> Vec<String> {
+fn users(lookup: &Lookup, left: &Names, rules: &LeftRules) -> Vec<String> {
     let mut users = Vec::new();
-    let name = &lookup.interface;
-    if (left.link || !left.addresses.is_empty())
-        && is_claimed_by_anybody(&Claim::Link(name.clone()))
-    {
-        users.push(format!("a living nodens serves with the interface {name}"));
-    }
     let mut addresses: BTreeSet<IpAddr> = rules.addresses();
-    addresses.extend(left.addresses.iter().map(IpAddr::to_canonical));
+    for (name, left) in left {
+        if (left.link || !left.addresses.is_empty())
+            && is_claimed_by_anybody(&Claim::Link(name.clone()))
+        {
+            users.push(format!("a living nodens serves with the interface {name}"));
+        }
+        addresses.extend(left.addresses.iter().map(IpAddr::to_canonical));
+    }
     let sockets = udp_sockets();
     for address in addresses {
         let claims = [Claim::Address(address), Claim::Rules(address, lookup.dns_port)];

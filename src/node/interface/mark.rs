@@ -22,6 +22,22 @@ const LONGEST: u64 = 16 * 1024;
 /// The most addresses that are remembered.
 pub(super) const MOST_ADDRESSES: usize = 256;
 
+/// What the names of the files begin with; the interface's follows.
+const PREFIX: &str = "interface-";
+
+/// The most files that are looked at.
+const MOST_FILES: usize = 10_000;
+
+/// The interfaces that a directory remembers something of, in alphabetical order.
+pub(super) fn names(directory: &Path) -> Vec<String> {
+    let files = fs::read_dir(directory).into_iter().flatten().take(MOST_FILES).flatten();
+    let names =
+        files.filter_map(|file| file.file_name().to_str()?.strip_prefix(PREFIX).map(str::to_owned));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Made {
@@ -46,7 +62,7 @@ impl Mark {
         let namespace = fs::read_link("/proc/self/ns/net")
             .map(|place| place.to_string_lossy().into_owned())
             .unwrap_or_default();
-        let path = directory.join(format!("interface-{name}"));
+        let path = directory.join(format!("{PREFIX}{name}"));
         Mark { directory: directory.to_owned(), path, namespace }
     }
 
@@ -121,6 +137,12 @@ mod tests {
         mark.write(&made()).unwrap();
         assert_eq!(Mark::new(&directory, "nodelocaldns").read(), made());
         assert_eq!(Mark::new(&directory, "other").read(), Made::default());
+        Mark::new(&directory, "lo").write(&made()).unwrap();
+        fs::write(directory.join("handover-dns-10.0.0.10-53"), "").unwrap();
+        assert_eq!(names(&directory), ["lo", "nodelocaldns"]);
+        assert_eq!(names(&directory.join("gone")), [""; 0]);
+        fs::remove_file(directory.join("interface-lo")).unwrap();
+        fs::remove_file(directory.join("handover-dns-10.0.0.10-53")).unwrap();
         mark.write(&Made::default()).unwrap();
         mark.write(&Made::default()).unwrap();
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);

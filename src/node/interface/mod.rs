@@ -67,7 +67,7 @@ pub struct Wish {
 #[derive(Debug)]
 pub struct Interface {
     wish: Wish,
-    /// `dummy`; tests use what their kernel has.
+    /// `dummy`; tests use what their kernel has, and no link has an empty one.
     kind: &'static str,
     links: Option<Links>,
     mark: Mark,
@@ -86,6 +86,20 @@ impl Interface {
     /// For a wish; what was made is remembered in `directory`.
     pub fn new(wish: Wish, directory: &Path) -> Interface {
         Interface::of_kind("dummy", wish, directory)
+    }
+
+    /// Those that `directory` remembers something of, made in this network namespace: only what it remembers
+    /// counts as left behind by them, whatever their kind.
+    pub fn remembered(directory: &Path) -> Vec<Interface> {
+        let names = mark::names(directory).into_iter();
+        let of_name =
+            |name| Interface::of_kind("", Wish { name, addresses: Vec::new() }, directory);
+        names.map(of_name).filter(|one| one.made != Made::default()).collect()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.wish.name
     }
 
     fn of_kind(kind: &'static str, mut wish: Wish, directory: &Path) -> Interface {

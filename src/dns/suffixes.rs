@@ -30,6 +30,16 @@ impl Suffixes {
     /// Appends `name` (valid wire form), its longest known suffix as a pointer. Case decides: a
     /// name never changes its spelling by being compressed.
     pub(super) fn write(&mut self, out: &mut Vec<u8>, name: &[u8]) {
+        self.append(out, name, true);
+    }
+
+    /// Appends `name` in full. Later names may point to it (RFC 3597 §4 forbids pointers inside
+    /// RDATA of newer types, not into it).
+    pub(super) fn write_in_full(&mut self, out: &mut Vec<u8>, name: &[u8]) {
+        self.append(out, name, false);
+    }
+
+    fn append(&mut self, out: &mut Vec<u8>, name: &[u8], may_point: bool) {
         let mut starts = [0u8; Suffixes::LABELS];
         let mut labels = 0;
         let mut place = 0;
@@ -60,11 +70,11 @@ impl Suffixes {
             }
         }
         match pointer {
-            Some(offset) => {
+            Some(offset) if may_point => {
                 out.extend_from_slice(&name[..usize::from(starts[known])]);
                 out.extend_from_slice(&(0xc000 | offset).to_be_bytes());
             }
-            None => out.extend_from_slice(name),
+            _ => out.extend_from_slice(name),
         }
         for label in 0..known {
             self.remember(hashes[label], base + usize::from(starts[label]));

@@ -170,7 +170,7 @@ impl<'b> Writer<'b> {
                     if layout::may_compress(parts.rtype) {
                         self.name(name.as_bytes());
                     } else {
-                        self.out.extend_from_slice(name.as_bytes());
+                        self.name_in_full(name.as_bytes());
                     }
                 }
             }
@@ -190,6 +190,13 @@ impl<'b> Writer<'b> {
     fn name(&mut self, name: &[u8]) {
         match &mut self.suffixes {
             Some(suffixes) => suffixes.write(self.out, name),
+            None => self.out.extend_from_slice(name),
+        }
+    }
+
+    fn name_in_full(&mut self, name: &[u8]) {
+        match &mut self.suffixes {
+            Some(suffixes) => suffixes.write_in_full(self.out, name),
             None => self.out.extend_from_slice(name),
         }
     }
@@ -264,6 +271,18 @@ mod tests {
             assert_eq!(written.rdata(&record), expected, "{rtype}");
             assert_eq!(written.uncompressed_size(), message.uncompressed_size(), "{rtype}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_written_in_full_is_pointed_to_later() {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out, 1, flags::QR);
+        let (class, answer) = (Class::IN, Section::Answer);
+        let target = b"\x01n\x03new\x04test\0";
+        writer.raw_record(answer, b"\x03old\0", RecordType::DNAME, class, 5, target);
+        writer.raw_record(answer, target, RecordType::A, class, 5, &[192, 0, 2, 1]);
+        let record = out.len() - 16;
+        assert_eq!(out[record..record + 2], 0xc01b_u16.to_be_bytes(), "the target of the DNAME");
     }
 
     #[test]

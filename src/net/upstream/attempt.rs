@@ -47,7 +47,8 @@ pub(super) struct Try<'t> {
     /// Only connections with a greater serial count.
     newer_than: u64,
     stale: u32,
-    /// What came over UDP before it went on over TCP: better than nothing.
+    /// What came over UDP before it went on over TCP: better than nothing for a client that asked over
+    /// UDP and reads TC, unlike one that asked over TCP.
     truncated: Option<Box<Reply>>,
     stage: Stage<'t>,
 }
@@ -99,14 +100,18 @@ impl<'t> Try<'t> {
     pub(super) fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<Reply, Failed>> {
         let result = ready!(self.poll_asked(task));
         let Ok((_, meaning)) = &result else {
-            return Poll::Ready(self.truncated.take().map_or(result, |reply| Ok(*reply)));
+            return Poll::Ready(result.map_err(|failed| {
+                let truncated = self.truncated.take().map(|reply| *reply);
+                Failed { instead: truncated.or(failed.instead), ..failed }
+            }));
         };
         self.peer.observe(meaning.rcode, self.began.elapsed());
         let prefers_udp = self.errand.exchange.upstreams.options.prefer_udp;
         if !prefers_udp || self.transport != Transport::Udp || !meaning.truncated {
             return Poll::Ready(result);
         }
-        self.truncated = result.ok().map(Box::new);
+        let reads_tc = self.errand.exchange.udp_limit < u16::MAX;
+        self.truncated = result.ok().filter(|_| reads_tc).map(Box::new);
         self.transport = Transport::Tcp;
         (self.newer_than, self.stale, self.began) = (0, 0, Instant::now());
         self.poll(task)

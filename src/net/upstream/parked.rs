@@ -93,7 +93,7 @@ impl Parked {
     pub(super) fn tell_timeout(self, words: &str) {
         let failure = match self.is_misled {
             false => Failure::Response(words.into()),
-            true => Failure::Misled(words.into(), misunderstood(&self.asked_for)),
+            true => Failure::Misled(words.into(), misunderstood(&self.asked_for, Rcode::FORMERR)),
         };
         self.tell(Err(failure));
     }
@@ -138,7 +138,9 @@ impl ParkedQueries {
     ) -> Option<(Parked, Result<Reply, Failure>)> {
         let parked = self.by_id.get_mut(&id)?;
         let result = match judge(parked.asked_for.question(), message, parked.udp_limit) {
-            Verdict::Ignore if meant == Meant::Surely => Ok(misunderstood(&parked.asked_for)),
+            Verdict::Ignore if meant == Meant::Surely => {
+                Ok(misunderstood(&parked.asked_for, rcode_of(message)))
+            }
             Verdict::Ignore => {
                 parked.is_misled |= message.len() >= sizes::HEADER;
                 return None;
@@ -147,7 +149,9 @@ impl ParkedQueries {
             Verdict::Cut(other, meaning) | Verdict::Classless(other, meaning) => {
                 Ok((Arc::from(other), meaning))
             }
-            Verdict::Misunderstood => Ok(misunderstood(&parked.asked_for)),
+            Verdict::Misunderstood => {
+                Ok(misunderstood(&parked.asked_for, rcode_of(message)))
+            }
             Verdict::BadQuestion(malformed) => {
                 Err(Failure::Response(format!("bad question name: dns: {malformed}").into()))
             }
@@ -205,9 +209,9 @@ impl ParkedQueries {
     }
 }
 
-/// FORMERR to the query, for an upstream whose message is no response to it. Nothing of that
-/// message is in it.
-fn misunderstood(query: &Asked) -> Reply {
+/// FORMERR to the query, for an upstream whose message, with this rcode, is no response to it. Nothing of
+/// that message is in it.
+fn misunderstood(query: &Asked, rcode: Rcode) -> Reply {
     let mut message = Vec::with_capacity(sizes::HEADER + query.question().len());
     message.extend_from_slice(&query.wire()[..2]);
     let asked = u16::from_be_bytes([query.wire()[2], query.wire()[3]]);
@@ -218,7 +222,12 @@ fn misunderstood(query: &Asked) -> Reply {
     message.extend_from_slice(&(flags::QR | copied | Rcode::FORMERR.0).to_be_bytes());
     message.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
     message.extend_from_slice(query.question());
-    (Arc::from(message), Meaning { rcode: Rcode::FORMERR, truncated: false })
+    (Arc::from(message), Meaning { rcode, truncated: false, is_response: false })
+}
+
+/// The rcode in a message's header.
+fn rcode_of(message: &[u8]) -> Rcode {
+    Rcode(message.get(3).map_or(0, |low| u16::from(*low) & flags::RCODE))
 }
 
 #[cfg(test)]
@@ -337,7 +346,9 @@ mod tests {
             assert_eq!(ended.is_none(), is_misled.is_some());
             let Some(is_misled) = is_misled else {
                 let (_, result) = ended.unwrap();
-                assert_eq!(result.unwrap().1.rcode, Rcode::FORMERR);
+                let (reply, meaning) = result.unwrap();
+                assert_eq!(reply[3] & 15, Rcode::FORMERR.0 as u8);
+                assert_eq!((meaning.rcode, meaning.is_response), (Rcode::NOERROR, false));
                 continue;
             };
             let (mut over, _) = table.queries.take_over(start + TIME, TIME);

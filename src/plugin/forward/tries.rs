@@ -206,7 +206,8 @@ impl<'o> Tries<'o> {
     /// A try brought a response. Gives it back when it is the answer; keeps it when `failover`
     /// wants another upstream's.
     pub fn answered(&mut self, response: Arc<[u8]>, meaning: Meaning) -> Option<Arc<[u8]>> {
-        if self.options.failover.contains(&meaning.rcode) && !self.broken {
+        let fails_over = meaning.is_response && self.options.failover.contains(&meaning.rcode);
+        if fails_over && !self.broken {
             self.kept = Some(response);
             return None;
         }
@@ -426,7 +427,7 @@ mod tests {
         let options = Options { failover: vec![Rcode::SERVFAIL], ..Options::default() };
         let mut tries = Tries::new(&options, order(2), BUDGET);
         let mut random = StdRng::seed_from_u64(1);
-        let meaning = Meaning { rcode: Rcode::SERVFAIL, truncated: false };
+        let meaning = Meaning { rcode: Rcode::SERVFAIL, truncated: false, is_response: true };
         for number in 0..2u8 {
             let next = tries.next(Duration::ZERO, |_| false, &mut random);
             assert!(
@@ -443,7 +444,15 @@ mod tests {
     fn a_response_that_failover_does_not_name_is_the_answer() {
         let options = Options { failover: vec![Rcode::REFUSED], ..Options::default() };
         let mut tries = Tries::new(&options, order(2), BUDGET);
-        let meaning = Meaning { rcode: Rcode::NXDOMAIN, truncated: false };
+        let meaning = Meaning { rcode: Rcode::NXDOMAIN, truncated: false, is_response: true };
+        assert!(tries.answered(Arc::from([1]), meaning).is_some());
+    }
+
+    #[test]
+    fn a_message_to_another_question_does_not_fail_over_whatever_its_rcode() {
+        let options = Options { failover: vec![Rcode::FORMERR], ..Options::default() };
+        let mut tries = Tries::new(&options, order(2), BUDGET);
+        let meaning = Meaning { rcode: Rcode::FORMERR, truncated: false, is_response: false };
         assert!(tries.answered(Arc::from([1]), meaning).is_some());
     }
 

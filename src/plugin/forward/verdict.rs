@@ -32,6 +32,9 @@ pub struct Meaning {
     pub rcode: Rcode,
     /// The TC bit.
     pub truncated: bool,
+    /// It answers the question. A message that does not is FORMERR to the client whatever its rcode,
+    /// and no other upstream is asked for its sake.
+    pub is_response: bool,
 }
 
 /// Judges `bytes` as the response to `question` (QNAME, QTYPE, QCLASS in wire form).
@@ -46,8 +49,11 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
     if word & flags::QR == 0 {
         return no_response(bytes, udp_limit);
     }
-    let mut meaning =
-        Meaning { rcode: Rcode(word & flags::RCODE), truncated: word & flags::TC != 0 };
+    let mut meaning = Meaning {
+        rcode: Rcode(word & flags::RCODE),
+        truncated: word & flags::TC != 0,
+        is_response: true,
+    };
     if questions == 0 && bytes.len() == header.len() && meaning.rcode != Rcode::NOERROR {
         return Verdict::Misunderstood;
     }
@@ -135,7 +141,7 @@ mod tests {
     const UNKNOWN: &[u8] = b"\xc0\x0c\xff\0\0\x01\0\0\0\x14\0\x02\xc0\x0c";
 
     fn accepted(rcode: Rcode) -> Verdict {
-        Verdict::Accept(Meaning { rcode, truncated: false })
+        Verdict::Accept(Meaning { rcode, truncated: false, is_response: true })
     }
 
     #[test]
@@ -183,7 +189,7 @@ mod tests {
     #[test]
     fn a_response_that_ends_before_the_class_is_passed_on_with_class_0() {
         let bytes = message(0x8180, [1, 0, 0, 0], &[b"\x01a\x04test\0\0\x01\0\0"]);
-        let meaning = Meaning { rcode: Rcode::NOERROR, truncated: false };
+        let meaning = Meaning { rcode: Rcode::NOERROR, truncated: false, is_response: true };
         let expected = Verdict::Classless(bytes.clone(), meaning);
         assert_eq!(judge(QUESTION, &bytes[..bytes.len() - 2], Some(512)), expected);
         assert_eq!(judge(QUESTION, &bytes[..bytes.len() - 2], None), expected);
@@ -197,7 +203,7 @@ mod tests {
     fn a_datagram_that_is_too_long_or_cut_becomes_an_empty_truncated_message() {
         let empty = message(0x8780, [1, 0, 0, 0], &[QUESTION]);
         let whole = message(0x8580, [1, 1, 0, 0], &[QUESTION, RECORD]);
-        let meaning = Meaning { rcode: Rcode::NOERROR, truncated: true };
+        let meaning = Meaning { rcode: Rcode::NOERROR, truncated: true, is_response: true };
         assert_eq!(judge(QUESTION, &whole, Some(30)), Verdict::Cut(empty.clone(), meaning));
         let cut = &whole[..whole.len() - 3];
         assert_eq!(judge(QUESTION, cut, Some(512)), Verdict::Cut(empty, meaning));
@@ -214,7 +220,7 @@ mod tests {
     #[test]
     fn a_datagram_whose_rdata_ends_too_soon_becomes_an_empty_truncated_message() {
         let empty = message(0x8780, [1, 0, 0, 0], &[QUESTION]);
-        let meaning = Meaning { rcode: Rcode::NOERROR, truncated: true };
+        let meaning = Meaning { rcode: Rcode::NOERROR, truncated: true, is_response: true };
         for record in [
             b"\xc0\x0c\0\x01\0\x01\0\0\0\x14\0\x03\xc0\0\x02".as_slice(),
             b"\xc0\x0c\0\x0f\0\x01\0\0\0\x14\0\x01\x01",

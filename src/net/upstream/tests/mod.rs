@@ -33,6 +33,8 @@ struct Asking {
     metrics: Registry,
     /// The time of all tries of a query.
     budget: Duration,
+    /// What its client takes over UDP, in octets.
+    udp_limit: u16,
 }
 
 impl Asking {
@@ -43,12 +45,18 @@ impl Asking {
             upstreams: Arc::new(Upstreams { all, options, attached: OnceLock::new() }),
             metrics,
             budget: AGES,
+            udp_limit: 512,
         }
     }
 
     /// Its queries have so much time.
     fn within(self, budget: Duration) -> Asking {
         Asking { budget, ..self }
+    }
+
+    /// Its client asks over TCP.
+    fn for_tcp(self) -> Asking {
+        Asking { udp_limit: u16::MAX, ..self }
     }
 
     /// Waits until so many queries have been put on their way and have no answer.
@@ -67,7 +75,7 @@ impl Asking {
             upstreams,
             order,
             transport,
-            udp_limit: 512,
+            udp_limit: self.udp_limit,
             budget: self.budget,
             keeps_tries: true,
             is_hasty: false,
@@ -282,6 +290,24 @@ async fn prefer_udp_asks_again_over_tcp_when_truncated() {
     let line =
         format!("duration_seconds_count{{proxy_name=\"forward\",rcode=\"NOERROR\",to=\"{to}\"}} 2");
     assert!(text.contains(&line), "each is a request of its own: {text}");
+}
+
+#[tokio::test]
+async fn when_tcp_fails_behind_prefer_udp_other_upstreams_are_asked_and_then_tc_is_told_over_udp() {
+    let options = || Options { prefer_udp: true, max_fails: 0, ..patient() };
+    let cutting = Scripted::start(|_, query, transport| match transport {
+        Transport::Udp => Act::Send(vec![reply(query, 0x8380)]),
+        _ => Act::Close,
+    })
+    .await;
+    let whole = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 9)])).await;
+    let both = Asking::new(vec![cutting.upstream(), whole.upstream()], options());
+    assert_eq!(both.udp("a.test.").await, Ok(9));
+    let asking = Asking::new(vec![cutting.upstream()], options());
+    let told = asking.ask_over("a.test.", Transport::Udp).await.outcome.unwrap();
+    assert_eq!(told[2..4], [0x83, 0x80]);
+    let asking = Asking::new(vec![cutting.upstream()], options()).for_tcp();
+    assert_eq!(asking.udp("a.test.").await, Err("EOF".into()));
 }
 
 #[tokio::test]

@@ -79,6 +79,10 @@ async fn a_stream_s_answer_to_another_question_is_formerr_at_once() {
         assert!(exchanged.took < PATIENCE, "{:?}", exchanged.took);
     }
     assert_eq!(up.accepted.load(Ordering::Relaxed), 1, "the stream is kept");
+    let (text, to) = (asking.metrics.text(), up.address);
+    let line =
+        format!("duration_seconds_count{{proxy_name=\"forward\",rcode=\"NOERROR\",to=\"{to}\"}} 2");
+    assert!(text.contains(&line), "counted by what the upstream said: {text}");
 }
 
 #[tokio::test]

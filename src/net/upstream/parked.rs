@@ -149,9 +149,7 @@ impl ParkedQueries {
             Verdict::Cut(other, meaning) | Verdict::Classless(other, meaning) => {
                 Ok((Arc::from(other), meaning))
             }
-            Verdict::Misunderstood => {
-                Ok(misunderstood(&parked.asked_for, rcode_of(message)))
-            }
+            Verdict::Misunderstood => Ok(misunderstood(&parked.asked_for, rcode_of(message))),
             Verdict::BadQuestion(malformed) => {
                 Err(Failure::Response(format!("bad question name: dns: {malformed}").into()))
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// A signed Go duration in nanoseconds; the error is Go's text, such as
 /// `time: missing unit in duration "5"`.
 pub fn parse_duration(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {}", quote(text));
+    let invalid = || format!("time: invalid duration {}", time_quote(text));
     let (negative, mut rest) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),
@@ -35,7 +35,7 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
         let end = after.find(|letter: char| letter == '.' || letter.is_ascii_digit());
         let (unit, after) = after.split_at(end.unwrap_or(after.len()));
         if unit.is_empty() {
-            return Err(format!("time: missing unit in duration {}", quote(text)));
+            return Err(format!("time: missing unit in duration {}", time_quote(text)));
         }
         let scale = match unit {
             "ns" => 1,
@@ -47,8 +47,8 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
             _ => {
                 return Err(format!(
                     "time: unknown unit {} in duration {}",
-                    quote(unit),
-                    quote(text)
+                    time_quote(unit),
+                    time_quote(text)
                 ));
             }
         };
@@ -66,6 +66,26 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
         (true, Err(_)) => Ok(i64::MIN),
         (false, total) => total.map_err(|_| invalid()),
     }
+}
+
+/// `text` in double quotes as Go's `time` shows it: octet by octet what is no printable ASCII.
+fn time_quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            ' '..='\u{7f}' => quoted.push(letter),
+            other => {
+                for octet in other.encode_utf8(&mut [0; 4]).bytes() {
+                    // Writing to a String cannot fail.
+                    let _ = write!(quoted, "\\x{octet:02x}");
+                }
+            }
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 fn split_digits(text: &str) -> (&str, &str) {
@@ -186,6 +206,7 @@ mod tests {
             ("1d", "time: unknown unit \"d\" in duration \"1d\""),
             ("1s ", "time: unknown unit \"s \" in duration \"1s \""),
             (".s", "time: invalid duration \".s\""),
+            ("a\n\"\\µ", "time: invalid duration \"a\\x0a\\\"\\\\\\xc2\\xb5\""),
             ("9223372036854775808ns", "time: invalid duration \"9223372036854775808ns\""),
             ("99999999999h", "time: invalid duration \"99999999999h\""),
         ] {

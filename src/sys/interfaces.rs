@@ -7,9 +7,10 @@ use std::net::Ipv6Addr;
 /// The addresses of an interface in the kernel's order, IPv6 link-local ones with `%interface`;
 /// `None` when there is no such interface.
 pub fn addresses(interface: &str) -> Option<Vec<String>> {
-    if_nametoindex(interface).ok()?;
+    // The kernel finds `eth0` by `eth0:1`, too: that is a label of addresses, no interface.
+    if_nametoindex(interface).ok().filter(|_| !interface.contains(':'))?;
     let mut found = Vec::new();
-    for entry in getifaddrs().ok()?.filter(|entry| entry.interface_name == interface) {
+    for entry in getifaddrs().ok()?.filter(|entry| is_of(&entry.interface_name, interface)) {
         let Some(address) = entry.address else { continue };
         if let Some(v4) = address.as_sockaddr_in() {
             found.push(v4.ip().to_string());
@@ -18,6 +19,11 @@ pub fn addresses(interface: &str) -> Option<Vec<String>> {
         }
     }
     Some(found)
+}
+
+/// Whether an address is an interface's, by the name or the label (`eth0:1`) that is listed with it.
+fn is_of(label: &str, interface: &str) -> bool {
+    label.split(':').next() == Some(interface)
 }
 
 /// The number that an IPv6 zone (`eth0`, or already a number) stands for; `None` when there is no
@@ -41,6 +47,13 @@ mod tests {
     fn the_loopback_interface_has_its_address() {
         assert!(addresses("lo").unwrap().contains(&"127.0.0.1".to_owned()));
         assert_eq!(addresses("no-such-interface"), None);
+        assert_eq!(addresses("lo:1"), None);
+    }
+
+    #[test]
+    fn an_address_with_a_label_is_the_interface_s() {
+        assert!(is_of("eth0:1", "eth0") && is_of("eth0", "eth0"));
+        assert!(!is_of("eth01", "eth0") && !is_of("eth0", "eth0:1"));
     }
 
     #[test]

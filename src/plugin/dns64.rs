@@ -49,9 +49,11 @@ impl Prefix {
                 let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
                 let address = Ipv6Addr::from_bits(address.to_bits() & mask);
                 if length % 8 != 0 || !(32..=96).contains(&length) {
-                    return Err(
-                        dispenser.err(format!("invalid prefix length \"{address}/{length}\""))
-                    );
+                    let shown = match address.to_ipv4_mapped() {
+                        Some(address) => format!("{address}/{}", length.saturating_sub(96)),
+                        None => format!("{address}/{length}"),
+                    };
+                    return Err(dispenser.err(format!("invalid prefix length \"{shown}\"")));
                 }
                 Ok(Prefix { address, length })
             }
@@ -409,6 +411,7 @@ mod tests {
             ("dns64 1.2.3.4/24", "invalid netmask 32 IPv6 address: \"1.2.3.0/24\""),
             ("dns64 64:ff9b::/95", "invalid prefix length \"64:ff9b::/95\""),
             ("dns64 64:ff9b::/24", "invalid prefix length \"64:ff00::/24\""),
+            ("dns64 ::ffff:10.0.0.0/104", "invalid prefix length \"10.0.0.0/8\""),
             ("dns64 foo", "invalid CIDR address: foo"),
             ("dns64 64:ff9b::/129", "invalid CIDR address: 64:ff9b::/129"),
             ("dns64 64:ff9b::/96 x", "Wrong argument count"),

@@ -72,6 +72,8 @@ fn consolidate(dispenser: &mut Dispenser<'_>) -> Result<Pattern, CorefileError> 
                 shows_first = true;
                 continue;
             }
+            // Two words behind the expression are those of later releases, or too many.
+            _ if options.len() > 1 => return Err(dispenser.arg_err()),
             other => {
                 let text = format!("unknown log level argument in consolidate: {other}");
                 return Err(dispenser.err(text));
@@ -337,6 +339,10 @@ mod tests {
             (
                 "errors {\n consolidate 1 a\n}",
                 "plugin/errors: Corefile:3 - Error during parsing: time: missing unit in duration \"1\"",
+            ),
+            (
+                "errors {\n consolidate 1s a loud show_first\n}",
+                "plugin/errors: Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after 'show_first'",
             ),
             (
                 "errors {\n consolidate 1s a loud\n}",

@@ -99,11 +99,12 @@ impl Template {
                     [code, reason] => (code, reason),
                     _ => return Err(dispenser.arg_err()),
                 };
-                let number = parse_unsigned(code, 16).ok().and_then(|code| code.try_into().ok());
-                let number = number.ok_or_else(|| {
-                    let reason = parse_unsigned(code, 16).err().unwrap_or_default();
-                    dispenser.err(format!("error parsing extended DNS error code {code}, {reason}"))
+                let number = parse_unsigned(code, 16).map_err(|why| {
+                    // The last word of the line is shown, as by CoreDNS.
+                    let last = dispenser.val();
+                    dispenser.err(format!("error parsing extended DNS error code {last}, {why}"))
                 })?;
+                let number = u16::try_from(number).unwrap_or(u16::MAX);
                 self.extended_error = Some((number, reason.to_owned()));
             }
             "fallthrough" => {

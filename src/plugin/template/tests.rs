@@ -219,6 +219,11 @@ fn mistakes_are_told_in_corednss_words() {
             "error parsing extended DNS error code a, strconv.ParseUint: parsing \"a\": \
              invalid syntax",
         ),
+        (
+            "template IN A {\n ederror 65536 why\n}",
+            "error parsing extended DNS error code why, strconv.ParseUint: parsing \"65536\": \
+             value out of range",
+        ),
         ("template IN A {\n ederror 1 2 3\n}", "Wrong argument count"),
     ] {
         let told = Bench::new().load_error(text, &MemorySurroundings::new());

@@ -198,7 +198,14 @@ impl Options {
 
     fn serve_stale(&mut self, dispenser: &mut Dispenser<'_>) -> Result<(), CorefileError> {
         let args = dispenser.remaining_args();
-        if args.len() > 5 {
+        // More than a duration and a mode is of later releases: what they cannot be is too many words.
+        let is_later = |duration: &str, mode: &str| {
+            parse_duration(duration).is_ok_and(|nanoseconds| nanoseconds >= 0)
+                && ["immediate", "verify"].contains(&mode.to_lowercase().as_str())
+        };
+        if let [duration, mode, _, rest @ ..] = args.as_slice()
+            && (rest.len() > 2 || !is_later(duration, mode))
+        {
             return Err(dispenser.arg_err());
         }
         self.stale_window = match args.first() {

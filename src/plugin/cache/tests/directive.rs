@@ -97,6 +97,8 @@ fn mistakes_are_named_in_coredns_words_with_their_place() {
         ("prefetch", "prefetch"),
         ("prefetch 1 1m 20% 4", "4"),
         ("serve_stale 1h verify 1s 2s 3s 4s", "4s"),
+        ("serve_stale -1s verify 1s", "1s"),
+        ("serve_stale 1h sometimes 1s", "1s"),
         ("serve_stale 1h immediate 2s 3s 4s", "4s"),
         ("servfail", "servfail"),
         ("servfail 1s 2s", "2s"),

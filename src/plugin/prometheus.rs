@@ -235,8 +235,8 @@ impl Handler for Counting {
 /// # Errors
 ///
 /// `Wrong argument count or unexpected line ending after '…'`; Go's text about the address (`address …:
-/// missing port in address`); `tls block already specified`; `unknown option: …`; `this plugin can only
-/// be used once per Server Block`. A wrong `tls` file is none: it is a line in the journal, and no
+/// missing port in address`); `tls block already specified`; `this plugin can only be used once per
+/// Server Block`, also for an unknown word in its block. A wrong `tls` file is none: it is a line in the journal, and no
 /// metrics are served.
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let mut address = "localhost:9153";
@@ -265,7 +265,8 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             // Of Go's runtime, in later releases: there is none here.
             "runtime_metrics" if dispenser.remaining_args().is_empty() => {}
             "runtime_metrics" => return Err(dispenser.arg_err()),
-            option => return Err(dispenser.err(format!("unknown option: {option}"))),
+            // A release without blocks takes each of their lines for another `prometheus`.
+            _ => return Err(dispenser.once_err()),
         }
     }
     if dispenser.next() {
@@ -460,7 +461,7 @@ mod tests {
             ),
             (
                 "prometheus {\n x\n}",
-                "plugin/prometheus: Corefile:3 - Error during parsing: unknown option: x",
+                "Corefile:3 - plugin/prometheus: this plugin can only be used once per Server Block",
             ),
         ] {
             assert_eq!(Bench::new().load_error(directive, &MemorySurroundings::new()), text);

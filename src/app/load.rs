@@ -2,13 +2,12 @@
 
 use super::log::Log;
 use super::surroundings::Machine;
-use crate::corefile::{Surroundings, Tree, fingerprint, parse, system_error_text};
+use crate::corefile::{Surroundings, Tree, file_error_text, fingerprint, parse};
 use crate::engine::{Snapshot, World, build};
 use crate::metrics::Registry;
 use crate::plugin::{Budget, Carried, Journal, Level, is_known};
 use rand::rngs::StdRng;
 use sha2::{Digest, Sha512};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,11 +132,7 @@ impl Loader {
 
 /// The octets of a Corefile. The error is Go's text.
 fn content(path: &Path) -> Result<Vec<u8>, String> {
-    Machine.read(path).map_err(|error| {
-        // A folder can be opened, but not read.
-        let call = if error.kind() == ErrorKind::IsADirectory { "read" } else { "open" };
-        format!("{call} {}: {}", path.display(), system_error_text(&error))
-    })
+    Machine.read(path).map_err(|error| file_error_text(path, &error))
 }
 
 fn hash(tree: &Tree) -> String {

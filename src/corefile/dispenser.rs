@@ -8,6 +8,7 @@ use super::{CorefileError, Token};
 /// Walks the tokens of one directive. Starts before the first token: call [`Dispenser::next`].
 #[derive(Debug, Clone)]
 pub struct Dispenser<'t> {
+    word: &'t str,
     tokens: &'t [Token],
     /// How many tokens have been reached: the current one is the last of them.
     reached: usize,
@@ -15,9 +16,9 @@ pub struct Dispenser<'t> {
 }
 
 impl<'t> Dispenser<'t> {
-    /// A reader before the first of `tokens`.
-    pub fn new(tokens: &'t [Token]) -> Dispenser<'t> {
-        Dispenser { tokens, reached: 0, nesting: 0 }
+    /// A reader before the first of the `tokens` of the directive `word`.
+    pub fn new(word: &'t str, tokens: &'t [Token]) -> Dispenser<'t> {
+        Dispenser { word, tokens, reached: 0, nesting: 0 }
     }
 
     /// The next token, on any line.
@@ -92,7 +93,7 @@ impl<'t> Dispenser<'t> {
     /// `plugin/WORD: FILE:LINE - Error during parsing: MESSAGE`.
     pub fn err(&self, message: impl AsRef<str>) -> CorefileError {
         self.about(match self.place() {
-            Some(token) => CorefileError::at(token, message).in_plugin(self.word()),
+            Some(token) => CorefileError::at(token, message).in_plugin(self.word),
             None => CorefileError::unplaced(message.as_ref()),
         })
     }
@@ -101,11 +102,20 @@ impl<'t> Dispenser<'t> {
     /// `FILE:LINE - plugin/WORD: MESSAGE`.
     pub fn plain_err(&self, message: impl AsRef<str>) -> CorefileError {
         let message = message.as_ref();
-        let prefix = format!("plugin/{}: ", self.word());
+        let prefix = format!("plugin/{}: ", self.word);
         let message = message.strip_prefix(&prefix).unwrap_or(message);
         self.about(match self.place() {
             Some(token) => CorefileError::bare(token, format!("{prefix}{message}")),
             None => CorefileError::unplaced(message),
+        })
+    }
+
+    /// A message that CoreDNS prints without place and plugin, for it comes up when the server starts:
+    /// `FILE:LINE - MESSAGE`.
+    pub fn start_err(&self, message: impl AsRef<str>) -> CorefileError {
+        self.about(match self.place() {
+            Some(token) => CorefileError::bare(token, message),
+            None => CorefileError::unplaced(message.as_ref()),
         })
     }
 
@@ -123,9 +133,7 @@ impl<'t> Dispenser<'t> {
     /// `plugin/WORD: FILE:LINE - Syntax error: Unexpected token 'VAL', expecting 'X'`.
     pub fn syntax_err(&self, expecting: &str) -> CorefileError {
         self.about(match self.place() {
-            Some(token) => {
-                CorefileError::syntax(token, self.val(), expecting).in_plugin(self.word())
-            }
+            Some(token) => CorefileError::syntax(token, self.val(), expecting).in_plugin(self.word),
             None => CorefileError::unplaced(format!("expecting '{expecting}'")),
         })
     }
@@ -150,10 +158,6 @@ impl<'t> Dispenser<'t> {
         let start = read.windows(2).rposition(|pair| !pair[0].shares_line_with(&pair[1]));
         error.about(&read[start.map_or(0, |before| before + 1)..], read)
     }
-
-    fn word(&self) -> &'t str {
-        self.tokens.first().map_or("", |token| &token.text)
-    }
 }
 
 #[cfg(test)]
@@ -169,7 +173,7 @@ mod tests {
     #[test]
     fn arguments_end_with_the_line_or_before_a_brace() {
         let tokens = tokens("cache 30 \"a\nb\" c {\n success 5\n}\ncache 7");
-        let mut dispenser = Dispenser::new(&tokens);
+        let mut dispenser = Dispenser::new("cache", &tokens);
         assert!(dispenser.next());
         assert_eq!(dispenser.remaining_args(), ["30", "a\nb", "c"]);
         assert!(dispenser.next_block());
@@ -187,13 +191,13 @@ mod tests {
     #[test]
     fn an_empty_block_is_swallowed_and_a_brace_on_the_next_line_is_no_block() {
         let empty = tokens("debug { }");
-        let mut dispenser = Dispenser::new(&empty);
+        let mut dispenser = Dispenser::new("debug", &empty);
         assert!(dispenser.next() && !dispenser.next_block() && !dispenser.next());
         let alone = tokens("bind a {");
-        let mut dispenser = Dispenser::new(&alone);
+        let mut dispenser = Dispenser::new("bind", &alone);
         assert!(dispenser.next() && dispenser.next_arg() && !dispenser.next_block());
         let below = tokens("forward .\n{\n max_fails 3\n}");
-        let mut dispenser = Dispenser::new(&below);
+        let mut dispenser = Dispenser::new("forward", &below);
         assert!(dispenser.next());
         assert_eq!(dispenser.remaining_args(), ["."]);
         assert!(!dispenser.next_block());
@@ -207,7 +211,7 @@ mod tests {
     #[test]
     fn a_block_in_a_block_ends_at_a_brace_of_its_own() {
         let nested = tokens("hosts {\n a {\n b\n }\n c\n}");
-        let mut dispenser = Dispenser::new(&nested);
+        let mut dispenser = Dispenser::new("hosts", &nested);
         dispenser.next();
         for word in ["a", "b"] {
             assert!(dispenser.next_block());
@@ -219,7 +223,7 @@ mod tests {
         assert!(!dispenser.next_block() && !dispenser.next());
         // On a line of its own the brace opens nothing: the block is over before it.
         let below = tokens("hosts {\n a\n {\n b\n }\n}");
-        let mut dispenser = Dispenser::new(&below);
+        let mut dispenser = Dispenser::new("forward", &below);
         dispenser.next();
         assert!(dispenser.next_block() && !dispenser.next_block());
         assert!(dispenser.next());
@@ -229,7 +233,7 @@ mod tests {
     #[test]
     fn a_block_that_never_closes_ends_with_the_tokens() {
         let open = tokens("hosts {\n 1.2.3.4 a");
-        let mut dispenser = Dispenser::new(&open);
+        let mut dispenser = Dispenser::new("hosts", &open);
         dispenser.next();
         let mut lines = 0;
         while dispenser.next_block() {
@@ -241,7 +245,7 @@ mod tests {
     #[test]
     fn errors_say_plugin_and_place() {
         let found = tokens("\n\ncache a");
-        let mut dispenser = Dispenser::new(&found);
+        let mut dispenser = Dispenser::new("cache", &found);
         let before = dispenser.plain_err("nothing");
         assert_eq!(before.text, "Corefile:3 - plugin/cache: nothing");
         dispenser.next();

@@ -4,6 +4,7 @@
 
 use super::{Place, Token, quote};
 use std::io;
+use std::path::Path;
 
 /// A located error. Its `Display` is CoreDNS's text: `FILE:LINE - Error during parsing: …` where
 /// CoreDNS says the place, else the bare message with ours in front (`FILE:LINE - …`).
@@ -97,8 +98,11 @@ fn accused<'t>(message: &str, line: &'t [Token], all: &'t [Token]) -> Option<&'t
 
 /// A system error in Go's words: `no such file or directory`, without Rust's number behind it.
 pub fn system_error_text(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::NotFound {
-        return "no such file or directory".to_owned();
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::NotFound, _) => return "no such file or directory".to_owned(),
+        // Without a number it was refused before the system saw it: a path with a NUL in it.
+        (io::ErrorKind::InvalidInput, None) => return "invalid argument".to_owned(),
+        _ => {}
     }
     let text = error.to_string();
     let text = text.split(" (os error ").next().unwrap_or(&text);
@@ -107,6 +111,13 @@ pub fn system_error_text(error: &io::Error) -> String {
         Some(first) => first.to_lowercase().chain(letters).collect(),
         None => String::new(),
     }
+}
+
+/// Why a file could not be read, in Go's words: `open PATH: no such file or directory`.
+pub fn file_error_text(path: &Path, error: &io::Error) -> String {
+    // A folder can be opened, but not read.
+    let call = if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" };
+    format!("{call} {}: {}", path.display(), system_error_text(error))
 }
 
 #[cfg(test)]
@@ -145,5 +156,9 @@ mod tests {
             "no such file or directory"
         );
         assert_eq!(system_error_text(&io::Error::from_raw_os_error(13)), "permission denied");
+        let nul = std::ffi::CString::new("a\0").map_err(io::Error::from).unwrap_err();
+        assert_eq!(system_error_text(&nul), "invalid argument");
+        let folder = io::ErrorKind::IsADirectory.into();
+        assert_eq!(file_error_text(Path::new("/etc"), &folder), "read /etc: is a directory");
     }
 }

@@ -24,7 +24,7 @@ mod tests;
 pub use cidr::{Network, NotANetwork};
 pub use dispenser::Dispenser;
 pub use duration::{format_duration, parse_duration, parse_integer, parse_unsigned};
-pub use error::{CorefileError, system_error_text};
+pub use error::{CorefileError, file_error_text, system_error_text};
 pub use fingerprint::fingerprint;
 pub use glob::glob_matches;
 pub use key::{KeyTransport, ServerKey, has_preferred_syntax, normalise_zone, parse_keys};

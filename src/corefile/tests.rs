@@ -1,7 +1,8 @@
 //! The Corefile language as operators meet it: text in, tree or message out.
 
 use super::{
-    Dispenser, MemorySurroundings, Tree, fingerprint, normalise_zone, parse, parse_all, parse_keys,
+    Directive, Dispenser, MemorySurroundings, Tree, fingerprint, normalise_zone, parse, parse_all,
+    parse_keys,
 };
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
 
@@ -224,7 +225,8 @@ fn the_environment_is_replaced_within_tokens() {
         .with_variable("BRACE", "{");
     let tree =
         read_in("{$ZONE} {\n {%WORD%}\n bind {$ADDRESS}{$NONE}\n log {$BRACE}\n}", &world).unwrap();
-    assert_eq!(shape(&tree), "a.test:53 | errors ; bind 127.0.0.1 127.0.0.2 ; log {");
+    assert_eq!(shape(&tree), "a.test:53 | {%WORD%} ; bind 127.0.0.1 127.0.0.2 ; log {");
+    assert_eq!(tree.blocks[0].directives[0].word, "errors");
     assert_eq!(tree.blocks[0].directives[1].tokens.len(), 2);
 }
 
@@ -247,6 +249,20 @@ fn the_fingerprint_is_gos_json() {
          \"whoami\":[{\"File\":\"\",\"Line\":2,\"Text\":\"whoami\"}]}}]"
     );
     assert_eq!(fingerprint(&Tree::default()), b"null");
+}
+
+#[test]
+fn a_word_from_the_environment_counts_in_the_fingerprint_as_it_is_written() {
+    let world = MemorySurroundings::new().with_variable("WORD", "cache");
+    let tree = read_in(".:53 {\n {$WORD} 30\n}", &world).unwrap();
+    let json = String::from_utf8(fingerprint(&tree)).unwrap();
+    let word = r#"{"cache":[{"File":"","Line":2,"Text":"{$WORD}"}"#;
+    assert!(json.contains(word), "{json}");
+    let Directive { word, tokens } = &tree.blocks[0].directives[0];
+    let mut dispenser = Dispenser::new(word, tokens);
+    dispenser.next();
+    let text = dispenser.arg_err().text;
+    assert!(text.starts_with("plugin/cache: ") && text.ends_with("after '{$WORD}'"), "{text}");
 }
 
 /// All mistakes, each as `line:column message`.
@@ -312,7 +328,7 @@ proptest! {
             Ok(tree) => {
                 fingerprint(&tree);
                 for directive in tree.blocks.iter().flat_map(|block| &block.directives) {
-                    let mut dispenser = Dispenser::new(&directive.tokens);
+                    let mut dispenser = Dispenser::new(&directive.word, &directive.tokens);
                     let mut steps = 0;
                     while dispenser.next() {
                         dispenser.remaining_args();

@@ -123,7 +123,7 @@ pub(super) fn set_up(
         CorefileError { message: missing, ..error }
     })?;
     setup(&mut Setup {
-        dispenser: Dispenser::new(tokens),
+        dispenser: Dispenser::new(row.word, tokens),
         block: draft,
         directives,
         surroundings: common.surroundings,
@@ -159,15 +159,18 @@ pub(super) fn servers(
     for server in &servers.servers {
         let label = &server.identity.label;
         match (server.transport, &server.tls) {
-            (KeyTransport::Grpc, _) | (KeyTransport::Https3, None) => common.journal.line(
+            (KeyTransport::Grpc, _) => common.journal.line(
                 Level::Warning,
                 format_args!("{label} speaks DNS over TCP, without HTTP and TLS"),
             ),
-            (KeyTransport::Quic, None) => {
-                let text = "ListenPacket: quic: tls.Config not set";
+            (transport @ (KeyTransport::Quic | KeyTransport::Https3), None) => {
+                let text = match transport {
+                    KeyTransport::Quic => "ListenPacket: quic: tls.Config not set",
+                    _ => "DoH3 requires TLS, no TLS config found",
+                };
                 let places = plans.iter().flat_map(|plan| plan.draft.keys.iter().zip(&plan.places));
                 let of_server = |key: &ServerKey| {
-                    key.transport == KeyTransport::Quic && key.port == server.port.to_string()
+                    key.transport == transport && key.port == server.port.to_string()
                 };
                 for (_, place) in places.into_iter().filter(|(key, _)| of_server(key)).take(1) {
                     on_mistake(servers_error(place, text.to_owned()))?;
@@ -245,7 +248,9 @@ impl<'m> Servers<'m> {
     ) -> Result<(), BuildError> {
         let draft = &plan.draft;
         for (key, place) in draft.keys.iter().zip(&plan.places) {
-            if key.transport == KeyTransport::Unix {
+            // CoreDNS serves nothing at `unix://`, but looks at a port there.
+            let is_unix = key.transport == KeyTransport::Unix;
+            if is_unix && key.port.is_empty() {
                 continue;
             }
             let Ok(port) = key.port.parse::<u16>() else {
@@ -253,6 +258,9 @@ impl<'m> Servers<'m> {
                 on_mistake(located(Some(place), text).into())?;
                 continue;
             };
+            if is_unix {
+                continue;
+            }
             for host in hosts(draft) {
                 let server = self.at(key.transport, host.map(canonical), port);
                 // A zone that is there already is an overlap, which is reported later.
@@ -314,7 +322,8 @@ pub(super) fn canonical(host: &str) -> String {
         None => (host, None),
     };
     match (address.parse::<IpAddr>(), zone) {
-        (Ok(address), None) => address.to_string(),
+        // To Go `::ffff:10.0.0.1` is an IPv4 address.
+        (Ok(address), None) => address.to_canonical().to_string(),
         (Ok(address), Some(zone)) => format!("{address}%{zone}"),
         (Err(_), _) => host.to_owned(),
     }

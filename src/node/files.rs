@@ -3,7 +3,7 @@
 //! Owns the bounds on what is read, and that a Corefile is replaced whole. Decides nothing.
 
 use super::sources::SourcePaths;
-use crate::corefile::{quote, system_error_text};
+use crate::corefile::{file_error_text, quote, system_error_text};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -49,7 +49,7 @@ pub(super) fn find_folder(file: &Path) -> Result<(), String> {
 fn list(folder: &Path) -> Result<Listing, String> {
     let mut listing = Listing::new();
     for entry in fs::read_dir(folder).map_err(|error| absent(folder, &error))? {
-        let entry = entry.map_err(|error| fault(folder, &error))?;
+        let entry = entry.map_err(|error| file_error_text(folder, &error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
         if name.starts_with('.') || path.is_dir() {
@@ -73,7 +73,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut octets = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MOST_OCTETS + 1).read_to_end(&mut octets))
-        .map_err(|error| fault(path, &error))?;
+        .map_err(|error| file_error_text(path, &error))?;
     match octets.len() as u64 > MOST_OCTETS {
         true => Err(format!("{}: larger than {MOST_OCTETS} octets", path.display())),
         false => Ok(octets),
@@ -88,12 +88,6 @@ fn absent(folder: &Path, error: &io::Error) -> String {
         }
         _ => format!("lstat {}: {}", folder.display(), system_error_text(error)),
     }
-}
-
-fn fault(path: &Path, error: &io::Error) -> String {
-    // A folder can be opened, but not read.
-    let call = if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" };
-    format!("{call} {}: {}", path.display(), system_error_text(error))
 }
 
 /// Replaces the content of a file, at once and whole; true when it was another. Readers see the
@@ -111,7 +105,7 @@ pub fn write_if_changed(path: &Path, text: &str) -> Result<bool, String> {
     // A link stays one: what it points to is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let Some(beside) = beside(&target) else {
-        return Err(fault(path, &io::ErrorKind::NotFound.into()));
+        return Err(file_error_text(path, &io::ErrorKind::NotFound.into()));
     };
     let exchanged = write_new(&beside, text).and_then(|()| {
         // The permissions that an operator gave the file are kept.

@@ -2,6 +2,7 @@
 //! texts. Never looks a name up.
 
 use crate::corefile::quote;
+use std::net::Ipv6Addr;
 
 /// Host (brackets removed, possibly empty) and port (possibly empty). The error is Go's text, such
 /// as `address 9153: missing port in address`; an empty address is not named.
@@ -82,7 +83,8 @@ pub(super) fn look_at(text: &str) -> Result<(), String> {
 }
 
 /// Host and port of a URL, from the text behind its `scheme://`: what stands before path and query.
-/// A port must be a number. The error is Go's text, such as `invalid port ":abc" after host`.
+/// A port must be a number, and only an IPv6 address stands in brackets. The error is Go's text, such as
+/// `invalid port ":abc" after host`.
 pub(super) fn url_authority(text: &str) -> Result<&str, String> {
     let authority = text.split(['/', '?', '#']).next().unwrap_or_default();
     let port = match authority.rfind(']') {
@@ -90,9 +92,25 @@ pub(super) fn url_authority(text: &str) -> Result<&str, String> {
         _ => authority.rfind(':').map_or("", |colon| &authority[colon..]),
     };
     let is_number = |digits: &str| digits.bytes().all(|octet| octet.is_ascii_digit());
-    match port.is_empty() || port.strip_prefix(':').is_some_and(is_number) {
-        true => Ok(authority),
-        false => Err(format!("invalid port {} after host", quote(port))),
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_number) {
+        return Err(format!("invalid port {} after host", quote(port)));
+    }
+    let host = &authority[..authority.len() - port.len()];
+    if let Some(at) = host.find('%') {
+        let escape: String = host[at..].chars().take(3).collect();
+        return Err(format!("invalid URL escape {}", quote(&escape)));
+    }
+    let is_odd = |letter: &char| {
+        letter.is_ascii()
+            && !letter.is_ascii_alphanumeric()
+            && !"-_.~!$&'()*+,;=:[]<>\"".contains(*letter)
+    };
+    if let Some(odd) = host.chars().find(is_odd) {
+        return Err(format!("invalid character {} in host name", quote(&odd.to_string())));
+    }
+    match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+        Some(inner) if inner.parse::<Ipv6Addr>().is_err() => Err("invalid IP-literal".to_owned()),
+        _ => Ok(authority),
     }
 }
 
@@ -112,6 +130,9 @@ mod tests {
             ("127.0.0.1:abc", Err("invalid port \":abc\" after host".to_owned())),
             ("127.0.0.1:-1", Err("invalid port \":-1\" after host".to_owned())),
             ("[::1]x", Err("invalid port \"x\" after host".to_owned())),
+            ("[127.0.0.1]:80", Err("invalid IP-literal".to_owned())),
+            ("[::1%lo]:80", Err("invalid URL escape \"%lo\"".to_owned())),
+            ("a b:80", Err("invalid character \" \" in host name".to_owned())),
         ] {
             assert_eq!(url_authority(text), authority, "{text}");
         }

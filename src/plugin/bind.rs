@@ -64,12 +64,9 @@ fn resolve(
     for &argument in arguments {
         if let Some(found) = surroundings.interface(argument) {
             addresses.extend(found);
-        } else if let Ok(address) = argument.parse::<IpAddr>() {
-            // `::ffff:10.0.0.1` is an IPv4 address to Go; others stay as they are written.
-            match address.to_canonical() {
-                IpAddr::V4(address) => addresses.push(address.to_string()),
-                IpAddr::V6(_) => addresses.push(argument.to_owned()),
-            }
+        } else if argument.parse::<IpAddr>().is_ok() {
+            // As it is written, for `except` compares texts.
+            addresses.push(argument.to_owned());
         } else {
             return Err(dispenser.plain_err(format!(
                 "not a valid IP address or interface name: {}",
@@ -99,14 +96,14 @@ mod tests {
     fn lines_add_up_and_interfaces_become_their_addresses() {
         assert_eq!(
             hosts("bind 169.254.20.10 lo\nbind ::2 ::ffff:10.0.0.1"),
-            ["169.254.20.10", "127.0.0.1", "::1", "::2", "10.0.0.1"]
+            ["169.254.20.10", "127.0.0.1", "::1", "::2", "::ffff:10.0.0.1"]
         );
     }
 
     #[test]
     fn except_takes_away_from_its_own_line() {
         assert_eq!(
-            hosts("bind lo {\n except ::1\n}\nbind 10.0.0.1 ::1"),
+            hosts("bind lo {\n except ::1 ::ffff:127.0.0.1\n}\nbind 10.0.0.1 ::1"),
             ["127.0.0.1", "10.0.0.1", "::1"]
         );
     }

@@ -23,17 +23,14 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let mut address = DEFAULT_ADDRESS;
     let mut lameduck = Duration::ZERO;
     let mut strict = Vec::new();
+    // What only listening would find comes after what the words say, at the address.
+    let mut address_at = dispenser.clone();
     while dispenser.next() {
         match dispenser.remaining_args().as_slice() {
             [] => {}
             [given] => {
                 split_host_port(given).map_err(|why| dispenser.plain_err(why))?;
-                url_authority(given).map_err(|why| {
-                    let url = quote(&format!("http://{given}"));
-                    dispenser.plain_err(format!("parse {url}: {why}"))
-                })?;
-                look_at(given).map_err(|why| dispenser.plain_err(why))?;
-                address = given;
+                (address, address_at) = (given, dispenser.clone());
             }
             _ => return Err(dispenser.arg_err()),
         }
@@ -64,6 +61,11 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             }
         }
     }
+    url_authority(address).map_err(|why| {
+        let url = quote(&format!("http://{address}"));
+        address_at.start_err(format!("parse {url}: {why}"))
+    })?;
+    look_at(address).map_err(|why| address_at.start_err(why))?;
     setup.services.push(Service::Health { address: address.to_owned(), lameduck, strict });
     Ok(())
 }
@@ -125,13 +127,18 @@ mod tests {
                 "Corefile:3 - plugin/health: unknown part to be strict about: 'dns', expected some of listeners, interface, rules, upstreams",
             ),
             ("health 8080", "Corefile:2 - plugin/health: address 8080: missing port in address"),
-            (
-                "health :99999",
-                "Corefile:2 - plugin/health: listen tcp: address 99999: invalid port",
-            ),
+            ("health :99999", "Corefile:2 - listen tcp: address 99999: invalid port"),
             (
                 "health 127.0.0.1:http",
-                "Corefile:2 - plugin/health: parse \"http://127.0.0.1:http\": invalid port \":http\" after host",
+                "Corefile:2 - parse \"http://127.0.0.1:http\": invalid port \":http\" after host",
+            ),
+            (
+                "health :99999 {\n foo\n}",
+                "plugin/health: Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after 'foo'",
+            ),
+            (
+                "health [127.0.0.1]:80 {\n lameduck 1s\n}",
+                "Corefile:2 - parse \"http://[127.0.0.1]:80\": invalid IP-literal",
             ),
             (
                 "health {\n lameduck 5\n}",

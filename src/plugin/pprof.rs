@@ -23,11 +23,12 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         [] => DEFAULT_ADDRESS,
         [address] => {
             split_host_port(address).map_err(|why| dispenser.err(why))?;
-            look_at(address).map_err(|why| dispenser.plain_err(why))?;
             address
         }
         _ => return Err(dispenser.arg_err()),
     };
+    // What only listening would find comes after what the words say, at the address.
+    let address_at = dispenser.clone();
     while dispenser.next_block() {
         let property = dispenser.val();
         if property != "block" {
@@ -47,6 +48,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     if dispenser.next() {
         return Err(dispenser.once_err());
     }
+    look_at(address).map_err(|why| address_at.start_err(why))?;
     setup.services.push(Service::Pprof { address: address.to_owned() });
     Ok(())
 }
@@ -80,7 +82,11 @@ mod tests {
                 "pprof 6053",
                 "plugin/pprof: Corefile:2 - Error during parsing: address 6053: missing port in address",
             ),
-            ("pprof :99999", "Corefile:2 - plugin/pprof: listen tcp: address 99999: invalid port"),
+            ("pprof :99999", "Corefile:2 - listen tcp: address 99999: invalid port"),
+            (
+                "pprof :99999 {\n foo\n}",
+                "plugin/pprof: Corefile:3 - Error during parsing: unknown property 'foo'",
+            ),
             (
                 "pprof {\n foo\n}",
                 "plugin/pprof: Corefile:3 - Error during parsing: unknown property 'foo'",

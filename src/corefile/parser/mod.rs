@@ -341,7 +341,8 @@ impl<'p> Parser<'p> {
         if !is_known {
             self.mistake(self.error(format!("Unknown directive '{word}'")))?;
         }
-        let mut tokens = vec![Token { text: word.clone(), ..self.current().clone() }];
+        // As it is written: the hash of a Corefile has the variable, not its value.
+        let mut tokens = vec![self.current().clone()];
         let mut nesting = 0u32;
         while self.next() {
             match self.val() {

@@ -85,13 +85,12 @@ fn a_listener_takes_other_classes_where_one_of_its_blocks_forwards() {
 fn a_listener_that_does_not_speak_what_its_scheme_says_is_warned_about() {
     let journal = FakeJournal::default();
     let corefile = "https://. {\n whoami\n}\ntls://. {\n whoami\n}\n\
-                    https3://.:1 {\n whoami\n}\ngrpc://.:2 {\n whoami\n}\n";
+                    grpc://.:2 {\n whoami\n}\n";
     build_from(corefile, &journal).unwrap();
     assert_eq!(
         journal.take(),
         [
             "[WARNING] https://:443 speaks HTTP without TLS: its block has no tls",
-            "[WARNING] https3://:1 speaks DNS over TCP, without HTTP and TLS",
             "[WARNING] grpc://:2 speaks DNS over TCP, without HTTP and TLS",
         ]
     );
@@ -100,6 +99,12 @@ fn a_listener_that_does_not_speak_what_its_scheme_says_is_warned_about() {
 #[test]
 fn an_empty_corefile_is_whoami_and_log_on_the_default_port() {
     assert_eq!(built("# nothing\n").unwrap(), ["dns://:53 [(1, 0)]"]);
+}
+
+#[test]
+fn an_ipv4_address_in_ipv6_form_is_the_ipv4_listener() {
+    let corefile = ".:1 {\n bind ::ffff:10.0.0.1\n}\na.test:1 {\n bind 10.0.0.1\n}\n";
+    assert_eq!(built(corefile).unwrap(), ["dns://10.0.0.1:1 [(1, 0), (8, 1)]"]);
 }
 
 #[test]
@@ -129,7 +134,12 @@ fn contradictions_are_told_in_coredns_s_words_with_their_line() {
             ".:1 {\n errors\n}\nquic://.:2 {\n errors\n}\n",
             "Corefile:4 - ListenPacket: quic: tls.Config not set",
         ),
+        (
+            ".:1 {\n errors\n}\nhttps3://.:2 {\n errors\n}\n",
+            "Corefile:4 - DoH3 requires TLS, no TLS config found",
+        ),
         (".:70000 {\n bind 127.0.0.1\n}\n", "Corefile:1 - address 70000: invalid port"),
+        ("unix://a.test:70000 {\n errors\n}\n", "Corefile:1 - address 70000: invalid port"),
         (
             ".:port {\n errors\n}\n",
             "Corefile:1 - error inspecting server blocks: zone is not a valid domain name: .:port",

@@ -103,7 +103,7 @@ pub struct Keeps {
 ///
 /// As for [`setup`].
 pub fn read(tokens: &[Token], block_zones: &[Name]) -> Result<Said, CorefileError> {
-    let options = Options::parse(&mut Dispenser::new(tokens), block_zones)?;
+    let options = Options::parse(&mut Dispenser::new("cache", tokens), block_zones)?;
     let keeps = |limits: &Limits| Keeps {
         asked: limits.capacity,
         entries: effective_capacity(limits.capacity),

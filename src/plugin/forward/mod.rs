@@ -13,7 +13,6 @@ mod tries;
 mod verdict;
 
 pub use options::{Keeping, LONGEST_TRY, Options, Probe, Upstream};
-pub(in crate::plugin) use parse::file_error;
 pub use policy::{MOST_UPSTREAMS, Order, Policy};
 pub use tls::{DohMethod, TlsFiles, TlsSettings};
 pub use tries::{BUDGET, Fault, Move, Tries};
@@ -319,7 +318,8 @@ pub struct Said {
 ///
 /// As for [`setup`].
 pub fn read(tokens: &[Token], surroundings: &dyn Surroundings) -> Result<Vec<Said>, CorefileError> {
-    let stanzas = parse::stanzas(&mut Dispenser::new(tokens), surroundings, &SilentJournal)?;
+    let stanzas =
+        parse::stanzas(&mut Dispenser::new("forward", tokens), surroundings, &SilentJournal)?;
     let said = stanzas.into_iter().map(|stanza| {
         let upstreams = stanza.sources.into_iter().flat_map(|source| match source {
             Source::Address(upstream) => vec![(upstream, None)],

@@ -9,12 +9,11 @@ use super::target::{Target, To, resolver, scheme_of, targets};
 use super::tls::{DohMethod, TlsFiles, TlsSettings};
 use super::{Upstream, Upstreams};
 use crate::corefile::{
-    CorefileError, Dispenser, Surroundings, format_duration, normalise_zone, parse_duration,
-    parse_integer, parse_unsigned,
+    CorefileError, Dispenser, Surroundings, file_error_text, format_duration, normalise_zone,
+    parse_duration, parse_integer, parse_unsigned,
 };
 use crate::dns::{Name, Rcode};
 use crate::plugin::{Journal, Level};
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -129,7 +128,9 @@ impl Draft {
                 options.prefer_udp = true;
             }
             "failfast_all_unhealthy_upstreams" => {
-                no_argument(dispenser)?;
+                if !dispenser.remaining_args().is_empty() {
+                    return Err(dispenser.arg_err());
+                }
                 options.failfast = true;
             }
             "next_on_nodata" => {
@@ -183,7 +184,7 @@ impl Draft {
                 self.files = TlsFiles::read(&paths, |path| {
                     surroundings
                         .read(Path::new(path))
-                        .map_err(|error| format!("open {path}: {}", file_error(&error)))
+                        .map_err(|error| file_error_text(Path::new(path), &error))
                 })
                 .map_err(|error| dispenser.plain_err(error))?;
             }
@@ -287,6 +288,7 @@ impl Draft {
         let mut sources = Vec::with_capacity(targets.len());
         for to in targets {
             match to {
+                To::Unsupported(why) => return Err(why),
                 To::Address(target) => sources.push(Source::Address(upstream(target)?)),
                 To::Host(host) => {
                     for target in host.resolve(surroundings, &self.resolvers)? {
@@ -344,15 +346,4 @@ fn duration(dispenser: &mut Dispenser<'_>, option: &str) -> Result<Duration, Cor
 fn rcode(dispenser: &Dispenser<'_>, word: &str) -> Result<Rcode, CorefileError> {
     Rcode::named(&word.to_uppercase())
         .ok_or_else(|| dispenser.plain_err(format!("{word} is not a valid rcode")))
-}
-
-/// Go's words for a file that cannot be read.
-pub(in crate::plugin) fn file_error(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::IsADirectory => "is a directory".to_owned(),
-        io::ErrorKind::NotADirectory => "not a directory".to_owned(),
-        _ => error.to_string(),
-    }
 }

@@ -5,10 +5,9 @@
 //! only through the surroundings.
 
 use super::options::Upstream;
-use super::parse::file_error;
 use super::policy::MOST_UPSTREAMS;
 use super::target::of_file;
-use crate::corefile::Surroundings;
+use crate::corefile::{Surroundings, file_error_text};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -139,7 +138,7 @@ impl Watch {
 }
 
 fn read(path: &Path, surroundings: &dyn Surroundings) -> Result<Vec<u8>, String> {
-    let fault = |error| format!("open {}: {}", path.display(), file_error(&error));
+    let fault = |error| file_error_text(path, &error);
     let (_, size) = surroundings.stamp(path).map_err(fault)?;
     if size > LARGEST_FILE {
         return Err(format!("{}: larger than {LARGEST_FILE} octets", path.display()));
@@ -165,7 +164,7 @@ mod tests {
         let sources =
             targets(words, world, &mut Vec::new()).unwrap().into_iter().map(|to| match to {
                 To::Address(target) => Source::Address(plain(target)),
-                To::Host(_) => panic!("no host name stands here"),
+                To::Host(_) | To::Unsupported(_) => panic!("addresses and files alone stand here"),
                 To::File(path, targets) => {
                     Source::File(path, targets.into_iter().map(plain).collect())
                 }

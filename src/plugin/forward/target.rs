@@ -39,6 +39,9 @@ pub(super) enum To {
     Address(Target),
     /// A host name.
     Host(Host),
+    /// An upstream behind a scheme that there is none for: CoreDNS's text, which is said when the whole
+    /// directive is read.
+    Unsupported(String),
     /// A file, and the addresses that its `nameserver` lines name.
     File(PathBuf, Vec<Target>),
 }
@@ -86,14 +89,16 @@ pub(super) fn targets(
         if let Some((host, port)) = host_and_port(host, port) {
             if !supported {
                 let shown = join(&host, &port);
-                return Err(unsupported(scheme, &format!("{scheme}://{shown}")));
+                targets.push(unsupported(scheme, &format!("{scheme}://{shown}")));
+                continue;
             }
             if let Some(target) = target(&host, &port, over) {
                 targets.push(To::Address(target));
                 continue;
             }
         } else if scheme == "unix" {
-            return Err(unsupported(scheme, word));
+            targets.push(unsupported(scheme, word));
+            continue;
         }
         let content = match surroundings.read(Path::new(host)) {
             Ok(content) => content,
@@ -105,7 +110,8 @@ pub(super) fn targets(
                     continue;
                 }
                 Some((name, port)) => {
-                    return Err(unsupported(scheme, &format!("{scheme}://{name}:{port}")));
+                    targets.push(unsupported(scheme, &format!("{scheme}://{name}:{port}")));
+                    continue;
                 }
                 None => return Err(format!("not an IP address or file: {host:?}")),
             },
@@ -131,8 +137,10 @@ pub(super) fn of_file(path: &str, content: &[u8], ignored: &mut Vec<String>) -> 
     targets
 }
 
-fn unsupported(scheme: &str, shown: &str) -> String {
-    format!("'{scheme}' is not supported as a destination protocol in forward: {shown}")
+fn unsupported(scheme: &str, shown: &str) -> To {
+    To::Unsupported(format!(
+        "'{scheme}' is not supported as a destination protocol in forward: {shown}"
+    ))
 }
 
 /// Scheme, its port, and the rest.
@@ -273,20 +281,24 @@ mod tests {
         MemorySurroundings::new().with_file("/etc/resolv.conf", content)
     }
 
-    fn flat(tos: Vec<To>) -> Vec<Target> {
-        let targets = tos.into_iter().flat_map(|to| match to {
-            To::Host(host) => host.resolve(&one_file(RESOLV), &[]).unwrap(),
-            To::Address(target) => vec![target],
-            To::File(_, targets) => targets,
-        });
-        targets.collect()
+    fn flat(tos: Vec<To>) -> Result<Vec<Target>, String> {
+        let mut targets = Vec::new();
+        for to in tos {
+            match to {
+                To::Host(host) => targets.extend(host.resolve(&one_file(RESOLV), &[])?),
+                To::Address(target) => targets.push(target),
+                To::File(_, found) => targets.extend(found),
+                To::Unsupported(why) => return Err(why),
+            }
+        }
+        Ok(targets)
     }
 
     const RESOLV: &str = "# nameserver 9.9.9.9\nsearch a.test\nnameserver 10.0.0.10\n  nameserver fe80::1%eth0\nnameserver nonsense\nnameserver\n";
 
     fn texts(words: &[&str]) -> Result<Vec<String>, String> {
         let targets = targets(words, &one_file(RESOLV), &mut Vec::new())?;
-        Ok(flat(targets).into_iter().map(|target| target.upstream.text).collect())
+        Ok(flat(targets)?.into_iter().map(|target| target.upstream.text).collect())
     }
 
     #[test]
@@ -347,7 +359,7 @@ mod tests {
     fn a_resolv_conf_gives_its_nameservers_on_port_53() {
         let mut ignored = Vec::new();
         let targets = targets(&["/etc/resolv.conf", "192.0.2.1"], &one_file(RESOLV), &mut ignored);
-        let targets = flat(targets.unwrap());
+        let targets = flat(targets.unwrap()).unwrap();
         let texts: Vec<_> = targets.iter().map(|target| target.upstream.text.as_str()).collect();
         assert_eq!(texts, ["10.0.0.10:53", "[fe80::1]:53", "192.0.2.1:53"]);
         assert_eq!(targets[1].upstream.interface.as_deref(), Some("eth0"));
@@ -362,7 +374,9 @@ mod tests {
 
     #[test]
     fn a_percent_sign_names_the_tls_server_or_the_interface() {
-        let one = |word| flat(targets(&[word], &one_file(""), &mut Vec::new()).unwrap()).remove(0);
+        let one = |word| {
+            flat(targets(&[word], &one_file(""), &mut Vec::new()).unwrap()).unwrap().remove(0)
+        };
         let quad9 = one("tls://9.9.9.9%dns.quad9.net");
         assert_eq!(
             (quad9.over, quad9.server_name.as_deref()),

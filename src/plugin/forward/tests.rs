@@ -130,7 +130,16 @@ fn mistakes_are_told_in_the_words_of_coredns() {
         ("forward foo..bar 127.0.0.1".to_owned(), "unable to normalize 'foo..bar'"),
         ("forward . not-an-ip".to_owned(), "not an IP address or file: \"not-an-ip\""),
         (sixteen, "more than 15 TOs configured: 16"),
+        (
+            "forward . https3://127.0.0.1:1 not-an-ip".to_owned(),
+            "not an IP address or file: \"not-an-ip\"",
+        ),
+        ("forward . grpc://127.0.0.1 {\nfoo\n}".to_owned(), "unknown property 'foo'"),
         (block("foo"), "unknown property 'foo'"),
+        (
+            block("failfast_all_unhealthy_upstreams a b"),
+            "Wrong argument count or unexpected line ending after 'b'",
+        ),
         (block("force_tcp yes"), "Wrong argument count or unexpected line ending after 'yes'"),
         (block("max_fails"), "Wrong argument count or unexpected line ending after 'max_fails'"),
         (block("max_fails -1"), "strconv.ParseUint: parsing \"-1\": invalid syntax"),

@@ -5,10 +5,10 @@
 
 mod table;
 
-use super::forward::file_error;
 use super::{Context, Flow, Handler, Journal, Level, Now, Setup};
 use crate::corefile::{
     CorefileError, Dispenser, Surroundings, normalise_zone, parse_duration, parse_integer,
+    system_error_text,
 };
 use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section, Writer, flags};
 use crate::metrics::{Gauge, Registry, names};
@@ -128,7 +128,7 @@ fn look_at(
             Ok(())
         }
         Err(error) if error.kind() != io::ErrorKind::IsADirectory => {
-            let why = file_error(&error);
+            let why = system_error_text(&error);
             Err(dispenser.err(format!("unable to access hosts file '{path}': stat {path}: {why}")))
         }
         _ => {

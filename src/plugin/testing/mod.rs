@@ -155,7 +155,7 @@ impl Bench {
                     continue;
                 }
                 setup(&mut Setup {
-                    dispenser: Dispenser::new(&directive.tokens),
+                    dispenser: Dispenser::new(&directive.word, &directive.tokens),
                     block: &mut self.block,
                     directives,
                     surroundings,

@@ -12,7 +12,7 @@ pub use counted::quic_connections;
 pub use web::web_config;
 
 use super::Setup;
-use crate::corefile::{CorefileError, Dispenser, Surroundings, system_error_text};
+use crate::corefile::{CorefileError, Dispenser, Surroundings, file_error_text};
 use sha2::{Digest, Sha512};
 use std::path::Path;
 
@@ -99,9 +99,7 @@ fn settings(
     surroundings: &dyn Surroundings,
 ) -> Result<ServerTls, String> {
     let read = |path: &str| {
-        surroundings
-            .read(Path::new(path))
-            .map_err(|error| format!("open {path}: {}", system_error_text(&error)))
+        surroundings.read(Path::new(path)).map_err(|error| file_error_text(Path::new(path), &error))
     };
     let certificate = read(files.certificate).map_err(|error| wrong(&error))?;
     let key = read(files.key).map_err(|error| wrong(&error))?;

@@ -6,7 +6,7 @@
 //! silence.
 
 use super::{ClientCertificates, ServerTls, server_config};
-use crate::corefile::{Surroundings, system_error_text};
+use crate::corefile::{Surroundings, file_error_text};
 use std::path::{Path, PathBuf};
 
 /// The settings of the file's one section.
@@ -28,11 +28,7 @@ pub fn web_config(
     path: &Path,
     surroundings: &dyn Surroundings,
 ) -> Result<rustls::ServerConfig, String> {
-    let read = |path: &Path| {
-        surroundings
-            .read(path)
-            .map_err(|error| format!("open {}: {}", path.display(), system_error_text(&error)))
-    };
+    let read = |path: &Path| surroundings.read(path).map_err(|error| file_error_text(path, &error));
     let text = String::from_utf8_lossy(&read(path)?).into_owned();
     let section = section(&text).map_err(|why| format!("{}: {why}", path.display()))?;
     let beside = |name: &str| path.parent().map_or_else(|| PathBuf::from(name), |at| at.join(name));

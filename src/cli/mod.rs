@@ -86,7 +86,7 @@ pub fn main(arguments: &[String]) -> u8 {
     };
     let matches = match whole().try_get_matches_from(&translated) {
         Ok(matches) => matches,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&error, arguments),
     };
     let Some((word, own)) = matches.subcommand() else { return failure::USAGE };
     let Some(entry) = COMMANDS.iter().find(|entry| entry.word == word) else {
@@ -179,7 +179,7 @@ fn whole() -> Command {
 }
 
 /// Help goes to standard output; anything else is one line and a wrong command line.
-fn refuse(error: &clap::Error) -> u8 {
+fn refuse(error: &clap::Error, arguments: &[String]) -> u8 {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp) {
         return output::write(&text).map_or_else(
@@ -194,8 +194,17 @@ fn refuse(error: &clap::Error) -> u8 {
         text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
     let line = first.join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    output::complain(&format!("nodens: {line} (see nodens help)"));
+    let help = help_for(arguments);
+    output::complain(&format!("nodens: {line} (see {help})"));
     failure::USAGE
+}
+
+/// The command that tells more: `nodens help cleanup` once it is known which one is meant.
+fn help_for(arguments: &[String]) -> String {
+    match arguments.get(1).filter(|word| is_command(word) && *word != "help") {
+        Some(word) => format!("nodens help {word}"),
+        None => "nodens help".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +231,18 @@ mod tests {
         }
         for line in ["nodens version", "nodens help", "nodens run -localip=::1", "nodens chekc"] {
             assert!(!is_theirs(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn who_mistypes_is_sent_to_the_help_of_the_command() {
+        for (line, help) in [
+            ("nodens cleanup --nosuch", "nodens help cleanup"),
+            ("nodens chekc", "nodens help"),
+            ("nodens help nothing", "nodens help"),
+        ] {
+            let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(help_for(&arguments), help);
         }
     }
 

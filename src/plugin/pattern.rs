@@ -305,7 +305,16 @@ fn hexadecimal<'p>(rest: &'p str, after: &'p str) -> Result<(char, &'p str), Str
     match number.filter(|_| is_closed) {
         Some(character) => Ok((character, &after[octets..])),
         None => {
-            // Go names what it had read, the first character that does not fit included.
+            // Go names what it had read, the first character that does not fit included, also the digit
+            // that makes the number too great.
+            let is_too_great = |digits: &str| {
+                u32::from_str_radix(digits, 16).map_or(true, |number| number > char::MAX.into())
+            };
+            let too_great = (1..=digits.len()).find(|&read| is_too_great(&digits[..read]));
+            if let Some(read) = too_great {
+                let end = rest.len() - after.len() + 1 + read;
+                return Err(format!("invalid escape sequence: `{}`", &rest[..end]));
+            }
             let wrong = after[octets..].chars().next().map_or(0, char::len_utf8);
             let end = rest.len() - after.len() + octets + if is_closed { 0 } else { wrong };
             Err(format!("invalid escape sequence: `{}`", &rest[..end.min(rest.len())]))
@@ -459,6 +468,7 @@ mod tests {
             ("(?", "invalid or unsupported Perl syntax: `(?`"),
             ("\\1", "invalid escape sequence: `\\1`"),
             ("\\x4", "invalid escape sequence: `\\x4`"),
+            ("\\x{1100001}", "invalid escape sequence: `\\x{110000`"),
         ] {
             assert_eq!(compile(pattern).unwrap_err(), format!("error parsing regexp: {text}"));
         }

@@ -303,3 +303,58 @@ impl Record {
 pub(super) fn word(wire: &[u8], at: usize) -> Option<u16> {
     wire.get(at..)?.first_chunk().map(|octets| u16::from_be_bytes(*octets))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rdata_that_disagrees_with_its_length_is_malformed() {
+        for (rtype, rdata) in [
+            (RecordType::A, &b"\x7f\0\0"[..]),
+            (RecordType::AAAA, b"\0\0\0\0"),
+            (RecordType::CNAME, b"\x01a\0\0"),
+            (RecordType::CNAME, b"\x01a"),
+            (RecordType::MX, b"\0\x0a"),
+            (RecordType::SOA, b"\0\0\0\0\0\x01"),
+            (RecordType::NAPTR, b"\0\x01\0\x02\x30"),
+            (RecordType::OPT, b"\0\x0a\0\x05abc"),
+        ] {
+            let mut wire = b"\0\x01\x80\0\0\0\0\x01\0\0\0\0\0".to_vec();
+            wire.extend_from_slice(&rtype.0.to_be_bytes());
+            wire.extend_from_slice(b"\0\x01\0\0\0\x05\0");
+            wire.push(rdata.len() as u8);
+            wire.extend_from_slice(rdata);
+            assert!(Message::parse(&wire).is_err(), "{rtype} {rdata:?}");
+        }
+    }
+
+    #[test]
+    fn questions_that_are_promised_where_the_message_ends_are_not_there() {
+        let wire = b"\0\x01\x80\0\0\x02\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+        let message = Message::parse(wire).unwrap();
+        assert_eq!(message.questions(), 1);
+        assert_eq!(message.question().unwrap().0.as_bytes(), b"\x01a\0");
+        assert_eq!(message.uncompressed_size(), wire.len());
+        assert_eq!(Message::parse(&wire[..12]).unwrap().question(), None);
+    }
+
+    #[test]
+    fn pointers_that_chase_each_other_are_refused() {
+        let mut wire = b"\0\x01\x80\0\0\0\0\x01\0\0\0\0\0".to_vec();
+        // A chain of pointers, each to the one before; an owner that walks it all.
+        wire.extend_from_slice(b"\xff\0\0\x01\0\0\0\x05\x02\x00");
+        let start = wire.len();
+        wire.extend_from_slice(b"\x01a\0\0");
+        while wire.len() < start + 512 {
+            let before = (wire.len() - 2).max(start) as u16;
+            let target = if wire.len() == start + 4 { start as u16 } else { before };
+            wire.extend_from_slice(&(0xc000 | target).to_be_bytes());
+        }
+        wire[7] = 2;
+        let last = wire.len() as u16 - 2;
+        wire.extend_from_slice(&(0xc000 | last).to_be_bytes());
+        wire.extend_from_slice(b"\xff\0\0\x01\0\0\0\x05\0\0");
+        assert_eq!(Message::parse(&wire).unwrap_err(), Malformed::Pointer);
+    }
+}

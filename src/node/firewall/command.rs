@@ -42,6 +42,9 @@ impl Deadline {
     }
 }
 
+/// The exit code of the iptables programs for words that they do not know.
+const UNKNOWN_WORD: i32 = 2;
+
 /// Why a program gave no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
@@ -78,6 +81,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether the program does not know a word that it was given: a version without `-w`.
+    pub(super) fn is_unknown_word(&self) -> bool {
+        matches!(self, Failure::Exit { code: Some(UNKNOWN_WORD), .. })
+    }
+
     /// Whether somebody else held the lock of the tables for all the time.
     pub fn is_lock(&self) -> bool {
         matches!(self, Failure::Exit { words, .. } if words.contains("holding the xtables lock"))

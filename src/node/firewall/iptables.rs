@@ -4,11 +4,11 @@
 //! Owns which rules are missing or stand twice. Touches no rule but node-cache's of these addresses.
 
 use super::command::{Deadline, Failure, find, run, run_beside};
-use super::rules::{Family, Found, Place, Plan, Rule, read_saved};
+use super::rules::{Family, Place, Plan, Rule};
+use super::saved::{Found, read_saved, removal, transaction};
 use super::{Report, Trouble, WITHOUT_NET_ADMIN, Within};
 use crate::plugin::Level;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::time::Duration;
 
 /// The longest to wait for the lock of the tables; node-cache's `-w 5`.
@@ -19,9 +19,6 @@ const ATTEMPTS: usize = 3;
 
 /// How many copies of one rule single commands remove; `iptables-restore` removes all.
 const MOST_COPIES: usize = 64;
-
-/// The exit code of `iptables` for words that it does not know: a version without `-w`.
-const UNKNOWN_WORD: i32 = 2;
 
 /// The exit code of `iptables -C` for a rule that is not there.
 const NOT_THERE: i32 = 1;
@@ -178,9 +175,7 @@ impl Iptables {
             match self.change_once(family, known, wanted, deadline) {
                 // Somebody changed the tables between our look and our change, or took the program
                 // away: look again.
-                Err(Failure::Exit { code: Some(code), words, .. })
-                    if attempt < ATTEMPTS && code != UNKNOWN_WORD && !is_final(&words) =>
-                {
+                Err(failure) if attempt < ATTEMPTS && may_pass(&failure) => {
                     attempt += 1;
                 }
                 Err(failure) if needs_single_commands(&failure) => {
@@ -204,7 +199,8 @@ impl Iptables {
         let added: Vec<Rule> = wanted.iter().filter(|rule| !is_there(rule)).copied().collect();
         let change = Change { added, kept, removed: state.spare_count() };
         if !change.added.is_empty() || change.removed > 0 {
-            self.restore(family, &transaction(&state, &change.added), deadline)?;
+            let spare: Vec<&Found> = state.spare.values().flatten().collect();
+            self.restore(family, &transaction(&spare, &change.added), deadline)?;
         }
         Ok(change)
     }
@@ -329,11 +325,17 @@ fn lock_wait(deadline: Deadline) -> String {
     left.min(LOCK_WAIT).as_secs().max(1).to_string()
 }
 
-/// Whether another try would end the same way: the lock was waited for, or we may not.
-fn is_final(words: &str) -> bool {
-    ["holding the xtables lock", "Permission denied", "you must be root", "does not exist"]
-        .iter()
-        .any(|text| words.contains(text))
+/// Whether another try may end otherwise: not where the lock was waited for, a privilege is missing or
+/// the program does not know its words.
+fn may_pass(failure: &Failure) -> bool {
+    let finals =
+        ["holding the xtables lock", "Permission denied", "you must be root", "does not exist"];
+    match failure {
+        Failure::Exit { code: Some(_), words, .. } => {
+            !failure.is_unknown_word() && !finals.iter().any(|text| words.contains(text))
+        }
+        _ => false,
+    }
 }
 
 fn kind_of(failure: &Failure) -> &'static str {
@@ -363,86 +365,14 @@ fn report_change(report: &mut Report, change: &Change) {
     report.removed += change.removed as u64;
 }
 
-/// The input of `iptables-restore --noflush`: removals, then each new rule before the others.
-fn transaction(state: &State, added: &[Rule]) -> String {
-    let mut text = String::new();
-    for table in ["raw", "filter"] {
-        let spare = state.spare.iter().filter(|(place, _)| place.table() == table);
-        let spare: Vec<&Found> = spare.flat_map(|(_, found)| found).collect();
-        let added: Vec<&Rule> = added.iter().filter(|rule| rule.place.table() == table).collect();
-        if spare.is_empty() && added.is_empty() {
-            continue;
-        }
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "*{table}");
-        for found in spare {
-            let _ = writeln!(text, "-D {}", found.text);
-        }
-        for rule in added {
-            let _ = writeln!(text, "-I {}", spelled(rule));
-        }
-        text.push_str("COMMIT\n");
-    }
-    text
-}
-
-/// The same for removing rules of one table that stand there with their comment.
-fn removal(rules: &[Rule]) -> String {
-    let Some(first) = rules.first() else { return String::new() };
-    let mut text = format!("*{}\n", first.place.table());
-    for rule in rules {
-        let _ = writeln!(text, "-D {}", spelled(rule));
-    }
-    text + "COMMIT\n"
-}
-
-/// Chain and words.
-fn spelled(rule: &Rule) -> String {
-    let mut text = rule.place.chain().to_owned();
-    for word in rule.words() {
-        let quote = if word.contains(' ') { "\"" } else { "" };
-        let _ = write!(text, " {quote}{word}{quote}");
-    }
-    text
-}
-
 /// Whether the node has no `iptables-restore` that can do this.
 fn needs_single_commands(failure: &Failure) -> bool {
-    match failure {
-        Failure::Missing { .. } => true,
-        Failure::Exit { code, .. } => *code == Some(UNKNOWN_WORD),
-        _ => false,
-    }
+    matches!(failure, Failure::Missing { .. }) || failure.is_unknown_word()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn plan() -> Plan {
-        Plan { addresses: vec!["10.0.0.10".parse().unwrap()], dns_port: 53, health_port: 8080 }
-    }
-
-    #[test]
-    fn a_transaction_removes_copies_and_prepends_what_is_missing() {
-        let rules = plan().rules(Family::V4);
-        let old = "PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 -j NOTRACK";
-        let mut state = State::default();
-        let found = read_saved("raw", &format!("-A {old}")).unwrap();
-        state.spare.insert(found.rule.place, vec![found]);
-        assert_eq!(
-            transaction(&state, &rules[1..3]),
-            format!(
-                "*raw\n-D {old}\n\
-                 -I PREROUTING -p udp -d 10.0.0.10 --dport 53 -j NOTRACK -m comment --comment \
-                 \"NodeLocal DNS Cache: skip conntrack\"\nCOMMIT\n\
-                 *filter\n\
-                 -I INPUT -p tcp -d 10.0.0.10 --dport 53 -j ACCEPT -m comment --comment \
-                 \"NodeLocal DNS Cache: allow DNS traffic\"\nCOMMIT\n"
-            )
-        );
-        assert_eq!(transaction(&State::default(), &[]), "");
-    }
 
     #[test]
     fn the_wait_for_the_lock_ends_before_the_program_is_killed() {

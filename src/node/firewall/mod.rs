@@ -11,6 +11,7 @@ mod messages;
 mod nftables;
 mod rewrite;
 mod rules;
+mod saved;
 mod sweep;
 mod tables;
 

@@ -8,13 +8,10 @@
 use super::Within;
 use super::command::{Deadline, Failure, run};
 use super::iptables::Variant;
-use super::rules::{Family, Found, Plan, read_saved};
+use super::rules::{Family, Plan};
+use super::saved::{Found, read_saved, transaction};
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::net::IpAddr;
-
-/// The exit code of `iptables-restore` for words that it does not know: a version without `-w`.
-const UNKNOWN_WORD: i32 = 2;
 
 /// The longest wait in seconds for the lock of the tables.
 const LOCK_WAIT: &str = "5";
@@ -33,7 +30,7 @@ pub enum Whose {
 struct Table {
     variant: Variant,
     family: Family,
-    rules: Vec<(&'static str, Found)>,
+    rules: Vec<Found>,
 }
 
 /// Rules that were left behind.
@@ -94,14 +91,16 @@ impl LeftRules {
         self.tables.iter().flat_map(|table| {
             let program = table.variant.program(table.family);
             let of = table.rules.iter();
-            of.map(move |(name, found)| (program.clone(), format!("{name} -A {}", found.text)))
+            of.map(move |found| {
+                (program.clone(), format!("{} -A {}", found.rule.place.table(), found.text))
+            })
         })
     }
 
     /// The addresses that the rules are about.
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
         let rules = self.tables.iter().flat_map(|table| &table.rules);
-        rules.map(|(_, found)| found.rule.address).collect()
+        rules.map(|found| found.rule.address).collect()
     }
 
     /// Removes them, one transaction for each kind of programs and family. What fails does not keep
@@ -111,9 +110,10 @@ impl LeftRules {
         let mut failures = Vec::new();
         for table in &self.tables {
             let program = format!("{}-restore", table.variant.program(table.family));
-            let text = removal(&table.rules);
+            let rules: Vec<&Found> = table.rules.iter().collect();
+            let text = transaction(&rules, &[]);
             let mut result = run(&program, &["--noflush", "-w", LOCK_WAIT], &text, deadline);
-            if matches!(&result, Err(Failure::Exit { code: Some(UNKNOWN_WORD), .. })) {
+            if result.as_ref().is_err_and(Failure::is_unknown_word) {
                 result = run(&program, &["--noflush"], &text, deadline);
             }
             failures.extend(result.err());
@@ -123,7 +123,7 @@ impl LeftRules {
 }
 
 /// The rules left behind in the whole output of `iptables-save`.
-fn of_text(text: &str, family: Family, whose: &Whose) -> Vec<(&'static str, Found)> {
+fn of_text(text: &str, family: Family, whose: &Whose) -> Vec<Found> {
     let (Whose::Everybodys(plan) | Whose::Of(plan)) = whose;
     let known = plan.rules(family);
     let is_left = |found: &Found| {
@@ -141,27 +141,9 @@ fn of_text(text: &str, family: Family, whose: &Whose) -> Vec<(&'static str, Foun
             _ => {}
         }
         let Some(name) = table else { continue };
-        rules.extend(read_saved(name, line).filter(is_left).map(|found| (name, found)));
+        rules.extend(read_saved(name, line).filter(is_left));
     }
     rules
-}
-
-/// The input of `iptables-restore --noflush`.
-fn removal(rules: &[(&'static str, Found)]) -> String {
-    let mut text = String::new();
-    for table in ["raw", "filter"] {
-        let of_table: Vec<_> = rules.iter().filter(|(name, _)| *name == table).collect();
-        if of_table.is_empty() {
-            continue;
-        }
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "*{table}");
-        for (_, found) in of_table {
-            let _ = writeln!(text, "-D {}", found.text);
-        }
-        text.push_str("COMMIT\n");
-    }
-    text
 }
 
 #[cfg(test)]
@@ -195,7 +177,8 @@ COMMIT
         let found = of_text(SAVED, Family::V4, whose);
         let short =
             |text: &str| text.replace(" -m comment --comment \"NodeLocal DNS Cache: ", " \"");
-        found.iter().map(|(table, found)| format!("{table} {}", short(&found.text))).collect()
+        let shown = |found: &Found| format!("{} {}", found.rule.place.table(), short(&found.text));
+        found.iter().map(shown).collect()
     }
 
     #[test]
@@ -217,7 +200,7 @@ COMMIT
     fn a_removal_names_each_rule_as_it_was_told() {
         let found = of_text(SAVED, Family::V4, &Whose::Of(plan(&["10.0.0.11"])));
         assert_eq!(
-            removal(&found),
+            transaction(&found.iter().collect::<Vec<_>>(), &[]),
             "*raw\n-D PREROUTING -d 10.0.0.11/32 -p udp -m udp --dport 53 -j NOTRACK\n\
              -D OUTPUT -s 10.0.0.11/32 -p tcp -m tcp --sport 9000 -m comment --comment \"NodeLocal \
              DNS Cache: skip conntrack\" -j CT --notrack\nCOMMIT\n"

@@ -1,9 +1,12 @@
 //! The layers and invariants of ARCHITECTURE.md, held by a scan of the sources.
 #![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
+mod repository;
+
+use repository::{files_ending, root};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The folders of `src/`, bottom first: each names only those before it.
 const LAYERS: &[&str] = &[
@@ -41,28 +44,9 @@ struct Source {
     text: String,
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files_below(folder: &Path, into: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
-        if path.is_dir() {
-            files_below(&path, into);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
-            into.push(path);
-        }
-    }
-}
-
 fn sources() -> Vec<Source> {
     let src = root().join("src");
-    let mut paths = Vec::new();
-    files_below(&src, &mut paths);
-    paths
+    files_ending(&src, "rs")
         .into_iter()
         .map(|path| {
             let text = fs::read_to_string(&path).unwrap();
@@ -279,4 +263,48 @@ fn directives_keep_corednss_order() {
         assert!(order[pair[0]] < order[pair[1]], "{} stands after {}", pair[0], pair[1]);
     }
     assert_eq!(order.len(), nodens::plugin::TABLE.len(), "a word stands twice");
+}
+
+/// The parts of a text between single backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// Whether `path` (`net::sockets::adopt`) is a module below `src/`, or a name that its module's file has.
+fn is_in_the_source(path: &str) -> bool {
+    let mut module = root().join("src");
+    for word in path.split("::") {
+        let inner = module.join(word);
+        if inner.is_dir() || inner.with_extension("rs").is_file() {
+            module = inner;
+            continue;
+        }
+        let files = [module.join("mod.rs"), module.with_extension("rs")];
+        let mut texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+        return texts.any(|text| {
+            text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).any(|part| part == word)
+        });
+    }
+    true
+}
+
+#[test]
+fn what_the_map_names_is_there_and_every_layer_has_its_row() {
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rows: Vec<&str> = map
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("/` |"))
+        .map(|(name, _)| name)
+        .filter(|name| name.chars().all(|c| c.is_ascii_lowercase()))
+        .collect();
+    assert_eq!(rows, LAYERS);
+    let paths = quoted(&map).filter(|path| {
+        path.split_once("::").is_some_and(|(first, _)| LAYERS.contains(&first))
+            && path.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c))
+    });
+    let all: Vec<&str> = paths.collect();
+    assert!(all.len() > 20, "only {all:?}");
+    let offenders: Vec<String> =
+        all.into_iter().filter(|path| !is_in_the_source(path)).map(str::to_owned).collect();
+    assert_none("ARCHITECTURE.md names what is not there", &offenders);
 }

@@ -4,15 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 mod missing;
+mod repository;
 
 use missing::say_missing;
+use repository::{files_ending, root};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// Runs a script of benches/; `None` where there is no python3.
 fn script(name: &str, arguments: &[&str]) -> Option<Output> {
@@ -43,25 +41,11 @@ fn names(scripts: &[PathBuf]) -> Option<(bool, String)> {
     None
 }
 
-/// All scripts below a folder.
-fn scripts(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(scripts(&path));
-        } else if path.extension().is_some_and(|word| word == "py") {
-            found.push(path);
-        }
-    }
-    found
-}
-
 #[test]
 fn every_name_in_a_script_is_one() {
     let all: Vec<PathBuf> = ["benches", "deploy", "tests"]
         .iter()
-        .flat_map(|name| scripts(&root().join(name)))
+        .flat_map(|name| files_ending(&root().join(name), "py"))
         .collect();
     assert!(all.len() > 15, "{all:?}");
     let Some((are_right, said)) = names(&all) else { return };

@@ -3,15 +3,17 @@
 #![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
 mod ports;
+mod repository;
 
 use nodens::cli::check::CODES;
 use ports::free_port;
+use repository::{files_below, files_ending, root};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -23,11 +25,6 @@ struct Told {
     err: String,
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Runs `nodens check` in a directory, with `input`.
 fn check_in(directory: &Path, arguments: &[&str], input: &str) -> Told {
     let mut child = Command::new(env!("CARGO_BIN_EXE_nodens"))
         .arg("check")
@@ -306,18 +303,6 @@ fn corefiles_of_yaml(text: &str) -> Vec<String> {
     found
 }
 
-fn files_below(folder: &Path, into: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|one| one.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
-        match path.is_dir() {
-            true => files_below(&path, into),
-            false => into.push(path),
-        }
-    }
-}
-
 /// Checks a text that ships; gives the codes of its warnings.
 fn warnings_of(shown: &str, directory: &Path, arguments: &[&str], text: &str) -> BTreeSet<String> {
     let arguments = [&["-o", "json", "--elsewhere"], arguments, &["-"]].concat();
@@ -340,11 +325,9 @@ fn what_ships_has_no_mistake_and_no_warning() {
     }
     let package = root().join("deploy/debian/Corefile");
     none("deploy/debian/Corefile", &fs::read_to_string(package).unwrap());
-    let mut manifests = Vec::new();
-    files_below(&root().join("deploy/kubernetes"), &mut manifests);
-    files_below(&root().join("deploy/kustomize"), &mut manifests);
-    for path in manifests.iter().filter(|path| path.extension().is_some_and(|end| end == "yaml")) {
-        for corefile in corefiles_of_yaml(&fs::read_to_string(path).unwrap()) {
+    let folders = ["deploy/kubernetes", "deploy/kustomize"].map(|name| root().join(name));
+    for path in folders.iter().flat_map(|folder| files_ending(folder, "yaml")) {
+        for corefile in corefiles_of_yaml(&fs::read_to_string(&path).unwrap()) {
             none(&path.display().to_string(), &corefile);
         }
     }
@@ -363,11 +346,8 @@ const KNOWN: &[(&str, &[&str])] = &[
 #[test]
 fn what_people_run_has_no_mistake_and_no_unknown_warning() {
     let mut looked_at = 0;
-    let deployments = root().join("tests/deployments");
-    let mut files = Vec::new();
-    files_below(&deployments, &mut files);
-    files_below(&root().join("tests/corefiles"), &mut files);
-    for path in files {
+    let folders = ["tests/deployments", "tests/corefiles"].map(|name| root().join(name));
+    for path in folders.iter().flat_map(|folder| files_below(folder)) {
         let name = path.file_name().unwrap().to_str().unwrap().to_lowercase();
         if !name.contains("corefile") && !path.starts_with(root().join("tests/corefiles")) {
             continue;
@@ -387,9 +367,9 @@ fn what_people_run_has_no_mistake_and_no_unknown_warning() {
 #[test]
 fn the_documentation_has_no_mistake() {
     let mut pages = vec![root().join("README.md")];
-    files_below(&root().join("docs"), &mut pages);
+    pages.extend(files_ending(&root().join("docs"), "md"));
     let mut looked_at = 0;
-    for path in pages.iter().filter(|path| path.extension().is_some_and(|end| end == "md")) {
+    for path in &pages {
         let page = fs::read_to_string(path).unwrap();
         for (number, rest) in page.split("```corefile\n").skip(1).enumerate() {
             let shown = format!("{}, example {}", path.display(), number + 1);
@@ -479,8 +459,7 @@ fn a_probe_tells_who_answers_over_what() {
 
 #[test]
 fn sockets_are_named_by_the_probe_alone() {
-    let mut files = Vec::new();
-    files_below(&root().join("src/cli/check"), &mut files);
+    let files = files_below(&root().join("src/cli/check"));
     assert!(files.len() > 10);
     for path in files {
         let text = fs::read_to_string(&path).unwrap();

@@ -8,8 +8,11 @@
 
 #[path = "documentation/commands.rs"]
 mod commands;
+#[path = "documentation/kinds.rs"]
+mod kinds;
 mod missing;
 mod namespace;
+mod repository;
 
 use nodens::corefile::{self, MemorySurroundings};
 use nodens::engine::{self, World};
@@ -17,8 +20,9 @@ use nodens::metrics::Registry;
 use nodens::plugin::{Carried, SilentJournal, is_known};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use repository::{files_below, files_ending, root};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The fence that marks a Corefile. A fragment that is no whole file is fenced as `text`.
 const FENCE: &str = "```corefile\n";
@@ -27,10 +31,6 @@ mod certificates {
     pub(crate) const OWN: &str = include_str!("../src/net/upstream/testdata/up.pem");
     pub(crate) const KEY: &str = include_str!("../src/net/upstream/testdata/up.key");
     pub(crate) const AUTHORITY: &str = include_str!("../src/net/upstream/testdata/ca.pem");
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The files that examples name, as a node would have them.
@@ -65,26 +65,10 @@ fn load(text: &str, file: &str) -> Result<(), String> {
     engine::build(&tree, world).map(drop).map_err(|error| error.to_string())
 }
 
-fn markdown_below(folder: &Path, into: &mut Vec<PathBuf>) {
-    files_below(folder, "md", into);
-}
-
-/// All files below a folder whose names end so.
-fn files_below(folder: &Path, ending: &str, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files_below(&path, ending, into);
-        } else if path.extension().is_some_and(|found| found == ending) {
-            into.push(path);
-        }
-    }
-}
-
 #[test]
 fn every_corefile_in_the_documentation_loads() {
     let mut pages = vec![root().join("README.md")];
-    markdown_below(&root().join("docs"), &mut pages);
+    pages.extend(files_ending(&root().join("docs"), "md"));
     let (mut examples, mut broken) = (0, Vec::new());
     for page in pages {
         let text = fs::read_to_string(&page).unwrap();
@@ -103,7 +87,7 @@ fn every_corefile_in_the_documentation_loads() {
 #[test]
 fn every_plugin_page_shows_a_corefile() {
     let mut pages = Vec::new();
-    markdown_below(&root().join("docs/plugins"), &mut pages);
+    pages.extend(files_ending(&root().join("docs/plugins"), "md"));
     let bare: Vec<_> = pages
         .iter()
         .filter(|page| !fs::read_to_string(page).unwrap().contains(FENCE))
@@ -112,35 +96,31 @@ fn every_plugin_page_shows_a_corefile() {
     assert!(bare.is_empty(), "pages without an example: {bare:?}");
 }
 
+/// Loads all files of a folder; gives how many.
+fn load_all_of(folder: &str) -> usize {
+    let files = files_below(&root().join(folder));
+    for path in &files {
+        let text = fs::read_to_string(path).unwrap();
+        load(&text, &path.display().to_string()).unwrap();
+    }
+    files.len()
+}
+
 #[test]
 fn every_shipped_corefile_loads() {
-    let mut loaded = 0;
-    for entry in fs::read_dir(root().join("config")).unwrap() {
-        let path = entry.unwrap().path();
-        let text = fs::read_to_string(&path).unwrap();
-        load(&text, &path.display().to_string()).unwrap();
-        loaded += 1;
-    }
-    assert_eq!(loaded, 3, "dev, node-local-dns and tuned");
+    assert_eq!(load_all_of("config"), 3, "dev, node-local-dns and tuned");
 }
 
 #[test]
 fn corefiles_of_other_node_caches_load() {
-    let mut loaded = 0;
-    for entry in fs::read_dir(root().join("tests/corefiles")).unwrap() {
-        let path = entry.unwrap().path();
-        let text = fs::read_to_string(&path).unwrap();
-        load(&text, &path.display().to_string()).unwrap();
-        loaded += 1;
-    }
-    assert_eq!(loaded, 1, "aks-localdns");
+    assert_eq!(load_all_of("tests/corefiles"), 1, "aks-localdns");
 }
 
 /// The arguments of every `desc(` of the sources: name, labels, kind, help.
 fn described_metrics() -> Vec<[String; 4]> {
     let mut found = Vec::new();
     let start = regex::Regex::new(r"static \w+: Desc =\s+desc\(").unwrap();
-    for file in ["names/mod.rs", "names/own.rs", "process.rs"] {
+    for file in ["names/coredns.rs", "names/own.rs", "process.rs"] {
         let text = fs::read_to_string(root().join("src/metrics").join(file)).unwrap();
         for call in start.split(&text).skip(1) {
             let (arguments, _) = call.split_once(");\n").unwrap();
@@ -191,7 +171,7 @@ fn the_page_of_metrics_lists_every_metric_with_kind_labels_and_meaning() {
 /// The pages with commands, by their path in the repository, and their text.
 fn pages_with_commands() -> Vec<(String, String)> {
     let mut paths = Vec::new();
-    markdown_below(&root().join("docs"), &mut paths);
+    paths.extend(files_ending(&root().join("docs"), "md"));
     let others =
         ["README.md", "CONTRIBUTING.md", "deploy/README.md", "deploy/helm/nodens/README.md"];
     paths.extend(others.map(|path| root().join(path)));
@@ -234,8 +214,8 @@ fn what_commands_name_is_there() {
     for (page, text) in pages_with_commands() {
         let examples = commands::examples(&page, &text);
         commands += examples.len();
-        wrong.extend(examples.iter().filter_map(|example| commands::look(example).err()));
-        wrong.extend(commands::look_at_inline(&page, &text));
+        wrong.extend(examples.iter().filter_map(|example| kinds::look(example).err()));
+        wrong.extend(kinds::look_at_inline(&page, &text));
     }
     assert!(commands > 40, "only {commands} commands found: is the fence still the same?");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -301,7 +281,7 @@ fn anchors(text: &str) -> Vec<String> {
 fn every_link_of_a_page_leads_somewhere() {
     let mut pages: Vec<PathBuf> = Vec::new();
     for folder in ["docs", "deploy", "tests"] {
-        markdown_below(&root().join(folder), &mut pages);
+        pages.extend(files_ending(&root().join(folder), "md"));
     }
     let top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"];
     pages.extend(top.map(|page| root().join(page)));
@@ -330,7 +310,7 @@ fn every_link_of_a_page_leads_somewhere() {
 fn every_page_that_the_source_names_is_there() {
     let mut sources = Vec::new();
     for folder in ["src", "benches", "fuzz/fuzz_targets"] {
-        files_below(&root().join(folder), "rs", &mut sources);
+        sources.extend(files_ending(&root().join(folder), "rs"));
     }
     let (mut names, mut missing) = (0, Vec::new());
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || "._-/".contains(letter);

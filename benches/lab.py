@@ -1,5 +1,5 @@
-"""What the measuring scripts of this folder share: an upstream (Knot DNS), the servers and their
-start commands, cgroups with limits, CPU time and memory of a process, a load at a given rate.
+"""What the measuring scripts of this folder share: an upstream (Knot DNS), servers that are started,
+CPU time and memory of a process, a load at a given rate.
 
 All on 127.0.0.0/8. The server runs on one core; load and upstream on another, where there is one. Only processes that were
 started here are ended, by their pid. Python's standard library alone.
@@ -18,6 +18,9 @@ import sys
 import tempfile
 import time
 
+from cgroup import Group
+from servers import COREFILE, SERVERS
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
@@ -27,105 +30,6 @@ SERVER_CORE, LOAD_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
 UPSTREAM = ("127.0.0.1", 5391)
 ZONE = "svc.cluster.local"
 UNIQUE = "unique.example.test"
-
-# The block beside the one that is under load: {port} and {up} as below.
-BESIDE = """.:{port} {{
-    errors
-    cache 3600
-    bind 127.0.0.1
-    forward . 127.0.0.1:{up} {{
-        force_tcp
-    }}
-    prometheus 127.0.0.1:9395
-}}
-"""
-
-# Each: port, the command, the files that it reads. {dir} is a fresh directory, {port} the port,
-# {up} the upstream's port, {entries} how many names the cache must hold.
-COREFILE = """.:{port} {{
-    errors
-    cache {{
-        success {entries} 3600
-        denial {entries} 3600
-    }}
-    bind 127.0.0.1
-    forward . 127.0.0.1:{up} {{
-        force_tcp
-    }}
-    prometheus 127.0.0.1:9395
-}}
-"""
-UNBOUND = """server:
-    interface: 127.0.0.1@{port}
-    do-ip6: no
-    num-threads: 1
-    use-syslog: no
-    logfile: ""
-    username: ""
-    chroot: ""
-    directory: "{dir}"
-    pidfile: ""
-    do-not-query-localhost: no
-    module-config: "iterator"
-    msg-cache-size: {half}
-    rrset-cache-size: {full}
-    msg-cache-slabs: 1
-    rrset-cache-slabs: 1
-    infra-cache-slabs: 1
-    key-cache-slabs: 1
-    num-queries-per-thread: 4096
-    outgoing-range: 8192
-    outgoing-num-tcp: 64
-    max-reuse-tcp-queries: 100000
-    tcp-reuse-timeout: 60000
-    minimal-responses: yes
-    qname-minimisation: no
-    unblock-lan-zones: yes
-    insecure-lan-zones: yes
-    local-zone: "test." nodefault
-remote-control:
-    control-enable: no
-forward-zone:
-    name: "."
-    forward-addr: 127.0.0.1@{up}
-    forward-tcp-upstream: yes
-"""
-HICKORY = """listen_addrs_ipv4 = ["127.0.0.1"]
-listen_addrs_ipv6 = []
-listen_port = {port}
-user = "root"
-group = "root"
-[[zones]]
-zone = "."
-zone_type = "External"
-[zones.stores]
-type = "forward"
-[[zones.stores.name_servers]]
-ip = "127.0.0.1"
-trust_negative_responses = true
-connections = [{{ protocol = {{ type = "tcp" }}, port = {up} }}]
-[zones.stores.options]
-cache_size = {entries}
-edns0 = false
-"""
-SERVERS = {
-    "nodens": (
-        5392,
-        "{nodens} -localip 127.0.0.1 -setupinterface=false -setupiptables=false -basecorefile {dir}/base"
-        " -conf {dir}/Corefile -metrics-listen-address 127.0.0.1:9396",
-        {"base": COREFILE},
-    ),
-    "unbound": (5393, "unbound -d -p -c {dir}/unbound.conf", {"unbound.conf": UNBOUND}),
-    "dnsmasq": (
-        5394,
-        "dnsmasq --keep-in-foreground --no-hosts --no-resolv --no-poll --conf-file=/dev/null --user=root --pid-file="
-        " --listen-address=127.0.0.1 --bind-interfaces --port={port} --server=127.0.0.1#{up}"
-        " --cache-size={entries} --dns-forward-max=10000 --log-facility=-",
-        {},
-    ),
-    "hickory-dns": (5395, "{hickory} -q --workers 1 -c {dir}/named.toml", {"named.toml": HICKORY}),
-}
-
 
 def say(text=""):
     print(text, flush=True)
@@ -179,123 +83,6 @@ def zipf(names, draws, seed=1):
     weights = [1 / (k + 1) for k in range(len(names))]
     return random.Random(seed).choices(names, weights, k=draws)
 
-
-# ------------------------------------------------------------------------------------- cgroups
-
-def mounts(kind):
-    with open("/proc/self/mounts") as file:
-        rows = [line.split()[1:4] for line in file]
-    return [(place, options.split(",")) for place, fs, options in rows if fs == kind]
-
-
-def own_group(controller):
-    """The path of this process below a hierarchy; the unified one where `controller` is empty."""
-    with open("/proc/self/cgroup") as file:
-        for line in file:
-            _, names, path = line.strip().split(":", 2)
-            if controller in names.split(","):
-                return path.lstrip("/")
-    return ""
-
-
-class Group:
-    """A cgroup of our own, below the one we are in; version 2 where it has the controllers, else 1.
-
-    `cpu`: cores (0.1 is 100m), None for no limit. `memory`: bytes. `weight`: 1 is as everybody else;
-    more keeps other work on the machine from a share of the measured one.
-    """
-
-    PERIOD_US = 100_000  # Kubernetes' own
-
-    def __init__(self, name, cpu=None, memory=None, weight=1):
-        self.places, self.unified = {}, False
-        name = f"nodens-bench-{name}-{os.getpid()}"
-        for place, _ in mounts("cgroup2"):
-            with contextlib.suppress(OSError), open(os.path.join(place, "cgroup.controllers")) as file:
-                if {"cpu", "memory"} <= set(file.read().split()):
-                    # Processes stand in leaves only: below the root, beside our own.
-                    path = os.path.join(place, name)
-                    with open(os.path.join(place, "cgroup.subtree_control"), "w") as control:
-                        control.write("+cpu +memory")
-                    os.mkdir(path)
-                    self.places = {"cpu": path, "memory": path}
-                    self.unified = True
-        if not self.unified:
-            for controller in ("cpu", "memory"):
-                for place, options in mounts("cgroup"):
-                    if controller in options:
-                        path = os.path.join(place, own_group(controller), name)
-                        with contextlib.suppress(OSError):
-                            os.mkdir(path)
-                            self.places[controller] = path
-        if set(self.places) != {"cpu", "memory"}:
-            self.close()
-            fail("no cgroups with cpu and memory can be made here (needs root)")
-        if memory:
-            self.write("memory", "memory.max" if self.unified else "memory.limit_in_bytes", memory)
-        if weight != 1:
-            if self.unified:
-                self.write("cpu", "cpu.weight", min(100 * weight, 10_000))
-            else:
-                self.write("cpu", "cpu.shares", 1024 * weight)
-        self.limit(cpu)
-
-    def write(self, controller, file, value):
-        with open(os.path.join(self.places[controller], file), "w") as out:
-            out.write(str(value))
-
-    def read(self, controller, file):
-        with open(os.path.join(self.places[controller], file)) as text:
-            return text.read()
-
-    def limit(self, cpu):
-        """Sets the CPU limit in cores, or takes it away with None."""
-        quota = int(cpu * self.PERIOD_US) if cpu else None
-        if self.unified:
-            self.write("cpu", "cpu.max", f"{quota or 'max'} {self.PERIOD_US}")
-        else:
-            self.write("cpu", "cpu.cfs_period_us", self.PERIOD_US)
-            self.write("cpu", "cpu.cfs_quota_us", quota or -1)
-
-    def throttled(self):
-        """Periods in which the group had to wait."""
-        rows = dict(line.split() for line in self.read("cpu", "cpu.stat").splitlines())
-        return int(rows["nr_throttled"])
-
-    def peak(self):
-        """The most memory that the group ever had, in bytes, page cache included; 0 if unknown."""
-        with contextlib.suppress(OSError):
-            return int(self.read("memory", "memory.peak" if self.unified else "memory.max_usage_in_bytes"))
-        return 0
-
-    def enter(self):
-        """Moves this process in; for a child before it becomes the server."""
-        self.move(self.places.values())
-
-    def leave(self):
-        """Moves this process to the group above."""
-        self.move(map(os.path.dirname, self.places.values()))
-
-    @staticmethod
-    def move(places):
-        for path in set(places):
-            with open(os.path.join(path, "cgroup.procs"), "w") as file:
-                file.write(str(os.getpid()))
-
-    def close(self):
-        """Removes the group once its processes have ended."""
-        for path in set(self.places.values()):
-            for _ in range(100):
-                try:
-                    os.rmdir(path)
-                    break
-                except FileNotFoundError:
-                    break
-                except OSError:
-                    time.sleep(0.02)
-
-
-# ------------------------------------------------------------------------------------- processes
 
 class Process:
     """A process of our own, in its own session, ended with its children."""

@@ -34,7 +34,9 @@ import contextlib
 import statistics
 import time
 
+import cgroup
 import lab
+import servers
 
 # How long a server has to notice its limit.
 NOTICED = 2.0
@@ -48,7 +50,7 @@ class Limited:
 
     def __init__(self, place, options, name, warm):
         self.lab, self.options, self.name, self.warm = place, options, name, warm
-        self.group = lab.Group(name, memory=options.memory << 20, weight=64)
+        self.group = cgroup.Group(name, memory=options.memory << 20, weight=64)
         self.process = self.address = self.running = None
 
     def __enter__(self):
@@ -244,9 +246,9 @@ def main():
     options = parser.parse_args()
     options.given = dict(text.split("=", 1) for text in options.server)
     names = [name for name in options.servers.split(",") if name] + list(options.given)
-    unknown = [name for name in names if name not in lab.SERVERS and name not in options.given]
+    unknown = [name for name in names if name not in servers.SERVERS and name not in options.given]
     if unknown:
-        lab.fail(f"unknown server {unknown[0]}; known: {', '.join(lab.SERVERS)}")
+        lab.fail(f"unknown server {unknown[0]}; known: {', '.join(servers.SERVERS)}")
     if "nodens" in names:
         options.nodens = lab.nodens_binary(options.nodens)
     lab.load_generator()

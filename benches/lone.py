@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 
+import cgroup
 import lab
 
 FIGURES = ("p50_us", "p95_us", "p99_us", "cpu_us")
@@ -84,7 +85,7 @@ def main():
     rounds = {(kind, name): [] for kind in kinds for name, _, _ in servers}
     with lab.Lab() as place:
         # Of weight, as the load's, so that other work on the machine takes little of the cores.
-        group = lab.Group("lone", weight=64) if place.group else None
+        group = cgroup.Group("lone", weight=64) if place.group else None
         if place.group:
             place.group.enter()
         try:

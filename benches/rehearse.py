@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 
+import cgroup
 import lab
 
 # Each script: how it is called, and how many rows it keeps. The search for the highest rate has no end that
@@ -75,7 +76,7 @@ def lacks(script):
     """What this script needs and cannot have here."""
     if script == "limits.py":
         try:
-            lab.Group("rehearsal", cpu=0.1, memory=100 << 20).close()
+            cgroup.Group("rehearsal", cpu=0.1, memory=100 << 20).close()
         except (SystemExit, OSError) as why:
             return str(why)
     return None

@@ -21,6 +21,7 @@ import os
 import subprocess
 
 import lab
+import servers
 
 ADDRESS = ("127.0.0.1", 5399)
 ZONE = "serial.test"
@@ -73,7 +74,7 @@ class Upstream:
 
 
 def measured(place, options, kind, rate):
-    files = {"base": COREFILE.format(zone=ZONE, address=ADDRESS[0], port=ADDRESS[1], words=KINDS[kind]) + lab.BESIDE}
+    files = {"base": COREFILE.format(zone=ZONE, address=ADDRESS[0], port=ADDRESS[1], words=KINDS[kind]) + servers.BESIDE}
     slow = max(rate * options.slow, 0.001)
     streams = [("fast", rate - slow, f"unique=f.{ZONE}"), ("slow", slow, f"unique=slow.{ZONE}")]
     with Upstream(place) as upstream, place.server("nodens", nodens=options.nodens, files=files) as (process, address):

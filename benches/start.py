@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 
+import cgroup
 import lab
 
 
@@ -52,7 +53,7 @@ def main():
     rows = []
     with lab.Lab() as place:
         # Weighed like the load, so that other work on the machine is not what is measured.
-        group = lab.Group("start", weight=64) if place.weighted and os.geteuid() == 0 else None
+        group = cgroup.Group("start", weight=64) if place.weighted and os.geteuid() == 0 else None
         try:
             for name in names:
                 if not lab.known_server(name, {}):

@@ -35,7 +35,9 @@ import sys
 import threading
 import time
 
+import cgroup
 import lab
+import servers
 
 SILENT = 5398
 ZONE = "storm.test"
@@ -287,7 +289,7 @@ def elsewhere(kind, source, options):
 @contextlib.contextmanager
 def weighted(name):
     """A cgroup of weight, where one can be made."""
-    group = lab.Group(name, weight=64) if os.geteuid() == 0 else None
+    group = cgroup.Group(name, weight=64) if os.geteuid() == 0 else None
     try:
         yield group
     finally:
@@ -311,7 +313,7 @@ def inside(group):
 def started(place, options, name):
     """The server and its upstream for a kind: (process, address, the upstream if it answers)."""
     kind = KINDS[name]
-    text = COREFILE.format(silent=SILENT, words=kind.get("words", "force_tcp"), cache=kind.get("cache", "30")) + lab.BESIDE
+    text = COREFILE.format(silent=SILENT, words=kind.get("words", "force_tcp"), cache=kind.get("cache", "30")) + servers.BESIDE
     files = {"base": text, "Corefile": text}
     answers = {"stale": 0.0, "verify": 0.0, "one": 1.0}
     upstream = Answering(answers[name]) if name in answers else silent(name)

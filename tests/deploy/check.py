@@ -20,117 +20,14 @@ import kubernetes_validate
 import yaml
 
 import kustomize
+from chart_values import DE_FACTO, VALUES
+from schemas import OTHERS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 NODENS = str(pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ROOT / "target/debug/nodens").resolve())
 CHART = DEPLOY / "helm" / "nodens"
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
-
-# Of other projects' kinds, the part that is used here.
-LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
-SELECTOR = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["matchLabels"],
-    "properties": {"matchLabels": LABELS},
-}
-
-NAMESPACES = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["matchNames"],
-    "properties": {"matchNames": {"type": "array", "items": {"type": "string"}}},
-}
-
-
-def endpoint(port: dict) -> dict:
-    """An endpoint of a PodMonitor or ServiceMonitor, with its way to name a port."""
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "required": list(port),
-        "properties": port
-        | {
-            "path": {"type": "string"},
-            "interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
-            "scrapeTimeout": {"type": "string"},
-            "metricRelabelings": {"type": "array"},
-            "relabelings": {"type": "array"},
-            "honorLabels": {"type": "boolean"},
-        },
-    }
-
-
-def monitor(endpoints: str, port: dict) -> dict:
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["selector", endpoints],
-        "properties": {
-            "jobLabel": {"type": "string"},
-            "selector": SELECTOR,
-            "namespaceSelector": NAMESPACES,
-            endpoints: {"type": "array", "minItems": 1, "items": endpoint(port)},
-        },
-    }
-
-
-REDIRECT_PORT = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["port", "protocol"],
-    "properties": {
-        "port": {"type": "string", "pattern": "^[0-9]+$"},
-        "name": {"type": "string"},
-        "protocol": {"enum": ["UDP", "TCP"]},
-    },
-}
-OTHERS = {
-    ("monitoring.coreos.com/v1", "PodMonitor"): monitor(
-        "podMetricsEndpoints", {"portNumber": {"type": "integer"}}
-    ),
-    ("monitoring.coreos.com/v1", "ServiceMonitor"): monitor("endpoints", {"port": {"type": "string"}}),
-    ("cilium.io/v2", "CiliumLocalRedirectPolicy"): {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["redirectFrontend", "redirectBackend"],
-        "properties": {
-            "redirectFrontend": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["serviceMatcher"],
-                "properties": {
-                    "serviceMatcher": {
-                        "type": "object",
-                        "additionalProperties": False,
-                        "required": ["serviceName", "namespace"],
-                        "properties": {
-                            "serviceName": {"type": "string"},
-                            "namespace": {"type": "string"},
-                        },
-                    }
-                },
-            },
-            "redirectBackend": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["localEndpointSelector", "toPorts"],
-                "properties": {
-                    "localEndpointSelector": SELECTOR,
-                    "toPorts": {"type": "array", "items": REDIRECT_PORT},
-                },
-            },
-        },
-    },
-    ("monitoring.coreos.com/v1", "PrometheusRule"): {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["groups"],
-        "properties": {"groups": {"type": "array", "minItems": 1}},
-    },
-}
-
 
 class OnceLoader(yaml.SafeLoader):
     """A reader that takes no key twice, as Kubernetes' own does not."""
@@ -164,24 +61,6 @@ def digest_of(objects: list[dict]) -> str:
 # variables, as digest_of has it.
 ADDON = "2e10e52ee8bf1a643a0fd43b22651a46335c64216364fc991e00269c2f73bace"
 
-# The values of the node-local-dns chart in widest use, deliveryhero's, which people bring along.
-DE_FACTO = """image.repository image.tag imagePullSecrets nameOverride fullnameOverride
-    config.dnsDomain config.dnsServer config.localDns config.customUpstreamsvc config.upstreamServiceSelector
-    config.bindIp config.commProtocol config.enableLogging config.noIPv6Lookups config.cacheTTL
-    config.prefetch.enabled config.prefetch.amount config.prefetch.duration config.prefetch.percentage
-    config.serveStale.enabled config.serveStale.duration config.serveStale.mode
-    config.healthPort config.setupInterface config.setupIptables config.skipTeardown config.extraServerBlocks
-    config.customConfig config.port.number config.port.tcp config.port.udp config.upstreamServers
-    config.upstreamForwardConfig serviceAccount.create serviceAccount.annotations serviceAccount.name
-    service.annotations podAnnotations podLabels configMapAnnotations configMapLabels daemonsetAnnotations
-    daemonsetLabels updateStrategy initContainers securityContext serviceMonitor.enabled serviceMonitor.labels
-    serviceMonitor.path serviceMonitor.honorLabels serviceMonitor.interval serviceMonitor.scrapeTimeout
-    serviceMonitor.metricRelabelings serviceMonitor.relabelings serviceMonitor.namePrefix
-    serviceMonitor.prometheusNamespace dashboard.enabled dashboard.namespace dashboard.label
-    dashboard.annotations resources livenessProbe lifecycle resizePolicy affinity prometheusScraping.enabled
-    tolerations""".split()
-
-
 def only(objects: list[dict], kind: str, name: str | None = None) -> dict:
     found = [o for o in objects if o["kind"] == kind and name in (None, o["metadata"]["name"])]
     assert len(found) == 1, f"{len(found)} objects {kind} {name or ''}"
@@ -191,66 +70,6 @@ def only(objects: list[dict], kind: str, name: str | None = None) -> dict:
 def container_of(daemonset: dict) -> dict:
     (container,) = daemonset["spec"]["template"]["spec"]["containers"]
     return container
-
-
-# The values that the chart is rendered with, each a way to use it.
-VALUES = {
-    "as it is": {},
-    "no rules": {"config": {"setupIptables": False, "setupInterface": False}},
-    "ipvs": {"config": {"dnsServer": "", "customUpstreamsvc": "kube-dns"}},
-    "both families": {"config": {"localDns": "169.254.20.10,fd00:169:254:20::10", "dnsServer": "10.96.0.10,fd00:10:96::a"}},
-    "IPv6 alone": {"config": {"localDns": "fd00:169:254:20::10", "dnsServer": "fd00:10:96::a"}},
-    "everything in the Corefile": {
-        "config": {
-            "enableLogging": True,
-            "noIPv6Lookups": True,
-            "commProtocol": "prefer_udp",
-            "cacheTTL": 60,
-            "prefetch": {"enabled": True},
-            "serveStale": {"enabled": True, "mode": "verify"},
-            "upstreamServers": ["192.0.2.1", "tls://192.0.2.2"],
-            "upstreamForwardConfig": "max_concurrent 1000\npolicy sequential",
-            "extraServerBlocks": "example.org:53 {\n    bind 169.254.20.10 10.96.0.10\n    forward . 192.0.2.3\n}\n",
-        }
-    },
-    "rules by iptables": {"config": {"firewall": "iptables"}},
-    "values of another chart": {
-        "config": {
-            "bindIp": False,
-            "port": {"number": 53, "tcp": "dns-tcp", "udp": "dns"},
-            "upstreamServers": "__PILLAR__UPSTREAM__SERVERS__",
-            "upstreamForwardConfig": {"one": "max_concurrent 1000", "two": "policy sequential"},
-        },
-        "configMapLabels": {"o": "p"},
-        "configMapAnnotations": {"q": "r"},
-        "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}},
-        "livenessProbe": {"httpGet": {"path": "/health"}, "initialDelaySeconds": 60, "periodSeconds": 10},
-        "resources": {"requests": {"cpu": "25m", "memory": "128Mi"}, "limits": {"memory": "128Mi"}},
-        "serviceMonitor": {"enabled": True, "namePrefix": "prometheus", "prometheusNamespace": "monitoring", "honorLabels": True},
-    },
-    "a Corefile of one's own": {"config": {"customConfig": ".:53 {\n    forward . 192.0.2.1\n}\n"}},
-    "everything around it": {
-        "image": {"tag": "1.2.3", "pullPolicy": "Always"},
-        "imagePullSecrets": [{"name": "registry"}],
-        "fullnameOverride": "dns-cache",
-        "serviceAccount": {"annotations": {"a": "b"}},
-        "service": {"annotations": {"c": "d"}},
-        "daemonsetLabels": {"e": "f"},
-        "daemonsetAnnotations": {"g": "h"},
-        "podLabels": {"i": "j"},
-        "podAnnotations": {"k": "l"},
-        "initContainers": [{"name": "wait", "image": "example.org/wait:1"}],
-        "securityContext": {"runAsNonRoot": False},
-        "serviceMonitor": {"enabled": True, "labels": {"m": "n"}, "scrapeTimeout": "10s"},
-        "podMonitor": {"enabled": True},
-        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
-        "dashboard": {"enabled": True},
-        "lifecycle": {"preStop": {"exec": {"command": ["/nodens", "version"]}}},
-        "affinity": {"nodeAffinity": {}},
-        "nodeSelector": {"kubernetes.io/os": "linux"},
-        "extraArgs": ["-log-format=json"],
-    },
-}
 
 
 class Deploy(unittest.TestCase):

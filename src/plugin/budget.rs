@@ -138,6 +138,8 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corefile::MemorySurroundings;
+    use crate::plugin::testing::Bench;
 
     #[test]
     fn the_shares_are_less_than_the_limit() {
@@ -146,6 +148,23 @@ mod tests {
             let all: u64 = budget.shares().iter().map(|(_, share)| share.most()).sum();
             assert!(all > limit / 2 && all < limit * 9 / 10, "{limit}: {all}");
         }
+    }
+
+    #[test]
+    fn the_programs_own_part_is_a_quarter_of_the_limit_or_16_mib() {
+        for (limit, own) in [(32 << 20, 8 << 20), (64 << 20, 16 << 20), (1 << 30, 16 << 20)] {
+            let budget = Budget::new(Some(limit));
+            assert_eq!(budget.cache.most(), (limit - own) / 100 * CACHE, "{limit}");
+        }
+    }
+
+    #[test]
+    fn each_store_is_known_once_and_as_long_as_it_is_there() {
+        let mut bench = Bench::new();
+        for directive in ["cache 30", "cache 30", "cache 31", "cache 31"] {
+            assert!(bench.load(directive, &MemorySurroundings::default()).is_ok());
+        }
+        assert_eq!(bench.carried.budget().stores.lock().unwrap().len(), 1);
     }
 
     #[test]

@@ -235,6 +235,26 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_datagram_with_another_id_or_without_a_header_is_no_answer_to_a_probe() {
+        let query = [0, 7, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let here = std::net::Ipv4Addr::LOCALHOST;
+        let ours = tokio::net::UdpSocket::bind((here, 0)).await.unwrap();
+        let theirs = tokio::net::UdpSocket::bind((here, 0)).await.unwrap();
+        ours.connect(theirs.local_addr().unwrap()).await.unwrap();
+        theirs.connect(ours.local_addr().unwrap()).await.unwrap();
+        let mut other = query;
+        other[1] = 8;
+        theirs.send(&other).await.unwrap();
+        theirs.send(&query[..11]).await.unwrap();
+        ours.readable().await.unwrap();
+        let mut asked = std::pin::pin!(datagram(&ours, &query));
+        let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(asked.as_mut().poll(&mut task).is_pending());
+        theirs.send(&query).await.unwrap();
+        assert!(asked.await.is_some());
+    }
+
     #[test]
     fn a_probe_asks_what_the_corefile_says() {
         let query = health(Probe::default()).query(7);

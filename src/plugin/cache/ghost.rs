@@ -53,3 +53,36 @@ impl Ghost {
 fn mark(key: Key) -> u32 {
     (key.0 >> 32) as u32 | 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key of row `row`.
+    fn key(row: u64, number: u64) -> Key {
+        Key(number << 33 | row)
+    }
+
+    #[test]
+    fn a_key_that_was_never_put_in_is_not_there() {
+        let mut ghost = Ghost::new(16);
+        assert!(!ghost.take(key(0, 0)));
+        ghost.put(key(0, 1));
+        assert!(!ghost.take(key(0, 0)) && !ghost.take(key(1, 1)));
+        assert!(ghost.take(key(0, 1)) && !ghost.take(key(0, 1)));
+    }
+
+    #[test]
+    fn it_remembers_as_many_as_it_has_room_for_and_the_oldest_makes_room() {
+        let mut ghost = Ghost::new(16);
+        for number in 0..5 {
+            (0..4).for_each(|row| ghost.put(key(row, number)));
+        }
+        for row in 0..4 {
+            assert_eq!(
+                [0, 1, 2, 3, 4].map(|number| ghost.take(key(row, number))),
+                [false, true, true, true, true]
+            );
+        }
+    }
+}

@@ -303,7 +303,6 @@ impl CacheHandler {
         context: &mut Context<'_>,
     ) {
         self.meters(context).served_stale().increment();
-        response.clear();
         stale.write(query, response, self.stale_ttl(stale));
         let now = context.now.monotonic;
         let is_late = context.late;

@@ -92,6 +92,15 @@ mod tests {
     }
 
     #[test]
+    fn no_more_are_in_an_order_than_a_directive_may_name() {
+        for policy in [Policy::Sequential, Policy::RoundRobin, Policy::Random] {
+            let mut all = order(policy, MOST_UPSTREAMS + 1, 15);
+            all.sort_unstable();
+            assert_eq!(all, (0..MOST_UPSTREAMS).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn random_is_a_permutation_with_equal_shares() {
         let mut random = StdRng::seed_from_u64(3);
         let mut firsts = [0; 3];

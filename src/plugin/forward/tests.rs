@@ -63,7 +63,10 @@ fn next_hands_the_query_to_the_forward_below() {
     let outcome = asked(first, "a.test.", Rcode::SERVFAIL);
     assert_eq!(upstreams(&outcome), ["192.0.2.1:53"]);
     let alone = asked("forward . 192.0.2.1 {\n next NXDOMAIN\n}", "a.test.", Rcode::NXDOMAIN);
-    assert_eq!(upstreams(&alone), ["192.0.2.1:53"]);
+    assert_eq!(
+        (upstreams(&alone), alone.response.rcode),
+        (vec!["192.0.2.1:53".to_owned()], Rcode::NXDOMAIN)
+    );
     let nodata = "forward . 192.0.2.1 {\n next_on_nodata\n}\n forward . 192.0.2.2";
     assert_eq!(upstreams(&asked(nodata, "a.test.", Rcode::NOERROR)).len(), 2);
 }
@@ -88,6 +91,23 @@ fn the_transport_is_the_clients_unless_the_options_say() {
     let chain = bench.load("forward . 192.0.2.1\n forward . 192.0.2.2", &node()).unwrap();
     let outcome = bench.refresh(&chain, (0, a("a.test.")), always(Rcode::NOERROR, &[]));
     assert_eq!(outcome.exchanges[0].transport, Transport::Tcp, "a refresh has no client");
+    assert_eq!(outcome.exchanges[0].udp_limit, u16::MAX);
+}
+
+#[test]
+fn a_client_takes_512_octets_whatever_less_it_says() {
+    let mut bench = Bench::new();
+    let chain = bench.load("forward . 192.0.2.1", &node()).unwrap();
+    for (says, limit) in [(0, 512), (511, 512), (1232, 1232)] {
+        let mut wire = a("a.test.").wire().to_vec();
+        wire[11] = 1;
+        wire.extend([0, 0, 41]);
+        wire.extend(u16::to_be_bytes(says));
+        wire.extend([0; 6]);
+        let crate::dns::Received::Query(query) = Query::receive(&wire) else { panic!("{wire:?}") };
+        let outcome = bench.ask(&chain, query, always(Rcode::NOERROR, &[]));
+        assert_eq!(outcome.exchanges[0].udp_limit, limit);
+    }
 }
 
 #[test]
@@ -263,6 +283,10 @@ fn a_changed_resolv_conf_takes_effect_and_an_unusable_one_does_not() {
     for (content, why) in [
         ("", "no nameservers found"),
         ("nameserver 169.254.20.10\n", "nameserver 169.254.20.10 is this server itself"),
+        (
+            "nameserver ::ffff:169.254.20.10\n",
+            "nameserver ::ffff:169.254.20.10 is this server itself",
+        ),
     ] {
         files.write(RESOLV_CONF, content);
         bench.upkeep(&chain, &files);
@@ -277,8 +301,20 @@ fn a_changed_resolv_conf_takes_effect_and_an_unusable_one_does_not() {
         );
     }
     let text = bench.metrics.text();
-    let counted = "nodens_forward_file_failures_total{file=\"/etc/resolv.conf\"} 2";
+    let counted = "nodens_forward_file_failures_total{file=\"/etc/resolv.conf\"} 3";
     assert!(text.contains(counted), "{text}");
+}
+
+#[test]
+fn a_file_that_named_nobody_from_the_start_may_go_on_so() {
+    let mut bench = Bench::new();
+    let files = MemorySurroundings::new().with_file(RESOLV_CONF, "");
+    let chain = bench.load("forward . /etc/resolv.conf 192.0.2.1", &files).unwrap();
+    for content in ["", "search a.test\n"] {
+        files.write(RESOLV_CONF, content);
+        bench.upkeep(&chain, &files);
+        assert!(bench.journal.take().is_empty());
+    }
 }
 
 #[test]

@@ -155,6 +155,13 @@ mod tests {
     }
 
     #[test]
+    fn the_upper_bits_of_the_rcode_are_the_opts() {
+        let opt = b"\0\0\x29\x04\xd0\x01\0\0\0\0\0";
+        let bytes = message(0x8180, [1, 0, 0, 1], &[QUESTION, opt]);
+        assert_eq!(judge(QUESTION, &bytes, Some(512)), accepted(Rcode::BADVERS));
+    }
+
+    #[test]
     fn a_response_to_another_question_is_ignored() {
         for (counts, rest) in [
             ([1, 0, 0, 0], b"\x01b\x04test\0\0\x01\0\x01".as_slice()),
@@ -260,5 +267,7 @@ mod tests {
         }
         let bytes = message(0x8180, [0; 4], &[]);
         assert_eq!(judge(QUESTION, &bytes, Some(512)), Verdict::Ignore);
+        let with_more = message(0x8181, [0, 0, 0, 1], &[b"\0\0\x29\x04\xd0\0\0\0\0\0\0"]);
+        assert_eq!(judge(QUESTION, &with_more, Some(512)), Verdict::Ignore);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The scripts answer the names they know: `a.test.` at once, others as each test says.
 
+mod probes;
 mod scripted;
 mod streams;
 
@@ -328,40 +329,26 @@ async fn an_oversized_datagram_becomes_an_empty_truncated_response() {
 }
 
 #[tokio::test]
-async fn failed_probes_make_an_upstream_down_and_an_answered_one_up() {
-    let is_well = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let well = is_well.clone();
-    let up = Scripted::start(move |_, query, _| {
-        if well.load(Ordering::Relaxed) {
-            // Any header will do as an answer to a probe.
-            Act::Send(vec![if name_of(query).is_root() {
-                reply(query, 0x8105)
-            } else {
-                answer(query, 1)
-            }])
-        } else {
-            Act::Silence
-        }
-    })
-    .await;
-    let other = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 2)])).await;
-    let mut options = impatient();
-    options.max_fails = 1;
-    options.probe.interval = Duration::from_millis(100);
-    let asking = Asking::new(vec![up.upstream(), other.upstream()], options);
-    assert_eq!(asking.udp("a.test.").await, Ok(2), "after a try of the first");
-    let before = up.names().len();
-    until(|| up.probes.load(Ordering::Relaxed) >= 3, "that it is probed").await;
-    let exchanged = asking.ask_over("a.test.", Transport::Udp).await;
-    assert_eq!(outcome(&exchanged), Ok(2));
-    assert_eq!(up.names().len(), before, "one that is down is not asked");
-    is_well.store(true, Ordering::Relaxed);
-    // It is up once the answer to a probe is taken.
-    let end = Instant::now() + PATIENCE;
-    while asking.udp("a.test.").await != Ok(1) {
-        assert!(Instant::now() < end, "it stays down");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+async fn a_try_ends_with_the_time_of_its_query() {
+    let silent = Scripted::start(|_, _, _| Act::Silence).await;
+    let asking = Asking::new(vec![silent.upstream()], patient()).within(Duration::from_millis(50));
+    let asked = tokio::time::timeout(PATIENCE, asking.udp("a.test."));
+    assert!(asked.await.expect("it has no time of its own").is_err());
+}
+
+#[tokio::test]
+async fn no_more_upstreams_are_remembered_than_have_room_but_none_that_is_in_use_is_forgotten() {
+    let asking = Asking::new(vec![upstream(SocketAddr::from(([192, 0, 2, 1], 53)))], patient());
+    let shared = &asking.dispatcher.shared;
+    let first = |attached: &Arc<dyn Any + Send + Sync>| peers(attached)[0].clone();
+    let in_use = shared.attach(&asking.upstreams);
+    for port in 1000..1000 + 2 * REMEMBERED as u16 {
+        let all = vec![upstream(SocketAddr::from(([192, 0, 2, 1], port)))];
+        shared.attach(&Upstreams { all, options: patient(), attached: OnceLock::new() });
     }
+    assert!(shared.peers.lock().unwrap().len() <= REMEMBERED);
+    let again = shared.attach(&asking.upstreams);
+    assert!(Arc::ptr_eq(&first(&in_use), &first(&again)), "its health and connections are there");
 }
 
 #[tokio::test]
@@ -431,7 +418,9 @@ async fn tls_checks_the_name_that_the_directive_gives() {
         };
         let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
         let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..patient() });
-        let result = asking.udp("a.test.").await;
+        let exchanged = asking.ask_over("a.test.", Transport::Udp).await;
+        assert!(exchanged.tried.iter().all(|tried| tried.transport == Transport::Tls));
+        let result = outcome(&exchanged);
         assert_eq!(result.clone().map_err(|_| ()), expected);
         if let Err(error) = result {
             assert!(

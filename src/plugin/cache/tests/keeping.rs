@@ -150,6 +150,10 @@ fn class_do_and_cd_are_part_of_the_key_and_edns_is_not() {
         }
     }
     assert_eq!(asked, 3);
+    // None has taken another's place.
+    for (word, dnssec_ok) in [(0, None), (flags::CD, None), (0, Some(true))] {
+        cached.ask(raw_query(word, A_TEST, Class::IN, dnssec_ok), nobody);
+    }
 }
 
 #[test]

@@ -5,8 +5,10 @@ mod bounds;
 mod directive;
 mod keeping;
 mod oracle;
+mod prefetching;
 mod refreshing;
 mod storing;
+mod travelling;
 
 use crate::corefile::MemorySurroundings;
 use crate::dns::{Class, Query, Rcode, Received, RecordType, Response};

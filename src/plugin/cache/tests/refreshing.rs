@@ -1,4 +1,4 @@
-//! `serve_stale` and `prefetch`: what is asked again, when, and what the client sees meanwhile.
+//! `serve_stale`: what is asked again, when, and what the client sees meanwhile.
 
 use super::{A, Cached, SOA, STALE, ttls};
 use crate::dns::{Rcode, flags};
@@ -199,57 +199,6 @@ fn serve_stale_without_time_is_none() {
 }
 
 #[test]
-fn a_popular_name_is_fetched_before_it_expires() {
-    let mut cached = Cached::new("cache {\n prefetch 2 10s 20%\n}");
-    let records = ["a.test. 100 IN A 192.0.2.1"];
-    cached.miss("a.test.", Rcode::NOERROR, &records);
-    cached.wait(79.0);
-    // Popular, but 21 s are left, over 20 %.
-    assert_eq!(cached.hit("a.test.").refreshes.len(), 0);
-    assert_eq!(cached.hit("a.test.").refreshes.len(), 0);
-    cached.wait(1.0);
-    let wish = cached.hit("a.test.");
-    assert_eq!(wish.refreshes.len(), 1);
-    assert_eq!(ttls(&wish), [20]);
-    assert_eq!(cached.hit("a.test.").refreshes.len(), 0, "one is under way");
-    cached.refresh(&wish, Rcode::NOERROR, &records);
-    assert_eq!(cached.value("coredns_cache_prefetch_total"), 1.0);
-    assert_eq!(ttls(&cached.hit("a.test.")), [100]);
-    // The gap to the last hit is too long: popularity starts anew.
-    cached.wait(85.0);
-    assert_eq!(cached.hit("a.test.").refreshes.len(), 0);
-    assert_eq!(cached.hit("a.test.").refreshes.len(), 1);
-}
-
-#[test]
-fn a_prefetched_entry_inherits_its_popularity() {
-    let mut cached = Cached::new("cache {\n prefetch 3 1h 90%\n}");
-    let records = ["a.test. 100 IN A 192.0.2.1"];
-    cached.miss("a.test.", Rcode::NOERROR, &records);
-    cached.wait(20.0);
-    cached.hit("a.test.");
-    cached.hit("a.test.");
-    let wish = cached.hit("a.test.");
-    cached.refresh(&wish, Rcode::NOERROR, &records);
-    cached.wait(20.0);
-    assert_eq!(cached.hit("a.test.").refreshes.len(), 1);
-}
-
-#[test]
-fn a_failed_prefetch_leaves_the_answer() {
-    let mut cached = Cached::new("cache {\n prefetch 1 1m 90%\n}");
-    cached.miss("a.test.", Rcode::NOERROR, &["a.test. 100 IN A 192.0.2.1"]);
-    cached.wait(20.0);
-    let wish = cached.hit("a.test.");
-    cached.refresh(&wish, Rcode::SERVFAIL, &[]);
-    let hit = cached.hit("a.test.");
-    assert_eq!(hit.response.rcode, Rcode::NOERROR);
-    assert_eq!(hit.refreshes.len(), 0);
-    cached.wait(5.0);
-    assert_eq!(cached.hit("a.test.").refreshes.len(), 1, "the failure is over");
-}
-
-#[test]
 fn a_response_ttl_is_what_expired_entries_show() {
     for (mode, expected) in [("immediate 30s", 30), ("verify 0 7s", 7), ("immediate 0", 0)] {
         let block = format!("cache {{\n success 9984 3600 1\n serve_stale 1h {mode}\n}}");
@@ -300,4 +249,48 @@ fn a_failed_verification_is_not_repeated_before_the_failure_recheck() {
     cached.wait(0.1);
     let verified = cached.miss("a.test.", Rcode::NOERROR, &["a.test. 30 IN A 192.0.2.2"]);
     assert_eq!(verified.records(), ["a.test. 30 IN A 192.0.2.2"]);
+}
+
+#[test]
+fn serve_stale_without_a_duration_lasts_for_an_hour() {
+    let mut cached = Cached::new("cache {\n success 9984 3600 1\n serve_stale\n}");
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(3600.9);
+    cached.hit("a.test.");
+    cached.wait(0.1);
+    assert!(!cached.is_kept("a.test."));
+}
+
+#[test]
+fn verify_with_a_timeout_of_0_waits_for_upstream() {
+    let mut cached = Cached::new("cache {\n success 9984 3600 1\n serve_stale 1h verify 0\n}");
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(2.0);
+    cached.bench.upstream_is_late = true;
+    let verified = cached.miss("a.test.", Rcode::NOERROR, &["a.test. 30 IN A 192.0.2.2"]);
+    assert_eq!(verified.records(), ["a.test. 30 IN A 192.0.2.2"]);
+}
+
+#[test]
+fn what_verifies_an_expired_entry_takes_its_place_though_disable_names_its_kind() {
+    let mut cached =
+        Cached::new("cache {\n success 9984 3600 1\n disable denial\n serve_stale 1h verify\n}");
+    cached.miss("a.test.", Rcode::NOERROR, FRESH);
+    cached.wait(2.0);
+    cached.miss("a.test.", Rcode::NXDOMAIN, &[SOA]);
+    assert_eq!(cached.hit("a.test.").response.rcode, Rcode::NXDOMAIN);
+}
+
+#[test]
+fn a_prefetch_that_failed_holds_back_no_refresh_once_the_entry_is_expired() {
+    let mut cached = Cached::new(
+        "cache {\n success 9984 3600 1\n servfail 0\n prefetch 1 1m 90%\n \
+         serve_stale 1h immediate 0 20s\n}",
+    );
+    cached.miss("a.test.", Rcode::NOERROR, &["a.test. 10 IN A 192.0.2.1"]);
+    cached.wait(10.0);
+    let wish = cached.hit("a.test.");
+    cached.failed_refresh(&wish);
+    cached.wait(1.0);
+    assert_eq!(cached.hit("a.test.").refreshes.len(), 1);
 }

@@ -1,22 +1,20 @@
-//! The store itself: who has to go, what an entry costs, and entries on their way out and in.
+//! The store itself: who has to go, and what an entry costs.
 
 use super::super::entry::{Entry, QueryBits, Terms, milliseconds};
 use super::super::shard::Shard;
 use super::super::store::{Origin, SLICE, Side, Store};
-use super::super::{Cursor, Kept, KeptAs};
 use super::A;
 use crate::dns::{Query, Rcode, Response, flags};
 use crate::plugin::Budget;
 use crate::plugin::testing::{query, respond};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-const NOW: Duration = Duration::from_secs(1000);
+pub(super) const NOW: Duration = Duration::from_secs(1000);
 
-fn store(capacity: u64, window: u32) -> Store {
+pub(super) fn store(capacity: u64, window: u32) -> Store {
     Store::new(capacity, capacity, window, 7, Arc::default())
 }
 
@@ -43,7 +41,7 @@ fn entry(store: &Store, query: &Query<'_>, side: Side, stored: Duration) -> Entr
     Entry::answering(query, &response, &[place], terms)
 }
 
-fn put(store: &Store, query: &Query<'_>, side: Side, now: Duration) {
+pub(super) fn put(store: &Store, query: &Query<'_>, side: Side, now: Duration) {
     store.put(entry(store, query, side, now), now, Origin::Client);
 }
 
@@ -80,101 +78,6 @@ fn hit_ratio(capacity: u64, names: usize, count: usize) -> f64 {
 fn the_hit_ratio_of_a_full_store_is_that_of_the_best() {
     let ratio = hit_ratio(9984, 100_000, 250_000);
     assert!(ratio >= 0.78, "{ratio}");
-}
-
-/// A walk over the whole store.
-fn exported(store: &Store, now: Duration) -> Vec<Kept> {
-    let mut cursor = Cursor::default();
-    let mut all = Vec::new();
-    while let Some(some) = store.export(&mut cursor, now) {
-        assert!(some.len() <= SLICE);
-        all.extend(some);
-    }
-    all
-}
-
-#[test]
-fn what_one_store_exports_another_imports() {
-    let (old, new) = (store(1024, 60), store(1024, 60));
-    let names: Vec<Query<'_>> = (0..800).map(|n| query(&format!("n{n}.test."), A)).collect();
-    for (number, query) in names.iter().enumerate() {
-        let side = if number % 3 == 0 { Side::Denial } else { Side::Success };
-        put(&old, query, side, NOW + Duration::from_millis(number as u64));
-    }
-    // Another process has another clock.
-    let (later, elsewhere) = (NOW + Duration::from_secs(100), Duration::from_secs(5));
-    let all = exported(&old, later);
-    assert_eq!(all.len(), 800);
-    for kept in &all {
-        assert!(new.import(kept, elsewhere));
-    }
-    let by_message = |store: &Store, now| -> BTreeSet<(Box<[u8]>, u64)> {
-        exported(store, now).into_iter().map(|kept| (kept.message, kept.age)).collect()
-    };
-    assert_eq!(by_message(&new, elsewhere), by_message(&old, later));
-    assert_eq!(new.count(Side::Denial), 267);
-    let mut response = Response::new();
-    new.find(new.key(&names[1]), &names[1], elsewhere, |found| {
-        found.entry.write(&names[1], &mut response, 200);
-    });
-    assert_eq!(response.message().unwrap().records().next().unwrap().ttl, 200);
-    // 300 s of TTL and 60 s of serve-stale, of which 100 are over.
-    assert_eq!(exported(&new, elsewhere + Duration::from_secs(258)).len(), 800);
-    assert_eq!(exported(&new, elsewhere + Duration::from_secs(261)).len(), 0);
-}
-
-#[test]
-fn popularity_travels_with_an_entry() {
-    let (old, new) = (store(1024, 0), store(1024, 0));
-    let query = query("a.test.", A);
-    put(&old, &query, Side::Success, NOW);
-    let prefetch =
-        super::super::options::Prefetch { amount: 3, gap: Duration::from_secs(60), percent: 90 };
-    let hit = |store: &Store, now| {
-        store.find(store.key(&query), &query, now, |found| found.entry.hit(&prefetch, now)).unwrap()
-    };
-    let late = NOW + Duration::from_secs(50);
-    assert!(!hit(&old, late) && !hit(&old, late));
-    let [kept] = exported(&old, late + Duration::from_secs(2)).try_into().unwrap();
-    assert_eq!((kept.hits, kept.last_hit, kept.age), (2, Some(2000), 52_000));
-    assert!(new.import(&kept, Duration::from_secs(1)));
-    assert!(hit(&new, Duration::from_secs(1)));
-}
-
-#[test]
-fn what_is_no_entry_is_not_imported() {
-    let store = store(1024, 0);
-    let good = {
-        put(&store, &query("a.test.", A), Side::Success, NOW);
-        exported(&store, NOW).remove(0)
-    };
-    let empty = self::store(1024, 0);
-    let changed = |change: &dyn Fn(&mut Vec<u8>)| {
-        let mut message = good.message.to_vec();
-        change(&mut message);
-        Kept { message: message.into(), ..good.clone() }
-    };
-    let upper = changed(&|message| message[13] = b'A');
-    let query = changed(&|message| message[2] &= !(flags::QR >> 8) as u8);
-    let cut = changed(&|message| message.truncate(20));
-    let longer = changed(&|message| message.push(0));
-    let two = changed(&|message| message[5] = 2);
-    let opt = changed(&|message| {
-        message[11] = 1;
-        message.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
-    });
-    let old = Kept { age: 300_000, ..good.clone() };
-    for wrong in [upper, query, cut, longer, two, opt, old] {
-        assert!(!empty.import(&wrong, NOW), "{wrong:?}");
-    }
-    assert_eq!(empty.count(Side::Success), 0);
-    assert!(empty.import(&good, NOW));
-    // What is here is not replaced by what was.
-    assert!(empty.import(&Kept { age: 5, ..good.clone() }, NOW));
-    assert_eq!(exported(&empty, NOW)[0].age, 0);
-    let denial = Kept { kind: KeptAs::Denial, ..good };
-    assert!(empty.import(&denial, NOW));
-    assert_eq!((empty.count(Side::Success), empty.count(Side::Denial)), (0, 1));
 }
 
 #[test]
@@ -281,6 +184,8 @@ fn an_entry_costs_little_more_than_its_message() {
     let query = query("service-17.namespace-3.svc.cluster.local.", A);
     let entry = entry(&store, &query, Side::Success, NOW);
     let message = entry.wire().len();
+    // Its place, and that of its TTL.
+    assert!(entry.octets() > message + 2 + super::super::shard::SLOT_OCTETS);
     assert!(entry.octets() <= message + 128, "{} for {message}", entry.octets());
     const { assert!(super::super::shard::SLOT_OCTETS <= 80) };
 }
@@ -351,4 +256,57 @@ fn who_was_swept_comes_back_among_newcomers_unless_it_was_asked_for() {
         let slot = shard.holder(store.key(query), Side::Success).unwrap();
         assert_eq!(shard.entry(slot).unwrap().is_main, is_main, "{}", query.name());
     }
+}
+
+#[test]
+fn an_entry_of_a_moment_to_come_has_its_ttl_and_no_more() {
+    // The clocks of two threads differ by the time of a batch.
+    let store = store(1024, 0);
+    let entry = entry(&store, &query("a.test.", A), Side::Success, NOW + Duration::from_secs(2));
+    assert_eq!((entry.remaining(NOW), entry.age(NOW)), (300, 0));
+}
+
+#[test]
+fn a_count_of_hits_ends_at_its_greatest_number() {
+    let prefetch = super::super::options::Prefetch {
+        amount: u32::MAX,
+        gap: Duration::from_secs(60),
+        percent: 90,
+    };
+    let store = store(1024, 0);
+    let mut entry = entry(&store, &query("a.test.", A), Side::Success, NOW);
+    let late = NOW + Duration::from_secs(290);
+    entry.set_popularity(u32::MAX, Some(0), late);
+    assert!(entry.hit(&prefetch, late));
+}
+
+#[test]
+fn two_questions_with_one_key_are_not_taken_for_one_another() {
+    let store = store(1024, 0);
+    let here = query("a.test.", A);
+    let mut with_cd = here.clone();
+    with_cd.set_flags(with_cd.flags() | flags::CD);
+    let mut shard = Shard::new(1024, 0);
+    shard.insert(entry(&store, &here, Side::Success, NOW));
+    let found = |query: &Query<'_>| shard.find(store.key(&here), query).side(Side::Success);
+    assert!(found(&here).is_some());
+    for other in [query("b.test.", A), query("a.test.", crate::dns::RecordType::AAAA), with_cd] {
+        assert!(found(&other).is_none(), "{other:?}");
+    }
+}
+
+#[test]
+fn what_takes_an_entrys_place_has_its_turn_and_its_friends() {
+    let store = store(1024, 0);
+    let name = query("a.test.", A);
+    let mut shard = Shard::new(1024, 0);
+    // Let go once: it comes back in the main queue.
+    shard.insert(entry(&store, &name, Side::Success, NOW));
+    assert!(shard.evict(Side::Success, NOW, 0).is_some());
+    shard.insert(entry(&store, &name, Side::Success, NOW));
+    let slot = shard.holder(store.key(&name), Side::Success).unwrap();
+    (0..2).for_each(|_| shard.entry_mut(slot).unwrap().touch());
+    assert!(shard.replace(slot, entry(&store, &name, Side::Success, NOW)).is_some());
+    let here = shard.entry(slot).unwrap();
+    assert_eq!((here.asked(), here.is_main), (2, true));
 }

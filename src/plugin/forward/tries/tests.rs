@@ -264,3 +264,40 @@ fn who_is_in_a_hurry_does_not_wait_for_the_checks_of_one_that_refused() {
     }
     assert_eq!((asked, now), (2, BETWEEN_PASSES));
 }
+
+#[test]
+fn those_that_are_down_have_no_share_of_the_time() {
+    let options = Options::default();
+    let mut random = StdRng::seed_from_u64(1);
+    let mut tries = Tries::new(&options, order(3), BUDGET);
+    let next = tries.next(Duration::ZERO, |one| one > 0, &mut random);
+    assert_eq!(next, Move::Ask { upstream: 0, patience: options.read_timeout });
+}
+
+#[test]
+fn what_one_says_that_was_tried_when_all_were_down_is_the_answer() {
+    let options = Options { failover: vec![Rcode::SERVFAIL], ..Options::default() };
+    let mut random = StdRng::seed_from_u64(1);
+    let mut tries = Tries::new(&options, order(2), BUDGET);
+    assert!(matches!(tries.next(Duration::ZERO, |_| true, &mut random), Move::Ask { .. }));
+    let meaning = Meaning { rcode: Rcode::SERVFAIL, truncated: false, is_response: true };
+    assert!(tries.answered(Arc::from([1]), meaning).is_some());
+}
+
+#[test]
+fn a_response_that_was_kept_gives_way_to_none_that_is_made_up() {
+    let options = Options { failover: vec![Rcode::SERVFAIL], ..Options::default() };
+    let mut tries = Tries::new(&options, order(2), BUDGET);
+    let meaning = Meaning { rcode: Rcode::SERVFAIL, truncated: false, is_response: true };
+    assert_eq!(tries.answered(Arc::from([1]), meaning), None);
+    tries.keep(Arc::from([2]));
+    assert_eq!(tries.outcome(), Ok(Arc::from([1])));
+}
+
+#[test]
+fn the_pause_between_passes_has_a_bound_however_many_there_were() {
+    assert_eq!(
+        [0, 1, 2, 3, u8::MAX].map(between).map(|pause| pause.as_millis()),
+        [100, 200, 400, 500, 500]
+    );
+}

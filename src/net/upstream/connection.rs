@@ -179,14 +179,15 @@ impl Connection {
     }
 
     /// Puts a query in flight under a new random id. On a stream it is written; on UDP the caller
-    /// sends it ([`Ticket::id`]). It fails at `deadline`.
+    /// sends it ([`Ticket::id`]). It fails at `deadline`, and shows that the connection is silent if it then
+    /// waited for `telling`.
     pub(super) fn park(
         self: &Arc<Self>,
         query: &Asked,
         udp_limit: Option<u16>,
         random: &mut StdRng,
         now: Instant,
-        deadline: Instant,
+        (deadline, telling): (Instant, Duration),
     ) -> Result<Ticket, Ended> {
         let mut state = self.state();
         if let Some(text) = &state.closed {
@@ -194,7 +195,8 @@ impl Connection {
         }
         state.uses += 1;
         let number = state.uses;
-        let (parked, receiver) = Parked::new(number, query, udp_limit, now, deadline);
+        let (mut parked, receiver) = Parked::new(number, query, udp_limit, now, deadline);
+        parked.is_telling = deadline.saturating_duration_since(now) >= telling;
         let id = state.parked.park(parked, random);
         if self.load.fetch_add(1, Ordering::Relaxed) == 0 {
             state.busy_since = now;
@@ -362,8 +364,8 @@ impl Connection {
     }
 
     /// Fails the queries whose time is over at `now`; gives the time of the next look. When nothing
-    /// at all has come since one of them was asked, the connection is silent, and no further query
-    /// shall wait for it.
+    /// at all has come since one of them was asked that waited for long enough, the connection is silent, and
+    /// no further query shall wait for it.
     pub(super) fn expire(&self, now: Instant) -> Instant {
         let mut state = self.state();
         let (over, next) = state.parked.take_over(now, LOOK);
@@ -376,7 +378,7 @@ impl Connection {
         let last_used = state.last_used;
         for parked in &over {
             self.less(&mut state, last_used);
-            if state.is_established && state.last_heard <= parked.asked {
+            if parked.is_telling && state.is_established && state.last_heard <= parked.asked {
                 is_silent = true;
                 let asked = state.silent_since.map_or(parked.asked, |at| at.min(parked.asked));
                 state.silent_since = Some(asked);
@@ -460,7 +462,7 @@ mod tests {
         let wire = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
         let query = Asked::new(wire.into(), wire.len());
         let mut random = StdRng::seed_from_u64(1);
-        connection.park(&query, None, &mut random, now, now + TIME).unwrap()
+        connection.park(&query, None, &mut random, now, (now + TIME, TIME)).unwrap()
     }
 
     /// An empty response to the query of a ticket, whose name begins with this letter.
@@ -568,6 +570,25 @@ mod tests {
         assert_eq!(connection.words("x"), "dial tcp 192.0.2.1:53: x");
         connection.established(Some("10.0.0.1:4000".parse().unwrap()));
         assert_eq!(connection.words("x"), "read tcp 10.0.0.1:4000->192.0.2.1:53: x");
+    }
+
+    #[test]
+    fn a_query_that_was_put_on_it_with_little_time_left_does_not_show_that_it_is_silent() {
+        let start = Instant::now();
+        for (telling, upkeep) in
+            [(TIME + Duration::from_millis(1), Upkeep::At(start + EXPIRE)), (TIME, Upkeep::End)]
+        {
+            let connection = connection(Transport::Tcp, start);
+            connection.established(None);
+            let wire = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
+            let (query, mut chance) =
+                (Asked::new(wire.into(), wire.len()), StdRng::seed_from_u64(1));
+            let time = (start + TIME, telling);
+            let mut ticket = connection.park(&query, None, &mut chance, start, time).unwrap();
+            connection.expire(start + TIME);
+            assert!(matches!(ticket.receiver.try_recv(), Ok(Err(Failure::Response(_)))));
+            assert_eq!(connection.upkeep(start + TIME), upkeep, "{telling:?}");
+        }
     }
 
     #[test]

@@ -85,6 +85,10 @@ pub(super) const REFUSED: Duration = Duration::from_millis(5);
 /// How long a refusal is remembered: until then, queries share the dial that is under way.
 pub(super) const REFUSAL_LASTS: Duration = Duration::from_secs(1);
 
+/// A query that waited for so long, or for half of `read_timeout`, shows that its connection is silent when
+/// nothing came over it. One that was put there with less time left shows nothing: an answer may take longer.
+pub(super) const TELLING: Duration = Duration::from_secs(1);
+
 /// How long sent octets may stay unacknowledged before a stream counts as dead.
 pub(super) const UNACKNOWLEDGED: Duration = Duration::from_millis(500);
 

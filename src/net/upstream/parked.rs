@@ -52,6 +52,8 @@ pub(super) struct Parked {
     /// As sent but for the id.
     asked_for: Asked,
     udp_limit: Option<u16>,
+    /// It waits for long enough to show by its end that a connection is silent.
+    pub(super) is_telling: bool,
     /// A message with its id came that was no response to it.
     is_misled: bool,
     answer: oneshot::Sender<Result<Reply, Failure>>,
@@ -76,6 +78,7 @@ impl Parked {
                 .unwrap_or(u32::MAX),
             asked_for: query.clone(),
             udp_limit,
+            is_telling: false,
             is_misled: false,
             answer,
         };

@@ -281,7 +281,9 @@ mod tests {
         let mut park = |connection: &Arc<Connection>| {
             let query = super::super::Asked::new([0; 17].into(), 17);
             let deadline = now + Duration::from_secs(2);
-            connection.park(&query, None, &mut chance, Instant::now(), deadline).unwrap()
+            connection
+                .park(&query, None, &mut chance, Instant::now(), (deadline, Duration::ZERO))
+                .unwrap()
         };
         let _first = park(&dialled);
         let Some(Place::There(shared)) = pool.try_place(0, &random) else { panic!("two dials") };

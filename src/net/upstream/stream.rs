@@ -261,7 +261,9 @@ mod tests {
         let Some(Place::New(connection)) = pool.try_place(0, &random) else { panic!("no place") };
         let (mut chance, now) = (StdRng::seed_from_u64(2), Instant::now());
         let asked = Asked::new([0; 17].into(), 17);
-        let _ticket = connection.park(&asked, None, &mut chance, now, now).unwrap();
+        let _ticket = connection
+            .park(&asked, None, &mut chance, now, (now, std::time::Duration::ZERO))
+            .unwrap();
         Ending { connection, pool: Arc::new(pool) }
     }
 

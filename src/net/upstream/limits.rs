@@ -79,8 +79,12 @@ pub(super) const DIAL: Duration = Duration::from_secs(2);
 const STUCK: Duration = Duration::from_millis(100);
 
 /// After a refusal nobody is dialled for so long: whoever asks meanwhile waits for the next dial, together
-/// with all others. Less than what makes a connection look held up.
+/// with all others. Each further time is twice the one before.
 pub(super) const REFUSED: Duration = Duration::from_millis(5);
+
+/// The longest of these times: less than those between the passes of a query that waits for the upstream to
+/// come back.
+pub(super) const REFUSED_MOST: Duration = Duration::from_millis(40);
 
 /// How long a refusal is remembered: until then, queries share the dial that is under way.
 pub(super) const REFUSAL_LASTS: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@
 //! itself: it says when a connection must be opened.
 
 use super::connection::Connection;
-use super::limits::{Choice, Fitness, Limits, REFUSAL_LASTS, REFUSED, Wish, choose};
+use super::limits::{Choice, Fitness, Limits, REFUSAL_LASTS, REFUSED, REFUSED_MOST, Wish, choose};
 use super::pace::Pace;
 use crate::dns::Transport;
 use crate::metrics::{Counter, LazyCounter, Registry, names};
@@ -40,14 +40,30 @@ pub(super) struct Pool {
 struct Inner {
     connections: Vec<Arc<Connection>>,
     last_serial: u64,
-    /// Nobody took the last connection: when, and Go's words for it.
-    refused: Option<(Instant, Box<str>)>,
+    refused: Option<Refusal>,
+}
+
+/// Nobody took the last connection.
+#[derive(Debug)]
+struct Refusal {
+    at: Instant,
+    /// How long nobody is dialled.
+    pause: Duration,
+    /// Go's words for it.
+    text: Box<str>,
+}
+
+impl Refusal {
+    /// When the next dial may begin.
+    fn over(&self) -> Instant {
+        self.at + self.pause
+    }
 }
 
 impl Inner {
     /// Whether connections are refused, as far as is known at `now`.
     fn is_refused(&self, now: Instant) -> bool {
-        self.refused.as_ref().is_some_and(|(at, _)| now < *at + REFUSAL_LASTS)
+        self.refused.as_ref().is_some_and(|refusal| now < refusal.at + REFUSAL_LASTS)
     }
 }
 
@@ -130,15 +146,18 @@ impl Pool {
 
     /// A connection with a free place, if there is one now.
     pub(super) fn try_place(&self, newer_than: u64, random: &Mutex<StdRng>) -> Option<Place> {
-        let now = Instant::now();
+        self.try_place_at(Instant::now(), newer_than, random)
+    }
+
+    fn try_place_at(&self, now: Instant, newer_than: u64, random: &Mutex<StdRng>) -> Option<Place> {
         let mut inner = self.inner();
         let seen = inner.connections.iter().map(|connection| connection.seen(now));
-        // Where nobody is, a dial tells all who wait as much as each its own.
-        let depth = match inner.is_refused(now) {
-            true => self.limits.hard_depth,
-            false => self.pace.depth(),
+        // Where nobody is, a dial tells all who wait as much as each its own, however long it is paused.
+        let (depth, patience) = match inner.is_refused(now) {
+            true => (self.limits.hard_depth, self.pace.patience().max(2 * REFUSED_MOST)),
+            false => (self.pace.depth(), self.pace.patience()),
         };
-        let wish = Wish { newer_than, depth, patience: self.pace.patience() };
+        let wish = Wish { newer_than, depth, patience };
         match choose(seen, wish, &self.limits) {
             Choice::Take(place) => {
                 self.hits.increment();
@@ -172,7 +191,15 @@ impl Pool {
 
     /// Nobody took a connection at `now`; Go's words for it.
     pub(super) fn refused(&self, now: Instant, text: &str) {
-        self.inner().refused = Some((now, text.into()));
+        let mut inner = self.inner();
+        let before = inner.refused.take().filter(|refusal| now < refusal.at + REFUSAL_LASTS);
+        let pause = match before {
+            // Of dials that were under way together.
+            Some(refusal) if now < refusal.over() => refusal.pause,
+            Some(refusal) => (2 * refusal.pause).min(REFUSED_MOST),
+            None => REFUSED,
+        };
+        inner.refused = Some(Refusal { at: now, pause, text: text.into() });
     }
 
     /// A connection was taken.
@@ -183,15 +210,15 @@ impl Pool {
     /// How long to wait before the next dial: a while after one was refused.
     pub(super) fn pause(&self, now: Instant) -> Duration {
         let inner = self.inner();
-        let next = inner.refused.as_ref().map(|(at, _)| *at + REFUSED);
+        let next = inner.refused.as_ref().map(Refusal::over);
         next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
     }
 
     /// Go's words for the refusal of just now, when there is no connection.
     pub(super) fn refusal(&self, now: Instant) -> Option<Box<str>> {
         let inner = self.inner();
-        let (at, text) = inner.refused.as_ref()?;
-        (inner.connections.is_empty() && now < *at + REFUSED).then(|| text.clone())
+        let refusal = inner.refused.as_ref()?;
+        (inner.connections.is_empty() && now < refusal.over()).then(|| refusal.text.clone())
     }
 
     /// Forgets a connection that has ended. When it died in silence, so may those over which nothing
@@ -290,5 +317,47 @@ mod tests {
         assert_eq!(shared.serial, dialled.serial);
         pool.taken();
         assert!(matches!(pool.try_place(0, &random), Some(Place::New(_))), "a depth of one again");
+    }
+
+    #[test]
+    fn while_connections_are_refused_one_after_the_other_dials_come_less_and_less_often() {
+        let metrics = Registry::new(1);
+        let pool = Pool::new("192.0.2.1:53", Transport::Tcp, STREAMS, Keeping::default(), &metrics);
+        let mut now = Instant::now();
+        let mut pause_after = |time: Duration| {
+            now += time;
+            pool.refused(now, "dial tcp: refused");
+            pool.pause(now)
+        };
+        let mut pauses = vec![pause_after(Duration::ZERO)];
+        for _ in 0..4 {
+            pauses.push(pause_after(pauses[pauses.len() - 1]));
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 8].map(|times| times * REFUSED));
+        let at_once = Duration::from_micros(50);
+        assert_eq!(pause_after(at_once), 8 * REFUSED, "of dials that were under way together");
+        assert_eq!(pause_after(REFUSAL_LASTS), REFUSED, "after a while it is new");
+        assert_eq!(pause_after(at_once), REFUSED);
+        pool.taken();
+        assert_eq!(pool.pause(now + at_once), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_dial_that_is_paused_after_a_refusal_is_shared_however_long_it_is_paused() {
+        let metrics = Registry::new(1);
+        let pool = Pool::new("192.0.2.1:53", Transport::Tcp, STREAMS, Keeping::default(), &metrics);
+        let random = Mutex::new(StdRng::seed_from_u64(1));
+        let asked = Instant::now();
+        pool.refused(asked, "dial tcp: refused");
+        let Some(Place::New(dialled)) = pool.try_place_at(asked, 0, &random) else {
+            panic!("none")
+        };
+        let query = super::super::Asked::new([0; 17].into(), 17);
+        let time = (asked + Duration::from_secs(2), Duration::ZERO);
+        let mut chance = StdRng::seed_from_u64(2);
+        let _first = dialled.park(&query, None, &mut chance, asked, time).unwrap();
+        let later = asked + REFUSED_MOST;
+        assert!(dialled.seen(later).waited > pool.pace.patience());
+        assert!(matches!(pool.try_place_at(later, 0, &random), Some(Place::There(_))));
     }
 }

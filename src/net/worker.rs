@@ -47,6 +47,10 @@ const TURNS_A_LOOK: u8 = 2;
 /// upstream that begins or ends.
 pub(super) const UNSEEN_BESIDE_LONG: Duration = Duration::from_micros(10);
 
+/// While more queries than this wait on the node, an upstream is silent or slow: each of them may be a step that
+/// keeps datagrams waiting, so that all steps are taken for long ones.
+pub(super) const CROWD: usize = 512;
+
 /// The same for a worker that rests between its turns: several that are taken in together cost less.
 const UNSEEN_MOST_RESTING: Duration = Duration::from_millis(1);
 
@@ -245,14 +249,24 @@ impl Worker {
         }
     }
 
-    /// Whether datagrams may have been lying for as long as `most`, or [`UNSEEN_MOST_RESTING`] between rests.
+    /// Whether so many queries wait that an upstream is silent or slow.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.node.parked.load(Ordering::Relaxed) > CROWD
+    }
+
+    /// Whether datagrams may have been lying for as long as `most`: at most [`UNSEEN_BESIDE_LONG`] in a crowd,
+    /// and [`UNSEEN_MOST_RESTING`] between rests.
     /// What was there when the thread woke has its own task's turn: it counts from about then.
     pub(super) fn is_time_to_look(&self, most: Duration) -> bool {
         let now = self.clock.monotonic();
         if woke() {
             self.received.set(now.saturating_sub(UNSEEN_BESIDE_LONG));
         }
-        let most = if self.thrift.is_resting() { UNSEEN_MOST_RESTING } else { most };
+        let most = match self.thrift.is_resting() {
+            true => UNSEEN_MOST_RESTING,
+            false if self.is_crowded() => most.min(UNSEEN_BESIDE_LONG),
+            false => most,
+        };
         now.saturating_sub(self.received.get()) >= most
     }
 

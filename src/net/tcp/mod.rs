@@ -152,6 +152,10 @@ pub(super) async fn connection(
                     Poll::Ready(reader.read(task, &mut stream, shared, &mut patience))
                 };
                 let Ok(more) = poll_fn(read).await else { return };
+                if worker.is_crowded() {
+                    // What was read may be asked upstream, which takes as long as several hits.
+                    worker.look_if_time();
+                }
                 more_to_read = more;
                 has_ended = !more;
             }

@@ -6,7 +6,7 @@ use crate::net::between::{in_turns, works_here};
 use crate::net::rest::{Rests, woke};
 use crate::net::sockets::{Address, bind};
 use crate::net::upstream::Shared;
-use crate::net::worker::{Command, Node, UNSEEN_BESIDE_LONG, Worker, run};
+use crate::net::worker::{CROWD, Command, Node, UNSEEN_BESIDE_LONG, Worker, run};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -228,6 +228,23 @@ fn what_was_there_when_the_worker_woke_has_its_own_turn() {
         ages_ago();
         assert!(!lone.worker.is_time_to_look(PATIENCE));
         assert!(lone.worker.is_time_to_look(UNSEEN_BESIDE_LONG), "it counts from then");
+    });
+}
+
+#[test]
+fn while_hundreds_wait_every_step_is_taken_for_a_long_one() {
+    beside_a_worker(|lone| async move {
+        let parked = &lone.worker.node.parked;
+        parked.fetch_add(CROWD, Ordering::Relaxed);
+        lone.worker.received.set(lone.worker.now().monotonic);
+        while woke() {}
+        assert!(!lone.worker.is_time_to_look(PATIENCE));
+        parked.fetch_add(1, Ordering::Relaxed);
+        let end = Instant::now() + PATIENCE;
+        while !lone.worker.is_time_to_look(PATIENCE) {
+            assert!(Instant::now() < end, "not before");
+        }
+        parked.fetch_sub(CROWD + 1, Ordering::Relaxed);
     });
 }
 

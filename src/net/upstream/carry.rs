@@ -166,6 +166,7 @@ async fn dial(
             if ending.pool.transport == Transport::Tcp {
                 // All who wait for this dial know now, and so do those who come next.
                 ending.pool.refused(Instant::now(), &error);
+                before_long_step();
                 connection.refuse(&error);
             }
             return Err(error);

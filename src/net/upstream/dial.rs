@@ -7,6 +7,7 @@ use super::limits::UNACKNOWLEDGED;
 use super::messenger::Messenger;
 use super::trust::{self, Trust};
 use crate::dns::Transport;
+use crate::net::between::before_long_step;
 use crate::plugin::forward::{DohMethod, Keeping, Upstream};
 use crate::sys::interfaces;
 use hickory_net::NetError;
@@ -117,6 +118,8 @@ impl Dialer {
             if let Some(source) = self.source {
                 socket.bind(SocketAddr::new(source, 0))?;
             }
+            // Over loopback the whole handshake is done within the call.
+            before_long_step();
             let stream = socket.connect(remote).await?;
             stream.set_nodelay(true)?;
             // A peer that is gone without a word is noticed by what it does not acknowledge.

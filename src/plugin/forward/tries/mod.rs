@@ -2,7 +2,7 @@
 //!
 //! Owns the loop over the upstreams as a state machine: time, health and chance come in, moves go
 //! out. Where CoreDNS spins (a refused port, `failover` when all fail) it ends: two bad tries for each
-//! upstream and one pass of `failover` (docs/differences.md), all within [`BUDGET`].
+//! upstream, a second of refusals and one pass of `failover` (docs/differences.md), all within [`BUDGET`].
 
 use super::options::Options;
 use super::policy::{MOST_UPSTREAMS, Order};
@@ -20,8 +20,12 @@ pub const BUDGET: Duration = Duration::from_millis(3_900);
 /// once. Each further time is twice the one before.
 const BETWEEN_PASSES: Duration = Duration::from_millis(100);
 
-/// The longest of these times: that of two health probes.
-const MOST_BETWEEN: Duration = Duration::from_millis(500);
+/// The longest of these times.
+const MOST_BETWEEN: Duration = Duration::from_millis(300);
+
+/// A question that nothing but refusals met is given up within this time: whoever asks has SERVFAIL after
+/// a second at most, as with CoreDNS (coredns.md §3.2).
+const REFUSED_FOR: Duration = Duration::from_secs(1);
 
 /// The most tries of one upstream for one question, unless `max_connect_attempts` says: of those that
 /// [`Fault::Bad`] ends.
@@ -54,7 +58,7 @@ pub enum Move {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nobody was there: the port refused, or there was no way to it. Somebody may be there again in a
-    /// moment (a restart, a Service without endpoints), so as long as there is time it is tried again.
+    /// moment (a restart, a Service without endpoints), so for [`REFUSED_FOR`] it is tried again.
     Away,
     /// Anything else: what was wrong may be wrong with every try.
     Bad,
@@ -66,6 +70,8 @@ pub struct Tries<'o> {
     options: &'o Options,
     order: Order,
     budget: Duration,
+    /// No pass begins later: [`REFUSED_FOR`] until a try took long, from then on the budget.
+    last_pass: Duration,
     /// The next step of the order in this pass.
     step: u8,
     /// Upstreams found down in this pass.
@@ -93,6 +99,7 @@ impl<'o> Tries<'o> {
             options,
             order,
             budget,
+            last_pass: budget.min(REFUSED_FOR),
             step: 0,
             down: 0,
             asked: false,
@@ -134,7 +141,7 @@ impl<'o> Tries<'o> {
                     return Move::End;
                 }
                 let next_pass = self.pass_began + between(self.passes);
-                if next_pass >= self.budget {
+                if next_pass >= self.last_pass {
                     self.ended = true;
                     return Move::End;
                 }
@@ -190,6 +197,9 @@ impl<'o> Tries<'o> {
     pub fn failed(&mut self, upstream: usize, error: Box<str>, fault: Fault, took: Duration) {
         self.error = Some(error);
         let was_long = took >= LONG;
+        if was_long {
+            self.last_pass = self.budget;
+        }
         self.is_refused = !self.hasty && fault == Fault::Away && !was_long;
         match self.hasty {
             false if was_long || fault == Fault::Away => {

@@ -30,16 +30,25 @@ impl Suffixes {
     /// Appends `name` (valid wire form), its longest known suffix as a pointer. Case decides: a
     /// name never changes its spelling by being compressed.
     pub(super) fn write(&mut self, out: &mut Vec<u8>, name: &[u8]) {
-        self.append(out, name, true);
+        match self.learn(out, name) {
+            Some((ahead, offset)) => {
+                out.extend_from_slice(&name[..ahead]);
+                out.extend_from_slice(&(0xc000 | offset).to_be_bytes());
+            }
+            None => out.extend_from_slice(name),
+        }
     }
 
     /// Appends `name` in full. Later names may point to it (RFC 3597 §4 forbids pointers inside
     /// RDATA of newer types, not into it).
     pub(super) fn write_in_full(&mut self, out: &mut Vec<u8>, name: &[u8]) {
-        self.append(out, name, false);
+        self.learn(out, name);
+        out.extend_from_slice(name);
     }
 
-    fn append(&mut self, out: &mut Vec<u8>, name: &[u8], may_point: bool) {
+    /// Remembers the suffixes of a `name` that is written at the end of `out` next. Of its longest that was
+    /// known: how many octets stand ahead of it, and where it is.
+    fn learn(&mut self, out: &[u8], name: &[u8]) -> Option<(usize, u16)> {
         let mut starts = [0u8; Suffixes::LABELS];
         let mut labels = 0;
         let mut place = 0;
@@ -58,27 +67,20 @@ impl Suffixes {
             hashes[label] = hash;
             end = start;
         }
-        let base = out.len();
-        let mut known = labels;
-        let mut pointer = None;
+        let mut unknown = labels;
+        let mut known = None;
         for label in 0..labels {
-            let suffix = &name[usize::from(starts[label])..];
-            if let Some(offset) = self.find(hashes[label], out, suffix) {
-                known = label;
-                pointer = Some(offset);
+            let ahead = usize::from(starts[label]);
+            if let Some(offset) = self.find(hashes[label], out, &name[ahead..]) {
+                unknown = label;
+                known = Some((ahead, offset));
                 break;
             }
         }
-        match pointer {
-            Some(offset) if may_point => {
-                out.extend_from_slice(&name[..usize::from(starts[known])]);
-                out.extend_from_slice(&(0xc000 | offset).to_be_bytes());
-            }
-            _ => out.extend_from_slice(name),
+        for label in 0..unknown {
+            self.remember(hashes[label], out.len() + usize::from(starts[label]));
         }
-        for label in 0..known {
-            self.remember(hashes[label], base + usize::from(starts[label]));
-        }
+        known
     }
 
     /// The hash (FNV-1a) of a suffix, from that of what stands behind its first label.

@@ -137,8 +137,8 @@ mod tests {
                 "plugin/health: Corefile:3 - Error during parsing: Wrong argument count or unexpected line ending after 'foo'",
             ),
             (
-                "health [127.0.0.1]:80 {\n lameduck 1s\n}",
-                "Corefile:2 - parse \"http://[127.0.0.1]:80\": invalid IP-literal",
+                "health [localhost]:80 {\n lameduck 1s\n}",
+                "Corefile:2 - parse \"http://[localhost]:80\": invalid IP-literal",
             ),
             (
                 "health {\n lameduck 5\n}",

@@ -88,12 +88,3 @@ fn what_waits_when_reading_stops_still_gets_its_reply_over_http3() {
     assert!(runtime.block_on(waiting).unwrap().is_ok());
     server.workers.join();
 }
-
-#[test]
-fn without_the_directive_an_https3_block_is_plain_tcp() {
-    let server = Running::start(&answering("https3://.:0", 9, ""), 1);
-    let mut stream = server.tcp();
-    stream.write_all(&framed(&query("a.test.", 1))).unwrap();
-    assert_eq!(last_octet(&read_frame(&mut stream).unwrap()), Some(9));
-    server.stop();
-}

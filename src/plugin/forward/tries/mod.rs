@@ -24,7 +24,7 @@ const BETWEEN_PASSES: Duration = Duration::from_millis(100);
 const MOST_BETWEEN: Duration = Duration::from_millis(300);
 
 /// A question that nothing but refusals met is given up within this time: whoever asks has SERVFAIL after
-/// a second at most, as with CoreDNS (coredns.md §3.2).
+/// a second at most, as with CoreDNS.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
 /// The most tries of one upstream for one question, unless `max_connect_attempts` says: of those that

@@ -58,7 +58,7 @@ pub enum Move {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nobody was there: the port refused, or there was no way to it. Somebody may be there again in a
-    /// moment (a restart, a Service without endpoints), so for [`REFUSED_FOR`] it is tried again.
+    /// moment (a restart, a Service without endpoints), so for a second it is tried again.
     Away,
     /// Anything else: what was wrong may be wrong with every try.
     Bad,

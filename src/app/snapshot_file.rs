@@ -193,13 +193,16 @@ fn save(path: &Path, stores: &Stores, reports: &Reports, pause: Duration, has_fa
     *has_failed = matches!(result, Err(NotWritten::Failed(_)));
 }
 
-/// Writes beside the file, then exchanges it.
+/// Writes beside the file, then exchanges it. What is there and no file stays as it is.
 fn write(
     path: &Path,
     stores: &Stores,
     clock: Clock,
     pause: Duration,
 ) -> Result<Totals, NotWritten> {
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(io::Error::other("not a regular file").into());
+    }
     let beside = beside(path);
     let file = open_alone(&beside)?;
     let written = fill(&file, stores, clock, pause).and_then(|totals| {
@@ -322,6 +325,18 @@ mod tests {
         let stores = of(ONE, &reports);
         put(&stores, &reports, entries);
         write(path, &stores, reports.clock, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let reports = reports();
+        let result = write(&path, &of(ONE, &reports), reports.clock, Duration::ZERO);
+        assert!(matches!(result, Err(NotWritten::Failed(_))));
+        assert!(!fs::metadata(&path).unwrap().is_file());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -92,13 +92,19 @@ fn absent(folder: &Path, error: &io::Error) -> String {
 
 /// Replaces the content of a file, at once and whole; true when it was another. Readers see the
 /// old content or the new one. Where the file cannot be exchanged (it is itself a mount, or the
-/// folder is not writable), it is written in place.
+/// folder is not writable), or shall not be (`/dev/null`), it is written in place.
 ///
 /// # Errors
 ///
 /// Why the file can neither be exchanged nor written, in Go's words: `open PATH: permission
 /// denied`.
 pub fn write_if_changed(path: &Path, text: &str) -> Result<bool, String> {
+    let known = fs::metadata(path).ok();
+    let why = |error| format!("open {}: {}", path.display(), system_error_text(&error));
+    if known.as_ref().is_some_and(|known| !known.is_file()) {
+        fs::write(path, text).map_err(why)?;
+        return Ok(true);
+    }
     if fs::read(path).is_ok_and(|content| content == text.as_bytes()) {
         return Ok(false);
     }
@@ -109,14 +115,13 @@ pub fn write_if_changed(path: &Path, text: &str) -> Result<bool, String> {
     };
     let exchanged = write_new(&beside, text).and_then(|()| {
         // The permissions that an operator gave the file are kept.
-        if let Ok(known) = fs::metadata(&target) {
+        if let Some(known) = known {
             fs::set_permissions(&beside, known.permissions())?;
         }
         fs::rename(&beside, &target)
     });
     if exchanged.is_err() {
         let _ = fs::remove_file(&beside);
-        let why = |error| format!("open {}: {}", path.display(), system_error_text(&error));
         fs::write(path, text).map_err(why)?;
     }
     Ok(true)
@@ -197,6 +202,16 @@ mod tests {
         assert_ne!(fs::metadata(&path).unwrap().ino(), first);
         assert_eq!(fs::read_to_string(&path).unwrap(), "b");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced_by_one() {
+        use std::os::unix::fs::FileTypeExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(write_if_changed(&path, "a").is_err());
+        assert!(fs::metadata(&path).unwrap().file_type().is_socket());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::Asked;
 use super::pace::Effect;
 use crate::dns::{Rcode, flags, sizes};
-use crate::plugin::forward::{Meaning, Verdict, judge};
+use crate::plugin::forward::{Meaning, Verdict, judge, rcode_of};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::HashMap;
@@ -224,11 +224,6 @@ fn misunderstood(query: &Asked, rcode: Rcode) -> Reply {
     message.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
     message.extend_from_slice(query.question());
     (Arc::from(message), Meaning { rcode, truncated: false, is_response: false })
-}
-
-/// The rcode in a message's header.
-fn rcode_of(message: &[u8]) -> Rcode {
-    Rcode(message.get(3).map_or(0, |low| u16::from(*low) & flags::RCODE))
 }
 
 #[cfg(test)]

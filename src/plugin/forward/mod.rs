@@ -16,7 +16,7 @@ pub use options::{Keeping, LONGEST_TRY, Options, Probe, Upstream};
 pub use policy::{MOST_UPSTREAMS, Order, Policy};
 pub use tls::{DohMethod, TlsFiles, TlsSettings};
 pub use tries::{BUDGET, Fault, Move, Tries};
-pub use verdict::{Meaning, Verdict, judge};
+pub use verdict::{Meaning, Verdict, judge, rcode_of};
 
 use super::dnstap::Point;
 use super::{BlockDraft, Context, Flow, Handler, Journal, Level, Now, Setup, SilentJournal, Turn};

@@ -37,6 +37,11 @@ pub struct Meaning {
     pub is_response: bool,
 }
 
+/// The rcode in the header of `bytes`, whatever they answer; NOERROR where they are no header.
+pub fn rcode_of(bytes: &[u8]) -> Rcode {
+    Rcode(bytes.get(3).map_or(0, |low| u16::from(*low) & flags::RCODE))
+}
+
 /// Judges `bytes` as the response to `question` (QNAME, QTYPE, QCLASS in wire form).
 /// `udp_limit` is the greatest datagram that may be passed on, `None` for streams.
 pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
@@ -49,11 +54,8 @@ pub fn judge(question: &[u8], bytes: &[u8], udp_limit: Option<u16>) -> Verdict {
     if word & flags::QR == 0 {
         return no_response(bytes, udp_limit);
     }
-    let mut meaning = Meaning {
-        rcode: Rcode(word & flags::RCODE),
-        truncated: word & flags::TC != 0,
-        is_response: true,
-    };
+    let mut meaning =
+        Meaning { rcode: rcode_of(bytes), truncated: word & flags::TC != 0, is_response: true };
     if questions == 0 && bytes.len() == header.len() && meaning.rcode != Rcode::NOERROR {
         return Verdict::Misunderstood;
     }

@@ -235,6 +235,15 @@ impl Rule {
     }
 }
 
+#[cfg(test)]
+impl Plan {
+    /// The plan of tests: these addresses, and the ports of a stock deployment.
+    pub(super) fn of(addresses: &[&str]) -> Plan {
+        let addresses = addresses.iter().map(|one| one.parse().unwrap()).collect();
+        Plan { addresses, dns_port: 53, health_port: 8080 }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (place, words) = (self.place, self.words().join(" "));
@@ -246,15 +255,10 @@ impl fmt::Display for Rule {
 mod tests {
     use super::*;
 
-    fn plan(addresses: &[&str]) -> Plan {
-        let addresses = addresses.iter().map(|one| one.parse().unwrap()).collect();
-        Plan { addresses, dns_port: 53, health_port: 8080 }
-    }
-
     #[test]
     fn an_address_has_node_caches_twelve_rules_in_its_order() {
         let shown: Vec<String> =
-            plan(&["10.0.0.10"]).rules(Family::V4).iter().map(ToString::to_string).collect();
+            Plan::of(&["10.0.0.10"]).rules(Family::V4).iter().map(ToString::to_string).collect();
         let skip = "-j NOTRACK -m comment --comment NodeLocal DNS Cache: skip conntrack]}";
         let allow = "-j ACCEPT -m comment --comment NodeLocal DNS Cache: allow DNS traffic]}";
         assert_eq!(
@@ -278,7 +282,7 @@ mod tests {
 
     #[test]
     fn all_rules_of_the_raw_table_keep_queries_but_those_for_health_and_late_replies() {
-        let plan = plan(&["10.0.0.10"]);
+        let plan = Plan::of(&["10.0.0.10"]);
         let mut keep: Vec<String> = plan
             .rules(Family::V4)
             .iter()
@@ -300,7 +304,7 @@ mod tests {
 
     #[test]
     fn each_family_has_its_own_rules() {
-        let plan = plan(&["10.0.0.10", "fd00::a", "::ffff:10.0.0.11", "10.0.0.10"]);
+        let plan = Plan::of(&["10.0.0.10", "fd00::a", "::ffff:10.0.0.11", "10.0.0.10"]);
         assert_eq!(plan.rules(Family::V4).len(), 24);
         assert_eq!(plan.rules(Family::V6).len(), 12);
         assert!(plan.rules(Family::V6)[0].to_string().contains("-d fd00::a "));
@@ -308,7 +312,7 @@ mod tests {
 
     #[test]
     fn one_port_for_both_makes_no_rule_twice() {
-        let mut plan = plan(&["10.0.0.10"]);
+        let mut plan = Plan::of(&["10.0.0.10"]);
         plan.health_port = 53;
         assert_eq!(plan.rules(Family::V4).len(), 10);
     }

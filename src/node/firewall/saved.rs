@@ -158,14 +158,9 @@ mod tests {
     use super::super::rules::{Family, Plan};
     use super::*;
 
-    fn plan(addresses: &[&str]) -> Plan {
-        let addresses = addresses.iter().map(|one| one.parse().unwrap()).collect();
-        Plan { addresses, dns_port: 53, health_port: 8080 }
-    }
-
     #[test]
     fn a_transaction_removes_copies_and_prepends_what_is_missing() {
-        let rules = plan(&["10.0.0.10"]).rules(Family::V4);
+        let rules = Plan::of(&["10.0.0.10"]).rules(Family::V4);
         let old = "PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 -j NOTRACK";
         let found = read_saved("raw", &format!("-A {old}")).unwrap();
         assert_eq!(
@@ -184,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_iptables_saves_is_read_back() {
-        let rule = plan(&["10.0.0.10"]).rules(Family::V4)[1];
+        let rule = Plan::of(&["10.0.0.10"]).rules(Family::V4)[1];
         for (line, is_commented) in [
             (
                 "-A PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 -m comment --comment \

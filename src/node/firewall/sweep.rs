@@ -168,11 +168,6 @@ COMMIT
 COMMIT
 ";
 
-    fn plan(addresses: &[&str]) -> Plan {
-        let addresses = addresses.iter().map(|one| one.parse().unwrap()).collect();
-        Plan { addresses, dns_port: 53, health_port: 8080 }
-    }
-
     fn found(whose: &Whose) -> Vec<String> {
         let found = of_text(SAVED, Family::V4, whose);
         let short =
@@ -187,18 +182,18 @@ COMMIT
             "raw PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 \"skip conntrack\" -j NOTRACK",
             "raw OUTPUT -s 10.0.0.11/32 -p tcp -m tcp --sport 9000 \"skip conntrack\" -j CT --notrack",
         ];
-        assert_eq!(found(&Whose::Everybodys(plan(&[]))), commented);
+        assert_eq!(found(&Whose::Everybodys(Plan::of(&[]))), commented);
         let mut all = vec![commented[0]];
         all.push("raw PREROUTING -d 10.0.0.10/32 -p udp -m udp --dport 53 -j NOTRACK");
         all.push("filter INPUT -d 10.0.0.10/32 -p tcp -m tcp --dport 53 -j ACCEPT");
-        assert_eq!(found(&Whose::Of(plan(&["10.0.0.10", "fd00::a"]))), all);
+        assert_eq!(found(&Whose::Of(Plan::of(&["10.0.0.10", "fd00::a"]))), all);
         all.insert(2, commented[1]);
-        assert_eq!(found(&Whose::Everybodys(plan(&["10.0.0.10"]))), all);
+        assert_eq!(found(&Whose::Everybodys(Plan::of(&["10.0.0.10"]))), all);
     }
 
     #[test]
     fn a_removal_names_each_rule_as_it_was_told() {
-        let found = of_text(SAVED, Family::V4, &Whose::Of(plan(&["10.0.0.11"])));
+        let found = of_text(SAVED, Family::V4, &Whose::Of(Plan::of(&["10.0.0.11"])));
         assert_eq!(
             transaction(&found.iter().collect::<Vec<_>>(), &[]),
             "*raw\n-D PREROUTING -d 10.0.0.11/32 -p udp -m udp --dport 53 -j NOTRACK\n\

@@ -4,11 +4,6 @@ use super::answers::HOOK_INPUT;
 use super::*;
 use crate::sys::netlink::Message;
 
-fn plan(addresses: &[&str]) -> Plan {
-    let addresses = addresses.iter().map(|one| one.parse().unwrap()).collect();
-    Plan { addresses, dns_port: 53, health_port: 8080 }
-}
-
 fn message(kind: u16, family: u8, fill: impl FnOnce(Request) -> Request) -> Message {
     Message {
         kind,
@@ -20,7 +15,7 @@ fn message(kind: u16, family: u8, fill: impl FnOnce(Request) -> Request) -> Mess
 
 #[test]
 fn an_address_has_the_eight_rules_before_connection_tracking() {
-    let rules = rules(&plan(&["169.254.20.10", "fd00::a"]));
+    let rules = rules(&Plan::of(&["169.254.20.10", "fd00::a"]));
     assert_eq!(rules.len(), 16);
     assert!(rules.iter().all(|rule| new_rule("nodens", rule).is_some()));
     let incoming = rules.iter().filter(|rule| rule.place == Place::RawPrerouting);
@@ -30,7 +25,7 @@ fn an_address_has_the_eight_rules_before_connection_tracking() {
 
 #[test]
 fn a_rule_says_that_it_is_ours() {
-    let rule = rules(&plan(&["10.0.0.10"]))[0];
+    let rule = rules(&Plan::of(&["10.0.0.10"]))[0];
     let request = new_rule("nodens", &rule).unwrap();
     let found =
         Message { kind: 0, flags: 0, sequence: 0, payload: request.octets()[16..].to_vec() };

@@ -7,7 +7,7 @@ use super::carry::carry;
 use super::connection::Connection;
 use super::dial::words;
 use super::limits::{MOST_STALE, TELLING};
-use super::parked::{Failure, Reply};
+use super::parked::{Failure, Reply, Times};
 use super::peer::{Failed, Peer};
 use super::pool::{Place, Pool};
 use super::ticket::Ticket;
@@ -227,9 +227,12 @@ impl<'t> Try<'t> {
         let parked = {
             let random = &self.errand.dispatcher.random;
             let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
-            let (now, deadline) = (std::time::Instant::now(), self.deadline.into_std());
-            let telling = (self.errand.options().read_timeout / 2).min(TELLING);
-            connection.park(self.errand.query, udp_limit, &mut random, now, (deadline, telling))
+            let times = Times {
+                asked: std::time::Instant::now(),
+                deadline: self.deadline.into_std(),
+                telling: (self.errand.options().read_timeout / 2).min(TELLING),
+            };
+            connection.park(self.errand.query, udp_limit, &mut random, times)
         };
         let held = match parked {
             Ok(ticket) => Held { ticket, pool },
@@ -342,8 +345,9 @@ mod tests {
         let random = Mutex::new(StdRng::seed_from_u64(1));
         let Some(Place::New(connection)) = pool.try_place(0, &random) else { panic!("no place") };
         let (mut chance, now) = (StdRng::seed_from_u64(2), Instant::now());
-        let (query, time) = (Asked::new([0; 17].into(), 17), (now, Duration::ZERO));
-        let ticket = connection.park(&query, None, &mut chance, now, time);
+        let query = Asked::new([0; 17].into(), 17);
+        let times = Times { asked: now, deadline: now, telling: Duration::ZERO };
+        let ticket = connection.park(&query, None, &mut chance, times);
         let held = Held { ticket: ticket.unwrap(), pool: &pool };
         let next = pool.place(0, &random);
         tokio::pin!(next);

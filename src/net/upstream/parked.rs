@@ -41,6 +41,17 @@ pub(super) enum Meant {
     Perhaps,
 }
 
+/// The times of a query in flight.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// When it is asked.
+    pub(super) asked: Instant,
+    /// When it fails.
+    pub(super) deadline: Instant,
+    /// Having waited for so long, it shows by its end that its connection is silent.
+    pub(super) telling: Duration,
+}
+
 /// One query in flight.
 #[derive(Debug)]
 pub(super) struct Parked {
@@ -60,25 +71,24 @@ pub(super) struct Parked {
 }
 
 impl Parked {
-    /// A query with this number on its connection, asked at `now`, whose time is over at `deadline`,
-    /// and what tells its end. `udp_limit` is the size in octets that it offers to take over UDP.
+    /// A query with this number on its connection, and what tells its end. `udp_limit` is the size in
+    /// octets that it offers to take over UDP.
     pub(super) fn new(
         number: u64,
         query: &Asked,
         udp_limit: Option<u16>,
-        now: Instant,
-        deadline: Instant,
+        times: Times,
     ) -> (Parked, oneshot::Receiver<Result<Reply, Failure>>) {
         let (answer, receiver) = oneshot::channel();
+        let lasts = times.deadline.saturating_duration_since(times.asked);
         let parked = Parked {
             number,
-            asked: now,
+            asked: times.asked,
             // A try lasts for seconds.
-            lasts: u32::try_from(deadline.saturating_duration_since(now).as_micros())
-                .unwrap_or(u32::MAX),
+            lasts: u32::try_from(lasts.as_micros()).unwrap_or(u32::MAX),
             asked_for: query.clone(),
             udp_limit,
-            is_telling: false,
+            is_telling: lasts >= times.telling,
             is_misled: false,
             answer,
         };
@@ -259,8 +269,9 @@ mod tests {
             Table { queries: ParkedQueries::default(), ids: Vec::new(), ends: Vec::new() };
         let mut random = StdRng::seed_from_u64(1);
         for (number, &asked) in (1..).zip(asked) {
-            let now = start + Duration::from_millis(asked);
-            let (parked, end) = Parked::new(number, &query(), None, now, now + TIME);
+            let asked = start + Duration::from_millis(asked);
+            let times = Times { asked, deadline: asked + TIME, telling: TIME };
+            let (parked, end) = Parked::new(number, &query(), None, times);
             table.ids.push(table.queries.park(parked, &mut random));
             table.ends.push(end);
         }

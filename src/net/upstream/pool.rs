@@ -287,6 +287,7 @@ impl Drop for Queued<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::limits::STREAMS;
+    use super::super::parked::Times;
     use super::*;
     use rand::SeedableRng;
 
@@ -308,9 +309,8 @@ mod tests {
         let mut park = |connection: &Arc<Connection>| {
             let query = super::super::Asked::new([0; 17].into(), 17);
             let deadline = now + Duration::from_secs(2);
-            connection
-                .park(&query, None, &mut chance, Instant::now(), (deadline, Duration::ZERO))
-                .unwrap()
+            let times = Times { asked: Instant::now(), deadline, telling: Duration::ZERO };
+            connection.park(&query, None, &mut chance, times).unwrap()
         };
         let _first = park(&dialled);
         let Some(Place::There(shared)) = pool.try_place(0, &random) else { panic!("two dials") };
@@ -353,9 +353,10 @@ mod tests {
             panic!("none")
         };
         let query = super::super::Asked::new([0; 17].into(), 17);
-        let time = (asked + Duration::from_secs(2), Duration::ZERO);
+        let deadline = asked + Duration::from_secs(2);
+        let times = Times { asked, deadline, telling: Duration::ZERO };
         let mut chance = StdRng::seed_from_u64(2);
-        let _first = dialled.park(&query, None, &mut chance, asked, time).unwrap();
+        let _first = dialled.park(&query, None, &mut chance, times).unwrap();
         let later = asked + REFUSED_MOST;
         assert!(dialled.seen(later).waited > pool.pace.patience());
         assert!(matches!(pool.try_place_at(later, 0, &random), Some(Place::There(_))));

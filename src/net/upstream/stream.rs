@@ -221,12 +221,14 @@ mod tests {
     use crate::metrics::Registry;
     use crate::net::upstream::Asked;
     use crate::net::upstream::limits::STREAMS;
+    use crate::net::upstream::parked::Times;
     use crate::net::upstream::pool::{Place, Pool};
     use crate::plugin::forward::Keeping;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use std::cell::Cell;
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     /// A peer that gives away one more message whenever it is told that the last one has arrived.
     struct KeepsBack {
@@ -261,9 +263,8 @@ mod tests {
         let Some(Place::New(connection)) = pool.try_place(0, &random) else { panic!("no place") };
         let (mut chance, now) = (StdRng::seed_from_u64(2), Instant::now());
         let asked = Asked::new([0; 17].into(), 17);
-        let _ticket = connection
-            .park(&asked, None, &mut chance, now, (now, std::time::Duration::ZERO))
-            .unwrap();
+        let times = Times { asked: now, deadline: now, telling: Duration::ZERO };
+        let _ticket = connection.park(&asked, None, &mut chance, times).unwrap();
         Ending { connection, pool: Arc::new(pool) }
     }
 

@@ -6,7 +6,7 @@
 use super::Asked;
 use super::limits::{Fitness, Limits, Seen};
 use super::pace::{Effect, Pace};
-use super::parked::{Failure, Meant, Parked, ParkedQueries};
+use super::parked::{Failure, Meant, Parked, ParkedQueries, Times};
 use super::ticket::Ticket;
 use crate::dns::Transport;
 use crate::net::rest::stood_still_since;
@@ -179,15 +179,13 @@ impl Connection {
     }
 
     /// Puts a query in flight under a new random id. On a stream it is written; on UDP the caller
-    /// sends it ([`Ticket::id`]). It fails at `deadline`, and shows that the connection is silent if it then
-    /// waited for `telling`.
+    /// sends it ([`Ticket::id`]).
     pub(super) fn park(
         self: &Arc<Self>,
         query: &Asked,
         udp_limit: Option<u16>,
         random: &mut StdRng,
-        now: Instant,
-        (deadline, telling): (Instant, Duration),
+        times: Times,
     ) -> Result<Ticket, Ended> {
         let mut state = self.state();
         if let Some(text) = &state.closed {
@@ -195,13 +193,12 @@ impl Connection {
         }
         state.uses += 1;
         let number = state.uses;
-        let (mut parked, receiver) = Parked::new(number, query, udp_limit, now, deadline);
-        parked.is_telling = deadline.saturating_duration_since(now) >= telling;
+        let (parked, receiver) = Parked::new(number, query, udp_limit, times);
         let id = state.parked.park(parked, random);
         if self.load.fetch_add(1, Ordering::Relaxed) == 0 {
-            state.busy_since = now;
+            state.busy_since = times.asked;
         }
-        state.last_used = now;
+        state.last_used = times.asked;
         if self.transport != Transport::Udp {
             let wire = query.wire();
             // A query is a message of at most 65535 octets: its length fits.
@@ -211,7 +208,7 @@ impl Connection {
             state.outgoing.extend_from_slice(&wire[2..usize::from(length)]);
         }
         let is_reused = state.is_established;
-        let is_hurried = deadline < state.next_look;
+        let is_hurried = times.deadline < state.next_look;
         drop(state);
         if is_hurried {
             self.hurry.notify_one();

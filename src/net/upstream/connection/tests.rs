@@ -16,10 +16,14 @@ fn connection(transport: Transport, now: Instant) -> Arc<Connection> {
 }
 
 fn park(connection: &Arc<Connection>, now: Instant) -> Ticket {
+    park_for(connection, Times { asked: now, deadline: now + TIME, telling: TIME })
+}
+
+fn park_for(connection: &Arc<Connection>, times: Times) -> Ticket {
     let wire = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
     let query = Asked::new(wire.into(), wire.len());
     let mut random = StdRng::seed_from_u64(1);
-    connection.park(&query, None, &mut random, now, (now + TIME, TIME)).unwrap()
+    connection.park(&query, None, &mut random, times).unwrap()
 }
 
 /// An empty response to the query of a ticket, whose name begins with this letter.
@@ -137,10 +141,8 @@ fn a_query_that_was_put_on_it_with_little_time_left_does_not_show_that_it_is_sil
     {
         let connection = connection(Transport::Tcp, start);
         connection.established(None);
-        let wire = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
-        let (query, mut chance) = (Asked::new(wire.into(), wire.len()), StdRng::seed_from_u64(1));
-        let time = (start + TIME, telling);
-        let mut ticket = connection.park(&query, None, &mut chance, start, time).unwrap();
+        let times = Times { asked: start, deadline: start + TIME, telling };
+        let mut ticket = park_for(&connection, times);
         connection.expire(start + TIME);
         assert!(matches!(ticket.receiver.try_recv(), Ok(Err(Failure::Response(_)))));
         assert_eq!(connection.upkeep(start + TIME), upkeep, "{telling:?}");

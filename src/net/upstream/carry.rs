@@ -3,9 +3,10 @@
 //! Owns the opening of every connection and the reading of UDP sockets; what goes over a stream is
 //! [`super::stream`]'s. Ends its connection when it ends, however it ends.
 
-use super::connection::{Connection, Upkeep};
+use super::connection::Connection;
 use super::dial::{Dialer, SystemRoots, words};
 use super::ending::Ending;
+use super::lifetime::Upkeep;
 use super::limits::DIAL;
 use super::messenger::{Broken, Messenger};
 use super::pool::Pool;

@@ -10,6 +10,8 @@ mod dial;
 mod doh_get;
 mod ending;
 mod health;
+mod hearing;
+mod lifetime;
 mod limits;
 mod messenger;
 mod pace;

@@ -4,6 +4,7 @@
 //! itself: it says when a connection must be opened.
 
 use super::connection::Connection;
+use super::lifetime::Lifetime;
 use super::limits::{Choice, Fitness, Limits, REFUSAL_LASTS, REFUSED, REFUSED_MOST, Wish, choose};
 use super::pace::Pace;
 use crate::dns::Transport;
@@ -172,14 +173,13 @@ impl Pool {
                     let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
                     age = age.mul_f64(random.random_range(0.75..=1.0));
                 }
+                let lifetime = Lifetime::new(self.limits.uses, self.keeping.expire, age, now);
                 let connection = Arc::new(Connection::new(
                     inner.last_serial,
                     self.transport,
                     &self.remote,
-                    &self.limits,
                     self.pace.clone(),
-                    self.keeping.expire,
-                    age,
+                    lifetime,
                     now,
                 ));
                 inner.connections.push(connection.clone());

@@ -3,9 +3,10 @@
 //! Owns the buffer that is read into and the beginning of a message whose rest has not come. Knows nothing
 //! of what a message means, nor how the stream was opened.
 
-use super::connection::{Connection, Upkeep};
+use super::connection::Connection;
 use super::dial::words;
 use super::ending::Ending;
+use super::lifetime::Upkeep;
 use crate::dns::sizes;
 use crate::net::rest::{rested, rests};
 use socket2::SockRef;

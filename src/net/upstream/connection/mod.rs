@@ -4,7 +4,9 @@
 //! the socket delivers; whoever asks holds a [`Ticket`]. Knows ids and framing alone.
 
 use super::Asked;
-use super::limits::{Fitness, Limits, Seen};
+use super::hearing::Hearing;
+use super::lifetime::{Lifetime, Upkeep};
+use super::limits::{Fitness, Seen};
 use super::pace::{Effect, Pace};
 use super::parked::{Failure, Meant, Parked, ParkedQueries, Times};
 use super::ticket::Ticket;
@@ -18,9 +20,6 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 
-/// While queries are in flight, its task looks after a connection no more often than this.
-const LEAST_EXPIRE: Duration = Duration::from_secs(1);
-
 /// The longest between two looks for queries whose time is over.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -29,34 +28,17 @@ struct State {
     parked: ParkedQueries,
     /// Framed queries for the stream's writer.
     outgoing: Vec<u8>,
-    /// Queries so far.
-    uses: u64,
+    lifetime: Lifetime,
+    hearing: Hearing,
     is_established: bool,
-    /// Something came.
-    has_spoken: bool,
     /// A query's time ended, or it was given up: its response may still come, under an id that is
     /// another query's by then.
     has_given_up: bool,
-    /// Takes no more queries; ends when the last one is answered.
-    is_retiring: bool,
     /// Ended, with Go's words for why.
     closed: Option<Box<str>>,
     local: Option<SocketAddr>,
-    last_heard: Instant,
-    last_used: Instant,
-    /// When queries were first in flight again after there were none.
-    busy_since: Instant,
-    /// It died in silence: since when a query had waited.
-    silent_since: Option<Instant>,
     /// When its task looks for queries whose time is over.
     next_look: Instant,
-}
-
-impl State {
-    /// Since when nothing came although queries were in flight, while there are any.
-    fn waits_since(&self) -> Instant {
-        self.last_heard.max(self.busy_since)
-    }
 }
 
 /// One connection to an upstream.
@@ -69,9 +51,6 @@ pub(super) struct Connection {
     transport: Transport,
     remote: Box<str>,
     load: AtomicU32,
-    most_uses: u64,
-    expire: Duration,
-    dies_at: Instant,
     pace: Arc<Pace>,
     state: Mutex<State>,
     wake: Notify,
@@ -86,27 +65,14 @@ pub(super) struct Ended {
     pub(super) text: Box<str>,
 }
 
-/// What the task of a connection does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Upkeep {
-    /// Look again then, or when woken.
-    At(Instant),
-    /// End it.
-    End,
-}
-
 impl Connection {
-    /// A connection that is being established. It takes queries at once. `expire` is how long it
-    /// is kept idle, `age` how long it takes queries at all.
-    #[allow(clippy::too_many_arguments)]
+    /// A connection that is being established from `now` on. It takes queries at once.
     pub(super) fn new(
         serial: u64,
         transport: Transport,
         remote: &str,
-        limits: &Limits,
         pace: Arc<Pace>,
-        expire: Duration,
-        age: Duration,
+        lifetime: Lifetime,
         now: Instant,
     ) -> Connection {
         Connection {
@@ -115,24 +81,16 @@ impl Connection {
             transport,
             remote: remote.into(),
             load: AtomicU32::new(0),
-            most_uses: limits.uses,
-            expire,
-            dies_at: now + age,
             pace,
             state: Mutex::new(State {
                 parked: ParkedQueries::default(),
                 outgoing: Vec::new(),
-                uses: 0,
+                lifetime,
+                hearing: Hearing::new(now),
                 is_established: false,
-                has_spoken: false,
                 has_given_up: false,
-                is_retiring: false,
                 closed: None,
                 local: None,
-                last_heard: now,
-                last_used: now,
-                busy_since: now,
-                silent_since: None,
                 next_look: now,
             }),
             wake: Notify::new(),
@@ -155,7 +113,7 @@ impl Connection {
         let state = self.state();
         let waited = match self.load() {
             0 => Duration::ZERO,
-            _ => now.saturating_duration_since(state.waits_since()),
+            _ => now.saturating_duration_since(state.hearing.waits_since()),
         };
         let fitness = self.fitness_in(&state, now);
         Seen { load: self.load(), waited, serial: self.serial, fitness }
@@ -167,14 +125,9 @@ impl Connection {
     }
 
     fn fitness_in(&self, state: &State, now: Instant) -> Fitness {
-        let is_fit = state.closed.is_none()
-            && !state.is_retiring
-            && now < self.dies_at
-            && (self.load() > 0 || now.duration_since(state.last_used) < self.expire);
-        match is_fit {
-            false => Fitness::Unfit,
-            true if state.uses >= self.most_uses => Fitness::Worn,
-            true => Fitness::Fit,
+        match state.closed {
+            Some(_) => Fitness::Unfit,
+            None => state.lifetime.fitness(self.load() == 0, now),
         }
     }
 
@@ -191,14 +144,12 @@ impl Connection {
         if let Some(text) = &state.closed {
             return Err(Ended { text: text.clone() });
         }
-        state.uses += 1;
-        let number = state.uses;
+        let number = state.lifetime.take(times.asked);
         let (parked, receiver) = Parked::new(number, query, udp_limit, times);
         let id = state.parked.park(parked, random);
         if self.load.fetch_add(1, Ordering::Relaxed) == 0 {
-            state.busy_since = times.asked;
+            state.hearing.is_busy_from(times.asked);
         }
-        state.last_used = times.asked;
         if self.transport != Transport::Udp {
             let wire = query.wire();
             // A query is a message of at most 65535 octets: its length fits.
@@ -237,18 +188,17 @@ impl Connection {
 
     /// The peer does not even acknowledge what was sent.
     pub(super) fn died_in_silence(&self) {
-        let mut state = self.state();
-        state.silent_since = Some(state.waits_since());
+        self.state().hearing.died();
     }
 
     /// When it died in silence: since when a query had waited.
     pub(super) fn silent_since(&self) -> Option<Instant> {
-        self.state().silent_since
+        self.state().hearing.silent_since()
     }
 
     /// Whether anything came over it after `moment`, or it was opened after it.
     pub(super) fn is_heard_since(&self, moment: Instant) -> bool {
-        self.state().last_heard > moment
+        self.state().hearing.is_heard_since(moment)
     }
 
     /// Waits until it is closed. For its task alone.
@@ -270,7 +220,7 @@ impl Connection {
 
     /// Whether anything ever came over it.
     pub(super) fn has_spoken(&self) -> bool {
-        self.state().has_spoken
+        self.state().hearing.has_spoken()
     }
 
     /// Hands a message to whoever asked for it. False when nobody did.
@@ -278,8 +228,7 @@ impl Connection {
         let Some(&[high, low]) = message.first_chunk::<2>() else { return false };
         let id = u16::from_be_bytes([high, low]);
         let mut state = self.state();
-        state.last_heard = now;
-        state.has_spoken = true;
+        state.hearing.hear(now);
         // Nobody forges into a stream: there, an answer to another question is the upstream's own.
         let meant = match self.transport != Transport::Udp && !state.has_given_up {
             true => Meant::Surely,
@@ -298,11 +247,9 @@ impl Connection {
 
     /// One query less in flight.
     fn less(&self, state: &mut State, now: Instant) {
-        state.last_used = now;
+        state.lifetime.left(now);
         let is_last = self.load.fetch_sub(1, Ordering::SeqCst) == 1;
-        let is_done =
-            || state.is_retiring || state.uses >= self.most_uses || Instant::now() >= self.dies_at;
-        if is_last && (self.expire < LEAST_EXPIRE || is_done()) {
+        if is_last && state.lifetime.ends_with_its_last() {
             self.wake.notify_one();
         }
     }
@@ -310,7 +257,7 @@ impl Connection {
     /// Fails all queries in flight but `spared`; the connection lives on.
     pub(super) fn fail(&self, text: &str, spared: Option<u16>) {
         let mut state = self.state();
-        let now = state.last_used;
+        let now = state.lifetime.last_used();
         for parked in state.parked.take_all_but(spared) {
             self.less(&mut state, now);
             parked.tell(Err(Failure::Refused(text.into())));
@@ -320,7 +267,7 @@ impl Connection {
     /// Fails one query in flight.
     pub(super) fn fail_one(&self, id: u16, text: &str) {
         let mut state = self.state();
-        let now = state.last_used;
+        let now = state.lifetime.last_used();
         if let Some(parked) = state.parked.take(id) {
             self.less(&mut state, now);
             parked.tell(Err(Failure::Response(text.into())));
@@ -329,7 +276,7 @@ impl Connection {
 
     /// Takes no more queries; ends with the last one.
     pub(super) fn retire(&self) {
-        self.state().is_retiring = true;
+        self.state().lifetime.retire();
         self.wake.notify_one();
     }
 
@@ -372,14 +319,12 @@ impl Connection {
         }
         state.has_given_up = true;
         let mut is_silent = false;
-        let last_used = state.last_used;
+        let last_used = state.lifetime.last_used();
         for parked in &over {
             self.less(&mut state, last_used);
-            if parked.is_telling && state.is_established && state.last_heard <= parked.asked {
-                is_silent = true;
-                let asked = state.silent_since.map_or(parked.asked, |at| at.min(parked.asked));
-                state.silent_since = Some(asked);
-            }
+            is_silent |= parked.is_telling
+                && state.is_established
+                && state.hearing.has_died_since(parked.asked);
         }
         drop(state);
         let words = self.words("i/o timeout");
@@ -400,16 +345,7 @@ impl Connection {
         if state.closed.is_some() {
             return Upkeep::End;
         }
-        let is_spent = now >= self.dies_at || state.uses >= self.most_uses;
-        if !state.parked.is_empty() {
-            return Upkeep::At(now + self.expire.max(LEAST_EXPIRE));
-        }
-        let idle_until = state.last_used + self.expire;
-        if state.is_retiring || is_spent || now >= idle_until {
-            Upkeep::End
-        } else {
-            Upkeep::At(idle_until.min(self.dies_at))
-        }
+        state.lifetime.upkeep(state.parked.is_empty(), now)
     }
 
     /// Gives up the query with this id and number, if it is not answered yet.
@@ -417,7 +353,7 @@ impl Connection {
         let mut state = self.state();
         if state.parked.take_numbered(id, number).is_some() {
             state.has_given_up = true;
-            let now = state.last_used;
+            let now = state.lifetime.last_used();
             self.less(&mut state, now);
         }
     }
@@ -425,16 +361,11 @@ impl Connection {
     /// `read tcp LOCAL->REMOTE: WHAT`, or `dial tcp REMOTE: WHAT` before it is established.
     pub(super) fn words(&self, what: &str) -> String {
         let state = self.state();
-        let network = self.network();
+        let network = self.transport.client_word();
         match (state.is_established, state.local) {
             (true, Some(local)) => format!("read {network} {local}->{}: {what}", self.remote),
             _ => format!("dial {network} {}: {what}", self.remote),
         }
-    }
-
-    /// `udp` or `tcp`.
-    fn network(&self) -> &'static str {
-        self.transport.client_word()
     }
 }
 

@@ -1,7 +1,6 @@
 //! A connection whose clock the test moves: when it takes queries, ends, and is silent.
 
 use super::*;
-use crate::net::upstream::limits::STREAMS;
 use rand::SeedableRng;
 
 const EXPIRE: Duration = Duration::from_secs(10);
@@ -10,9 +9,9 @@ const TIME: Duration = Duration::from_secs(2);
 
 /// A connection that takes two queries, and one of them at a time in flight.
 fn connection(transport: Transport, now: Instant) -> Arc<Connection> {
-    let limits = Limits { uses: 2, ..STREAMS };
+    let lifetime = Lifetime::new(2, EXPIRE, AGE, now);
     let pace = Arc::new(Pace::new(1, 1));
-    Arc::new(Connection::new(1, transport, "192.0.2.1:53", &limits, pace, EXPIRE, AGE, now))
+    Arc::new(Connection::new(1, transport, "192.0.2.1:53", pace, lifetime, now))
 }
 
 fn park(connection: &Arc<Connection>, now: Instant) -> Ticket {

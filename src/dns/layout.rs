@@ -4,7 +4,7 @@
 //! compressed when written, and which only have to be understood when read. All other RDATA is
 //! octets that nobody looks into.
 
-use super::message::Malformed;
+use super::malformed::Malformed;
 use super::name;
 use super::words::{Class, RecordType};
 use std::ops::Range;

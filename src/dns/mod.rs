@@ -5,6 +5,7 @@
 
 mod edns;
 mod layout;
+mod malformed;
 mod message;
 mod name;
 mod query;
@@ -16,7 +17,8 @@ mod words;
 mod writer;
 
 pub use edns::Edns;
-pub use message::{Malformed, Message, Record, Section};
+pub use malformed::Malformed;
+pub use message::{Message, Record, Section};
 pub use name::{Name, NameError};
 pub use query::{KeptQuery, Query, Received, Reject};
 pub use reply::{

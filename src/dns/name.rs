@@ -3,7 +3,7 @@
 //! Owns name parsing, presentation text (miekg/dns's escapes) and suffix order. Never allocates
 //! but for text.
 
-use super::message::Malformed;
+use super::malformed::Malformed;
 use super::sizes::{LABEL_MOST, NAME_MOST};
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -5,7 +5,8 @@
 
 use super::edns::Edns;
 use super::layout::with_option;
-use super::message::{Malformed, Message, Record, Section};
+use super::malformed::Malformed;
+use super::message::{Message, Record, Section};
 use super::query::{Query, copied};
 use super::sizes;
 use super::words::{Rcode, flags};

@@ -8,7 +8,8 @@ mod reading;
 
 use super::edns::Edns;
 use super::layout::with_option;
-use super::message::{Malformed, Message, Section};
+use super::malformed::Malformed;
+use super::message::{Message, Section};
 use super::name::{Name, Spelled};
 use super::sizes;
 use super::words::{Class, Opcode, Rcode, RecordType, flags};

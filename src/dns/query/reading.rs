@@ -3,7 +3,8 @@
 //! Allocates nothing, and changes nothing.
 
 use crate::dns::edns::Edns;
-use crate::dns::message::{Malformed, Message, Section};
+use crate::dns::malformed::Malformed;
+use crate::dns::message::{Message, Section};
 use crate::dns::name::Spelled;
 use crate::dns::sizes;
 use crate::dns::words::{Class, RecordType, flags};

@@ -11,7 +11,8 @@ use self::opt::{BARE_OPT, KEPT_EDNS_FLAGS, append_opt, opt_ttl, patch_opt};
 pub use self::unseen::{badvers_reply, reject_reply};
 
 use super::edns::Edns;
-use super::message::{Malformed, Message, Section};
+use super::malformed::Malformed;
+use super::message::{Message, Section};
 use super::query::{Query, copied};
 use super::response::{Response, Written};
 use super::sizes;

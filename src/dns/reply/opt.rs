@@ -4,7 +4,8 @@
 
 use super::super::edns::Edns;
 use super::super::layout::split_option;
-use super::super::message::{Malformed, Section};
+use super::super::malformed::Malformed;
+use super::super::message::Section;
 use super::super::query::Query;
 use super::super::words::RecordType;
 

@@ -5,6 +5,7 @@
 
 mod listen;
 mod negotiate;
+mod pages;
 mod poll;
 mod profile;
 mod refuse;

@@ -3,7 +3,7 @@
 //! Owns the sampling and the profile's form (github.com/google/pprof, proto/profile.proto). Costs
 //! nothing while no profile is being taken; one is taken at a time.
 
-use super::respond::{gzip, moved};
+use super::pages::{gzip, moved, unsniffed_text};
 use crate::plugin::dnstap::protobuf::Fields;
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -52,14 +52,14 @@ pub(super) async fn respond(path: &str, query: &str, method: &Method) -> Respons
     match path {
         "" => moved(StatusCode::FOUND, "/debug/pprof/", method),
         "/" => {
-            let mut response = text(StatusCode::OK, INDEX.to_owned());
+            let mut response = unsniffed_text(StatusCode::OK, INDEX.to_owned());
             let html = HeaderValue::from_static("text/html; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, html);
             response
         }
         "/cmdline" => {
             let arguments = std::env::args_os().map(|one| one.to_string_lossy().into_owned());
-            text(StatusCode::OK, arguments.collect::<Vec<_>>().join("\0"))
+            unsniffed_text(StatusCode::OK, arguments.collect::<Vec<_>>().join("\0"))
         }
         "/profile" => profile(seconds(query)).await,
         _ => failure(StatusCode::NOT_FOUND, "Unknown profile\n".to_owned()),
@@ -68,7 +68,7 @@ pub(super) async fn respond(path: &str, query: &str, method: &Method) -> Respons
 
 /// An error that `go tool pprof` shows.
 fn failure(status: StatusCode, why: String) -> Response<Full<Bytes>> {
-    let mut response = text(status, why);
+    let mut response = unsniffed_text(status, why);
     let marker = HeaderName::from_static("x-go-pprof");
     response.headers_mut().insert(marker, HeaderValue::from_static("1"));
     response
@@ -240,16 +240,6 @@ fn encode(
     out.octets(11, &processor);
     out.number(12, PERIOD);
     out.into_octets()
-}
-
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, plain);
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 #[cfg(test)]

@@ -1,21 +1,15 @@
 //! What each path answers.
 
+use super::pages::{gzip, moved, text, unsniffed_text};
 use super::refuse::{refuse, unescaped};
 use super::{negotiate, profile};
 use crate::metrics::{Gauge, Registry, names};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{
-    CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use std::fmt;
-use std::io::Write;
 use std::sync::Arc;
-
-const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
 /// Whether all is well; the error is what a prober is told with status 503. Called for each request:
 /// never waits.
@@ -81,12 +75,7 @@ impl Endpoints {
                 Ok(()) => text(StatusCode::OK, "OK".to_owned()),
                 Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
             },
-            _ => {
-                let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned());
-                let nosniff = HeaderValue::from_static("nosniff");
-                response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
-                response
-            }
+            _ => unsniffed_text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
         }
     }
 }
@@ -107,28 +96,6 @@ fn clean(uri: &Uri) -> Option<String> {
     let shortest = format!("/{}{slash}", parts.join("/"));
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     (shortest != path).then(|| shortest + &query)
-}
-
-/// Sends a client elsewhere with a link, as Go does.
-pub(super) fn moved(status: StatusCode, elsewhere: &str, method: &Method) -> Response<Full<Bytes>> {
-    let reason = status.canonical_reason().unwrap_or_default();
-    let link = match *method {
-        Method::GET => format!("<a href=\"{elsewhere}\">{reason}</a>.\n\n"),
-        _ => String::new(),
-    };
-    let mut response = text(status, link);
-    let headers = response.headers_mut();
-    match *method {
-        Method::GET | Method::HEAD => {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))
-        }
-        _ => headers.remove(CONTENT_TYPE),
-    };
-    // It is a part of what came as a URI.
-    if let Ok(location) = HeaderValue::from_str(elsewhere) {
-        headers.insert(LOCATION, location);
-    }
-    response
 }
 
 /// Counts a scrape that is being served; its end is the drop.
@@ -157,26 +124,14 @@ fn scrape(registry: &Registry, headers: &HeaderMap) -> Response<Full<Bytes>> {
     response
 }
 
-pub(super) fn gzip(plain: &[u8]) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
-    encoder.write_all(plain).ok()?;
-    encoder.finish().ok()
-}
-
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_TYPE));
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::negotiate::METRICS_TYPE;
+    use super::super::pages::TEXT_TYPE;
     use super::*;
     use flate2::read::GzDecoder;
     use http_body_util::BodyExt;
-    use hyper::header::{ACCEPT_ENCODING, HOST};
+    use hyper::header::{ACCEPT_ENCODING, HOST, LOCATION};
     use std::io::Read;
     use std::sync::Mutex;
 

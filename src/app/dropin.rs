@@ -1,14 +1,13 @@
 //! Drop-in mode: what node-cache does before CoreDNS exists, in its order, then the server.
 
 use super::flags::{self, Outcome, Stream};
-use super::handover::Handover;
+use super::handover::{AfterHandover, Handover};
 use super::inherited::Inherited;
 use super::load::Source;
 use super::log::Log;
 use super::node::NodeNetwork;
 use super::options::{ClientAuth, MetricsTls, Options};
 use super::privileges::Privileges;
-use super::resting::AfterHandover;
 use super::run::{Look, Run, write_pidfile};
 use super::signals::Signals;
 use super::starting::{Parts, Started, Starting};

@@ -5,7 +5,7 @@
 //! claims them ([`super::node`]); never writes the kept cache or the pid file once another process
 //! serves.
 
-use super::handover::{Event, Heir, Offer};
+use super::handover::{AfterHandover, Event, Heir, Offer};
 use super::run::{Run, write_pidfile};
 use super::signals::Asked;
 use crate::plugin::{Journal, Level};
@@ -23,29 +23,6 @@ const HEIR_TIME: Duration = Duration::from_secs(15);
 /// at its first look at what it watches, does so by then. Whoever starts a second node-cache beside the
 /// first finds both running for seconds, on a slow machine too.
 const PROOF_TIME: Duration = Duration::from_secs(10);
-
-/// What a process does that another one has taken over from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AfterHandover {
-    /// It ends.
-    End,
-    /// It ends once its successor has served for [`PROOF_TIME`], and serves again should that be gone
-    /// before.
-    Prove,
-    /// It waits for its end to be asked for, and serves again should its successor be gone before:
-    /// where a process that ends is started anew, and would take over in its turn.
-    Wait,
-}
-
-impl AfterHandover {
-    /// Waits in a pod, where kubelet starts anew whatever ends.
-    pub(super) fn by(variable: impl Fn(&str) -> Option<String>) -> AfterHandover {
-        match variable("KUBERNETES_SERVICE_HOST") {
-            Some(_) => AfterHandover::Wait,
-            None => AfterHandover::Prove,
-        }
-    }
-}
 
 /// How a rest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,18 +149,5 @@ impl Run {
                 },
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_of_a_pod_waits_for_its_end() {
-        let of =
-            |name: &'static str| AfterHandover::by(move |word| (word == name).then(String::new));
-        assert_eq!(of("KUBERNETES_SERVICE_HOST"), AfterHandover::Wait);
-        assert_eq!(of("HOME"), AfterHandover::Prove);
     }
 }

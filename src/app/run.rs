@@ -1,11 +1,10 @@
 //! The main loop: signals, the reload tick, the node's files, until something ends it.
 
-use super::handover::Giver;
+use super::handover::{AfterHandover, Giver};
 use super::log::Log;
 use super::node::NodeNetwork;
 use super::notify::Notify;
 use super::privileges::Privileges;
-use super::resting::AfterHandover;
 use super::serving::Serving;
 use super::signals::{Asked, Signals};
 use super::store::{Listening, Store};

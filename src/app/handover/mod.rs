@@ -6,6 +6,7 @@
 //! nothing is lost at any moment; a conversation that breaks before leaves the predecessor as it was.
 //! Decides nothing about serving: that is the main loop's.
 
+mod after;
 mod conversation;
 mod door;
 mod giving;
@@ -15,6 +16,7 @@ mod taking;
 mod talk;
 mod turn;
 
+pub(super) use after::AfterHandover;
 pub(super) use giving::Giver;
 pub(super) use heir::{Event, Heir, Offer};
 pub(super) use taking::{Predecessor, Taken, ask, join};

@@ -4,7 +4,6 @@
 //! Owns them until somebody wants them, and the lines about those that nobody can use. Takes none by
 //! its name: what a socket is decides. Asked for before this process opens anything.
 
-use super::guardian;
 use super::handover::{SITES_MOST, SOCKETS_MOST};
 use super::log::Log;
 use crate::admin;
@@ -34,8 +33,12 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// As `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID` say; `process` is our own number.
-    pub(super) fn from_variables(variable: impl Fn(&str) -> Option<String>, process: u32) -> Given {
+    /// As `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID` say; `is_ours` knows the number of this process
+    /// and of one that gives all it was given to this one.
+    pub(super) fn from_variables(
+        variable: impl Fn(&str) -> Option<String>,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Given {
         let mut given = Given::default();
         let Some(text) = variable("LISTEN_FDS") else { return given };
         let Ok(count) = text.parse::<usize>() else {
@@ -43,7 +46,7 @@ impl Given {
             return given;
         };
         let owner = variable("LISTEN_PID").unwrap_or_default();
-        if owner != process.to_string() && !guardian::is(&owner) {
+        if !is_ours(&owner) {
             let told = format!("LISTEN_PID={owner} is not this process: no socket is taken");
             given.trouble.push(told);
             return given;
@@ -192,7 +195,7 @@ mod tests {
         let variable = |name: &str| {
             variables.iter().find(|(own, _)| *own == name).map(|(_, text)| (*text).to_owned())
         };
-        let given = Given::from_variables(variable, 7);
+        let given = Given::from_variables(variable, |process| process == "7");
         assert!(given.descriptors.iter().all(|(_, one)| one.is_err()), "nothing of ours is taken");
         given.trouble
     }

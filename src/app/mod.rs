@@ -119,7 +119,9 @@ pub fn serve_corefile(path: &Path) -> u8 {
 
 /// What this process was given at its start; before it opens anything itself.
 fn given() -> Given {
-    Given::from_variables(|name| std::env::var(name).ok(), std::process::id())
+    let is_ours =
+        |process: &str| process == std::process::id().to_string() || guardian::is(process);
+    Given::from_variables(|name| std::env::var(name).ok(), is_ours)
 }
 
 fn in_runtime<F: Future<Output = u8>>(given: Given, serve: impl FnOnce(Common) -> F) -> u8 {

@@ -8,6 +8,7 @@ mod json;
 mod message;
 mod name;
 mod options;
+mod plain;
 mod rdata;
 mod reply;
 mod secure;

@@ -3,7 +3,7 @@
 //! Owns the settings of TLS and whom it believes. rustls speaks TLS, hyper HTTP/2 and hickory-net
 //! QUIC; a body is read up to the size of a message.
 
-use super::exchange::{Got, Trouble, checked, connect, stream_exchange, unreachable};
+use super::plain::{Got, Trouble, checked, connect, stream_exchange, unreachable};
 use super::servers::Server;
 use super::settings::{Authority, Method, Settings, Way};
 use crate::cli::failure::{DATA, Failure, NO_INPUT};

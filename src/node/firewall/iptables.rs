@@ -74,6 +74,14 @@ impl State {
     }
 }
 
+/// What the tables of one family are to hold: each of `wanted` once, and no other of `known`.
+#[derive(Clone, Copy)]
+struct Aim<'r> {
+    family: Family,
+    known: &'r [Rule],
+    wanted: &'r [Rule],
+}
+
 /// What was done in one family.
 #[derive(Debug, Default)]
 struct Change {
@@ -93,7 +101,7 @@ impl Iptables {
         let deadline = Deadline::within(within.0);
         let mut report = Report::default();
         for (family, rules) in self.plan.families() {
-            match self.change(family, &rules, &rules, deadline) {
+            match self.change(Aim { family, known: &rules, wanted: &rules }, deadline) {
                 Ok(change) => report_change(&mut report, &change),
                 Err(failure) => {
                     let kind = kind_of(&failure);
@@ -148,7 +156,7 @@ impl Iptables {
         let mut report = Report::default();
         for (family, mut rules) in self.plan.families() {
             rules.retain(|rule| is_meant(&self.plan, rule));
-            match self.change(family, &rules, &[], deadline) {
+            match self.change(Aim { family, known: &rules, wanted: &[] }, deadline) {
                 Ok(change) => report.removed += change.removed as u64,
                 Err(failure) => {
                     report.fail(kind_of(&failure), rules.len() as u64);
@@ -162,45 +170,33 @@ impl Iptables {
         report
     }
 
-    /// Brings the tables of one family to hold each of `wanted` once and no other of `known`.
-    fn change(
-        &self,
-        family: Family,
-        known: &[Rule],
-        wanted: &[Rule],
-        deadline: Deadline,
-    ) -> Result<Change, Failure> {
+    /// Brings the tables to hold that.
+    fn change(&self, aim: Aim<'_>, deadline: Deadline) -> Result<Change, Failure> {
         let mut attempt = 1;
         loop {
-            match self.change_once(family, known, wanted, deadline) {
+            match self.change_once(aim, deadline) {
                 // Somebody changed the tables between our look and our change, or took the program
                 // away: look again.
                 Err(failure) if attempt < ATTEMPTS && may_pass(&failure) => {
                     attempt += 1;
                 }
                 Err(failure) if needs_single_commands(&failure) => {
-                    return self.change_singly(family, known, wanted, deadline);
+                    return self.change_singly(aim, deadline);
                 }
                 result => return result,
             }
         }
     }
 
-    fn change_once(
-        &self,
-        family: Family,
-        known: &[Rule],
-        wanted: &[Rule],
-        deadline: Deadline,
-    ) -> Result<Change, Failure> {
-        let state = self.state(family, known, wanted, deadline)?;
+    fn change_once(&self, aim: Aim<'_>, deadline: Deadline) -> Result<Change, Failure> {
+        let state = self.state(aim, deadline)?;
         let is_there = |rule: &&Rule| state.there.contains(*rule);
-        let kept: Vec<Rule> = wanted.iter().filter(is_there).copied().collect();
-        let added: Vec<Rule> = wanted.iter().filter(|rule| !is_there(rule)).copied().collect();
+        let kept: Vec<Rule> = aim.wanted.iter().filter(is_there).copied().collect();
+        let added: Vec<Rule> = aim.wanted.iter().filter(|rule| !is_there(rule)).copied().collect();
         let change = Change { added, kept, removed: state.spare_count() };
         if !change.added.is_empty() || change.removed > 0 {
             let spare: Vec<&Found> = state.spare.values().flatten().collect();
-            self.restore(family, &transaction(&spare, &change.added), deadline)?;
+            self.restore(aim.family, &transaction(&spare, &change.added), deadline)?;
         }
         Ok(change)
     }
@@ -225,25 +221,19 @@ impl Iptables {
         run_beside(path.as_deref(), &format!("{first}-{ending}"), arguments, input, deadline)
     }
 
-    /// Reads the tables that the rules stand in. One copy of each of `wanted` counts as there,
-    /// everything else of `known` as spare.
-    fn state(
-        &self,
-        family: Family,
-        known: &[Rule],
-        wanted: &[Rule],
-        deadline: Deadline,
-    ) -> Result<State, Failure> {
+    /// Reads the tables that the rules stand in. One copy of each that is wanted counts as there,
+    /// everything else that is known as spare.
+    fn state(&self, aim: Aim<'_>, deadline: Deadline) -> Result<State, Failure> {
         let mut state = State::default();
-        let is_meant = |table: &&str| known.iter().any(|rule| rule.place.table() == *table);
+        let is_meant = |table: &&str| aim.known.iter().any(|rule| rule.place.table() == *table);
         // The filter table of a node with thousands of Services takes long to read.
         for table in ["raw", "filter"].into_iter().filter(is_meant) {
-            let text = self.run(family, "save", &["-t", table], "", deadline)?;
+            let text = self.run(aim.family, "save", &["-t", table], "", deadline)?;
             for found in text.lines().filter_map(|line| read_saved(table, line)) {
-                if !known.contains(&found.rule) {
+                if !aim.known.contains(&found.rule) {
                     continue;
                 }
-                let is_wanted = found.is_commented && wanted.contains(&found.rule);
+                let is_wanted = found.is_commented && aim.wanted.contains(&found.rule);
                 if !is_wanted || !state.there.insert(found.rule) {
                     state.spare.entry(found.rule.place).or_default().push(found);
                 }
@@ -253,13 +243,8 @@ impl Iptables {
     }
 
     /// The same by one command after the other. Copies with and without comment go too.
-    fn change_singly(
-        &self,
-        family: Family,
-        known: &[Rule],
-        wanted: &[Rule],
-        deadline: Deadline,
-    ) -> Result<Change, Failure> {
+    fn change_singly(&self, aim: Aim<'_>, deadline: Deadline) -> Result<Change, Failure> {
+        let Aim { family, known, wanted } = aim;
         let mut change = Change::default();
         for rule in known {
             if wanted.contains(rule) {

@@ -22,6 +22,7 @@ import lab
 # Each script: how it is called, and how many rows it keeps. The search for the highest rate has no end that
 # can be foretold: it is left out.
 FORMS = {
+    "dnsperf.py": ("--servers nodens --seconds 1", 1),
     "start.py": ("--servers nodens --runs 1", 1),
     "growth.py": ("--names 100 --rounds 1 --tries 1 --seconds 1", 7),
     "serial.py": ("--rates 200 --seconds 0.5 --slow 0.1", 2),

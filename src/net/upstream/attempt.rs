@@ -37,7 +37,8 @@ pub(super) struct Errand<'t> {
 /// One try.
 pub(super) struct Try<'t> {
     errand: &'t Errand<'t>,
-    peer: &'t Peer,
+    /// The upstream.
+    pub(super) peer: &'t Peer,
     /// The upstream's place among the directive's.
     pub(super) place: usize,
     /// How it asks: TCP after a truncated response, with `prefer_udp`.

@@ -18,29 +18,27 @@ mod pace;
 mod parked;
 mod peer;
 mod pool;
+mod progress;
 mod stream;
 mod ticket;
 mod trail;
 mod trust;
 
-use self::attempt::{Errand, Try};
+use self::attempt::Errand;
 use self::dial::SystemRoots;
 use self::limits::REMEMBERED;
-use self::parked::Reply;
-use self::peer::{Failed, Peer, PeerKey};
-use self::trail::Trail;
-use crate::dns::{Transport, sizes};
+use self::peer::{Peer, PeerKey};
+use self::progress::Progress;
+use crate::dns::sizes;
 use crate::metrics::{Counter, Registry, names};
-use crate::plugin::forward::{Exchange, Exchanged, Move, Options, Tries, Upstreams};
+use crate::plugin::forward::{Exchange, Exchanged, Upstreams};
 use rand::rngs::StdRng;
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// While more exchanges than this are under way on the node, its workers taken to have equal parts, nobody
 /// waits for an upstream to come back: an outage must not fill the memory of a busy node.
@@ -155,54 +153,6 @@ impl Asked {
     }
 }
 
-/// The tries that go on: nearly always one, which takes no place elsewhere.
-#[derive(Default)]
-struct Running<'t> {
-    one: Option<Try<'t>>,
-    more: Option<Box<Running<'t>>>,
-}
-
-/// What is remembered of a try that has ended.
-struct Ended {
-    /// The upstream's place.
-    upstream: usize,
-    /// How it last asked.
-    transport: Transport,
-    /// How long it took.
-    took: Duration,
-}
-
-impl Ended {
-    fn of(one: &Try<'_>) -> Ended {
-        Ended { upstream: one.place, transport: one.transport, took: one.took() }
-    }
-}
-
-impl<'t> Running<'t> {
-    fn push(&mut self, one: Try<'t>) {
-        match self.one {
-            None => self.one = Some(one),
-            Some(_) => self.more.get_or_insert_default().push(one),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.one.is_none() && self.more.as_ref().is_none_or(|more| more.is_empty())
-    }
-
-    /// The first to end, taken out, with its result. Pending while there is none.
-    fn poll(&mut self, task: &mut Context<'_>) -> Poll<(Ended, Result<Reply, Failed>)> {
-        if let Some(one) = &mut self.one
-            && let Poll::Ready(result) = one.poll(task)
-        {
-            let ended = Ended::of(one);
-            self.one = None;
-            return Poll::Ready((ended, result));
-        }
-        self.more.as_mut().map_or(Poll::Pending, |more| more.poll(task))
-    }
-}
-
 impl Dispatcher {
     /// For the worker with this number, from 0 and below the `workers` of [`Shared::new`].
     pub fn new(shared: Arc<Shared>, worker: usize) -> Dispatcher {
@@ -226,141 +176,34 @@ impl Dispatcher {
     ) -> impl Future<Output = Exchanged> + 't {
         let errand = Errand { dispatcher: self, query, exchange };
         async move {
-            let began = Instant::now();
             let _under_way = UnderWay::begin(&errand.dispatcher.under_way);
             // No more than this is kept while it waits: each that waits pays for it.
-            let in_use = errand.in_use();
-            let mut tries = errand.tries();
-            let mut running = Running::default();
-            let mut trail = match errand.exchange.keeps_tries {
-                true => Trail::kept(),
-                false => Trail::unkept(),
-            };
-            let mut last = None;
-            // The upstream that is waited for alone, and until when.
-            let mut waited: Option<(usize, Option<Instant>)> = None;
+            let mut progress = Progress::new(&errand);
             let response = loop {
-                let until = if let Some((_, until)) = waited {
-                    until
-                } else {
-                    let reading = Instant::now();
-                    let now = reading - began;
-                    match errand.next(&mut tries, now, in_use) {
-                        Move::Ask { upstream, patience } => {
-                            let Some(peer) = peers(in_use).get(upstream) else { break None };
-                            last = Some(peer);
-                            trail.asks(upstream, peer, errand.exchange.transport, now);
-                            let left = errand.exchange.budget.saturating_sub(now);
-                            let limit = errand.options().read_timeout.min(left);
-                            running.push(Try::new(&errand, peer, upstream, reading + limit));
-                            // A try that is waited for to its end ends by itself.
-                            let until = (patience < limit).then(|| reading + patience);
-                            waited = Some((upstream, until));
-                            until
-                        }
-                        Move::Pause(pause) => Some(reading + pause),
-                        Move::End if running.is_empty() => break None,
-                        Move::End => None,
-                    }
+                let until = match progress.advance() {
+                    ControlFlow::Continue(until) => until,
+                    ControlFlow::Break(()) => break None,
                 };
                 let ended = match until {
-                    None => Some(poll_fn(|task| running.poll(task)).await),
+                    None => Some(poll_fn(|task| progress.poll(task)).await),
                     // Boxed, as is all that few queries do: each that waits pays for its size.
                     Some(until) => {
-                        let ended = poll_fn(|task| running.poll(task));
+                        let ended = poll_fn(|task| progress.poll(task));
                         let ended = tokio::time::timeout_at(until, ended);
                         Box::pin(ended).await.ok()
                     }
                 };
-                let Some((Ended { upstream, transport, took }, result)) = ended else {
-                    // Its try may be given up for another's response, and never fail: ask its health.
-                    let impatient = waited.take().and_then(|(place, _)| peers(in_use).get(place));
-                    if let Some(peer) = impatient
-                        && errand.options().max_fails != 0
-                    {
-                        peer.check(in_use);
-                    }
-                    continue;
-                };
-                waited = waited.filter(|(place, _)| *place != upstream);
-                let Some(peer) = peers(in_use).get(upstream) else { break None };
-                match result {
-                    Ok((bytes, meaning)) => {
-                        last = Some(peer);
-                        trail.answered(
-                            upstream,
-                            peer.transport(transport),
-                            began.elapsed(),
-                            &bytes,
-                        );
-                        if let Some(response) = tries.answered(bytes, meaning) {
+                match ended {
+                    None => progress.lose_patience(),
+                    Some((ended, result)) => {
+                        if let Some(response) = progress.take(&ended, result) {
                             break Some(response);
                         }
                     }
-                    Err(failed) => {
-                        if !failed.is_ours && errand.options().max_fails != 0 {
-                            peer.check(in_use);
-                        }
-                        if let Some((bytes, _)) = failed.instead {
-                            tries.keep(bytes);
-                        }
-                        if errand.dispatcher.is_crowded() {
-                            tries.hurry();
-                        }
-                        tries.failed(upstream, failed.text, failed.fault, took);
-                    }
                 }
             };
-            drop(running);
-            if tries.found_all_down() {
-                errand.dispatcher.shared.broken.increment();
-            }
-            Exchanged {
-                outcome: match response {
-                    Some(response) => Ok(response),
-                    None => tries.outcome(),
-                },
-                upstream: last.and_then(|peer| peer.address()),
-                took: began.elapsed(),
-                tried: trail.into_tried(),
-            }
+            progress.into_exchanged(response)
         }
-    }
-}
-
-impl<'t> Errand<'t> {
-    /// How its upstreams are asked.
-    fn options(&self) -> &'t Options {
-        &self.exchange.upstreams.options
-    }
-
-    /// What was attached to its upstreams, now if not before.
-    fn in_use(&self) -> &'t Arc<dyn Any + Send + Sync> {
-        let upstreams = &self.exchange.upstreams;
-        upstreams.attached.get_or_init(|| self.dispatcher.shared.attach(upstreams))
-    }
-
-    /// No try yet.
-    fn tries(&self) -> Tries<'t> {
-        let mut tries = Tries::new(self.options(), self.exchange.order, self.exchange.budget);
-        if self.exchange.is_hasty {
-            tries.hurry();
-        }
-        tries
-    }
-
-    /// The next move of `tries`.
-    fn next(
-        &self,
-        tries: &mut Tries<'_>,
-        now: Duration,
-        in_use: &Arc<dyn Any + Send + Sync>,
-    ) -> Move {
-        let random = &self.dispatcher.random;
-        let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
-        let (peers, most) = (peers(in_use), self.options().max_fails);
-        let is_down = |place: usize| peers.get(place).is_none_or(|peer| peer.is_down(most, in_use));
-        tries.next(now, is_down, &mut random)
     }
 }
 

@@ -11,14 +11,17 @@ use super::*;
 use crate::dns::{Class, Name, Query, Rcode, RecordType, Transport};
 use crate::net::tests::ports::free_port;
 use crate::plugin::forward::{
-    BUDGET, DohMethod, ExchangeFailure, Keeping, Order, Policy, TlsFiles, TlsSettings, Upstream,
+    BUDGET, DohMethod, ExchangeFailure, Keeping, Options, Order, Policy, TlsFiles, TlsSettings,
+    Upstream,
 };
 use rand::SeedableRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Nothing but a mistake takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);

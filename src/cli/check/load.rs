@@ -66,20 +66,14 @@ pub(super) fn load(
     }
     let inspection = inspected(&tree, default_port, surroundings);
     for Mistake { error, kind } in &inspection.mistakes {
-        let hint = match kind {
-            MistakeKind::Key => hints::of_key(error),
-            MistakeKind::LeftOut(instead) => (*instead).to_owned(),
+        let (code, hint) = match kind {
+            MistakeKind::Key => ("server-key", hints::of_key(error)),
+            MistakeKind::LeftOut(instead) => ("left-out-directive", (*instead).to_owned()),
             MistakeKind::Directive => {
                 let judge = |tree: &Tree| inspected(tree, default_port, surroundings).mistakes;
-                hints::of_directive(error, &tree, &judge)
+                ("directive", hints::of_directive(error, &tree, &judge))
             }
-            MistakeKind::Listener => hints::of_listener(error, &inspection.blocks),
-        };
-        let code = match kind {
-            MistakeKind::Key => "server-key",
-            MistakeKind::LeftOut(_) => "left-out-directive",
-            MistakeKind::Directive => "directive",
-            MistakeKind::Listener => "listener",
+            MistakeKind::Listener => ("listener", hints::of_listener(error, &inspection.blocks)),
         };
         findings.push(Finding::error(code, error.clone(), hint));
     }
@@ -105,7 +99,13 @@ pub(super) fn load(
     {
         findings.push(Finding::error("directive", error, hints::SEE));
     }
-    for finding in &mut findings {
+    tell_what_is_missing(&mut findings, whose, surroundings);
+    Loaded { written, tree, inspection, findings }
+}
+
+/// Tells mistakes apart that only are some because something is not on this machine.
+fn tell_what_is_missing(findings: &mut [Finding], whose: Whose, surroundings: &Watched<'_>) {
+    for finding in findings {
         let is_missing = surroundings.is_about_what_is_missing(&finding.message);
         if finding.severity != Severity::Error || !is_missing || finding.code == "import" {
             continue;
@@ -122,7 +122,6 @@ pub(super) fn load(
             }
         }
     }
-    Loaded { written, tree, inspection, findings }
 }
 
 /// The last token, when it is a quote without end.

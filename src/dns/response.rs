@@ -157,7 +157,7 @@ impl Response {
     }
 
     /// Starts a reply to `query`: QR, opcode, RD and CD of the query (of opcode QUERY alone), its
-    /// question, `rcode`, and `extra` flags (AA, …). Records are appended with [`super::Writer`] or by hand.
+    /// question, `rcode`, and `extra` flags (AA, …). No records.
     pub fn start(&mut self, query: &Query<'_>, rcode: Rcode, extra: u16, writer: &'static str) {
         self.clear();
         let flags = flags::QR
@@ -172,6 +172,21 @@ impl Response {
         self.written = Written::Message;
         self.rcode = rcode;
         self.writer = writer;
+    }
+
+    /// As [`Response::start`]; gives what appends records.
+    pub fn start_with_records(
+        &mut self,
+        query: &Query<'_>,
+        rcode: Rcode,
+        extra: u16,
+        writer: &'static str,
+    ) -> Writer<'_> {
+        self.start(query, rcode, extra, writer);
+        let flags = self.flags();
+        let mut records = Writer::new(&mut self.wire, query.id(), flags);
+        records.question(query.question());
+        records
     }
 
     /// The message's flag word; 0 when nothing is written.

@@ -4,7 +4,7 @@
 
 use super::{Context, Flow, Handler, Setup};
 use crate::corefile::CorefileError;
-use crate::dns::{Class, Query, Rcode, RecordType, Response, Section, Writer};
+use crate::dns::{Class, Query, Rcode, RecordType, Response, Section};
 
 /// The record's TTL in seconds: the number of the RFC, as CoreDNS has it.
 const TTL: u32 = 8482;
@@ -29,10 +29,7 @@ impl Handler for Any {
         if query.qtype() != RecordType::ANY {
             return Flow::Next;
         }
-        response.start(query, Rcode::NOERROR, 0, "any");
-        let flags = response.flags();
-        let mut writer = Writer::new(&mut response.wire, query.id(), flags);
-        writer.question(query.question());
+        let mut writer = response.start_with_records(query, Rcode::NOERROR, 0, "any");
         let owner = query.spelled_name();
         writer.raw_record(Section::Answer, owner, RecordType::HINFO, Class::IN, TTL, RDATA);
         Flow::Answer

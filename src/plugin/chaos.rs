@@ -4,7 +4,7 @@
 
 use super::{Context, Flow, Handler, Setup};
 use crate::corefile::CorefileError;
-use crate::dns::{Class, Query, Rcode, RecordType, Response, Section, Writer};
+use crate::dns::{Class, Query, Rcode, RecordType, Response, Section};
 use rand::seq::SliceRandom;
 
 /// The most octets of one character string (RFC 1035 §3.3).
@@ -71,10 +71,7 @@ impl Handler for Chaos {
         }
         let known = NAMES.iter().find(|(name, _)| *name == query.name().as_bytes());
         let Some((_, topic)) = known else { return Flow::Next };
-        response.start(query, Rcode::NOERROR, 0, "chaos");
-        let flags = response.flags();
-        let mut writer = Writer::new(&mut response.wire, query.id(), flags);
-        writer.question(query.question());
+        let mut writer = response.start_with_records(query, Rcode::NOERROR, 0, "chaos");
         let mut rdata = Vec::with_capacity(1 + LONGEST_TEXT);
         for text in self.texts(*topic, context) {
             rdata.clear();

@@ -6,8 +6,8 @@
 use super::{Context, Handler, PerServer, Setup, Turn};
 use crate::corefile::{CorefileError, Dispenser};
 use crate::dns::{
-    Class, Malformed, Query, Rcode, RecordType, ReplyLimits, Response, Section, Writer, Written,
-    flags, foreseen_reply,
+    Class, Malformed, Query, Rcode, RecordType, ReplyLimits, Response, Section, Written, flags,
+    foreseen_reply,
 };
 use crate::metrics::{Counter, Registry, names};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -151,10 +151,8 @@ impl Dns64 {
         ttl: u32,
     ) -> Result<(), Malformed> {
         let message = further.message()?;
-        response.start(query, Rcode::NOERROR, further.flags() & flags::TC, "dns64");
-        let flags = response.flags();
-        let mut writer = Writer::new(&mut response.wire, query.id(), flags);
-        writer.question(query.question());
+        let cut = further.flags() & flags::TC;
+        let mut writer = response.start_with_records(query, Rcode::NOERROR, cut, "dns64");
         for record in message.records() {
             let octets = match record.rtype {
                 RecordType::A if record.section == Section::Answer => message

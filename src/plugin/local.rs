@@ -5,7 +5,7 @@
 
 use super::{Context, Flow, Handler, Level, Setup};
 use crate::corefile::{CorefileError, quote};
-use crate::dns::{Class, Query, Rcode, RecordType, Response, Section, Writer};
+use crate::dns::{Class, Query, Rcode, RecordType, Response, Section};
 use crate::metrics::{Counter, names};
 
 /// The TTL in seconds of every record: a week.
@@ -139,10 +139,7 @@ impl Handler for Local {
         context: &mut Context<'_>,
     ) -> Flow {
         let Some(reply) = self.reply(query, context) else { return Flow::Next };
-        response.start(query, reply.rcode, 0, "local");
-        let flags = response.flags();
-        let mut writer = Writer::new(&mut response.wire, query.id(), flags);
-        writer.question(query.question());
+        let mut writer = response.start_with_records(query, reply.rcode, 0, "local");
         writer.raw_record(reply.section, reply.owner, reply.rtype, Class::IN, TTL, &reply.rdata);
         Flow::Answer
     }

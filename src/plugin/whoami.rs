@@ -2,7 +2,7 @@
 
 use super::{Context, Flow, Handler, Setup};
 use crate::corefile::CorefileError;
-use crate::dns::{Query, Rcode, RecordType, Response, Section, Writer, flags, sizes};
+use crate::dns::{Query, Rcode, RecordType, Response, Section, flags, sizes};
 use std::net::IpAddr;
 
 /// Reads the directive.
@@ -33,10 +33,7 @@ impl Handler for Whoami {
         response: &mut Response,
         context: &mut Context<'_>,
     ) -> Flow {
-        response.start(query, Rcode::NOERROR, flags::AA, "whoami");
-        let flags = response.flags();
-        let mut writer = Writer::new(&mut response.wire, query.id(), flags);
-        writer.question(query.question());
+        let mut writer = response.start_with_records(query, Rcode::NOERROR, flags::AA, "whoami");
 
         let (v4, v6);
         let (rtype, rdata): (_, &[u8]) = match context.client.address.ip().to_canonical() {

@@ -5,7 +5,7 @@
 
 use super::{Context, DropReason, Flow, Handler, PerServer, Setup};
 use crate::corefile::{CorefileError, Dispenser, Network, normalise_zone, quote};
-use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section, Writer};
+use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section};
 use crate::metrics::{LazyCounter, Registry, names};
 use std::net::IpAddr;
 
@@ -148,11 +148,8 @@ impl Acl {
 
 /// Writes a reply without records that says why to a client that understands it.
 fn refuse(query: &Query<'_>, response: &mut Response, rcode: Rcode, why: u16) {
-    response.start(query, rcode, 0, "acl");
+    let mut writer = response.start_with_records(query, rcode, 0, "acl");
     let Some(edns) = query.edns() else { return };
-    let flags = response.flags();
-    let mut writer = Writer::new(&mut response.wire, query.id(), flags);
-    writer.question(query.question());
     let mut option = [0; 6];
     option[..2].copy_from_slice(&EDE.to_be_bytes());
     option[3] = 2;

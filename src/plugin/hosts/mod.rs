@@ -243,11 +243,7 @@ impl Hosts {
 
 /// An empty authoritative reply, ready for records.
 fn start<'r>(query: &Query<'_>, response: &'r mut Response) -> Writer<'r> {
-    response.start(query, Rcode::NOERROR, flags::AA, "hosts");
-    let flags = response.flags();
-    let mut writer = Writer::new(&mut response.wire, query.id(), flags);
-    writer.question(query.question());
-    writer
+    response.start_with_records(query, Rcode::NOERROR, flags::AA, "hosts")
 }
 
 impl Handler for Hosts {

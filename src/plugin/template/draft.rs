@@ -30,10 +30,8 @@ impl Draft {
             .filter_map(|(at, wire)| Some((*at, Message::parse(wire).ok()?)))
             .collect();
         let truncated = chased.last().map_or(0, |(_, message)| message.flags() & flags::TC);
-        response.start(query, template.rcode, flags::AA | truncated, "template");
-        let flags = response.flags();
-        let mut writer = Writer::new(&mut response.wire, query.id(), flags);
-        writer.question(query.question());
+        let mut writer =
+            response.start_with_records(query, template.rcode, flags::AA | truncated, "template");
         for (at, record) in self.answer.iter().enumerate() {
             record.write(Section::Answer, &mut writer);
             for (_, message) in chased.iter().filter(|(place, _)| *place == at) {

@@ -3,7 +3,9 @@
 //! Owns the octets of each part of a text ([`parts`] has which type has which), and RFC 3597's form for
 //! any type; what is left (SVCB, HTTPS, CERT) is hickory-proto's. Never panics on any text.
 
+mod location;
 mod parts;
+mod prefixes;
 
 use self::parts::{Part, parts};
 use super::line::Field;
@@ -73,7 +75,9 @@ impl Rdata<'_, '_> {
         let is_fit = match part {
             Part::Strings => !ahead.any(|field| field.is_fault),
             Part::String | Part::Text => !ahead.next().is_some_and(|field| field.is_fault),
-            Part::Hex | Part::Base64 | Part::Types => ahead.all(|field| field.is_word()),
+            Part::Hex | Part::Base64 | Part::Types | Part::Location | Part::Prefixes => {
+                ahead.all(|field| field.is_word())
+            }
             _ => ahead.next().is_none_or(|field| field.is_word()),
         };
         if !is_fit {
@@ -97,6 +101,8 @@ impl Rdata<'_, '_> {
             Part::Hash => self.hash(),
             Part::Hyphens(octets) => self.grouped('-', octets, 2),
             Part::Groups => self.grouped(':', 4, 4),
+            Part::Location => self.rest(|fields| location::octets(fields)),
+            Part::Prefixes => self.rest(|fields| prefixes::octets(fields)),
         }
     }
 
@@ -255,6 +261,17 @@ impl Rdata<'_, '_> {
         }
         let octets = HEXLOWER_PERMISSIVE.decode(all.concat().as_bytes()).map_err(|_| wrong)?;
         self.octets.extend(octets);
+        Ok(())
+    }
+
+    /// All fields that are left, read by `octets`.
+    fn rest(
+        &mut self,
+        octets: impl FnOnce(&mut dyn Iterator<Item = &str>) -> Option<Vec<u8>>,
+    ) -> Result<(), String> {
+        let wrong = self.wrong();
+        let read = octets(&mut self.fields.by_ref().map(|field| field.text)).ok_or(wrong)?;
+        self.octets.extend(read);
         Ok(())
     }
 

@@ -37,14 +37,18 @@ pub(super) enum Part {
     Hyphens(usize),
     /// Four numbers in hexadecimal with colons (RFC 6742 §2.1).
     Groups,
+    /// All that are left, as LOC has them.
+    Location,
+    /// All that are left, as APL has them; there may be none.
+    Prefixes,
 }
 
 /// The parts of a type's text, each with what miekg/dns calls it; `None` for the types that are not read
 /// here.
 pub(super) fn parts(rtype: RecordType) -> Option<&'static [(&'static str, Part)]> {
     use Part::{
-        Base64, Date, Groups, Hash, Hex, Hyphens, Ipv4, Ipv6, Name, Number, Salt, String, Strings,
-        Text, Time, Type, Types,
+        Base64, Date, Groups, Hash, Hex, Hyphens, Ipv4, Ipv6, Location, Name, Number, Prefixes,
+        Salt, String, Strings, Text, Time, Type, Types,
     };
     const KEY: &[(&str, Part)] = &[
         ("Flags", Number(2)),
@@ -156,6 +160,8 @@ pub(super) fn parts(rtype: RecordType) -> Option<&'static [(&'static str, Part)]
         RecordType::NID => &[("Preference", Number(2)), ("NodeID", Groups)],
         RecordType::L64 => &[("Preference", Number(2)), ("Locator64", Groups)],
         RecordType::L32 => &[("Preference", Number(2)), ("Locator", Ipv4)],
+        RecordType::LOC => &[("Latitude", Location)],
+        RecordType::APL => &[("item", Prefixes)],
         RecordType::UID => &[("Uid", Number(4))],
         RecordType::GID => &[("Gid", Number(4))],
         _ => return None,

@@ -147,11 +147,10 @@ impl<'t> Try<'t> {
                 }
                 Stage::Asked(held) => {
                     let result = ready!(held.ticket.poll(task));
-                    // Served others, or was being opened for another: that it ended says nothing about
-                    // this query.
                     // Encrypted, it may have been there and not the one that it should be.
                     let is_plain = matches!(held.pool.transport, Transport::Udp | Transport::Tcp);
-                    let is_away = is_plain && !held.ticket.connection.was_established();
+                    // Served others, or was being opened for another: that it ended says nothing about
+                    // this query.
                     let is_reused = held.ticket.is_reused
                         || held.ticket.is_behind()
                         || held.ticket.connection.has_spoken();
@@ -167,7 +166,8 @@ impl<'t> Try<'t> {
                             let failed = Failed { instead: Some(reply), ..Failed::theirs(text) };
                             return Poll::Ready(Err(failed));
                         }
-                        Err(Failure::Closed(text)) if is_away => {
+                        // Whoever closes without a word may be restarting, as one that refuses.
+                        Err(Failure::Closed(text)) if is_plain => {
                             return Poll::Ready(Err(Failed::away(text)));
                         }
                         Err(Failure::Refused(text)) => {

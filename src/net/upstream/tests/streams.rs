@@ -334,6 +334,19 @@ async fn an_upstream_that_is_away_for_a_moment_answers_whoever_waited() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_hangs_up_for_a_moment_answers_whoever_waited() {
+    let asked = AtomicUsize::new(0);
+    let up = Scripted::start(move |_, query, _| match asked.fetch_add(1, Ordering::Relaxed) {
+        0..3 => Act::Close,
+        _ => Act::Send(vec![answer(query, 1)]),
+    })
+    .await;
+    let asking = Asking::new(vec![up.upstream()], Options { max_fails: 0, ..impatient() });
+    assert_eq!(asking.tcp("a.test.").await, Ok(1));
+    assert_eq!(up.accepted.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test]
 async fn who_waits_for_an_upstream_that_refuses_shares_its_dials() {
     let (queries, tries) = (200, 4);
     let options = Options { max_connect_attempts: tries, max_fails: 0, ..Options::default() };

@@ -57,8 +57,9 @@ pub enum Move {
 /// How a try failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nobody was there: the port refused, or there was no way to it. Somebody may be there again in a
-    /// moment (a restart, a Service without endpoints), so for a second it is tried again.
+    /// Nobody was there: the port refused, the connection was closed without a response, or there was no
+    /// way to it. Somebody may be there again in a moment (a restart, a Service without endpoints), so for
+    /// a second it is tried again.
     Away,
     /// Anything else: what was wrong may be wrong with every try.
     Bad,

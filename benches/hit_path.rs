@@ -11,7 +11,6 @@ use nodens::dns::Transport;
 use nodens::engine::{FlightKey, Flights, Role};
 use std::hint::black_box;
 
-#[allow(dead_code)] // Shared with others: each takes its part.
 mod rig;
 use rig::{Outcome, Rig};
 

@@ -8,7 +8,6 @@ use nodens::plugin::cache::codec::{FileWriter, StoreId, decode, read};
 use nodens::plugin::cache::{Kept, KeptAs};
 use std::hint::black_box;
 
-#[allow(dead_code)] // Shared with others: each takes its part.
 mod rig;
 use rig::Rig;
 

@@ -8,7 +8,6 @@
 
 mod kubelet;
 // What the node's tests use of it is not used here.
-#[allow(dead_code)] // Shared with others: each takes its part.
 mod lab;
 mod missing;
 

@@ -8,7 +8,6 @@
 // What other tests use of it is not used here.
 #[path = "fail_open/guardian.rs"]
 mod guardian;
-#[allow(dead_code)] // Shared with others: each takes its part.
 mod lab;
 #[path = "fail_open/late.rs"]
 mod late;

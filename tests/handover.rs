@@ -8,10 +8,8 @@
 // What other tests use of them is not used here.
 #[path = "handover/failures.rs"]
 mod failures;
-#[allow(dead_code)] // Shared with others: each takes its part.
 mod lab;
 mod missing;
-#[allow(dead_code)] // Shared with others: each takes its part.
 mod namespace;
 #[path = "handover/peer.rs"]
 mod peer;
@@ -19,7 +17,6 @@ mod peer;
 mod scene;
 #[path = "handover/upgrades.rs"]
 mod upgrades;
-#[allow(dead_code)] // Shared with others: each takes its part.
 #[path = "process/upstream.rs"]
 mod upstream;
 

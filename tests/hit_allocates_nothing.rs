@@ -2,7 +2,6 @@
 //! allocator that counts, through the usual directives.
 #![allow(unsafe_code)] // An allocator can be written in no other way.
 
-#[allow(dead_code)] // Shared with the benchmarks: each takes its part.
 #[path = "../benches/rig/mod.rs"]
 mod rig;
 

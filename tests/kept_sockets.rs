@@ -7,14 +7,11 @@
 #[path = "kept_sockets/manager.rs"]
 mod manager;
 mod missing;
-#[allow(dead_code)] // What other tests use of them is not used here.
 mod namespace;
-#[allow(dead_code)] // Shared with others: each takes its part.
 #[path = "handover/scene.rs"]
 mod scene;
 #[path = "kept_sockets/stream.rs"]
 mod stream;
-#[allow(dead_code)] // Shared with others: each takes its part.
 #[path = "process/upstream.rs"]
 mod upstream;
 

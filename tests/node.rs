@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // A test may panic, and says what it lacks.
 
 // What the deployments use of it is not used here.
-#[allow(dead_code)] // Shared with others: each takes its part.
 mod lab;
 mod missing;
 

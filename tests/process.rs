@@ -8,7 +8,6 @@ mod inputs;
 mod metrics_tls;
 mod missing;
 // What other tests use of it is not used here.
-#[allow(dead_code)] // Shared with others: each takes its part.
 mod namespace;
 #[path = "process/node.rs"]
 mod node;

@@ -7,7 +7,6 @@
 
 mod missing;
 mod namespace;
-#[allow(dead_code)] // Not all that other tests use of it.
 #[path = "process/node.rs"]
 mod node;
 

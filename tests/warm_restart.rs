@@ -3,10 +3,8 @@
 #![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
 // What other tests use of it is not used here.
-#[allow(dead_code)] // Shared with others: each takes its part.
 #[path = "process/node.rs"]
 mod node;
-#[allow(dead_code)] // Shared with others: each takes its part.
 #[path = "process/upstream.rs"]
 mod upstream;
 

@@ -2,6 +2,7 @@
 //! moves, and an upstream that says what it is told. For benchmarks and fuzzing.
 //!
 //! Owns nothing of the engine's order; only plays what lies outside of it.
+#![allow(dead_code)] // Not every benchmark uses all of it.
 
 use nodens::corefile::{MemorySurroundings, parse};
 use nodens::dns::{Response, Transport};

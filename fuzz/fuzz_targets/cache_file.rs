@@ -9,7 +9,6 @@ use nodens::plugin::cache::codec::{FileWriter, StoreId, decode, encode, read};
 use nodens::plugin::cache::{Cursor, Kept};
 use std::time::Duration;
 
-#[allow(dead_code)] // Shared with others: each takes its part.
 #[path = "../../benches/rig/mod.rs"]
 mod rig;
 use rig::Rig;

@@ -8,7 +8,6 @@ use libfuzzer_sys::fuzz_target;
 use nodens::dns::{Message, Name, RecordType, Section, Transport, flags};
 use std::time::Duration;
 
-#[allow(dead_code)] // Shared with others: each takes its part.
 #[path = "../../benches/rig/mod.rs"]
 mod rig;
 use rig::{Outcome, Rig};

@@ -1,5 +1,6 @@
 //! Several processes of the program under test, one after the other or beside each other, on the same
 //! ports of 127.0.0.1 and in the same runtime directory.
+#![allow(dead_code)] // Not every test file uses all of it.
 
 #[path = "../messages/mod.rs"]
 mod messages;

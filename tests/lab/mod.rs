@@ -3,6 +3,7 @@
 //!
 //! Owns everything it starts: namespaces, Knot DNS servers, the nodens under test. All of it goes
 //! when the [`Lab`] is dropped, and every command has a time limit.
+#![allow(dead_code)] // Not every test file uses all of it.
 
 use super::missing::{are_here, say_missing};
 use std::fmt::Write as _;

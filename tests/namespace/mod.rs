@@ -1,7 +1,7 @@
 //! A thread with a network and a mount namespace of its own: what a test changes there (rules,
 //! links, `/run`) nobody else sees, and it goes with the thread and its children.
+#![allow(dead_code)] // Not every test file uses all of it.
 
-#[allow(dead_code)] // Not every test file that uses this one.
 pub(crate) mod program;
 
 use super::missing::{are_here, say_missing};
@@ -35,7 +35,6 @@ pub(crate) fn in_namespaces(programs: &[&str], test: impl FnOnce() + Send + 'sta
 }
 
 /// Lets one file stand in place of another, in this namespace alone.
-#[allow(dead_code)] // Not every test file that uses this one.
 pub(crate) fn replace(path: &str, by: &Path) {
     mount(Some(by), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
 }
@@ -57,7 +56,6 @@ pub(crate) fn sh(line: &str) -> String {
 
 /// Lets a script stand for all programs of `iptables-nft`, in this namespace alone; `$REAL` in it is
 /// the real one.
-#[allow(dead_code)] // Not every test file that uses this one.
 pub(crate) fn stand_in(folder: &Path, script: &str) {
     let (real, path) = (folder.join("real"), folder.join("script"));
     copy_program("/usr/sbin/xtables-nft-multi", &real);
@@ -67,13 +65,11 @@ pub(crate) fn stand_in(folder: &Path, script: &str) {
 
 /// Copies a program that is to be run. By another program: what this process has open for writing, the
 /// programs that other tests start have, too, until they run, and what somebody writes cannot be run.
-#[allow(dead_code)] // Not every test file that uses this one.
 pub(crate) fn copy_program(from: &str, to: &Path) {
     sh(&format!("install -m 755 {from} {}", to.display()));
 }
 
 /// Writes a script that is to be run, as [`copy_program`] copies.
-#[allow(dead_code)] // Not every test file that uses this one.
 pub(crate) fn write_program(path: &Path, text: &str) {
     let beside = path.with_extension("text");
     fs::write(&beside, text).unwrap();

@@ -1,5 +1,6 @@
 //! The program under test: a directory, ports, its flags and output, and what an operator does to
 //! it.
+#![allow(dead_code)] // Not every test file uses all of it.
 
 #[path = "../messages/mod.rs"]
 mod messages;

@@ -1,4 +1,5 @@
 //! An upstream that answers every question alike, and counts them.
+#![allow(dead_code)] // Not every test file uses all of it.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;

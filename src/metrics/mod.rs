@@ -4,6 +4,7 @@
 //! lock: each worker thread has its own cell, the scrape sums. Never decides anything.
 
 mod cells;
+mod exposition;
 pub mod names;
 mod process;
 mod registry;

@@ -2,8 +2,8 @@
 //!
 //! What cannot be read is left out; a scrape never fails for it.
 
+use super::exposition::{family, number};
 use super::names::{Desc, Kind};
-use super::registry::{family, number};
 use prometheus::proto::MetricFamily;
 use std::fs;
 

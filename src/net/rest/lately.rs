@@ -3,12 +3,17 @@
 //! The kernel stops who uses more than its quota within a period, and does not tell when one begins. Who stays
 //! below it in each span of that length is never stopped. Owns readings of one span; never takes one.
 
-use super::length::{Moment, PERIOD};
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// The period of a quota, as Kubernetes sets it.
+pub(in crate::net) const PERIOD: Duration = Duration::from_millis(100);
 
 /// The most readings that are kept.
 const READINGS_MOST: usize = 64;
+
+/// A moment, and the CPU time that the process had used until then.
+pub(in crate::net) type Moment = (Instant, Duration);
 
 /// Readings, the oldest first: one that is older than a period, and those within it.
 #[derive(Debug)]
@@ -49,7 +54,6 @@ impl Lately {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn what_is_older_than_a_period_is_not_counted() {

@@ -3,7 +3,7 @@
 //! Judged at the end of each window, and of a load that has just begun before: by the end of its first
 //! window it would have used up the quota. Never reads a clock or a counter: both come in.
 
-use super::lately::Lately;
+use super::lately::{Lately, Moment, PERIOD};
 use std::time::{Duration, Instant};
 
 /// The longest rest: what a query may wait beyond its time, and a miss once more for its answer.
@@ -11,9 +11,6 @@ const LONGEST: Duration = Duration::from_millis(3);
 
 /// The shortest rest that there is.
 const SHORTEST: Duration = Duration::from_micros(500);
-
-/// The period of a quota, as Kubernetes sets it.
-pub(in crate::net) const PERIOD: Duration = Duration::from_millis(100);
 
 /// How long CPU time is counted before the rest is changed.
 pub(super) const WINDOW: Duration = PERIOD;
@@ -40,9 +37,6 @@ const AT_ONCE: f64 = 0.15;
 
 /// What was used while rests had their length must be of so much time to be judged.
 const SEEN: Duration = Duration::from_millis(20);
-
-/// A moment, and the CPU time that the process had used until then.
-pub(in crate::net) type Moment = (Instant, Duration);
 
 /// How long a worker rests.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-pub(super) use length::PERIOD;
+pub(super) use lately::PERIOD;
 pub(super) use standstill::stood_still_since;
 
 /// Those that wait until this thread's next rest is over.

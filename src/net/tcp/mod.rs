@@ -122,13 +122,13 @@ pub(super) async fn connection(
     let mut patience = Patience::new(timeouts);
     let mut alarm = pin!(sleep_until(patience.deadline(shared, &stream)));
     let (mut more_to_read, mut has_ended) = (true, false);
-    let mut was_called = false;
+    // Whether this turn may have kept datagrams waiting.
+    let mut was_long = false;
     loop {
         if !matches!(send(&mut stream, shared, reader.moment), Ok(())) || shared.is_evicted() {
             return;
         }
-        if std::mem::take(&mut was_called) {
-            // Hundreds of queries may fail together, and each reply is a system call.
+        if std::mem::take(&mut was_long) {
             worker.look_if_time();
         }
         if !shared.is_full() && !listener.is_closed() && reader.has_frame() {
@@ -152,16 +152,15 @@ pub(super) async fn connection(
                     Poll::Ready(reader.read(task, &mut stream, shared, &mut patience))
                 };
                 let Ok(more) = poll_fn(read).await else { return };
-                if worker.is_crowded() {
-                    // What was read may be asked upstream, which takes as long as several hits.
-                    worker.look_if_time();
-                }
+                // What was read may be asked upstream, which takes as long as several hits.
+                was_long = worker.is_crowded();
                 more_to_read = more;
                 has_ended = !more;
             }
             Ok(Wake::Look) => {
                 reader.moment = Instant::now();
-                was_called = true;
+                // Hundreds of queries may fail together, and each reply is a system call.
+                was_long = true;
             }
             Ok(Wake::Alarm) => {
                 reader.moment = Instant::now();

@@ -176,24 +176,10 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         hands_over: values.switch("handover"),
         runtime_directory: values.text("runtime-dir").into(),
         drops_capabilities: values.switch("drop-capabilities"),
-        filtered: match values.text("seccomp") {
-            "off" => Filtered::Not,
-            "on" => Filtered::Refused,
-            "kill" => Filtered::Deadly,
-            other => return Err(format!("invalid seccomp specified - {}", quote(other))),
-        },
+        filtered: filtered(values.text("seccomp"))?,
     };
-    let log_format = match values.text("log-format") {
-        "text" => Format::Text,
-        "json" => Format::Json,
-        other => return Err(format!("invalid log-format specified - {}", quote(other))),
-    };
-    let memory_limit = limit::parse(values.text("memory-limit")).map_err(|()| {
-        let given = quote(values.text("memory-limit"));
-        format!(
-            "invalid memory-limit specified - {given}: 0, or 16Mi and more (k, M, G, Ki, Mi, Gi)"
-        )
-    })?;
+    let log_format = log_format(values.text("log-format"))?;
+    let memory_limit = memory_limit(values.text("memory-limit"))?;
     let path =
         |name: &str| Some(values.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from);
     let files = Files {
@@ -223,6 +209,32 @@ pub(super) fn check(values: &Values<'_>) -> Result<Options, String> {
         memory_limit,
         log_format,
         warnings,
+    })
+}
+
+fn filtered(text: &str) -> Result<Filtered, String> {
+    match text {
+        "off" => Ok(Filtered::Not),
+        "on" => Ok(Filtered::Refused),
+        "kill" => Ok(Filtered::Deadly),
+        other => Err(format!("invalid seccomp specified - {}", quote(other))),
+    }
+}
+
+fn log_format(text: &str) -> Result<Format, String> {
+    match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        other => Err(format!("invalid log-format specified - {}", quote(other))),
+    }
+}
+
+fn memory_limit(text: &str) -> Result<Limit, String> {
+    limit::parse(text).map_err(|()| {
+        let given = quote(text);
+        format!(
+            "invalid memory-limit specified - {given}: 0, or 16Mi and more (k, M, G, Ki, Mi, Gi)"
+        )
     })
 }
 

@@ -133,6 +133,11 @@ impl<'a> Message<'a> {
         self.wire
     }
 
+    /// The id.
+    pub fn id(&self) -> u16 {
+        u16::from_be_bytes([self.wire[0], self.wire[1]])
+    }
+
     /// The flag word.
     pub fn flags(&self) -> u16 {
         u16::from_be_bytes([self.wire[2], self.wire[3]])

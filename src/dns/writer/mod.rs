@@ -34,7 +34,7 @@ impl<'b> Writer<'b> {
     /// questions comes to where messages are rebuilt.
     pub fn copying(out: &'b mut Vec<u8>, from: &Message<'_>) -> Writer<'b> {
         let wire = from.wire();
-        let mut writer = Writer::new(out, u16::from_be_bytes([wire[0], wire[1]]), from.flags());
+        let mut writer = Writer::new(out, from.id(), from.flags());
         if from.questions() > 0
             && let Ok((name, end)) = Spelled::parse(wire, sizes::HEADER)
         {

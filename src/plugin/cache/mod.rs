@@ -474,9 +474,7 @@ fn rebuild(response: &mut Response, ttl: u32) -> Option<Vec<u16>> {
         return None;
     }
     let mut wire = Vec::with_capacity(response.wire.len());
-    let id = u16::from_be_bytes([message.wire()[0], message.wire()[1]]);
-    let mut writer = Writer::new(&mut wire, id, message.flags());
-    writer.question(message.question_section());
+    let mut writer = Writer::copying(&mut wire, &message);
     for record in message.records() {
         if record.rtype != RecordType::OPT {
             writer.record(record.section, &message, &record, Some(ttl));

@@ -3,7 +3,7 @@
 //! Owns the rule and how both responses become one.
 
 use super::super::pattern;
-use super::revert::{id_of, replace};
+use super::revert::replace;
 use super::text::{MatchKind, Matcher};
 use crate::dns::{Malformed, Message, Name, Record, RecordType, Response, Section, Writer};
 
@@ -61,8 +61,7 @@ impl CnameRule {
     ) -> Result<(), Malformed> {
         let message = response.message()?;
         let mut wire = Vec::with_capacity(message.wire().len() + further.wire.len());
-        let mut writer = Writer::new(&mut wire, id_of(&message), message.flags());
-        writer.question(message.question_section());
+        let mut writer = Writer::copying(&mut wire, &message);
         for record in message.records().filter(is_alias) {
             let old = message.rdata_name(&record, 0);
             let is_it = old.is_some_and(|old| self.matcher.matches(&old.to_string()));

@@ -45,7 +45,7 @@ pub(super) fn revert(
 ) -> Result<(), RevertError> {
     let message = response.message()?;
     let mut wire = Vec::with_capacity(message.wire().len() + question.len());
-    let mut writer = Writer::new(&mut wire, id_of(&message), message.flags());
+    let mut writer = Writer::new(&mut wire, message.id(), message.flags());
     writer.question(question);
     let mut has_records = false;
     for record in message.records() {
@@ -64,14 +64,6 @@ pub(super) fn revert(
     }
     replace(response, wire, rcode);
     Ok(())
-}
-
-/// The message id.
-pub(super) fn id_of(message: &Message<'_>) -> u16 {
-    match *message.wire() {
-        [high, low, ..] => u16::from_be_bytes([high, low]),
-        _ => 0,
-    }
 }
 
 /// Puts a rebuilt message in place of the old one; error and writer stay.

@@ -7,9 +7,11 @@ mod classify;
 pub mod codec;
 mod entry;
 mod export;
+mod flatten;
 mod ghost;
 mod meters;
 mod options;
+mod said;
 mod shard;
 mod store;
 #[cfg(test)]
@@ -17,17 +19,17 @@ mod tests;
 
 use super::kind::Kind;
 use super::{Context, Flow, Handler, Journal, Now, PerServer, Setup, TABLE, Turn};
-use crate::corefile::{CorefileError, Dispenser, Surroundings, Token};
-use crate::dns::{
-    Class, Message, Name, Query, Rcode, RecordType, Response, Section, Writer, Written, flags,
-};
+use crate::corefile::{CorefileError, Surroundings};
+use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Written, flags};
 use crate::metrics::Registry;
-use classify::{OptPlace, Survey, survey};
+use classify::{Survey, survey};
 use entry::{Entry, QueryBits, Terms, matches, milliseconds, wants_authentic};
 pub use export::{Cursor, Kept, KeptAs, stores};
+use flatten::flatten;
 use meters::Meters;
 use options::{Limits, Options, Refresh};
 use rand::RngExt;
+pub use said::{Keeps, Said, read};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,47 +73,6 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         meters: PerServer::new(),
     });
     Ok(())
-}
-
-/// What a `cache` directive keeps, for those who judge a Corefile without serving it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// The zones that are cached.
-    pub zones: Vec<Name>,
-    /// Positive responses.
-    pub success: Keeps,
-    /// Negative responses.
-    pub denial: Keeps,
-}
-
-/// What one store keeps, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keeps {
-    /// How many entries were asked for.
-    pub asked: i64,
-    /// How many entries that comes to.
-    pub entries: u64,
-    /// The greatest TTL in seconds.
-    pub most: u32,
-    /// The least TTL in seconds; the greatest wins over it.
-    pub least: u32,
-}
-
-/// What the directive says in a block of these zones.
-///
-/// # Errors
-///
-/// As for [`setup`].
-pub fn read(tokens: &[Token], block_zones: &[Name]) -> Result<Said, CorefileError> {
-    let options = Options::parse(&mut Dispenser::new("cache", tokens), block_zones)?;
-    let keeps = |limits: &Limits| Keeps {
-        asked: limits.capacity,
-        entries: effective_capacity(limits.capacity),
-        most: limits.most,
-        least: limits.least,
-    };
-    let (success, denial) = (keeps(&options.success), keeps(&options.denial));
-    Ok(Said { zones: options.zones, success, denial })
 }
 
 /// What must be the same for a store to outlive a reload: the directive, the block's keys, where
@@ -441,46 +402,4 @@ fn kept_in(kind: Kind) -> Option<Side> {
         Kind::NoData | Kind::NameError | Kind::ServerError => Some(Side::Denial),
         Kind::Meta | Kind::Other => None,
     }
-}
-
-/// Sets every TTL to `ttl`, takes the OPT out and cuts what stands behind the last record. The
-/// places of the TTLs in the new message, or `None` when the OPT could not be taken out.
-fn flatten(response: &mut Response, found: Survey, ttl: u32) -> Option<Vec<u16>> {
-    if found.opt == OptPlace::Inside {
-        return rebuild(response, ttl);
-    }
-    let wire = &mut response.wire;
-    let octets = ttl.to_be_bytes();
-    for &place in &found.ttl_places {
-        let place = usize::from(place);
-        wire[place..place + 4].copy_from_slice(&octets);
-    }
-    match found.opt {
-        OptPlace::Last(at) => {
-            wire.truncate(at);
-            let place = Section::Additional.count_place();
-            let count = u16::from_be_bytes([wire[place.start], wire[place.start + 1]]);
-            wire[place].copy_from_slice(&count.saturating_sub(1).to_be_bytes());
-        }
-        _ => wire.truncate(found.end),
-    }
-    Some(found.ttl_places)
-}
-
-/// Writes the message anew without its OPT records: those behind them may point at what moves.
-fn rebuild(response: &mut Response, ttl: u32) -> Option<Vec<u16>> {
-    let message = response.message().ok()?;
-    if message.questions() != 1 {
-        return None;
-    }
-    let mut wire = Vec::with_capacity(response.wire.len());
-    let mut writer = Writer::copying(&mut wire, &message);
-    for record in message.records() {
-        if record.rtype != RecordType::OPT {
-            writer.record(record.section, &message, &record, Some(ttl));
-        }
-    }
-    let places = Message::parse(&wire).ok()?.records().map(|record| record.ttl_at as u16).collect();
-    response.wire = wire;
-    Some(places)
 }

@@ -66,11 +66,11 @@ impl Lifetime {
         self.is_retiring = true;
     }
 
-    /// Whether it takes queries at `now`.
-    pub(super) fn fitness(&self, is_idle: bool, now: Instant) -> Fitness {
+    /// Whether it takes queries at `now`, with `load` in flight.
+    pub(super) fn fitness(&self, load: u32, now: Instant) -> Fitness {
         let is_over = self.is_retiring
             || now >= self.dies_at
-            || is_idle && now.duration_since(self.last_used) >= self.expire;
+            || load == 0 && now.duration_since(self.last_used) >= self.expire;
         match is_over {
             true => Fitness::Unfit,
             false if self.uses >= self.most_uses => Fitness::Worn,
@@ -78,9 +78,9 @@ impl Lifetime {
         }
     }
 
-    /// What its task does at `now`, unless it is closed.
-    pub(super) fn upkeep(&self, is_idle: bool, now: Instant) -> Upkeep {
-        if !is_idle {
+    /// What its task does at `now`, with `load` queries in flight, unless it is closed.
+    pub(super) fn upkeep(&self, load: u32, now: Instant) -> Upkeep {
+        if load > 0 {
             return Upkeep::At(now + self.expire.max(LEAST_EXPIRE));
         }
         let idle_until = self.last_used + self.expire;

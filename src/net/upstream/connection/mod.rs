@@ -127,7 +127,7 @@ impl Connection {
     fn fitness_in(&self, state: &State, now: Instant) -> Fitness {
         match state.closed {
             Some(_) => Fitness::Unfit,
-            None => state.lifetime.fitness(self.load() == 0, now),
+            None => state.lifetime.fitness(self.load(), now),
         }
     }
 
@@ -345,7 +345,7 @@ impl Connection {
         if state.closed.is_some() {
             return Upkeep::End;
         }
-        state.lifetime.upkeep(state.parked.is_empty(), now)
+        state.lifetime.upkeep(self.load(), now)
     }
 
     /// Gives up the query with this id and number, if it is not answered yet.

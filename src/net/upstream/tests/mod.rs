@@ -218,7 +218,8 @@ async fn while_thousands_wait_nobody_else_waits_for_an_upstream_to_come_back() {
     asking.dispatcher.under_way.store(PATIENT_MOST - 1, Ordering::Relaxed);
     let asking = asking.within(BUDGET);
     let exchanged = asking.ask_over("b.test.", Transport::Tcp).await;
-    assert!(exchanged.took >= Duration::from_millis(900), "{:?}", exchanged.took);
+    // On a busy machine a pass may be so late that the next one would be behind its second.
+    assert!(exchanged.took >= Duration::from_millis(700), "{:?}", exchanged.took);
 }
 
 #[tokio::test]

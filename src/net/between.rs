@@ -1,16 +1,87 @@
-//! Looks at the clients' datagrams between turns of tasks that are not the worker's own.
+//! Looks at the clients' datagrams between turns of other tasks.
 //!
-//! When an upstream is silent, its connections end and begin by the dozen, and each turn of theirs makes
-//! several system calls. Owns how a thread's connection tasks reach its worker; the worker decides
-//! whether it is time. A thread without a worker looks at nothing.
+//! When an upstream is silent, queries that waited end by the hundred, its connections end and begin by the
+//! dozen, and each turn of theirs makes system calls. Owns when it is time for a look, and how a thread's
+//! connection tasks reach its worker. A thread without a worker looks at nothing.
 
-use super::worker::{UNSEEN_BESIDE_LONG, UNSEEN_MOST, Worker};
+use super::rest::woke;
+use super::udp;
+use super::worker::Worker;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::task::LocalSet;
+
+/// How long datagrams may lie while queries that waited and connections to upstreams have their turns, and
+/// after how many turns of the former the clock is read.
+const UNSEEN_MOST: Duration = Duration::from_micros(30);
+const TURNS_A_LOOK: u8 = 2;
+
+/// The same before and behind what keeps the thread in the kernel for as long itself: a connection to an
+/// upstream that begins or ends.
+pub(super) const UNSEEN_BESIDE_LONG: Duration = Duration::from_micros(10);
+
+/// The same for a worker that rests between its turns: several that are taken in together cost less.
+const UNSEEN_MOST_RESTING: Duration = Duration::from_millis(1);
+
+/// While more queries than this wait on the node, an upstream is silent or slow: each of them may be a step that
+/// keeps datagrams waiting, so that all steps are taken for long ones.
+pub(super) const CROWD: usize = 512;
+
+impl Worker {
+    /// A query that waited has its turn. When hundreds have theirs together, because an upstream is
+    /// silent, those that could be answered at once are not kept waiting until the last: datagrams
+    /// are taken in between.
+    pub(super) fn look_between(self: &Rc<Worker>) {
+        let turns = self.turns.get() + 1;
+        self.turns.set(turns % TURNS_A_LOOK);
+        if turns < TURNS_A_LOOK {
+            return;
+        }
+        self.thrift.has_passed();
+        self.look_if_time();
+    }
+
+    /// Takes in the datagrams that are there, if they may have been lying for long.
+    pub(super) fn look_if_time(self: &Rc<Worker>) {
+        if self.is_time_to_look(UNSEEN_MOST) {
+            self.look();
+        }
+    }
+
+    /// Whether so many queries wait that an upstream is silent or slow.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.node.parked.load(Ordering::Relaxed) > CROWD
+    }
+
+    /// Whether datagrams may have been lying for as long as `most`: at most [`UNSEEN_BESIDE_LONG`] in a crowd,
+    /// and [`UNSEEN_MOST_RESTING`] between rests.
+    /// What was there when the thread woke has its own task's turn: it counts from about then.
+    pub(super) fn is_time_to_look(&self, most: Duration) -> bool {
+        let now = self.clock.monotonic();
+        if woke() {
+            self.received.set(now.saturating_sub(UNSEEN_BESIDE_LONG));
+        }
+        let most = match self.thrift.is_resting() {
+            true => UNSEEN_MOST_RESTING,
+            false if self.is_crowded() => most.min(UNSEEN_BESIDE_LONG),
+            false => most,
+        };
+        now.saturating_sub(self.received.get()) >= most
+    }
+
+    /// Takes in the datagrams that are there, a batch of each socket at most.
+    pub(super) fn look(self: &Rc<Worker>) {
+        // A thread whose tasks never end neither rests nor finds more than it reads at once.
+        self.thrift.look();
+        for (listener, port) in self.doors.borrow().iter() {
+            udp::look(self, listener, port);
+        }
+    }
+}
 
 thread_local! {
     /// The worker of this thread, and what its tasks are spawned on.

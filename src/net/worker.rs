@@ -7,7 +7,7 @@ use super::clock::FrequentClock;
 use super::counters::Counters;
 use super::handed::{HandedConnection, Heir, adopt};
 use super::listener::{Ending, Listener, Serving, SocketsAfter};
-use super::rest::{Rests, go_on, turn_began, woke};
+use super::rest::{Rests, go_on, turn_began};
 use super::sockets::{Address, Bound};
 use super::tcp::{self, Connection};
 use super::thrift::{self, Credit, SharedCredit, Thrift};
@@ -37,22 +37,6 @@ pub const PARKED_MOST: usize = 10_000;
 /// What a query that waits takes, in octets, beside copies of its message: its task, its way to the
 /// upstream, its place there, and its part of the connection (`tests/waiting_octets.rs`).
 pub const WAITING_OCTETS: u64 = 1_900;
-
-/// How long datagrams may lie while queries that waited and connections to upstreams have their turns, and
-/// after how many turns of the former the clock is read.
-pub(super) const UNSEEN_MOST: Duration = Duration::from_micros(30);
-const TURNS_A_LOOK: u8 = 2;
-
-/// The same before and behind what keeps the thread in the kernel for as long itself: a connection to an
-/// upstream that begins or ends.
-pub(super) const UNSEEN_BESIDE_LONG: Duration = Duration::from_micros(10);
-
-/// While more queries than this wait on the node, an upstream is silent or slow: each of them may be a step that
-/// keeps datagrams waiting, so that all steps are taken for long ones.
-pub(super) const CROWD: usize = 512;
-
-/// The same for a worker that rests between its turns: several that are taken in together cost less.
-const UNSEEN_MOST_RESTING: Duration = Duration::from_millis(1);
 
 /// The most refreshes under way at once on the whole node.
 pub const REFRESHES_MOST: usize = 1_000;
@@ -157,8 +141,8 @@ pub(super) struct Worker {
     pub(super) doors: RefCell<Vec<(Rc<Listener>, Rc<Port>)>>,
     /// When datagrams were last taken in, and how many queries had their turn since the last look.
     pub(super) received: Cell<Duration>,
-    turns: Cell<u8>,
-    clock: FrequentClock,
+    pub(super) turns: Cell<u8>,
+    pub(super) clock: FrequentClock,
     random: RefCell<StdRng>,
     refreshes: RefCell<Vec<Refresh>>,
 }
@@ -227,56 +211,6 @@ impl Worker {
         }
         self.counters.in_flight.add(1.0);
         Some(Held { worker: self.clone(), octets })
-    }
-
-    /// A query that waited has its turn. When hundreds have theirs together, because an upstream is
-    /// silent, those that could be answered at once are not kept waiting until the last: datagrams
-    /// are taken in between.
-    pub(super) fn look_between(self: &Rc<Worker>) {
-        let turns = self.turns.get() + 1;
-        self.turns.set(turns % TURNS_A_LOOK);
-        if turns < TURNS_A_LOOK {
-            return;
-        }
-        self.thrift.has_passed();
-        self.look_if_time();
-    }
-
-    /// Takes in the datagrams that are there, if they may have been lying for long.
-    pub(super) fn look_if_time(self: &Rc<Worker>) {
-        if self.is_time_to_look(UNSEEN_MOST) {
-            self.look();
-        }
-    }
-
-    /// Whether so many queries wait that an upstream is silent or slow.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.node.parked.load(Ordering::Relaxed) > CROWD
-    }
-
-    /// Whether datagrams may have been lying for as long as `most`: at most [`UNSEEN_BESIDE_LONG`] in a crowd,
-    /// and [`UNSEEN_MOST_RESTING`] between rests.
-    /// What was there when the thread woke has its own task's turn: it counts from about then.
-    pub(super) fn is_time_to_look(&self, most: Duration) -> bool {
-        let now = self.clock.monotonic();
-        if woke() {
-            self.received.set(now.saturating_sub(UNSEEN_BESIDE_LONG));
-        }
-        let most = match self.thrift.is_resting() {
-            true => UNSEEN_MOST_RESTING,
-            false if self.is_crowded() => most.min(UNSEEN_BESIDE_LONG),
-            false => most,
-        };
-        now.saturating_sub(self.received.get()) >= most
-    }
-
-    /// Takes in the datagrams that are there, a batch of each socket at most.
-    pub(super) fn look(self: &Rc<Worker>) {
-        // A thread whose tasks never end neither rests nor finds more than it reads at once.
-        self.thrift.look();
-        for (listener, port) in self.doors.borrow().iter() {
-            udp::look(self, listener, port);
-        }
     }
 
     /// Runs passes with this moment's means, then starts the refreshes that they wished for.

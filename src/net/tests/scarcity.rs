@@ -2,11 +2,11 @@
 //! when the test lets it.
 
 use super::*;
-use crate::net::between::{in_turns, works_here};
+use crate::net::between::{CROWD, UNSEEN_BESIDE_LONG, in_turns, works_here};
 use crate::net::rest::{Rests, woke};
 use crate::net::sockets::{Address, bind};
 use crate::net::upstream::Shared;
-use crate::net::worker::{CROWD, Command, Node, UNSEEN_BESIDE_LONG, Worker, run};
+use crate::net::worker::{Command, Node, Worker, run};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Mutex;

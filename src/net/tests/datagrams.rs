@@ -5,6 +5,19 @@ use crate::dns::flags;
 use crate::sys::udp::{Outbox, Route};
 use std::os::fd::AsFd;
 
+/// Waits for the replies to queries with the ids below `count`, in whatever order.
+fn each_is_answered(client: &UdpSocket, count: u16) {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 512];
+    for _ in 0..count {
+        let length = client.recv(&mut buffer).unwrap();
+        assert_eq!(last_octet(&buffer[..length]), Some(9));
+        seen.push(id(&buffer));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..count).collect::<Vec<u16>>());
+}
+
 #[test]
 fn datagrams_are_answered_each_with_its_id() {
     let server = Running::start(&answering(".:0", 9, ""), 2);
@@ -12,15 +25,7 @@ fn datagrams_are_answered_each_with_its_id() {
     for id in 0..200 {
         socket.send(&query("a.test.", id)).unwrap();
     }
-    let mut seen = Vec::new();
-    let mut buffer = [0; 512];
-    for _ in 0..200 {
-        let length = socket.recv(&mut buffer).unwrap();
-        assert_eq!(last_octet(&buffer[..length]), Some(9));
-        seen.push(id(&buffer));
-    }
-    seen.sort_unstable();
-    assert_eq!(seen, (0..200).collect::<Vec<u16>>());
+    each_is_answered(&socket, 200);
     server.stop();
 }
 
@@ -34,15 +39,7 @@ fn each_query_of_a_train_is_answered() {
     let queries: Vec<Vec<u8>> = (0..160).map(|id| query("a.test.", id)).collect();
     Outbox::new(queries.len())
         .send(client.as_fd(), queries.len(), |place| (queries[place].as_slice(), &route));
-    let mut seen = Vec::new();
-    let mut buffer = [0; 512];
-    for _ in 0..160 {
-        let length = client.recv(&mut buffer).unwrap();
-        assert_eq!(last_octet(&buffer[..length]), Some(9));
-        seen.push(id(&buffer));
-    }
-    seen.sort_unstable();
-    assert_eq!(seen, (0..160).collect::<Vec<u16>>());
+    each_is_answered(&client, 160);
     server.stop();
 }
 

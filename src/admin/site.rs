@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -15,19 +16,19 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-/// The greatest number of open connections of one address; more are closed at once.
-pub const MOST_CONNECTIONS: usize = 256;
+/// The greatest number of open connections of one address; one more takes the place of the oldest.
+pub const MOST_CONNECTIONS: usize = 64;
 
 /// How long a client may take to send a request's header; also how long a connection may be idle
 /// (CoreDNS's 5 s).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The greatest length in octets of a request's header: each connection may hold as much.
-const MOST_HEADER: usize = 64 * 1024;
+const MOST_HEADER: usize = 16 * 1024;
 
 /// How long a connection may live; then it is closed behind the request that is being served.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
@@ -160,8 +161,11 @@ async fn accept(
     mut rest: Rest,
 ) {
     let mut connections = tokio::task::JoinSet::new();
+    // The oldest first.
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         while connections.try_join_next().is_some() {}
+        open.retain(|connection| !connection.is_finished());
         if !rest.is_over().await {
             return;
         }
@@ -178,9 +182,15 @@ async fn accept(
                 continue;
             }
         };
-        if let Ok(place) = places.clone().try_acquire_owned() {
+        if places.available_permits() == 0
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        // It goes in the runtime's next turn.
+        if let Ok(place) = places.clone().acquire_owned().await {
             let (endpoints, resting) = (endpoints.clone(), rest.wanted.clone());
-            connections.spawn(async move {
+            open.push_back(connections.spawn(async move {
                 let tls = endpoints.load().tls.clone();
                 match tls.map(TlsAcceptor::from) {
                     None => connection(stream, endpoints, resting).await,
@@ -193,7 +203,7 @@ async fn accept(
                     }
                 }
                 drop(place);
-            });
+            }));
         }
     }
 }
@@ -337,6 +347,35 @@ mod tests {
             let ((), text) = tokio::join!(site.rest(), ask);
             // And the connection ends behind it.
             assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("OK"), "{text}");
+        });
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_connection_makes_room() {
+        runtime().block_on(async {
+            let health = Endpoints { health: Some(Arc::new(Alive)), ..Endpoints::default() };
+            let site = Site::open("127.0.0.1:0", health).unwrap();
+            let connect = async || {
+                let mut stream = tokio::net::TcpStream::connect(site.address()).await.unwrap();
+                stream.write_all(b"GET /health HTTP/1.1\r\n").await.unwrap();
+                stream
+            };
+            let mut streams = VecDeque::new();
+            for _ in 0..MOST_CONNECTIONS + 2 {
+                streams.push_back(connect().await);
+            }
+            for _ in 0..2 {
+                let mut oldest = streams.pop_front().unwrap();
+                // Reset, since what it had sent was not read, or just closed.
+                let ended = timeout(PATIENCE, oldest.read(&mut [0; 1])).await.unwrap();
+                assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+            }
+            let mut last = streams.pop_back().unwrap();
+            last.write_all(b"Host: x\r\n\r\n").await.unwrap();
+            let mut line = [0; 12];
+            last.read_exact(&mut line).await.unwrap();
+            assert_eq!(&line, b"HTTP/1.1 200");
+            assert_eq!(site.places.available_permits(), 0);
         });
     }
 

@@ -9,7 +9,7 @@ use crate::plugin::{Journal, Level};
 use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
@@ -17,6 +17,12 @@ use time::macros::format_description;
 
 /// The greatest number of lines that wait to be written.
 pub(super) const MOST_LINES: usize = 8192;
+
+/// The most octets that they may have together, [`LINE_OCTETS`] for each among them.
+pub(super) const MOST_OCTETS: usize = 1 << 20;
+
+/// What a line that waits takes beside its text.
+const LINE_OCTETS: usize = 32;
 
 /// The greatest length of a line in octets; the rest is cut. The generated Corefile is logged
 /// whole, so this is generous.
@@ -58,6 +64,8 @@ struct Inner {
     least: AtomicU8,
     is_json: AtomicBool,
     sender: SyncSender<Message>,
+    /// Octets of the lines that wait.
+    waiting: Arc<AtomicUsize>,
     dropped: Counter,
 }
 
@@ -65,15 +73,18 @@ impl Log {
     /// A log that writes to standard error until [`Log::start`].
     pub(super) fn new(metrics: &Registry) -> Log {
         let (sender, receiver) = sync_channel(MOST_LINES);
+        let waiting = Arc::default();
+        let written = Arc::clone(&waiting);
         // Without the thread lines are dropped and counted: no reason not to serve.
         let _ = std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(&receiver, io::stdout()));
+            .spawn(move || write_lines(&receiver, &written, io::stdout()));
         Log(Arc::new(Inner {
             has_started: AtomicBool::new(false),
             least: AtomicU8::new(Level::Info as u8),
             is_json: AtomicBool::new(false),
             sender,
+            waiting,
             dropped: metrics.counter(&names::LOG_LINES_DROPPED, &[]),
         }))
     }
@@ -151,9 +162,20 @@ impl Log {
     fn hand_over(&self, line: String) {
         if !self.0.has_started.load(Ordering::Acquire) {
             let _ = writeln!(io::stderr().lock(), "{line}");
-        } else if self.0.sender.try_send(Message::Line(line.into())).is_err() {
+        } else if !self.has_queued(line) {
             self.0.dropped.increment();
         }
+    }
+
+    /// Has the line written; false when too much waits already.
+    fn has_queued(&self, line: String) -> bool {
+        let octets = line.len() + LINE_OCTETS;
+        let fits = self.0.waiting.fetch_add(octets, Ordering::Relaxed) + octets <= MOST_OCTETS;
+        let has_queued = fits && self.0.sender.try_send(Message::Line(line.into())).is_ok();
+        if !has_queued {
+            self.0.waiting.fetch_sub(octets, Ordering::Relaxed);
+        }
+        has_queued
     }
 }
 
@@ -197,7 +219,7 @@ fn object(time: OffsetDateTime, level: &str, text: &str) -> String {
 
 /// Writes until the last sender is gone; flushes whenever nothing more waits. Errors of the output
 /// (a closed pipe) are nobody's to hear.
-fn write_lines(receiver: &Receiver<Message>, output: impl Write) {
+fn write_lines(receiver: &Receiver<Message>, waiting: &AtomicUsize, output: impl Write) {
     let mut output = BufWriter::new(output);
     let mut pace = Pace { since: Instant::now(), lines: 0 };
     while let Ok(mut message) = receiver.recv() {
@@ -206,6 +228,7 @@ fn write_lines(receiver: &Receiver<Message>, output: impl Write) {
             match message {
                 Message::Line(text) => {
                     lines += 1;
+                    waiting.fetch_sub(text.len() + LINE_OCTETS, Ordering::Relaxed);
                     let _ =
                         output.write_all(text.as_bytes()).and_then(|()| output.write_all(b"\n"));
                 }
@@ -274,6 +297,7 @@ mod tests {
             least: AtomicU8::new(Level::Info as u8),
             is_json: AtomicBool::new(false),
             sender,
+            waiting: Arc::default(),
             dropped: Registry::new(0).counter(&names::LOG_LINES_DROPPED, &[]),
         };
         (Log(Arc::new(inner)), receiver)
@@ -287,9 +311,11 @@ mod tests {
         log.show_from(Level::Debug);
         log.line(Level::Debug, format_args!("shown"));
         log.plain("b");
+        let waiting = log.0.waiting.clone();
         drop(log);
         let sink = Sink::default();
-        write_lines(&receiver, sink.clone());
+        write_lines(&receiver, &waiting, sink.clone());
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
         assert_eq!(*sink.0.lock().unwrap(), b"[INFO] a 1\n[DEBUG] shown\nb\n");
     }
 
@@ -319,9 +345,10 @@ mod tests {
         log.query_line(format_args!("127.0.0.1:5 - 7 \"A IN a. udp\""));
         log.plain(".:53 on ::1");
         log.fatal(format_args!("b"));
+        let waiting = log.0.waiting.clone();
         drop(log);
         let sink = Sink::default();
-        write_lines(&receiver, sink.clone());
+        write_lines(&receiver, &waiting, sink.clone());
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         let seen: Vec<_> = text
             .lines()
@@ -348,6 +375,18 @@ mod tests {
             log.line(Level::Error, format_args!("x"));
         }
         assert_eq!(log.0.dropped.value(), 3);
+    }
+
+    #[test]
+    fn long_lines_that_wait_are_dropped_beyond_a_mebibyte() {
+        let (log, receiver) = log(MOST_LINES);
+        let text = "x".repeat(1024 - LINE_OCTETS);
+        for _ in 0..2 * MOST_OCTETS / 1024 {
+            log.plain(&text);
+        }
+        assert_eq!(log.0.dropped.value() as usize, MOST_OCTETS / 1024);
+        assert_eq!(receiver.try_iter().count(), MOST_OCTETS / 1024);
+        assert_eq!(log.0.waiting.load(Ordering::Relaxed), MOST_OCTETS);
     }
 
     #[test]

@@ -5,14 +5,14 @@
 //! does. What hickory-server leaves unbounded stands in docs/plugins/tls.md.
 
 use super::listener::Listener;
-use super::tcp::Open;
+use super::tcp::{Open, QUIC_OCTETS};
 use super::worker::Worker;
 use crate::corefile::KeyTransport;
 use crate::dns::Transport;
 use crate::engine::Server;
 use crate::metrics::Counter;
 use crate::plugin::tls::quic_connections;
-use crate::plugin::{Client, Timeouts};
+use crate::plugin::{Budget, Client, Timeouts};
 use hickory_net::runtime::Time;
 use hickory_proto::op::{Header, HeaderCounts, Message, MessageType, Metadata, ResponseCode};
 use hickory_proto::serialize::binary::BinDecoder;
@@ -33,7 +33,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
 /// QUIC connections of the process, those of `quic://` blocks among them, from which on no HTTP/3
-/// client is let in.
+/// client is let in; fewer where they would not fit into the memory of client connections.
 pub const H3_CONNECTIONS_MOST: usize = 2_048;
 
 /// Queries of one worker's endpoint on their way to the engine, at most; beyond, a query fails at
@@ -86,6 +86,12 @@ impl Settings {
     }
 }
 
+/// How many QUIC connections the process may have for another one to be let in.
+fn connections_most(budget: &Budget) -> usize {
+    let fit = budget.connections.most() / QUIC_OCTETS;
+    usize::try_from(fit).unwrap_or(usize::MAX).clamp(1, H3_CONNECTIONS_MOST)
+}
+
 /// Gives the certificate to clients as long as there is room; without it a handshake fails.
 #[derive(Debug)]
 struct Gate {
@@ -115,7 +121,7 @@ pub(super) fn open(
     let local = socket.local_addr()?;
     let gate = Gate {
         inner: settings.tls.cert_resolver.clone(),
-        most: H3_CONNECTIONS_MOST,
+        most: connections_most(&worker.equipment.budget),
         refused: worker.counters.refused.clone(),
     };
     let (sender, queries) = mpsc::channel(H3_QUEUE_MOST);
@@ -142,7 +148,7 @@ struct Endpoint {
 /// Takes hickory-server's queries to the engine, then gives what is under way its time.
 async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: Endpoint) {
     let Endpoint { server, mut queries, local, settings } = endpoint;
-    let open = Open::new(&worker, &listener);
+    let open = Open::new(&worker, &listener, 0);
     // Not one client's: it makes no room for others.
     open.shared().waits();
     let running = Rc::new(Cell::new(0_usize));
@@ -300,6 +306,16 @@ mod tests {
         assert!(is_let_in(usize::MAX, refused.clone()));
         assert!(!is_let_in(0, refused));
         assert!(metrics.text().contains(&format!("{} 1\n", names::CONNECTIONS_REFUSED.name)));
+    }
+
+    #[test]
+    fn as_many_are_let_in_as_the_memory_of_connections_has_room_for() {
+        assert_eq!(connections_most(&Budget::default()), H3_CONNECTIONS_MOST);
+        assert_eq!(connections_most(&Budget::new(Some(0))), 1);
+        let budget = Budget::new(Some(64 << 20));
+        let most = connections_most(&budget) as u64;
+        assert!(most * QUIC_OCTETS <= budget.connections.most());
+        assert!((most + 1) * QUIC_OCTETS > budget.connections.most());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::listener::Listener;
 use super::sockets::Address;
 use super::stream::Stream;
-use super::tcp::{Open, connection, has_place};
+use super::tcp::{Open, TCP_OCTETS, connection, has_place};
 use super::worker::Worker;
 use crate::corefile::KeyTransport;
 use std::net::TcpStream;
@@ -56,8 +56,8 @@ pub(super) async fn adopt(worker: Rc<Worker>, listener: Rc<Listener>, handed: Ha
     let stream =
         stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
     let Ok(stream) = stream else { return };
-    if has_place(&worker).await {
-        let open = Open::new(&worker, &listener);
+    if has_place(&worker, TCP_OCTETS).await {
+        let open = Open::new(&worker, &listener, TCP_OCTETS);
         connection(worker, listener, open, stream, peer, octets).await;
     }
 }

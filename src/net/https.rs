@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -83,9 +84,13 @@ pub(super) async fn connection(
         None => exchanges.serve_http1(stream, &open).await,
         Some(config) => {
             let acceptor = TlsAcceptor::from(with_http(&config));
-            let Ok(Ok(stream)) = timeout(timeouts.read, acceptor.accept(stream)).await else {
-                return;
+            let shaken = tokio::select! {
+                shaken = timeout(timeouts.read, acceptor.accept(stream)) => shaken,
+                () = exchanges.evicted() => return,
             };
+            let Ok(Ok(stream)) = shaken else { return };
+            // What woke it meanwhile is still to be looked at.
+            exchanges.shared.wake();
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 exchanges.serve_http2(stream, &open).await;
             } else {
@@ -168,8 +173,15 @@ impl Exchanges {
         self.watch(connection, |connection| connection.graceful_shutdown(), open).await;
     }
 
+    /// Returns once another connection is to have its place.
+    async fn evicted(&self) {
+        while !self.shared.is_evicted() {
+            poll_fn(|task| self.shared.poll_woken(task)).await;
+        }
+    }
+
     /// Runs a connection until it is over, idle for too long, or its listener is gone; then what is
-    /// under way has the write time to end.
+    /// under way has the write time to end. One that is idle and makes room for another ends at once.
     async fn watch<C: Future>(
         &self,
         mut connection: Pin<&mut C>,
@@ -197,6 +209,13 @@ impl Exchanges {
                 Some(_) => {}
                 None => {
                     end(connection.as_mut());
+                    if self.shared.is_evicted() && self.running.get() == 0 {
+                        // One turn, to say goodbye in.
+                        let turn =
+                            |task: &mut Context<'_>| Poll::Ready(connection.as_mut().poll(task));
+                        drop(poll_fn(turn).await);
+                        return;
+                    }
                     last = Some(Instant::now() + self.timeouts.write);
                 }
             }

@@ -4,7 +4,7 @@
 //! goes through the engine as one of TCP does, octets as they come.
 
 use super::listener::Listener;
-use super::tcp::{CONNECTIONS_PER_WORKER_MOST, Open};
+use super::tcp::{CONNECTIONS_PER_WORKER_MOST, Open, QUIC_OCTETS, has_room};
 use super::worker::Worker;
 use crate::dns::{Transport, sizes};
 use crate::plugin::{Client, Timeouts};
@@ -60,7 +60,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: 
     let mut configs = Configs::default();
     while let Some(incoming) = endpoint.accept().await {
         let open = worker.open.borrow().len();
-        if open >= CONNECTIONS_PER_WORKER_MOST {
+        if !has_room(&worker, QUIC_OCTETS) {
             worker.counters.refused.increment();
             incoming.refuse();
         } else if open >= UNPROVEN_MOST && !incoming.remote_address_validated() {
@@ -68,8 +68,10 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: 
             let _ = incoming.retry();
         } else if let Some((config, timeouts)) = configs.now(&listener) {
             let Ok(local) = endpoint.local_addr() else { continue };
+            // Counted here and not by its task, which has not run when the next one comes.
+            let open = Open::new(&worker, &listener, QUIC_OCTETS);
             let (worker, listener) = (worker.clone(), listener.clone());
-            spawn_local(connection(worker, listener, incoming, config, timeouts, local));
+            spawn_local(connection(worker, listener, open, incoming, (config, timeouts), local));
         } else {
             incoming.refuse();
         }
@@ -138,12 +140,11 @@ struct Exchanges {
 async fn connection(
     worker: Rc<Worker>,
     listener: Rc<Listener>,
+    open: Open,
     incoming: Incoming,
-    config: Arc<ServerConfig>,
-    timeouts: Timeouts,
+    (config, timeouts): (Arc<ServerConfig>, Timeouts),
     local: SocketAddr,
 ) {
-    let open = Open::new(&worker, &listener);
     // Its own idle time ends it: it makes no room for others.
     open.shared().waits();
     let Ok(connecting) = incoming.accept_with(config) else {

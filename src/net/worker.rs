@@ -9,7 +9,7 @@ use super::handed::{HandedConnection, Heir, adopt};
 use super::listener::{Ending, Listener, Serving, SocketsAfter};
 use super::rest::{Rests, go_on, turn_began};
 use super::sockets::{Address, Bound};
-use super::tcp::{self, Connection};
+use super::tcp::{self, Connection, connections_most};
 use super::thrift::{self, Credit, SharedCredit, Thrift};
 use super::udp::{self, Port};
 use super::upstream::{Dispatcher, Shared};
@@ -18,6 +18,7 @@ use crate::dns::Response;
 use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
 use crate::plugin::Now;
 use crate::plugin::forward::Exchanged;
+use crate::sys::descriptors;
 use rand::rngs::StdRng;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -47,6 +48,8 @@ pub(super) struct Node {
     /// Queries that wait, refreshes not counted.
     pub(super) parked: AtomicUsize,
     pub(super) refreshes: Arc<AtomicUsize>,
+    /// The most client connections of each worker.
+    pub(super) connections_most: usize,
     /// Open client connections.
     pub(super) connections: AtomicUsize,
     /// How many other processes have our listening sockets too: what is done to them is done to those.
@@ -56,8 +59,11 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new() -> Node {
+    /// Of so many workers, in this process.
+    pub(super) fn new(workers: usize) -> Node {
+        let descriptors = descriptors::limit().unwrap_or(u64::MAX);
         Node {
+            connections_most: connections_most(descriptors, workers),
             flights: Flights::new(),
             parked: AtomicUsize::new(0),
             refreshes: Arc::default(),
@@ -137,6 +143,8 @@ pub(super) struct Worker {
     pub(super) response: RefCell<Response>,
     /// Open client connections of this worker.
     pub(super) open: RefCell<HashMap<*const Connection, Rc<Connection>>>,
+    /// Octets that this worker's connections take themselves, those among them that must end.
+    pub(super) connection_octets: Cell<u64>,
     /// The UDP sockets that are served.
     pub(super) doors: RefCell<Vec<(Rc<Listener>, Rc<Port>)>>,
     /// When datagrams were last taken in, and how many queries had their turn since the last look.
@@ -163,6 +171,7 @@ impl Worker {
             scratch: RefCell::new(vec![0; tcp::READ_OCTETS].into_boxed_slice()),
             response: RefCell::default(),
             open: RefCell::default(),
+            connection_octets: Cell::default(),
             doors: RefCell::default(),
             received: Cell::default(),
             turns: Cell::default(),

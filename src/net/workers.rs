@@ -182,7 +182,7 @@ impl Workers {
         handed: Vec<HandedSockets>,
     ) -> Result<WaitingWorkers, ListenError> {
         let count = equipment.workers.max(1);
-        let node = Arc::new(Node::new());
+        let node = Arc::new(Node::new(equipment.workers));
         let upstreams = Shared::new(&equipment.metrics, count);
         let mut workers = Workers {
             node: node.clone(),

@@ -11,11 +11,15 @@ use std::time::Duration;
 /// What the program itself takes, its threads, buffers and metrics: at most this, at most a quarter.
 const OWN_MOST: u64 = 16 << 20;
 
+/// The part of that for records that wait for dnstap's collectors: one of so many.
+const RECORDS: u64 = 4;
+
 /// Hundredths of the rest. What is missing to 100 is the allocator's: free room between what is in
 /// use.
-const CACHE: u64 = 55;
+const CACHE: u64 = 50;
 const WAITING: u64 = 15;
 const BUFFERS: u64 = 10;
+const CONNECTIONS: u64 = 10;
 
 /// A part of the memory.
 #[derive(Debug)]
@@ -75,6 +79,10 @@ pub struct Budget {
     pub waiting: Share,
     /// What client connections hold back: replies that are not sent, queries that are not whole.
     pub buffers: Share,
+    /// Client connections themselves: their tasks and sessions.
+    pub connections: Share,
+    /// Records that wait for dnstap's collectors, or are being sent.
+    pub records: Share,
     stores: Mutex<Vec<Weak<Store>>>,
 }
 
@@ -87,17 +95,17 @@ impl Default for Budget {
 impl Budget {
     /// Shares of `limit` octets; without a limit none is bounded.
     pub fn new(limit: Option<u64>) -> Budget {
+        let own = |limit: u64| OWN_MOST.min(limit / 4);
         let share = |hundredths: u64| {
-            Share::new(
-                limit
-                    .map_or(u64::MAX, |limit| (limit - OWN_MOST.min(limit / 4)) / 100 * hundredths),
-            )
+            Share::new(limit.map_or(u64::MAX, |limit| (limit - own(limit)) / 100 * hundredths))
         };
         Budget {
             limit,
             cache: share(CACHE),
             waiting: share(WAITING),
             buffers: share(BUFFERS),
+            connections: share(CONNECTIONS),
+            records: Share::new(limit.map_or(u64::MAX, |limit| own(limit) / RECORDS)),
             stores: Mutex::default(),
         }
     }
@@ -108,8 +116,14 @@ impl Budget {
     }
 
     /// Every share with its name.
-    pub fn shares(&self) -> [(&'static str, &Share); 3] {
-        [("cache", &self.cache), ("waiting", &self.waiting), ("buffers", &self.buffers)]
+    pub fn shares(&self) -> [(&'static str, &Share); 5] {
+        [
+            ("cache", &self.cache),
+            ("waiting", &self.waiting),
+            ("buffers", &self.buffers),
+            ("connections", &self.connections),
+            ("records", &self.records),
+        ]
     }
 
     /// A store whose entries may have to make room for another's.

@@ -156,7 +156,10 @@ impl Sender {
                 match line {
                     // A collector that does not say goodbye has the records all the same.
                     Some(line) => drop(line.close()),
-                    None => self.tap.dropped.add(self.tap.take(&mut self.frames) as u64),
+                    None => {
+                        self.tap.dropped.add(self.tap.take(&mut self.frames) as u64);
+                        self.tap.sent(&mut self.frames);
+                    }
                 }
                 return;
             }
@@ -230,7 +233,9 @@ fn send(tap: &Tap, frames: &mut Vec<u8>, line: &mut Line) -> std::io::Result<()>
     if count == 0 {
         return Ok(());
     }
-    line.write(frames).inspect_err(|_| tap.dropped.add(count as u64))
+    let written = line.write(frames).inspect_err(|_| tap.dropped.add(count as u64));
+    tap.sent(frames);
+    written
 }
 
 #[cfg(test)]

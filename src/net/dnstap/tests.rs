@@ -37,7 +37,7 @@ impl Lines {
 
 fn tap(endpoint: Endpoint) -> Arc<Tap> {
     let dropped = Registry::new(1).counter(&names::DNSTAP_DROPPED, &["x"]);
-    Arc::new(Tap::new(endpoint, 1, 1, dropped))
+    Arc::new(Tap::new(endpoint, 1, 1, dropped, Arc::default()))
 }
 
 fn unix(folder: &tempfile::TempDir) -> (Endpoint, String) {

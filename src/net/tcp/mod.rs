@@ -18,9 +18,13 @@ use crate::corefile::KeyTransport;
 use crate::dns::Transport;
 use crate::plugin::Client;
 use crate::sys::errors::is_exhausted;
-use open::KEPT_OCTETS;
+#[cfg(test)]
+pub(super) use open::OCTETS_LEAST;
 pub use open::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
-pub(super) use open::{Connection, Open, has_place};
+pub(super) use open::{
+    Connection, HTTPS_OCTETS, Open, QUIC_OCTETS, TCP_OCTETS, connections_most, has_place, has_room,
+};
+use open::{KEPT_OCTETS, TLS_OCTETS};
 use patience::Patience;
 use reader::Reader;
 use std::future::poll_fn;
@@ -45,19 +49,26 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {
-                if !has_place(&worker).await {
+                let transport = listener.with_serving(|serving| {
+                    let server = &serving.snapshot.servers[serving.server];
+                    (server.transport, server.tls.is_some())
+                });
+                let octets = match transport {
+                    Some((KeyTransport::Https, _)) => HTTPS_OCTETS,
+                    Some((KeyTransport::Tls, true)) => TLS_OCTETS,
+                    _ => TCP_OCTETS,
+                };
+                if !has_place(&worker, octets).await {
                     continue;
                 }
                 // Replies are small and complete; without this they wait for acknowledgements. One that is
                 // handed over has it from its first process.
                 let _ = stream.set_nodelay(true);
                 // Counted here and not by its task, which has not run when the next one is accepted.
-                let open = Open::new(&worker, &listener);
+                let open = Open::new(&worker, &listener, octets);
                 let (worker, listener) = (worker.clone(), listener.clone());
-                let transport = listener
-                    .with_serving(|serving| serving.snapshot.servers[serving.server].transport);
                 match transport {
-                    Some(KeyTransport::Https) => {
+                    Some((KeyTransport::Https, _)) => {
                         spawn_local(https::connection(worker, listener, open, stream, peer));
                     }
                     _ => {

@@ -16,12 +16,32 @@ use std::task::{self, Poll, Waker};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-/// The most connections of one worker; one beyond takes the place of the one that has been idle for
-/// the longest, and is closed at once when none is idle.
+/// The most connections of one worker, fewer where descriptors are few; one beyond takes the place of the one
+/// that has been idle for the longest, and is closed at once when none is idle.
 pub const CONNECTIONS_PER_WORKER_MOST: usize = 2_048;
+
+/// Client connections have one of so many parts of the descriptors: upstreams are asked, files read and
+/// sockets handed over with the others.
+const PARTS_OF_DESCRIPTORS: u64 = 3;
+
+/// The most connections of each of `workers` where the process may have `descriptors` open.
+pub(in crate::net) fn connections_most(descriptors: u64, workers: usize) -> usize {
+    let part = descriptors / PARTS_OF_DESCRIPTORS / workers.max(1) as u64;
+    usize::try_from(part).unwrap_or(usize::MAX).clamp(1, CONNECTIONS_PER_WORKER_MOST)
+}
 
 /// The most queries of one connection that wait; beyond, nothing is read until one is answered.
 pub const WAITING_PER_CONNECTION_MOST: usize = 64;
+
+/// Octets that a connection takes while it is idle, by its kind: its task, its session, and what hyper or
+/// quinn keeps for it.
+pub(in crate::net) const TCP_OCTETS: u64 = 2 * 1024;
+pub(in crate::net) const TLS_OCTETS: u64 = 9 * 1024;
+pub(in crate::net) const HTTPS_OCTETS: u64 = 32 * 1024;
+pub(in crate::net) const QUIC_OCTETS: u64 = 33 * 1024;
+
+/// Octets of connections that each worker may have however small the memory is.
+pub(in crate::net) const OCTETS_LEAST: u64 = 2 * QUIC_OCTETS;
 
 /// Unsent octets of one connection beyond which nothing is read.
 pub const UNSENT_MOST: usize = 64 * 1024;
@@ -44,14 +64,18 @@ pub(in crate::net) struct Connection {
     starved: Counter,
     /// Octets taken of the budget.
     counted: Cell<u64>,
+    /// Octets that it takes itself.
+    own: u64,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Connection {
-    fn new(budget: Arc<Budget>, starved: Counter) -> Connection {
+    fn new(budget: Arc<Budget>, starved: Counter, own: u64) -> Connection {
+        budget.connections.add(own);
         Connection {
             budget,
             starved,
+            own,
             counted: Cell::new(0),
             unsent: RefCell::default(),
             waiting: Cell::new(0),
@@ -147,21 +171,49 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.budget.buffers.give(self.counted.get());
+        self.budget.connections.give(self.own);
     }
 }
 
-/// Whether there is a place for one more connection, made if need be.
-pub(in crate::net) async fn has_place(worker: &Worker) -> bool {
-    if worker.open.borrow().len() < CONNECTIONS_PER_WORKER_MOST {
+/// Whether there is a place for one more connection, which takes `octets`; made if need be. What there is
+/// none for counts as refused.
+pub(in crate::net) async fn has_place(worker: &Worker, octets: u64) -> bool {
+    if has_room(worker, octets) {
         return true;
     }
-    if !evict(worker) {
-        worker.counters.refused.increment();
-        return false;
+    // Of those that must end already the octets are still taken.
+    while worker.open.borrow().len() >= worker.node.connections_most
+        || stays(worker) + octets > octets_most(worker)
+    {
+        if !evict(worker) {
+            worker.counters.refused.increment();
+            return false;
+        }
     }
-    // Its task ends it.
+    // Their tasks end them.
     yield_now().await;
-    true
+    let has_room = has_room(worker, octets);
+    if !has_room {
+        worker.counters.refused.increment();
+    }
+    has_room
+}
+
+/// Whether there is a place for one more connection, which takes `octets`, as it is.
+pub(in crate::net) fn has_room(worker: &Worker, octets: u64) -> bool {
+    worker.open.borrow().len() < worker.node.connections_most
+        && worker.connection_octets.get() + octets <= octets_most(worker)
+}
+
+/// The most octets of a worker's connections. None takes the others' part: it could not evict theirs.
+fn octets_most(worker: &Worker) -> u64 {
+    let workers = worker.equipment.workers.max(1) as u64;
+    (worker.equipment.budget.connections.most() / workers).max(OCTETS_LEAST)
+}
+
+/// Octets of the connections that need not end.
+fn stays(worker: &Worker) -> u64 {
+    worker.open.borrow().values().map(|connection| connection.own).sum()
 }
 
 /// Ends the connection that has been idle for the longest. False when none is idle.
@@ -186,12 +238,14 @@ pub(in crate::net) struct Open {
 }
 
 impl Open {
-    /// A connection that has just come, known to its worker and its listener.
-    pub(in crate::net) fn new(worker: &Rc<Worker>, listener: &Rc<Listener>) -> Open {
+    /// A connection that has just come and takes `octets`, known to its worker and its listener.
+    pub(in crate::net) fn new(worker: &Rc<Worker>, listener: &Rc<Listener>, octets: u64) -> Open {
         let shared = Rc::new(Connection::new(
             worker.equipment.budget.clone(),
             worker.counters.starved.clone(),
+            octets,
         ));
+        worker.connection_octets.set(worker.connection_octets.get() + octets);
         worker.open.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
         worker.node.connections.fetch_add(1, Ordering::Relaxed);
         listener.connections.borrow_mut().insert(Rc::as_ptr(&shared), shared.clone());
@@ -207,6 +261,8 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.worker.open.borrow_mut().remove(&Rc::as_ptr(&self.shared));
+        let octets = self.worker.connection_octets.get() - self.shared.own;
+        self.worker.connection_octets.set(octets);
         self.worker.node.connections.fetch_sub(1, Ordering::Relaxed);
         self.listener.connections.borrow_mut().remove(&Rc::as_ptr(&self.shared));
     }
@@ -219,7 +275,20 @@ mod tests {
 
     fn connection() -> Connection {
         let starved = Registry::new(1).counter(&names::CONNECTIONS_STARVED, &[]);
-        Connection::new(Arc::default(), starved)
+        Connection::new(Arc::default(), starved, TCP_OCTETS)
+    }
+
+    #[test]
+    fn where_descriptors_are_few_connections_leave_most_of_them() {
+        for (descriptors, workers, most) in [
+            (1 << 20, 16, CONNECTIONS_PER_WORKER_MOST),
+            (u64::MAX, 1, CONNECTIONS_PER_WORKER_MOST),
+            (4096, 2, 682),
+            (64, 2, 10),
+            (16, 16, 1),
+        ] {
+            assert_eq!(connections_most(descriptors, workers), most, "{descriptors}");
+        }
     }
 
     #[test]

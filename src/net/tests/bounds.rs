@@ -1,6 +1,9 @@
 //! What clients may do to us: limits that hold under bad input.
 
+use super::https::request;
 use super::*;
+use crate::net::tcp::{HTTPS_OCTETS, OCTETS_LEAST, TCP_OCTETS, connections_most};
+use crate::sys::descriptors;
 use rand::RngExt;
 
 fn asked_over(stream: &mut TcpStream) -> Vec<u8> {
@@ -33,10 +36,11 @@ fn a_client_that_sends_an_octet_now_and_then_is_closed_in_its_time() {
 #[test]
 fn idle_connections_are_bounded_and_the_one_idle_for_longest_makes_room() {
     const BEYOND: usize = 50;
-    crate::sys::descriptors::raise_limit();
+    descriptors::raise_limit();
+    let most = connections_most(descriptors::limit().unwrap(), 1);
     let server = Running::start(&answering(".:0", 9, "timeouts {\nread 60s\nidle 60s\n}"), 1);
     let mut streams = Vec::new();
-    for number in 0..CONNECTIONS_PER_WORKER_MOST + BEYOND {
+    for number in 0..most + BEYOND {
         let mut stream = server.tcp();
         if number < 2 * BEYOND {
             // The first ones were idle before the others were there.
@@ -53,7 +57,7 @@ fn idle_connections_are_bounded_and_the_one_idle_for_longest_makes_room() {
     for stream in &mut streams[BEYOND..] {
         assert_eq!(last_octet(&asked_over(stream)), Some(9));
     }
-    assert_eq!(server.workers.connections(), CONNECTIONS_PER_WORKER_MOST);
+    assert_eq!(server.workers.connections(), most);
     drop(streams);
     server.stop();
 }
@@ -146,4 +150,49 @@ fn a_connection_that_holds_back_more_than_there_is_memory_is_closed() {
     drop((small, stream));
     server.stop();
     assert_eq!(budget.buffers.used(), 0);
+}
+
+/// A server whose connections have the least memory, and how many of `octets` each that is.
+fn scarce(key: &str, octets: u64) -> (Running, Arc<Budget>, usize) {
+    let budget = Arc::new(Budget::new(Some(0)));
+    let more = if key.contains("https") { "tls /up.pem /up.key" } else { "" };
+    let server = Running::start_within(&answering(key, 9, more), 1, budget.clone());
+    (server, budget, usize::try_from(OCTETS_LEAST / octets).unwrap())
+}
+
+#[test]
+fn connections_keep_to_their_memory_and_the_one_idle_for_longest_makes_room() {
+    const BEYOND: usize = 5;
+    let (server, budget, most) = scarce(".:0", TCP_OCTETS);
+    let mut streams = Vec::new();
+    for _ in 0..most + BEYOND {
+        streams.push(server.tcp());
+        assert_eq!(last_octet(&asked_over(streams.last_mut().unwrap())), Some(9));
+    }
+    assert_eq!(budget.connections.used(), most as u64 * TCP_OCTETS);
+    for stream in &mut streams[..BEYOND] {
+        assert!(matches!(stream.read(&mut [0; 1]), Ok(0)), "it was idle for longest");
+    }
+    for stream in &mut streams[BEYOND..] {
+        assert_eq!(last_octet(&asked_over(stream)), Some(9));
+    }
+    drop(streams);
+    server.stop();
+    assert_eq!(budget.connections.used(), 0);
+}
+
+#[test]
+fn a_client_that_is_shaking_hands_makes_room_for_another() {
+    let (server, budget, most) = scarce("https://.:0", HTTPS_OCTETS);
+    let mut silent: Vec<_> = (0..most).map(|_| server.tcp()).collect();
+    for another in 0..3 {
+        let (head, _) = request(&server, "GET /", b"");
+        assert!(head.starts_with("http/1.1 404"), "{another}: {head}");
+    }
+    // One made room for all three, which came one after the other.
+    assert!(octets_to_its_end(&mut silent[0]).is_empty());
+    assert!(budget.connections.used() <= most as u64 * HTTPS_OCTETS);
+    drop(silent);
+    server.stop();
+    assert_eq!(budget.connections.used(), 0);
 }

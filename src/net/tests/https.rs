@@ -18,7 +18,7 @@ use rustls::{ClientConnection, StreamOwned};
 const CERTIFICATE: &str = "tls /up.pem /up.key";
 
 /// One HTTP/1.1 request inside TLS: the status line, the headers and the body.
-fn request(server: &Running, head: &str, body: &[u8]) -> (String, Vec<u8>) {
+pub(super) fn request(server: &Running, head: &str, body: &[u8]) -> (String, Vec<u8>) {
     let name = ServerName::try_from("up.test").unwrap();
     let session = ClientConnection::new(Arc::new(client(None)), name).unwrap();
     let mut stream = StreamOwned::new(session, server.tcp());

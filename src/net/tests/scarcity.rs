@@ -114,7 +114,7 @@ fn beside_a_worker<F: Future<Output = ()>>(test: impl FnOnce(Lone) -> F) {
     let tasks = Rc::new(LocalSet::new());
     let known = Rc::downgrade(&tasks);
     tasks.block_on(&runtime, async move {
-        let worker = Worker::new(equipment, Arc::new(Node::new()), shared, 0, rests);
+        let worker = Worker::new(equipment, Arc::new(Node::new(1)), shared, 0, rests);
         let worker = Rc::new(worker);
         works_here(&known, &worker);
         let (hand, commands) = mpsc::unbounded_channel();

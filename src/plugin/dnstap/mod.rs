@@ -174,10 +174,10 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
         let Options { endpoint, send_buffer, queue, .. } = options;
         // Directives that name an endpoint alike share its connection, also over a reload.
         let key = format!("dnstap {endpoint:?} {send_buffer} {queue}");
-        let metrics = setup.metrics;
+        let (metrics, budget) = (setup.metrics, setup.carried.budget().clone());
         let tap = setup.carried.take_or_make(key, || {
             let dropped = dropped(metrics, &endpoint);
-            Tap::new(endpoint, send_buffer, queue, dropped)
+            Tap::new(endpoint, send_buffer, queue, dropped, budget)
         });
         let is_new = !setup
             .services

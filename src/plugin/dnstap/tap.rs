@@ -5,8 +5,9 @@
 //! of sockets: `net::dnstap` takes the pile away.
 
 use crate::metrics::Counter;
+use crate::plugin::Budget;
 use std::fmt::{self, Debug, Formatter};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Where records go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,6 +50,9 @@ pub const RECORDS_MOST: usize = 10_000;
 /// The greatest number of octets that wait, for each unit of QSIZE.
 pub const OCTETS_MOST: usize = 8 << 20;
 
+/// Octets that an empty pile may keep for the next records, whatever came last.
+const KEPT_OCTETS: usize = 64 * 1024;
+
 /// What waits for one endpoint, which it shares with all directives that name it alike.
 pub struct Tap {
     /// Where it goes.
@@ -58,6 +62,8 @@ pub struct Tap {
     /// Counts what did not fit or did not arrive.
     pub dropped: Counter,
     queue: usize,
+    /// The memory that records of all endpoints share.
+    budget: Arc<Budget>,
     pile: Mutex<Pile>,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -67,6 +73,8 @@ struct Pile {
     /// Data frames: each record with its length in four octets before it.
     frames: Vec<u8>,
     records: usize,
+    /// Octets of those that were taken and are not sent.
+    taken: usize,
 }
 
 impl Debug for Tap {
@@ -76,10 +84,16 @@ impl Debug for Tap {
 }
 
 impl Tap {
-    /// Nothing waits. `send_buffer` is WBUF, `queue` is QSIZE.
-    pub fn new(endpoint: Endpoint, send_buffer: usize, queue: usize, dropped: Counter) -> Tap {
+    /// Nothing waits. `send_buffer` is WBUF, `queue` is QSIZE, `budget` the memory of all.
+    pub fn new(
+        endpoint: Endpoint,
+        send_buffer: usize,
+        queue: usize,
+        dropped: Counter,
+        budget: Arc<Budget>,
+    ) -> Tap {
         let pile = Mutex::default();
-        Tap { endpoint, send_buffer, dropped, queue, pile, wake: OnceLock::new() }
+        Tap { endpoint, send_buffer, dropped, queue, budget, pile, wake: OnceLock::new() }
     }
 
     /// Says whom to wake when the pile is no longer empty, and again when it is half full. Once.
@@ -96,7 +110,8 @@ impl Tap {
         let (records, octets) = {
             let mut pile = self.lock();
             let octets = pile.frames.len() + 4 + record.len();
-            if pile.records >= records_most || octets > octets_most {
+            let is_full = pile.records >= records_most || octets > octets_most;
+            if is_full || !self.budget.records.take(4 + record.len() as u64) {
                 drop(pile);
                 return self.dropped.increment();
             }
@@ -115,12 +130,22 @@ impl Tap {
     }
 
     /// Takes the whole pile away into `frames`, which it empties first, and says how many records
-    /// that is.
+    /// that is. [`Tap::sent`] ends it.
     pub fn take(&self, frames: &mut Vec<u8>) -> usize {
         frames.clear();
         let mut pile = self.lock();
         std::mem::swap(frames, &mut pile.frames);
+        pile.taken += frames.len();
         std::mem::take(&mut pile.records)
+    }
+
+    /// What was taken is sent, or lost: empties `frames`, and gives back what a long pile needed.
+    pub fn sent(&self, frames: &mut Vec<u8>) {
+        let octets = frames.len();
+        frames.clear();
+        frames.shrink_to(KEPT_OCTETS.max(2 * octets));
+        let mut pile = self.lock();
+        self.budget.records.give(std::mem::take(&mut pile.taken) as u64);
     }
 
     /// True when nothing waits.
@@ -134,16 +159,63 @@ impl Tap {
     }
 }
 
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let pile = self.lock();
+        self.budget.records.give((pile.frames.len() + pile.taken) as u64);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::{Registry, names};
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn tap() -> Tap {
+        tap_within(Arc::default())
+    }
+
+    fn tap_within(budget: Arc<Budget>) -> Tap {
         let dropped = Registry::new(1).counter(&names::DNSTAP_DROPPED, &["x"]);
-        Tap::new(Endpoint::Unix("x".to_owned()), 1, 1, dropped)
+        Tap::new(Endpoint::Unix("x".to_owned()), 1, 1, dropped, budget)
+    }
+
+    #[test]
+    fn what_waits_and_what_is_being_sent_keep_to_the_memory_of_records() {
+        let budget = Arc::new(Budget::new(Some(1 << 20)));
+        let (tap, another) = (tap_within(budget.clone()), tap_within(budget.clone()));
+        let record = [0; 1020];
+        let fit = budget.records.most() / 1024;
+        for _ in 0..fit + 1 {
+            tap.push(&record);
+        }
+        another.push(&record);
+        assert_eq!((tap.dropped.value(), another.dropped.value()), (1, 1));
+        let mut frames = Vec::new();
+        assert_eq!(tap.take(&mut frames) as u64, fit);
+        tap.push(&record);
+        assert_eq!(tap.dropped.value(), 2, "what is being sent is still there");
+        tap.sent(&mut frames);
+        assert_eq!((frames.len(), budget.records.used()), (0, 0));
+        tap.push(&record);
+        another.push(&record);
+        drop((tap, another));
+        assert_eq!(budget.records.used(), 0);
+    }
+
+    #[test]
+    fn the_room_of_a_long_pile_is_given_back_once_piles_are_short() {
+        let tap = tap();
+        let mut frames = Vec::new();
+        tap.push(&vec![0; OCTETS_MOST / 2]);
+        // Either room is taken in turn.
+        for _ in 0..3 {
+            assert_eq!(tap.take(&mut frames), 1);
+            tap.sent(&mut frames);
+            tap.push(b"short");
+        }
+        assert!(tap.lock().frames.capacity() + frames.capacity() < OCTETS_MOST / 4);
     }
 
     #[test]

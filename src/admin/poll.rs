@@ -2,7 +2,9 @@
 
 use crate::corefile::system_error_text;
 use crate::plugin::split_host_port;
+use crate::sys::beside::beside;
 use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -38,7 +40,15 @@ async fn ask(address: &str) -> Result<(), PollFailure> {
         Ok(("", port)) => format!("localhost:{port}"),
         _ => address.to_owned(),
     };
-    let mut stream = TcpStream::connect(&target).await?;
+    let addresses: Vec<SocketAddr> = match target.parse() {
+        Ok(address) => vec![address],
+        Err(_) => {
+            let named = target.clone();
+            let found = beside(move || named.to_socket_addrs().map(Iterator::collect));
+            found.await.map_err(io::Error::other)??
+        }
+    };
+    let mut stream = TcpStream::connect(&addresses[..]).await?;
     let request = format!("GET /health HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut head = [0; 9];

@@ -5,6 +5,7 @@
 
 use super::pages::{gzip, moved, unsniffed_text};
 use crate::plugin::dnstap::protobuf::Fields;
+use crate::sys::beside::beside;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
@@ -100,7 +101,7 @@ async fn profile(seconds: u64) -> Response<Full<Bytes>> {
     sleep(Duration::from_secs(seconds)).await;
     let took = clock.elapsed();
     // Names are looked up in the program's file: not on this thread.
-    match tokio::task::spawn_blocking(move || written(&guard, started, took)).await {
+    match beside(move || written(&guard, started, took)).await {
         Ok(Ok(octets)) => {
             let mut response = Response::new(Full::new(Bytes::from(octets)));
             let headers = response.headers_mut();

@@ -13,10 +13,11 @@ use crate::node::firewall::{
 };
 use crate::node::{Claim, Claims, Interface, InterfaceReport, Watch, Wish, is_claimed, read_news};
 use crate::plugin::{Journal, Level, Part};
+use crate::sys::beside::beside;
 use crate::sys::netlink::Netlink;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// The shortest time between two looks for what was removed: a manager that takes an address away
@@ -48,7 +49,7 @@ pub(super) struct NodeNetwork {
     rewrites: Vec<Rewrite>,
     /// The rules, while no program works on them.
     firewall: Option<Firewall>,
-    job: Option<JoinHandle<(Firewall, Report)>>,
+    job: Option<oneshot::Receiver<(Firewall, Report)>>,
     claims: Claims,
     every: Option<Duration>,
     next: Option<Instant>,
@@ -215,7 +216,7 @@ impl NodeNetwork {
         remove: fn(&mut Firewall, Within) -> Report,
     ) -> Option<Firewall> {
         let mut firewall = firewall?;
-        let work = spawn_blocking(move || {
+        let work = beside(move || {
             let report = remove(&mut firewall, within);
             (firewall, report)
         });
@@ -311,7 +312,7 @@ impl NodeNetwork {
     fn look_at_rules(&mut self) {
         self.next = self.every.map(|every| Instant::now() + every);
         if let Some(mut firewall) = self.firewall.take() {
-            self.job = Some(spawn_blocking(move || {
+            self.job = Some(beside(move || {
                 let report = firewall.check_and_repair();
                 (firewall, report)
             }));

@@ -13,6 +13,7 @@ use crate::corefile::{format_duration, system_error_text};
 use crate::metrics::Registry;
 use crate::node::LOOK_EVERY;
 use crate::plugin::{Journal, Level};
+use crate::sys::beside::beside;
 use crate::sys::memory;
 use std::fs;
 use std::io;
@@ -20,7 +21,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 /// Looks at what the Corefile is made from; true when it was written anew and a reload is wanted
@@ -77,7 +77,7 @@ impl Run {
             {
                 let log = self.log.clone();
                 // Beside the loop, which signals and probes wait for; nobody waits for its end.
-                drop(spawn_blocking(move || privileges.give_up(&log, &metrics)));
+                drop(beside(move || privileges.give_up(&log, &metrics)));
             }
             let reload = async {
                 match reload_at {
@@ -156,7 +156,7 @@ impl Run {
             Ok(listening) => {
                 let store = self.store.clone();
                 // Beside the loop, which probes wait for.
-                let _ = spawn_blocking(move || store.keep(&listening)).await;
+                let _ = beside(move || store.keep(&listening)).await;
             }
             Err(error) => self.log.line(
                 Level::Warning,

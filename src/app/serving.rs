@@ -20,11 +20,11 @@ use crate::net::{Clock, HandedSockets, Heartbeat, Keeper, Workers};
 use crate::plugin::cache::stores;
 use crate::plugin::dnstap::Tap;
 use crate::plugin::{Journal, Level, Part, Service};
+use crate::sys::beside::beside;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::spawn_blocking;
 
 /// How long queries in flight may take to end at shutdown.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -153,7 +153,7 @@ impl Serving {
     /// that failed is not tried again before it changes.
     pub(super) async fn look_for_change(&mut self) {
         let loader = self.loader.clone();
-        let hash = match spawn_blocking(move || loader.hash_now()).await {
+        let hash = match beside(move || loader.hash_now()).await {
             Ok(Some(Ok(hash))) => hash,
             Ok(Some(Err(why))) => {
                 self.log.line(
@@ -187,7 +187,7 @@ impl Serving {
     pub(super) async fn reload_now(&mut self) {
         self.log.line(Level::Info, format_args!("SIGUSR1: Reloading"));
         let loader = self.loader.clone();
-        if let Ok(Err(why)) = spawn_blocking(move || loader.look()).await {
+        if let Ok(Err(why)) = beside(move || loader.look()).await {
             self.log.line(Level::Error, format_args!("SIGUSR1: loading updated Caddyfile: {why}"));
             return;
         }
@@ -257,7 +257,7 @@ impl Serving {
     pub(super) async fn retire(&mut self, heir: &Heir) -> Resting {
         self.kept_cache = None;
         let (workers, connections) = (self.workers.clone(), heir.of_connections());
-        let resting = spawn_blocking(move || {
+        let resting = beside(move || {
             let sockets = workers.second_sockets();
             workers.bequeath(&connections);
             sockets
@@ -274,7 +274,7 @@ impl Serving {
         let (workers, clock) = (self.workers.clone(), self.clock);
         let stores = stores(&self.snapshot.carried);
         // What it did not get it asks for again.
-        let _ = spawn_blocking(move || {
+        let _ = beside(move || {
             workers.drain(DRAIN_TIME);
             heir.finish(stores, clock);
         })
@@ -352,7 +352,7 @@ impl Serving {
         let senders = std::mem::replace(&mut self.senders, none);
         let kept_cache = self.kept_cache.take();
         // What could not be sent in its time is lost, and counted.
-        let _ = spawn_blocking(move || {
+        let _ = beside(move || {
             if let Some(kept) = kept_cache {
                 kept.finish();
             }
@@ -367,7 +367,7 @@ impl Serving {
         self.readiness.lacks(Part::Listeners);
         let (workers, senders, kept_cache) = (self.workers, self.senders, self.kept_cache);
         drop(self.services);
-        spawn_blocking(move || {
+        beside(move || {
             match keeper {
                 Keeper::Manager => workers.leave_sockets(),
                 Keeper::Nobody => workers.stop_reading(),
@@ -410,7 +410,7 @@ where
     T: Send + 'static,
     E: ToString + Send + 'static,
 {
-    match spawn_blocking(work).await {
+    match beside(work).await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("internal error while loading: please report it".to_owned()),
     }

@@ -15,12 +15,12 @@ use super::upkeep::Upkeep;
 use crate::net::{Clock, Equipment, HandedSockets, OwnMeter, WaitingWorkers, Workers};
 use crate::plugin::cache::stores;
 use crate::plugin::{Carried, Part};
+use crate::sys::beside::beside;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::task::spawn_blocking;
 
 /// What a server is started with.
 pub(super) struct Parts {
@@ -76,7 +76,7 @@ impl Starting {
         let loaded = parts.loader.load(Carried::within(parts.loader.budget.clone()))?;
         let mut sockets = parts.inherited.take_wanted(&loaded.snapshot);
         let (handover, snapshot) = (parts.handover.clone(), loaded.snapshot.clone());
-        let mut taken = spawn_blocking(move || ask(&handover, &snapshot)).await.unwrap_or_default();
+        let mut taken = beside(move || ask(&handover, &snapshot)).await.unwrap_or_default();
         if let Some(taken) = &mut taken {
             join(&mut sockets, std::mem::take(&mut taken.sockets));
         }
@@ -111,7 +111,7 @@ impl Starting {
         let prepared = services.prepare_with(&loaded.snapshot.services, &mut sites)?;
         let reports = Reports { clock, log: log.clone(), metrics: metrics.clone() };
         let (path, own) = (kept_path.clone(), stores(&loaded.snapshot.carried));
-        let (taken, kept_cache) = spawn_blocking(move || {
+        let (taken, kept_cache) = beside(move || {
             let mut taken = taken;
             // What the predecessor holds is newer than what a file holds.
             let is_full = taken.as_mut().is_some_and(|taken| taken.fill(&own, clock));
@@ -146,7 +146,7 @@ impl Starting {
     async fn close_rest(&mut self) {
         let (store, names) = (self.parts.store.clone(), self.parts.inherited.close_rest());
         // Only fails when it is cut off: then the manager goes on keeping them.
-        let _ = spawn_blocking(move || store.forget(names)).await;
+        let _ = beside(move || store.forget(names)).await;
     }
 }
 
@@ -170,7 +170,7 @@ impl Poised {
         giver.open(serving.snapshot());
         if let Some(taken) = taken {
             let own = stores(&snapshot.carried);
-            let commit = spawn_blocking(move || taken.commit(&workers, own, clock));
+            let commit = beside(move || taken.commit(&workers, own, clock));
             serving.took_over(commit.await.ok().flatten());
         }
         Ok(Started { serving, verdict, giver })

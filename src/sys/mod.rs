@@ -1,5 +1,6 @@
 //! System calls made safe. The only `unsafe` of the project stands here. Never knows DNS.
 
+pub mod beside;
 pub mod capabilities;
 pub mod cgroup;
 pub mod cpu;

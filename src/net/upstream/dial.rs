@@ -9,6 +9,7 @@ use super::trust::{self, Trust};
 use crate::dns::Transport;
 use crate::net::between::before_long_step;
 use crate::plugin::forward::{DohMethod, Keeping, Upstream};
+use crate::sys::beside::beside;
 use crate::sys::interfaces;
 use hickory_net::NetError;
 use rustls::pki_types::{ServerName, UnixTime};
@@ -180,7 +181,7 @@ impl Dialer {
         if self.tls.get().is_none() && self.trusts_the_system() {
             // Many files: not on the thread that serves queries.
             let roots = roots.clone();
-            let _ = tokio::task::spawn_blocking(move || roots.get()).await;
+            let _ = beside(move || drop(roots.get())).await;
         }
         self.tls.get_or_init(|| self.tls(roots)).clone()
     }

@@ -60,6 +60,8 @@ impl Data<'_> {
             (Value::Question, "Qtype") => Value::Integer(i128::from(query.qtype().0)),
             (Value::Question, "Qclass") => Value::Integer(i128::from(query.qclass().0)),
             (Value::Message, "MsgHdr") => Value::Message,
+            // A query that gets here asks one question.
+            (Value::Message, "Question") => Value::List(Rc::new(vec![Value::Question])),
             (Value::Message, field) => match HeaderField::named(field) {
                 Some(known) => known.of(query),
                 None => return Err(format!("can't evaluate field {field} in type *dns.Msg")),
@@ -127,7 +129,7 @@ impl HeaderField {
 }
 
 /// Whether these fields of the data can be read: `.Message` is a whole DNS message in Go, here it is the
-/// query's header.
+/// query's header and question.
 ///
 /// # Errors
 ///
@@ -139,6 +141,7 @@ pub(super) fn check_message(fields: &[String]) -> Result<(), String> {
     }
     let rest = match rest {
         [header, rest @ ..] if header == "MsgHdr" => rest,
+        [question] if question == "Question" => return Ok(()),
         rest => rest,
     };
     match rest {

@@ -49,6 +49,11 @@ fn templates_of_corefiles_give_gos_text() {
         ("{{ print 1 2 \"a\" 3 }}", "1 2a3"),
         ("{{ slice .Name 0 2 }}", "ip"),
         ("{{ .Message.RecursionDesired }} {{ .Message.Id }}", "true 0"),
+        (
+            "{{ len .Message.Question }} {{ (index .Message.Question 0).Name }}",
+            "1 IP-10-0-0-1.a.test.",
+        ),
+        ("{{ range .Message.Question }}{{ .Qtype }}{{ end }}", "1"),
         ("{{ `raw` }}{{ \"\\x41\\n\" }}{{ 'a' }}{{ 0x10 }}{{ -3 }}", "rawA\n9716-3"),
         ("{{ (index .Match 1) }}", "10"),
         ("{{ lt 1 2 }} {{ .Match }}", "true [ip-10-0-0-1 10 0 0 1]"),

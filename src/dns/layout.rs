@@ -195,9 +195,14 @@ mod tests {
 
     /// What a message with one record of this type and RDATA, with more octets behind it, is.
     fn read(rtype: RecordType, rdata: &[u8]) -> Result<(), Malformed> {
+        read_of(Class::IN, rtype, rdata)
+    }
+
+    fn read_of(class: Class, rtype: RecordType, rdata: &[u8]) -> Result<(), Malformed> {
         let mut wire = b"\0\x01\x81\0\0\0\0\x01\0\0\0\0\0".to_vec();
         wire.extend(rtype.0.to_be_bytes());
-        wire.extend(b"\0\x01\0\0\0\x01");
+        wire.extend(class.0.to_be_bytes());
+        wire.extend(b"\0\0\0\x01");
         wire.extend((rdata.len() as u16).to_be_bytes());
         wire.extend(rdata);
         wire.extend([0; 40]);
@@ -215,5 +220,15 @@ mod tests {
         assert_eq!(read(RecordType::TXT, b"\x01a\x03bc"), Err(Malformed::RdataCut));
         assert_eq!(read(RecordType::A, b"\0\0\0\0\0"), Err(Malformed::Rdata));
         assert_eq!(read(RecordType::A, b"\0\0\0"), Err(Malformed::RdataCut));
+    }
+
+    #[test]
+    fn rdata_may_be_empty_and_addresses_of_other_classes_are_of_any_length() {
+        for rtype in [RecordType::A, RecordType::AAAA, RecordType::NS, RecordType::SOA] {
+            assert_eq!(read(rtype, b""), Ok(()), "RFC 2136 §2.4: {rtype}");
+        }
+        for rtype in [RecordType::A, RecordType::AAAA] {
+            assert_eq!(read_of(Class::CH, rtype, b"\x01a\0\x12\x34"), Ok(()), "{rtype}");
+        }
     }
 }

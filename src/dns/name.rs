@@ -355,6 +355,25 @@ mod tests {
     }
 
     #[test]
+    fn a_backslash_stands_before_three_digits_of_an_octet_or_before_any_other_character() {
+        for (text, name) in [
+            (r"\097\046\255\007x.", Ok(&b"\x05a.\xff\x07x\0"[..])),
+            (r"\a\.\\.", Ok(b"\x03a.\\\0")),
+            (r"\256.", Err(NameError::BadEscape)),
+            (r"\999.", Err(NameError::BadEscape)),
+            (r"\12", Err(NameError::BadEscape)),
+            (r"\12x.", Err(NameError::BadEscape)),
+            ("\\", Err(NameError::BadEscape)),
+        ] {
+            assert_eq!(
+                text.parse::<Name>().as_ref().map(Name::as_bytes),
+                name.as_ref().map(|wire| *wire),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn a_label_of_63_octets_and_a_name_of_255_are_the_longest() {
         let label = |octets: usize| "x".repeat(octets);
         assert_eq!(label(63).parse::<Name>().unwrap().as_bytes().len(), 65);

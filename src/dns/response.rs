@@ -247,6 +247,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cleared_or_fails_has_nothing_of_what_it_was() {
+        let empty = |rcode| Response { rcode, ..Response::new() };
+        let used = || {
+            let mut response = Response::new();
+            response.start(&query(), Rcode::NXDOMAIN, 0, "cache");
+            response.error = Some("why".into());
+            response.known_size = 24;
+            response
+        };
+        let (mut cleared, mut failed) = (used(), used());
+        cleared.clear();
+        assert_eq!(format!("{cleared:?}"), format!("{:?}", empty(Rcode::SERVFAIL)));
+        failed.fail(Rcode::REFUSED, None);
+        assert_eq!(format!("{failed:?}"), format!("{:?}", empty(Rcode::REFUSED)));
+        // Nobody wrote: nobody is its writer.
+        failed.pass_through("errors");
+        assert_eq!(failed.writer, "");
+    }
+
+    #[test]
     fn a_query_that_waits_takes_a_buffer_along_only_with_what_is_in_it() {
         let mut response = Response::new();
         response.wire.reserve(100);
@@ -310,8 +330,11 @@ mod tests {
         response.wire[11] = 1;
         response.wire.extend_from_slice(b"\xc0\x0c\0\x02\0\x01\0\0\0\x05\0\x02\xc0\x0c");
         response.wire.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
+        response.known_size = response.uncompressed_size();
         response.keep_answers();
         assert_eq!(response.wire, answer);
+        assert!(response.uncompressed_size() > answer.len(), "the pointers are names");
+        assert_eq!(response.uncompressed_size(), response.message().unwrap().uncompressed_size());
     }
 
     #[test]

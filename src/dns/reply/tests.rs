@@ -70,6 +70,51 @@ fn a_reply_that_will_be_cut_is_foreseen() {
 }
 
 #[test]
+fn a_reply_is_foreseen_to_be_cut_by_the_octet_and_where_the_upstream_has_cut_it() {
+    // Without an OPT, with a bare one, with one whose cookie goes back.
+    let cookie = b"\0\x0a\0\x08abcdefgh".as_slice();
+    for (opt, added) in [(None, 0), (Some((512, 0, &b""[..])), 11), (Some((512, 0, cookie)), 23)] {
+        let asked = query(opt);
+        let mut full = Response::new();
+        full.start(&asked, Rcode::NOERROR, 0, "test");
+        let room = 512 - full.wire.len() - added - 11;
+        for (octets, is_cut) in [(room, false), (room + 1, true)] {
+            let mut response = Response::new();
+            response.start(&asked, Rcode::NOERROR, 0, "test");
+            let flags = response.flags();
+            let mut writer = Writer::new(&mut response.wire, 0, flags);
+            writer.question(asked.question());
+            let null = RecordType(10);
+            writer.raw_record(Section::Answer, &[0], null, Class::IN, 60, &vec![7; octets]);
+            let limits = ReplyLimits::udp(&asked);
+            assert_eq!(will_be_truncated(&asked, &response, limits), is_cut, "{opt:?} {octets}");
+            finish_reply(&asked, &mut response, limits, fit_reply);
+            assert_eq!(response.flags() & flags::TC != 0, is_cut, "{opt:?} {octets}");
+            assert_eq!(response.wire.len() == 512, !is_cut, "{opt:?} {octets}");
+        }
+        let mut response = response(&asked, 0, POINTER);
+        response.set_flags(response.flags() | flags::TC);
+        assert!(will_be_truncated(&asked, &response, ReplyLimits::stream()), "{opt:?}");
+    }
+}
+
+#[test]
+fn the_clients_opt_comes_behind_what_is_in_the_additional_section_and_is_counted_with_it() {
+    let query = query(Some((1232, 0, b"")));
+    let mut response = response(&query, 0, POINTER);
+    response.wire[11] = 2;
+    for address in [1, 2] {
+        response.wire.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\0\x14\0\x04\xc0\0\x02");
+        response.wire.push(address);
+    }
+    finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
+    let message = response.message().unwrap();
+    assert_eq!(message.count(Section::Additional), 3);
+    assert_eq!(message.end(), response.wire.len());
+    assert_eq!(message.edns().unwrap().udp_size, 1232);
+}
+
+#[test]
 fn nothing_written_becomes_an_error_reply() {
     let query = query(Some((1232, 0x8000, b"\0\x03\0\0")));
     let mut response = Response::new();
@@ -97,9 +142,9 @@ fn the_opt_of_a_reply_follows_from_both_sides() {
         ("the client's alone", Some((100, 0xffff, cookie)), None, Some((100, 0xff00, cookie))),
         ("an option that is not reflected", Some((0, 0, ecs)), None, Some((0, 0, b""))),
         (
-            "both",
+            "both, the upstream's of another version",
             Some((1400, 0x8000, cookie)),
-            Some((4000, 0x4101, ecs)),
+            Some((4000, 0x0007_4101, ecs)),
             Some((1400, 0xc100, ecs)),
         ),
     ];
@@ -191,12 +236,13 @@ fn what_fits_is_sent_as_it_is() {
 #[test]
 fn what_fits_only_compressed_is_compressed() {
     let query = query(None);
-    let mut response = response(&query, 28, SPELLED);
+    let mut response = response(&query, 30, SPELLED);
     finish_reply(&query, &mut response, ReplyLimits::udp(&query), fit_reply);
-    assert_eq!(response.message().unwrap().count(Section::Answer), 28);
+    // All the room is theirs: nobody asked for an OPT.
+    assert_eq!(response.message().unwrap().count(Section::Answer), 30);
     assert_eq!(response.flags() & flags::TC, 0);
     // The first owner is spelled unlike the question: only its labels are shared.
-    assert!(response.wire.len() <= 512);
+    assert!(response.wire.len() <= 512 && response.wire.len() + BARE_OPT > 512);
 }
 
 #[test]
@@ -261,7 +307,7 @@ fn a_rejected_message_gets_its_header_back() {
 #[test]
 fn badvers_is_an_opt_of_version_0() {
     let query = query(Some((1232, 0x0001_8000, b"")));
-    let mut out = Vec::new();
+    let mut out = vec![1, 2, 3];
     badvers_reply(&query, &mut out);
     let message = Message::parse(&out).unwrap();
     assert_eq!(message.flags(), 0x8110);

@@ -90,6 +90,34 @@ fn a_record_behind_the_limit_is_left_out_and_tc_set() {
 }
 
 #[test]
+fn no_message_is_longer_than_the_length_before_it_can_say_whatever_limit_is_asked_for() {
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out, 1, flags::QR).limited_to(100_000);
+    for _ in 0..3 {
+        let null = RecordType(10);
+        writer.raw_record(Section::Answer, &[0], null, Class::IN, 5, &[0; 30_000]);
+    }
+    assert!(writer.is_cut());
+    assert_eq!(Message::parse(&out).unwrap().count(Section::Answer), 2);
+}
+
+#[test]
+fn each_of_a_hundred_names_is_a_pointer_when_it_comes_again() {
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out, 1, flags::QR);
+    let owner =
+        |count: u8| [&[2, b'0' + count / 10, b'0' + count % 10][..], b"\x04test\0"].concat();
+    let mut write = |count| {
+        let (section, a, class) = (Section::Answer, RecordType::A, Class::IN);
+        writer.raw_record(section, &owner(count), a, class, 5, &[192, 0, 2, 1]);
+    };
+    (0..100).for_each(&mut write);
+    (0..100).for_each(&mut write);
+    // The first is in full, 99 share what stands behind their first label.
+    assert_eq!(out.len(), 12 + (9 + 14) + 99 * (5 + 14) + 100 * (2 + 14));
+}
+
+#[test]
 fn names_beyond_a_pointers_reach_are_written_in_full() {
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out, 1, flags::QR);

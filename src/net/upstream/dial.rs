@@ -338,20 +338,78 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_authority_that_is_not_trusted_reads_as_in_go() {
+    /// The settings for a server of this name at 192.0.2.53.
+    fn tls_to(name: &str) -> Tls {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
-        let tls = Tls {
+        Tls {
             config: Arc::new(config),
-            name: ServerName::try_from("dns.test").unwrap(),
-            shown: "dns.test".to_owned(),
-            peer: String::new(),
+            name: ServerName::try_from(name.to_owned()).unwrap(),
+            shown: name.to_owned(),
+            peer: format!("192.0.2.53:853 ({name})"),
+        }
+    }
+
+    #[test]
+    fn why_a_certificate_is_not_trusted_reads_as_in_go() {
+        let day = |day: u64| UnixTime::since_unix_epoch(Duration::from_secs(day * 86_400));
+        let misnamed = |name: &str, presented: &[&str]| CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from(name.to_owned()).unwrap(),
+            presented: presented.iter().map(|&name| name.to_owned()).collect(),
         };
+        let names = [r#"DnsName("a.test")"#, r#"DnsName("b.test")"#, "IpAddress(192.0.2.1)"];
+        for (name, error, why) in [
+            (
+                "dns.test",
+                misnamed("dns.test", &names),
+                "certificate is valid for a.test, b.test, not dns.test",
+            ),
+            (
+                "dns.test",
+                misnamed("dns.test", &names[2..]),
+                "certificate is not valid for any names, but wanted to match dns.test",
+            ),
+            (
+                "192.0.2.53",
+                misnamed("192.0.2.53", &names),
+                "certificate is valid for 192.0.2.1, not 192.0.2.53",
+            ),
+            (
+                "192.0.2.53",
+                misnamed("192.0.2.53", &names[..2]),
+                "cannot validate certificate for 192.0.2.53 because it doesn't contain any IP SANs",
+            ),
+            (
+                "dns.test",
+                CertificateError::ExpiredContext { time: day(1), not_after: day(0) },
+                "certificate has expired or is not yet valid: \
+                 current time 1970-01-02T00:00:00Z is after 1970-01-01T00:00:00Z",
+            ),
+            (
+                "dns.test",
+                CertificateError::NotValidYetContext { time: day(1), not_before: day(2) },
+                "certificate has expired or is not yet valid: \
+                 current time 1970-01-02T00:00:00Z is before 1970-01-03T00:00:00Z",
+            ),
+        ] {
+            let error = io::Error::other(rustls::Error::InvalidCertificate(error));
+            let words = format!("({name}): tls: failed to verify certificate: x509: {why}");
+            assert_eq!(tls_to(name).words(&error), format!("192.0.2.53:853 {words}"));
+        }
+        let closed = io::Error::from(io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            tls_to("dns.test").words(&closed),
+            "192.0.2.53:853 (dns.test): tls: handshake: EOF"
+        );
+    }
+
+    #[test]
+    fn an_authority_that_is_not_trusted_reads_as_in_go() {
+        let tls = tls_to("dns.test");
         let text = "certificate signed by unknown authority";
         for error in [CertificateError::UnknownIssuer, CertificateError::BadSignature] {
             assert_eq!(distrust(&error, &tls), text);

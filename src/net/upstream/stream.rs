@@ -295,6 +295,34 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_comes_in_pieces_is_delivered_once_when_its_last_octet_is_there() {
+        let framed = [&[0, 12][..], &[7; 12], &[0, 13], &[8; 13]].concat();
+        for piece in 1..framed.len() {
+            let (ending, mut begun) = (ending(), Vec::new());
+            let mut came = 0;
+            for octets in framed.chunks(piece) {
+                deliver(&ending, &mut begun, octets).unwrap();
+                came += octets.len();
+                // They answer nothing that was asked.
+                let whole = u64::from(came >= 14) + u64::from(came == framed.len());
+                assert_eq!(ending.pool.ignored.value(), whole, "{came} octets, {piece} at a time");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_whose_peer_acknowledges_nothing_has_died_in_silence_and_no_other_has() {
+        for (kind, is_silent) in
+            [(io::ErrorKind::TimedOut, true), (io::ErrorKind::ConnectionReset, false)]
+        {
+            let ending = ending();
+            let words = failed(&ending.connection, "write", &kind.into());
+            assert!(words.starts_with("dial tcp 192.0.2.1:53: write: "), "{words}");
+            assert_eq!(ending.connection.silent_since().is_some(), is_silent, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn an_end_within_a_message_has_gos_words() {
         for (came, words) in [
             (&b""[..], "EOF"),

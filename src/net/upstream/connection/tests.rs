@@ -25,6 +25,11 @@ fn park_for(connection: &Arc<Connection>, times: Times) -> Ticket {
     connection.park(&query, None, &mut random, times).unwrap()
 }
 
+fn is_ready(waiting: impl Future<Output = ()>) -> bool {
+    let waiting = std::pin::pin!(waiting);
+    waiting.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+}
+
 /// An empty response to the query of a ticket, whose name begins with this letter.
 fn response(ticket: &Ticket, letter: u8) -> Vec<u8> {
     let mut message = b"\0\0\x81\x80\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01".to_vec();
@@ -55,6 +60,75 @@ fn a_message_to_another_question_ends_a_query_only_where_it_is_surely_meant_for_
 }
 
 #[test]
+fn a_late_answer_to_a_query_whose_time_is_over_is_not_taken_for_the_next_ones() {
+    let start = Instant::now();
+    let connection = connection(Transport::Tcp, start);
+    connection.established(None);
+    let mut first = park(&connection, start);
+    let heard = start + Duration::from_millis(1);
+    assert!(!connection.deliver(&[0; 12], heard), "to nobody");
+    connection.expire(start + TIME);
+    assert!(first.receiver.try_recv().is_ok());
+    let mut second = park(&connection, start + TIME);
+    // Under the id that was the first one's.
+    assert!(!connection.deliver(&response(&second, b'b'), start + TIME));
+    assert!(second.receiver.try_recv().is_err(), "it is waited over");
+    assert_eq!(connection.load(), 1);
+}
+
+#[test]
+fn queries_end_together_or_alone_each_way_with_its_own_failure() {
+    let now = Instant::now();
+    let text = || Box::<str>::from("why");
+    let ended = |ticket: &mut Ticket| ticket.receiver.try_recv().ok().and_then(Result::err);
+
+    let lives_on = connection(Transport::Udp, now);
+    let [mut one, mut other] = [(); 2].map(|()| park(&lives_on, now));
+    lives_on.fail("why", Some(other.id));
+    assert_eq!(ended(&mut one), Some(Failure::Refused(text())));
+    assert_eq!((ended(&mut other), lives_on.load()), (None, 1), "it is spared");
+    lives_on.fail_one(other.id, "why");
+    assert_eq!((ended(&mut other), lives_on.load()), (Some(Failure::Response(text())), 0));
+    assert_eq!(lives_on.upkeep(now), Upkeep::End, "worn");
+    assert!(lives_on.take_outgoing().is_some(), "not closed");
+
+    for (is_taken, failure) in [(true, Failure::Closed(text())), (false, Failure::Refused(text()))]
+    {
+        let over = connection(Transport::Tcp, now);
+        let mut ticket = park(&over, now);
+        for why in ["why", "again"] {
+            match is_taken {
+                true => over.close(why),
+                false => over.refuse(why),
+            }
+        }
+        assert_eq!(ended(&mut ticket), Some(failure));
+        assert_eq!((over.load(), over.fitness(now)), (0, Fitness::Unfit));
+        assert_eq!((over.take_outgoing(), over.upkeep(now)), (None, Upkeep::End));
+        assert!(is_ready(over.woken()) && is_ready(over.closed()));
+        let query = Asked::new([0; 17].into(), 17);
+        let mut random = StdRng::seed_from_u64(2);
+        let times = Times { asked: now, deadline: now + TIME, telling: TIME };
+        let late = over.park(&query, None, &mut random, times);
+        assert_eq!(late.unwrap_err().text, text(), "what ended it first");
+    }
+}
+
+#[test]
+fn its_task_looks_again_earlier_for_a_query_whose_time_ends_before_the_next_look() {
+    let start = Instant::now();
+    let connection = connection(Transport::Udp, start);
+    // Nothing is in flight: the next look is far.
+    assert_eq!(connection.expire(start), start + LOOK);
+    for (time, is_hurried) in [(LOOK, false), (LOOK / 2, true)] {
+        let times = Times { asked: start, deadline: start + time, telling: TIME };
+        let _ticket = park_for(&connection, times);
+        assert_eq!(is_ready(connection.hurried()), is_hurried, "{time:?}");
+    }
+    assert_eq!(connection.expire(start), start + LOOK / 2);
+}
+
+#[test]
 fn it_ends_when_nothing_is_in_flight_and_it_is_idle_old_worn_or_retiring() {
     let start = Instant::now();
     let after = |seconds| start + Duration::from_secs(seconds);
@@ -63,6 +137,10 @@ fn it_ends_when_nothing_is_in_flight_and_it_is_idle_old_worn_or_retiring() {
     assert_eq!(tcp().upkeep(after(10)), Upkeep::End, "idle");
     assert_eq!(tcp().fitness(after(9)), Fitness::Fit);
     assert_eq!(tcp().fitness(after(10)), Fitness::Unfit);
+
+    let slow = tcp();
+    let _ticket = park(&slow, start);
+    assert_eq!(slow.fitness(after(11)), Fitness::Fit, "it is not idle");
 
     let in_use = tcp();
     let ticket = park(&in_use, after(55));
@@ -110,10 +188,13 @@ fn it_waits_since_a_query_was_first_in_flight_or_something_came() {
 #[test]
 fn its_task_is_woken_when_nothing_is_in_flight_and_it_takes_no_more() {
     let now = Instant::now();
-    let is_woken = |connection: &Connection| {
-        let woken = std::pin::pin!(connection.woken());
-        woken.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
-    };
+    let is_woken = |connection: &Connection| is_ready(connection.woken());
+    let retiring = connection(Transport::Tcp, now);
+    let last = park(&retiring, now);
+    retiring.retire();
+    assert!(is_woken(&retiring), "to look when it ends");
+    last.leave();
+    assert!(is_woken(&retiring), "it takes no more");
     let connection = connection(Transport::Udp, now);
     let first = park(&connection, now);
     first.leave();

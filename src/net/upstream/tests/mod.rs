@@ -247,6 +247,23 @@ async fn errors_read_as_in_go() {
 }
 
 #[tokio::test]
+async fn an_upstream_towards_which_no_socket_can_be_opened_is_told_at_once() {
+    let nowhere = Upstream {
+        text: "127.0.0.1:abc".to_owned(),
+        port: Err("abc".to_owned()),
+        ..upstream((Ipv4Addr::LOCALHOST, 0).into())
+    };
+    let asking = Asking::new(vec![nowhere], patient());
+    // Nobody waits for it to come back.
+    asking.dispatcher.under_way.store(PATIENT_MOST, Ordering::Relaxed);
+    for (network, transport) in [("udp", Transport::Udp), ("tcp", Transport::Tcp)] {
+        let asked = tokio::time::timeout(PATIENCE, asking.ask_over("a.test.", transport));
+        let error = outcome(&asked.await.unwrap());
+        assert_eq!(error, Err(format!("dial {network}: lookup {network}/abc: unknown port")));
+    }
+}
+
+#[tokio::test]
 async fn a_silent_upstream_is_asked_twice_under_two_ids() {
     let up = Scripted::start(|_, _, _| Act::Silence).await;
     // Far less than a try takes that is not counted.
@@ -295,6 +312,23 @@ async fn prefer_udp_asks_again_over_tcp_when_truncated() {
     let line =
         format!("duration_seconds_count{{proxy_name=\"forward\",rcode=\"NOERROR\",to=\"{to}\"}} 2");
     assert!(text.contains(&line), "each is a request of its own: {text}");
+}
+
+#[tokio::test]
+async fn prefer_udp_asks_over_tcp_once_and_only_behind_a_truncated_response() {
+    for (flags, over) in [
+        (0x8180, &[Transport::Udp][..]),
+        // An upstream that truncates over TCP, too: there is no other way to ask it.
+        (0x8380, &[Transport::Udp, Transport::Tcp]),
+    ] {
+        let up = Scripted::start(move |_, query, _| Act::Send(vec![reply(query, flags)])).await;
+        let asking = Asking::new(vec![up.upstream()], Options { prefer_udp: true, ..patient() });
+        let asked = tokio::time::timeout(PATIENCE, asking.ask_over("a.test.", Transport::Udp));
+        let response = asked.await.unwrap().outcome.unwrap();
+        assert_eq!(response[2..4], flags.to_be_bytes());
+        let asked: Vec<_> = up.names().into_iter().map(|(_, transport)| transport).collect();
+        assert_eq!(asked, over);
+    }
 }
 
 #[tokio::test]

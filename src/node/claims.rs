@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_claim_is_seen_until_it_is_given_up() {
         let claim = own("seen");
-        assert!(!is_claimed(&claim));
+        assert!(!is_claimed(&claim) && !is_claimed_by_anybody(&claim));
         let mut claims = Claims::default();
         claims.take(&claim).unwrap();
         assert!(is_claimed(&claim));
@@ -156,12 +156,23 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_at_which_as_many_have_looked_as_can_wait_lives() {
+        let claim = own("crowded");
+        let holder = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        holder.bind(&SockAddr::unix(format!("\0{}/1", claim.name())).unwrap()).unwrap();
+        holder.listen(1).unwrap();
+        for looks in 0..10 {
+            assert!(is_claimed(&claim), "{looks}");
+        }
+    }
+
+    #[test]
     fn names_that_begin_alike_are_others() {
         let claim = own("alike");
         let Claim::Link(name) = &claim else { return };
         let mut claims = Claims::default();
         claims.take(&Claim::Link(format!("{name}x"))).unwrap();
-        assert!(!is_claimed(&claim));
+        assert!(!is_claimed(&claim) && !is_claimed_by_anybody(&claim));
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         claims.take(&Claim::Rules(address("192.0.2.1"), 5353)).unwrap();
         assert!(!is_claimed(&Claim::Rules(address("192.0.2.1"), 53)));

@@ -185,6 +185,8 @@ mod tests {
         assert!(list(folder.path()).unwrap_err().starts_with("non-utf8 data in /"));
         File::create(folder.path().join("bad")).unwrap().set_len(MOST_OCTETS + 1).unwrap();
         assert!(list(folder.path()).unwrap_err().ends_with("/bad: larger than 8388608 octets"));
+        File::create(folder.path().join("bad")).unwrap().set_len(MOST_OCTETS).unwrap();
+        assert_eq!(list(folder.path()).unwrap()["bad"].len() as u64, MOST_OCTETS);
         fs::remove_file(folder.path().join("bad")).unwrap();
         std::os::unix::net::UnixListener::bind(folder.path().join("bad")).unwrap();
         assert!(list(folder.path()).unwrap_err().ends_with("/bad: not a regular file"));

@@ -179,6 +179,34 @@ mod tests {
     }
 
     #[test]
+    fn three_upstreams_and_domains_of_253_octets_are_the_most() {
+        let most = r#"["1.1.1.1", "1.1.1.2:53", "[2001:db8::1]:65535"]"#;
+        assert_eq!(read(&[("upstreamNameservers", most)]).map(drop), Ok(()));
+        let label = |octets: usize| "x".repeat(octets);
+        let long = |rest: usize| [label(63), label(63), label(63), label(rest)].join(".");
+        for (domain, is_valid) in [
+            (long(61), true),
+            (long(62), false),
+            (label(63), true),
+            (label(64), false),
+            ("a-b.local".to_owned(), true),
+            ("-a.local".to_owned(), false),
+            ("a-.local".to_owned(), false),
+            ("a..local".to_owned(), false),
+        ] {
+            let text = format!(r#"{{"{domain}": ["1.1.1.1"]}}"#);
+            let told = match is_valid {
+                true => Ok(()),
+                false => Err(format!("stubDomains: invalid domain name: \"{domain}\"")),
+            };
+            assert_eq!(read(&[("stubDomains", &text)]).map(drop), told);
+        }
+        let named = read(&[("upstreamNameservers", r#"["ns.test:53"]"#)]).map(drop);
+        let told = "upstreamNameservers: invalid nameserver: \"ns.test:53\"";
+        assert_eq!(named, Err(told.to_owned()));
+    }
+
+    #[test]
     fn host_names_of_stub_domains_are_refused_by_forward() {
         let config = read(&[("stubDomains", r#"{"acme.local": ["some.name.test"]}"#)]).unwrap();
         assert_eq!(

@@ -292,6 +292,8 @@ mod tests {
     fn a_code_comes_with_what_was_said() {
         let failure = bash("echo '  Another app is'; exit 4", "", LONG).unwrap_err();
         assert_eq!(failure.to_string(), "bash: exit status 4: Another app is");
+        assert!(!failure.is_lock() && !failure.is_unknown_word());
+        assert!(bash("exit 2", "", LONG).unwrap_err().is_unknown_word());
         let failure = bash("echo a; echo 'holding the xtables lock' >&2; exit 4", "", LONG);
         assert!(failure.unwrap_err().is_lock());
         let failure = bash("kill -9 $$", "", LONG).unwrap_err();
@@ -320,9 +322,17 @@ mod tests {
             run_beside(first, "sh", &["-c", "echo a"], "", Deadline::within(LONG))
         };
         let missing = Failure::Missing { program: "sh".to_owned() };
-        assert_eq!(beside(Some(&first)), Err(missing));
+        assert_eq!(beside(Some(&first)), Err(missing.clone()));
         assert_eq!(beside(None).unwrap(), "a\n");
-        std::os::unix::fs::symlink(find("sh").unwrap(), folder.path().join("sh")).unwrap();
+        let own = folder.path().join("sh");
+        // What cannot be run is none: a file without the mode for it, a folder.
+        fs::write(&own, "#!/bin/sh\n").unwrap();
+        assert_eq!(beside(Some(&first)), Err(missing.clone()));
+        fs::remove_file(&own).unwrap();
+        fs::create_dir(&own).unwrap();
+        assert_eq!(beside(Some(&first)), Err(missing));
+        fs::remove_dir(&own).unwrap();
+        std::os::unix::fs::symlink(find("sh").unwrap(), &own).unwrap();
         assert_eq!(beside(Some(&first)).unwrap(), "a\n");
     }
 
@@ -342,6 +352,9 @@ mod tests {
                 let within = Deadline::within(Duration::from_secs(seconds));
                 let failure = run("bash", &arguments, "", within);
                 assert!(matches!(failure, Err(Failure::Killed { .. })), "{failure:?}");
+                let text = failure.unwrap_err().to_string();
+                assert!(text.starts_with("bash: did not end within "), "{text}");
+                assert!(text.ends_with("s and was killed"), "{text}");
                 std::fs::read_to_string(&ids).ok().filter(|text| text.ends_with('\n'))
             });
             std::fs::remove_file(&ids).unwrap();

@@ -3,7 +3,7 @@
 //! Owns its fixed fields and the way through its options. What the options mean is others' business.
 
 use super::layout::split_option;
-use super::message::Record;
+use super::record::Record;
 use std::ops::Range;
 
 /// The OPT pseudo-record of a message (RFC 6891 §6.1).

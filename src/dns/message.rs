@@ -6,49 +6,9 @@ use super::edns::Edns;
 use super::layout::{self, Piece};
 use super::malformed::Malformed;
 use super::name::{self, Name, Spelled};
+use super::record::{Record, Section};
 use super::sizes;
 use super::words::{Class, RecordType};
-use std::ops::Range;
-
-/// The sections that hold records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Section {
-    /// Answer.
-    Answer,
-    /// Authority.
-    Authority,
-    /// Additional.
-    Additional,
-}
-
-/// A record's place in its message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// The section it stands in.
-    pub section: Section,
-    /// Offset of the owner name.
-    pub at: usize,
-    /// Offset of the TTL field.
-    pub ttl_at: usize,
-    /// TYPE.
-    pub rtype: RecordType,
-    /// CLASS (for OPT: the UDP size).
-    pub class: Class,
-    /// TTL in seconds as on the wire (for OPT: the extended flags).
-    pub ttl: u32,
-    /// The RDATA.
-    pub rdata: Range<usize>,
-}
-
-impl Section {
-    const ALL: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
-
-    /// Where the header counts its records (RFC 1035 §4.1.1).
-    pub const fn count_place(self) -> Range<usize> {
-        let start = 6 + 2 * self as usize;
-        start..start + 2
-    }
-}
 
 /// A message whose every section was walked once: offsets below hold.
 #[derive(Debug, Clone, Copy)]
@@ -245,37 +205,6 @@ impl<'a> Message<'a> {
     /// The owner name of a record in the case it came in.
     pub(super) fn spelled_owner(&self, record: &Record) -> Option<Spelled<'_>> {
         Spelled::parse(self.wire, record.at).ok().map(|(spelled, _)| spelled)
-    }
-}
-
-impl Record {
-    /// Reads and checks the record at `at`, RDATA included.
-    pub(super) fn check(wire: &[u8], at: usize, section: Section) -> Result<Record, Malformed> {
-        let (_, behind) = name::measure(wire, at)?;
-        let record = Record::read(wire, at, behind, section).ok_or(Malformed::Cut)?;
-        layout::pieces(record.rtype, record.class, wire, record.rdata.clone(), |_| Ok(()))?;
-        Ok(record)
-    }
-
-    /// Reads the fixed fields of a record whose owner name ends before `behind`.
-    fn read(wire: &[u8], at: usize, behind: usize, section: Section) -> Option<Record> {
-        let fixed = wire.get(behind..)?.first_chunk::<{ sizes::RECORD_FIELDS }>()?;
-        let start = behind + sizes::RECORD_FIELDS;
-        let end = start + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
-        (end <= wire.len()).then_some(Record {
-            section,
-            at,
-            ttl_at: behind + 4,
-            rtype: RecordType(u16::from_be_bytes([fixed[0], fixed[1]])),
-            class: Class(u16::from_be_bytes([fixed[2], fixed[3]])),
-            ttl: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
-            rdata: start..end,
-        })
-    }
-
-    /// True for an OPT pseudo-record where it may stand: in the additional section.
-    pub fn is_opt(&self) -> bool {
-        self.rtype == RecordType::OPT && self.section == Section::Additional
     }
 }
 

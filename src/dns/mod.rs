@@ -9,6 +9,7 @@ mod malformed;
 mod message;
 mod name;
 mod query;
+mod record;
 mod reply;
 mod response;
 pub mod sizes;
@@ -18,9 +19,10 @@ mod writer;
 
 pub use edns::Edns;
 pub use malformed::Malformed;
-pub use message::{Message, Record, Section};
+pub use message::Message;
 pub use name::{Name, NameError};
 pub use query::{KeptQuery, Query, Received, Reject};
+pub use record::{Record, Section};
 pub use reply::{
     ReplyLimits, badvers_reply, finish_reply, fit_reply, foreseen_reply, reject_reply,
     will_be_truncated,

@@ -6,8 +6,9 @@
 use super::edns::Edns;
 use super::layout::with_option;
 use super::malformed::Malformed;
-use super::message::{Message, Record, Section};
+use super::message::Message;
 use super::query::{Query, copied};
+use super::record::{Record, Section};
 use super::sizes;
 use super::words::{Rcode, flags};
 use super::writer::Writer;

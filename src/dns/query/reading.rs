@@ -4,8 +4,9 @@
 
 use crate::dns::edns::Edns;
 use crate::dns::malformed::Malformed;
-use crate::dns::message::{Message, Section};
+use crate::dns::message::Message;
 use crate::dns::name::Spelled;
+use crate::dns::record::Section;
 use crate::dns::sizes;
 use crate::dns::words::{Class, RecordType, flags};
 

@@ -12,8 +12,9 @@ pub use self::unseen::{badvers_reply, reject_reply};
 
 use super::edns::Edns;
 use super::malformed::Malformed;
-use super::message::{Message, Section};
+use super::message::Message;
 use super::query::{Query, copied};
+use super::record::Section;
 use super::response::{Response, Written};
 use super::sizes;
 use super::words::{Class, Rcode, Transport, flags};

@@ -5,8 +5,8 @@
 use super::super::edns::Edns;
 use super::super::layout::split_option;
 use super::super::malformed::Malformed;
-use super::super::message::Section;
 use super::super::query::Query;
+use super::super::record::Section;
 use super::super::words::RecordType;
 
 /// The client's options that go back to it as they came: NSID, EXPIRE, COOKIE, TCPKEEPALIVE,

@@ -3,8 +3,9 @@
 //! Never allocates but to grow the buffer it writes to, and never writes more than its limit.
 
 use super::layout::{self, Piece};
-use super::message::{Message, Record, Section};
+use super::message::Message;
 use super::name::Spelled;
+use super::record::{Record, Section};
 use super::sizes;
 use super::suffixes::Suffixes;
 use super::words::{Class, RecordType, flags};

@@ -8,12 +8,12 @@ core is left out. For benches/storm.py and benches/lone.py.
 
 FILE holds `name type` lines, asked in order. One JSON object is printed.
 """
+import argparse
 import json
 import random
 import select
 import socket
 import struct
-import sys
 import time
 
 import lab
@@ -67,12 +67,14 @@ def asked(address, rate, seconds, queries):
 
 
 def main():
-    if len(sys.argv) != 6:
-        lab.fail("takes ADDRESS PORT RATE SECONDS FILE")
-    with open(sys.argv[5]) as file:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, kind in [("address", str), ("port", int), ("rate", float), ("seconds", float), ("file", argparse.FileType())]:
+        parser.add_argument(name, type=kind)
+    options = parser.parse_args()
+    with options.file as file:
         lines = [line.split() for line in file]
     queries = [lab.query(name, TYPES[kind])[2:] for name, kind in lines]
-    sent, took, failed = asked((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]), float(sys.argv[4]), queries)
+    sent, took, failed = asked((options.address, options.port), options.rate, options.seconds, queries)
     share = lambda part: took[min(len(took) - 1, int(len(took) * part))] if took else 0.0
     print(json.dumps({"sent": sent, "answered": len(took), "failed": failed, "lost": sent - len(took),
                       "p50_us": share(0.5), "p95_us": share(0.95), "p99_us": share(0.99)}))

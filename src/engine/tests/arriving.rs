@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// A query with an OPT record of this version.
+fn query_with_edns(version: u8) -> Vec<u8> {
+    let mut message = query("a.test.");
+    message[11] = 1;
+    message.extend_from_slice(&[0, 0, 41, 4, 208, 0, version, 0, 0, 0, 0]);
+    message
+}
+
 #[test]
 fn a_hit_is_answered_at_once_with_its_own_id() {
     let mut scene = Scene::new();
@@ -48,9 +56,7 @@ fn dropped_queries_count_with_the_size_of_their_reply() {
     let mut scene = Scene::new();
     scene.block("example.org.", vec![scene.answering("inner")]);
     let snapshot = scene.snapshot();
-    let mut message = query("a.test.");
-    message[11] = 1;
-    message.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+    let message = query_with_edns(0);
     let mut replied = 0;
     for message in [&message[..], &query("a.test.")[..12]] {
         assert!(matches!(scene.arrive(&snapshot, message), Arrival::Reply));
@@ -89,9 +95,7 @@ fn an_unknown_edns_version_is_told_so() {
     let mut scene = Scene::new();
     scene.block(".", vec![scene.answering("inner")]);
     let snapshot = scene.snapshot();
-    let mut message = query("a.test.");
-    message[11] = 1;
-    message.extend_from_slice(&[0, 0, 41, 4, 208, 0, 1, 0, 0, 0, 0]);
+    let message = query_with_edns(1);
     assert!(matches!(scene.arrive(&snapshot, &message), Arrival::Reply));
     let edns = scene.response.message().unwrap().edns().unwrap();
     assert_eq!((edns.extended_rcode, edns.version), (1, 0));

@@ -28,5 +28,5 @@ pub use reply::{
     will_be_truncated,
 };
 pub use response::{Response, Written};
-pub use words::{Class, Opcode, Rcode, RecordType, Transport, UnknownWord, flags};
+pub use words::{Class, Opcode, Rcode, RecordType, Transport, UnknownWord, flags, options};
 pub use writer::Writer;

@@ -144,6 +144,18 @@ pub mod flags {
     ];
 }
 
+/// The codes of EDNS options (RFC 6891 §6.1.2 and the IANA registry).
+#[allow(missing_docs)] // They are the registry's names.
+pub mod options {
+    pub const NSID: u16 = 3;
+    pub const CLIENT_SUBNET: u16 = 8;
+    pub const EXPIRE: u16 = 9;
+    pub const COOKIE: u16 = 10;
+    pub const TCP_KEEPALIVE: u16 = 11;
+    pub const PADDING: u16 = 12;
+    pub const EXTENDED_ERROR: u16 = 15;
+}
+
 /// How a message travels.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Transport {

@@ -5,10 +5,8 @@
 
 use super::{Context, Handler, Setup, Turn};
 use crate::corefile::CorefileError;
+use crate::dns::options::NSID;
 use crate::dns::{Query, Response, Written};
-
-/// The option's code.
-const NSID: u16 = 3;
 
 /// The most octets of the name: what a client with a small buffer might still get.
 const LONGEST: usize = 1024;

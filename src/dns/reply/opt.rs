@@ -7,11 +7,11 @@ use super::super::layout::split_option;
 use super::super::malformed::Malformed;
 use super::super::query::Query;
 use super::super::record::Section;
-use super::super::words::RecordType;
+use super::super::words::{RecordType, options};
 
-/// The client's options that go back to it as they came: NSID, EXPIRE, COOKIE, TCPKEEPALIVE,
-/// PADDING.
-const REFLECTED: [u16; 5] = [3, 9, 10, 11, 12];
+/// The client's options that go back to it as they came.
+const REFLECTED: [u16; 5] =
+    [options::NSID, options::EXPIRE, options::COOKIE, options::TCP_KEEPALIVE, options::PADDING];
 
 /// The flag bits of an upstream's or client's OPT that a reply keeps: DO and the upper part of Z.
 pub(super) const KEPT_EDNS_FLAGS: u16 = 0xff00;

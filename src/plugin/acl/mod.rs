@@ -5,16 +5,13 @@
 
 use super::{Context, DropReason, Flow, Handler, PerServer, Setup};
 use crate::corefile::{CorefileError, Dispenser, Network, normalise_zone, quote};
-use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section};
+use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Section, options};
 use crate::metrics::{LazyCounter, Registry, names};
 use std::net::IpAddr;
 
 /// Extended DNS Error codes (RFC 8914 §4.16, §4.18): blocked, filtered.
 const BLOCKED: u16 = 15;
 const FILTERED: u16 = 17;
-
-/// The option code of Extended DNS Errors.
-const EDE: u16 = 15;
 
 /// What happens to a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +148,7 @@ fn refuse(query: &Query<'_>, response: &mut Response, rcode: Rcode, why: u16) {
     let mut writer = response.start_with_records(query, rcode, 0, "acl");
     let Some(edns) = query.edns() else { return };
     let mut option = [0; 6];
-    option[..2].copy_from_slice(&EDE.to_be_bytes());
+    option[..2].copy_from_slice(&options::EXTENDED_ERROR.to_be_bytes());
     option[3] = 2;
     option[4..].copy_from_slice(&why.to_be_bytes());
     let size = Class(edns.udp_size);

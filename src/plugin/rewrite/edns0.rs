@@ -5,12 +5,9 @@
 use super::options::{self, EdnsOption};
 use super::revert::Reversal;
 use crate::dns::Query;
+use crate::dns::options::{CLIENT_SUBNET, NSID};
 use crate::plugin::Context;
 use std::net::IpAddr;
-
-/// Option codes (RFC 5001, RFC 7871).
-const NSID: u16 = 3;
-const SUBNET: u16 = 8;
 
 /// Changes one option of the query.
 #[derive(Debug)]
@@ -89,13 +86,14 @@ impl EdnsRule {
             ("nsid", ..) => {
                 return Err("EDNS0 NSID rules can accept no more than one arg".to_owned());
             }
-            ("subnet", Action::Unset, []) => (SUBNET, Source::Fixed(Vec::new())),
+            ("subnet", Action::Unset, []) => (CLIENT_SUBNET, Source::Fixed(Vec::new())),
             ("subnet", Action::Unset, _) => {
                 return Err("subnet unset action requires exactly one argument".to_owned());
             }
-            ("subnet", _, [v4, v6]) => {
-                (SUBNET, Source::Subnet(parse_mask(v4, 32, "IPv4")?, parse_mask(v6, 128, "IPv6")?))
-            }
+            ("subnet", _, [v4, v6]) => (
+                CLIENT_SUBNET,
+                Source::Subnet(parse_mask(v4, 32, "IPv4")?, parse_mask(v6, 128, "IPv6")?),
+            ),
             ("subnet", ..) => {
                 return Err("EDNS0 subnet rules require three or four args".to_owned());
             }
@@ -106,7 +104,7 @@ impl EdnsRule {
 
     /// The code of an option that the reply may echo to the client: those of `local` rules.
     pub(super) fn reflected_code(&self) -> Option<u16> {
-        Some(self.code).filter(|code| ![NSID, SUBNET].contains(code))
+        Some(self.code).filter(|code| ![NSID, CLIENT_SUBNET].contains(code))
     }
 
     /// Changes the query; `None` when there was nothing to do. A query without EDNS gets an OPT

@@ -2,13 +2,11 @@
 
 use super::directive::Template;
 use super::record::TextRecord;
+use crate::dns::options::EXTENDED_ERROR;
 use crate::dns::{Class, Edns, Message, Name, Query, RecordType, Response, Section, Writer, flags};
 
 /// The UDP payload size in the OPT record that carries an extended error, as in CoreDNS.
 const ERROR_UDP_SIZE: u16 = 4096;
-
-/// The code of the Extended DNS Error option (RFC 8914 §4).
-const EXTENDED_ERROR: u16 = 15;
 
 /// A response whose CNAME targets are being asked for.
 pub(super) struct Draft {

@@ -30,6 +30,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -136,9 +137,19 @@ struct Exchanges {
 }
 
 /// An exchange while it is under way.
-struct Running<'e>(&'e Exchanges);
+struct Running(Rc<Exchanges>);
 
-impl Drop for Running<'_> {
+impl Running {
+    fn new(exchanges: &Rc<Exchanges>) -> Running {
+        exchanges.running.set(exchanges.running.get() + 1);
+        exchanges.spoken.set(true);
+        exchanges.active.set(Instant::now());
+        exchanges.shared.waits();
+        Running(exchanges.clone())
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get() - 1);
         self.0.active.set(Instant::now());
@@ -234,14 +245,14 @@ impl Exchanges {
         self: Rc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
-        self.running.set(self.running.get() + 1);
-        self.spoken.set(true);
-        self.active.set(Instant::now());
-        self.shared.waits();
-        let _running = Running(&self);
+        let running = Running::new(&self);
         let response = match self.query_of(request).await {
             Err(refused) => refused,
-            Ok(query) => match self.worker.reply_to(&self.listener, &query, self.client).await {
+            // More than HTTP/2 allows: of those that were taken back, too many are still under way.
+            Ok(_) if self.running.get() > STREAMS_MOST as usize => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "too many queries in flight")
+            }
+            Ok(query) => match answered(running, query).await {
                 Some(reply) => message(reply),
                 None => text(StatusCode::INTERNAL_SERVER_ERROR, "No response"),
             },
@@ -278,6 +289,20 @@ impl Exchanges {
             _ => Ok(query),
         }
     }
+}
+
+/// The reply to a query, made by a task of its own: hyper drops an exchange whose client takes it back, and
+/// others may wait for what was asked upstream for it.
+async fn answered(running: Running, query: Bytes) -> Option<Vec<u8>> {
+    let (teller, told) = oneshot::channel();
+    spawn_local(async move {
+        let Exchanges { worker, listener, client, .. } = &*running.0;
+        let reply = worker.reply_to(listener, &query, *client).await;
+        drop(running);
+        // Taken back, it has nobody to be told.
+        let _ = teller.send(reply);
+    });
+    told.await.ok().flatten()
 }
 
 /// The message in the one `dns` of a GET.

@@ -94,6 +94,42 @@ fn without_the_directive_an_https_block_is_plain_http() {
 }
 
 #[test]
+fn a_client_that_goes_does_not_end_what_others_wait_for() {
+    let mut held = Held::start();
+    let port = held.port();
+    let forward = format!(
+        "forward . 127.0.0.1:{port} {{\nprefer_udp\nmax_fails 0\nmax_connect_attempts 1\n}}\n"
+    );
+    let server = Running::start(&format!("https://.:0 {{\nbind 127.0.0.1\n{forward}}}\n"), 1);
+    let ask = |id| {
+        let asked = query("c.test.", id);
+        let head = format!(
+            "POST /dns-query HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            asked.len()
+        );
+        let mut stream = server.tcp();
+        stream.write_all(&[head.as_bytes(), &asked].concat()).unwrap();
+        stream
+    };
+    let first = ask(1);
+    held.until_asked();
+    let mut second = ask(2);
+    wait_until_parked(&server, 2);
+    drop(first);
+    let end = Instant::now() + PATIENCE;
+    while server.workers.connections() > 1 {
+        assert!(Instant::now() < end, "the first is still there");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    held.answer();
+    let all = octets_to_its_end(&mut second);
+    // Its header's second flag octet: NOERROR.
+    let body = all.len() - query("c.test.", 2).len();
+    assert_eq!((id(&all[body..]), all[body + 3] & 15), (2, 0));
+    server.stop();
+}
+
+#[test]
 fn a_silent_https_client_is_cut_off() {
     let more = format!("{CERTIFICATE}\ntimeouts {{\nread 1s\n}}");
     let server = Running::start(&answering("https://.:0", 9, &more), 1);

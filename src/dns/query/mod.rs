@@ -242,6 +242,11 @@ impl<'a> Query<'a> {
         self.edns.as_ref().is_some_and(|edns| edns.flags & Edns::DO != 0)
     }
 
+    /// RD, of opcode QUERY alone: whoever answers is to find out what it does not know (RFC 1035 §4.1.1).
+    pub fn wants_recursion(&self) -> bool {
+        copied(self.flags()) & flags::RD != 0
+    }
+
     /// The length in octets of the message as received, in its normal form: what
     /// `coredns_dns_request_size_bytes` counts.
     pub fn received_size(&self) -> usize {

@@ -7,7 +7,7 @@
 use super::options::Prefetch;
 use super::shard::SLOT_OCTETS;
 use super::store::{Key, Side};
-use crate::dns::{Message, Query, Rcode, Response, Written, flags, sizes};
+use crate::dns::{Edns, Message, Query, Rcode, Response, Written, flags, options, sizes};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -351,6 +351,19 @@ pub(super) fn matches(message: &Message<'_>, query: &Query<'_>) -> bool {
     message.flags() & flags::QR != 0
         && message.questions() == 1
         && same_question(message.question_section(), query)
+}
+
+/// Whether `message` answers the clients of one network alone: the client of `query` told of its network, and
+/// upstream says that others get another answer (RFC 7871 §7.3.1). It may tell it to nobody else.
+pub(super) fn is_for_one_network(message: &Message<'_>, query: &Query<'_>) -> bool {
+    // Behind two octets for the family and one for the prefix that was asked with, that of the answer.
+    const SCOPE: usize = 3;
+    let network = |opt: Option<&Edns>, wire| {
+        opt.and_then(|opt| opt.each_option(wire).find(|(code, _)| *code == options::CLIENT_SUBNET))
+    };
+    network(query.edns(), query.wire()).is_some()
+        && network(message.edns().as_ref(), message.wire())
+            .is_some_and(|(_, data)| data.get(SCOPE).is_some_and(|scope| *scope != 0))
 }
 
 /// Same name in any spelling, same type; the class is left out. The length octets of labels are

@@ -23,7 +23,7 @@ use crate::corefile::{CorefileError, Surroundings};
 use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Written, flags};
 use crate::metrics::Registry;
 use classify::{Survey, survey};
-use entry::{Entry, QueryBits, Terms, matches, milliseconds, wants_authentic};
+use entry::{Entry, QueryBits, Terms, is_for_one_network, matches, milliseconds, wants_authentic};
 pub use export::{Cursor, Kept, KeptAs, stores};
 use flatten::flatten;
 use meters::Meters;
@@ -139,6 +139,9 @@ impl Handler for CacheHandler {
             }
             None => {
                 meters.misses().increment();
+                if !query.wants_recursion() {
+                    context.note = Some(Box::new(AsksForLess));
+                }
                 Flow::Next
             }
         }
@@ -150,7 +153,9 @@ impl Handler for CacheHandler {
         response: &mut Response,
         context: &mut Context<'_>,
     ) -> Turn {
-        let stale = context.note.take().and_then(|note| note.downcast::<Verifying>().ok());
+        let note = context.note.take();
+        let asks_for_less = note.as_ref().is_some_and(|note| note.is::<AsksForLess>());
+        let stale = note.and_then(|note| note.downcast::<Verifying>().ok());
         if let Some(stale) = &stale
             && !is_verified(response)
         {
@@ -161,13 +166,14 @@ impl Handler for CacheHandler {
         if !self.options.covers(query.name()) {
             return Turn::Up;
         }
-        let disable = match context.clientless || stale.is_some() {
-            true => Disable::IsLeftOut,
-            false => Disable::Counts,
+        let keeping = match context.clientless || stale.is_some() {
+            _ if asks_for_less => Keeping::Nothing,
+            true => Keeping::Everything,
+            false => Keeping::Enabled,
         };
         response.pass_through("cache");
         if response.written == Written::Message {
-            self.take(query, response, context, disable);
+            self.take(query, response, context, keeping);
         }
         if context.clientless {
             let now = context.now.monotonic;
@@ -212,13 +218,15 @@ impl CacheHandler {
             if let Some(prefetch) = &self.options.prefetch
                 && entry.hit(prefetch, now)
                 && !is_failing
+                && query.wants_recursion()
             {
                 self.refresh(entry, context);
             }
             entry.write(query, response, self.shown_ttl(entry, left));
             return Flow::Answer;
         }
-        let is_held = entry.is_held(now, self.options.recheck);
+        // Without RD a client asks for what is here.
+        let is_held = !query.wants_recursion() || entry.is_held(now, self.options.recheck);
         if let Refresh::Verify(patience) = self.options.refresh
             && !is_held
         {
@@ -290,7 +298,7 @@ impl CacheHandler {
         query: &Query<'_>,
         response: &mut Response,
         context: &mut Context<'_>,
-        disable: Disable,
+        keeping: Keeping,
     ) {
         let Ok(message) = response.message() else {
             return;
@@ -298,7 +306,11 @@ impl CacheHandler {
         let found = survey(&message, response.rcode, context.now.unix);
         let kind = found.kind;
         let ttl = self.ttl(&found);
-        let side = kept_in(kind).filter(|_| ttl > 0 && message.flags() & flags::TC == 0);
+        let may_be_kept = keeping != Keeping::Nothing
+            && ttl > 0
+            && message.flags() & flags::TC == 0
+            && !is_for_one_network(&message, query);
+        let side = kept_in(kind).filter(|_| may_be_kept);
         let is_match = matches(&message, query);
         let ttl_places = flatten(response, found, ttl);
         // Before it is kept, as node-cache does: who asks first decides whether later clients see
@@ -308,7 +320,7 @@ impl CacheHandler {
         }
         match (side, ttl_places) {
             (Some(side), Some(ttl_places)) if is_match => {
-                if disable == Disable::IsLeftOut || !self.limits(side).excludes(query.name()) {
+                if keeping == Keeping::Everything || !self.limits(side).excludes(query.name()) {
                     response.known_size = response.uncompressed_size();
                     let terms = Terms {
                         key: self.store.key(query),
@@ -362,13 +374,20 @@ impl CacheHandler {
     }
 }
 
-/// Whether names that `disable` excludes are kept out.
+/// Which responses are kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Disable {
-    Counts,
-    /// For a refresh: `disable` would keep the expired entry alive.
-    IsLeftOut,
+enum Keeping {
+    /// Not those to a query without RD.
+    Nothing,
+    /// All but those of names that `disable` excludes.
+    Enabled,
+    /// Those of a refresh, all: `disable` would keep the expired entry alive.
+    Everything,
 }
+
+/// The handler's note of a query without RD: the response may be a referral, or a part of the answer, and
+/// is not for those who want all of it.
+struct AsksForLess;
 
 /// A copy of the expired entry while upstream is asked first; the handler's note.
 struct Verifying {

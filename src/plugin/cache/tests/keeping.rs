@@ -136,36 +136,40 @@ fn a_hit_answers_with_this_querys_bits_and_spelling() {
 #[test]
 fn class_do_and_cd_are_part_of_the_key_and_edns_is_not() {
     let mut cached = Cached::new("cache");
-    cached.ask(raw_query(0, A_TEST, Class::IN, None), with_flags(0));
-    cached.ask(raw_query(0, A_TEST, Class::IN, Some(false)), nobody);
+    cached.ask(raw_query(flags::RD, A_TEST, Class::IN, None), with_flags(0));
+    cached.ask(raw_query(flags::RD, A_TEST, Class::IN, Some(false)), nobody);
     let mut asked = 0;
     for (word, qclass, dnssec_ok) in
         [(0, Class::CH, None), (flags::CD, Class::IN, None), (0, Class::IN, Some(true))]
     {
         for _ in 0..2 {
-            cached.ask(raw_query(word, A_TEST, qclass, dnssec_ok), |query, response| {
-                asked += 1;
-                with_flags(0)(query, response);
-            });
+            cached.ask(
+                raw_query(flags::RD | word, A_TEST, qclass, dnssec_ok),
+                |query, response| {
+                    asked += 1;
+                    with_flags(0)(query, response);
+                },
+            );
         }
     }
     assert_eq!(asked, 3);
     // None has taken another's place.
     for (word, dnssec_ok) in [(0, None), (flags::CD, None), (0, Some(true))] {
-        cached.ask(raw_query(word, A_TEST, Class::IN, dnssec_ok), nobody);
+        cached.ask(raw_query(flags::RD | word, A_TEST, Class::IN, dnssec_ok), nobody);
     }
 }
 
 #[test]
 fn ad_is_kept_if_the_first_client_asked_for_it_and_shown_to_those_who_do() {
     let mut cached = Cached::new("cache");
-    let first = cached.ask(raw_query(flags::AD, A_TEST, Class::IN, None), with_flags(flags::AD));
+    let first = cached
+        .ask(raw_query(flags::RD | flags::AD, A_TEST, Class::IN, None), with_flags(flags::AD));
     assert_eq!(first.response.flags() & flags::AD, flags::AD);
-    let hit = cached.ask(raw_query(0, A_TEST, Class::IN, None), nobody);
+    let hit = cached.ask(raw_query(flags::RD, A_TEST, Class::IN, None), nobody);
     assert_eq!(hit.response.flags() & flags::AD, 0);
-    let hit = cached.ask(raw_query(flags::AD, A_TEST, Class::IN, None), nobody);
+    let hit = cached.ask(raw_query(flags::RD | flags::AD, A_TEST, Class::IN, None), nobody);
     assert_eq!(hit.response.flags() & flags::AD, flags::AD);
-    let wants = raw_query(0, A_TEST, Class::IN, Some(true));
+    let wants = raw_query(flags::RD, A_TEST, Class::IN, Some(true));
     let miss = cached.ask(wants.clone(), with_flags(flags::AD));
     assert_eq!(miss.response.flags() & flags::AD, flags::AD);
     assert_eq!(cached.ask(wants, nobody).response.flags() & flags::AD, flags::AD);
@@ -174,9 +178,9 @@ fn ad_is_kept_if_the_first_client_asked_for_it_and_shown_to_those_who_do() {
 #[test]
 fn ad_is_gone_for_all_when_the_first_client_did_not_ask_for_it() {
     let mut cached = Cached::new("cache");
-    let plain = cached.ask(raw_query(0, A_TEST, Class::IN, None), with_flags(flags::AD));
+    let plain = cached.ask(raw_query(flags::RD, A_TEST, Class::IN, None), with_flags(flags::AD));
     assert_eq!(plain.response.flags() & flags::AD, 0);
-    let hit = cached.ask(raw_query(flags::AD, A_TEST, Class::IN, None), nobody);
+    let hit = cached.ask(raw_query(flags::RD | flags::AD, A_TEST, Class::IN, None), nobody);
     assert_eq!(hit.response.flags() & flags::AD, 0);
 }
 
@@ -233,7 +237,7 @@ fn a_signature_out_of_its_time_is_not_kept_when_dnssec_was_asked_for() {
         let records =
             ["a.test. 30 IN A 192.0.2.1", &rrsig, "additional: . 32768 IN OPT"].map(String::from);
         let records: Vec<&str> = records.iter().map(String::as_str).collect();
-        let wants = raw_query(0, A_TEST, Class::IN, Some(true));
+        let wants = raw_query(flags::RD, A_TEST, Class::IN, Some(true));
         let first = cached.ask(wants.clone(), always(Rcode::NOERROR, &records));
         assert_eq!(ttls(&first), if kept { [30, 30] } else { [5, 5] }, "{times}");
         let mut asked = false;
@@ -316,4 +320,49 @@ fn dnssec_and_plain_clients_have_entries_of_their_own() {
         response.fail(Rcode::SERVFAIL, None);
     });
     assert!(asked);
+}
+
+#[test]
+fn what_upstream_says_to_a_query_without_rd_is_not_kept() {
+    let mut cached = Cached::new("cache");
+    let without = |word| raw_query(word, A_TEST, Class::IN, None);
+    // A referral, a CNAME whose target upstream would have to ask for, and a NOTIFY's RD says nothing.
+    for records in [&["authority: test. 30 IN NS n.test."], &["a.test. 30 IN CNAME b.test."]] {
+        cached.ask(without(0), always(Rcode::NOERROR, records));
+        cached.ask(without(4 << 11 | flags::RD), always(Rcode::NOERROR, records));
+    }
+    cached.miss("a.test.", Rcode::NOERROR, &["a.test. 30 IN A 192.0.2.1"]);
+    // What is kept is for all.
+    let hit = cached.ask(without(0), nobody);
+    assert_eq!(hit.records(), ["a.test. 30 IN A 192.0.2.1"]);
+}
+
+/// A query for `a.test. A` from 192.0.2.0/24, and what `below` answers to it for networks of `scope` bits.
+fn from_a_network(cached: &mut Cached, scope: u8) -> Option<u32> {
+    let mut asked = query("a.test.", A);
+    let mut wire = asked.wire().to_vec();
+    wire.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x0b\0\x08\0\x07\0\x01\x18\0\xc0\0\x02");
+    wire[11] = 1;
+    asked.replace(wire).unwrap();
+    let mut reached = false;
+    let outcome = cached.ask(asked, |query, response| {
+        reached = true;
+        respond(query, response, Rcode::NOERROR, &["a.test. 30 IN A 192.0.2.1"]);
+        let opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0b\0\x08\0\x07\0\x01\x18";
+        response.wire.extend([opt, &[scope][..], b"\xc0\0\x02"].concat());
+        response.wire[11] = 1;
+    });
+    reached.then(|| ttls(&outcome)[0])
+}
+
+#[test]
+fn an_answer_for_one_network_is_not_kept_for_others() {
+    let mut cached = Cached::new("cache 20");
+    assert_eq!(from_a_network(&mut cached, 24), Some(20));
+    assert_eq!(from_a_network(&mut cached, 24), Some(20), "asked again");
+    assert!(!cached.is_kept("a.test."));
+    // One for all networks is; so is one to a client that told of none, which upstream tells of none either.
+    assert_eq!(from_a_network(&mut cached, 0), Some(20));
+    assert_eq!(from_a_network(&mut cached, 24), None);
+    assert!(cached.is_kept("a.test."));
 }

@@ -1,7 +1,7 @@
 //! `serve_stale`: what is asked again, when, and what the client sees meanwhile.
 
-use super::{A, Cached, SOA, STALE, ttls};
-use crate::dns::{Rcode, flags};
+use super::{A, A_TEST, Cached, SOA, STALE, raw_query, ttls};
+use crate::dns::{Class, Rcode, flags};
 use crate::plugin::testing::{Outcome, nobody, query};
 
 const FRESH: &[&str] = &["a.test. 1 IN A 192.0.2.1"];
@@ -293,4 +293,22 @@ fn a_prefetch_that_failed_holds_back_no_refresh_once_the_entry_is_expired() {
     cached.failed_refresh(&wish);
     cached.wait(1.0);
     assert_eq!(cached.hit("a.test.").refreshes.len(), 1);
+}
+
+#[test]
+fn a_query_without_rd_is_answered_with_what_is_there_and_refreshes_nothing() {
+    let without_rd = || raw_query(0, A_TEST, Class::IN, None);
+    let prefetching = STALE.replace("serve_stale", "prefetch 1 1m 90%\n serve_stale");
+    for directive in
+        [&prefetching, &STALE.replace("6s", "6s verify"), &STALE.replace("6s", "6s verify 1s")]
+    {
+        let mut cached = Cached::new(directive);
+        cached.miss("a.test.", Rcode::NOERROR, &["a.test. 2 IN A 192.0.2.1"]);
+        cached.wait(1.0);
+        for (ttl, seconds) in [(1, 1.5), (0, 0.0)] {
+            let hit = cached.ask(without_rd(), nobody);
+            assert_eq!((ttls(&hit), hit.refreshes.len()), (vec![ttl], 0), "{directive}");
+            cached.wait(seconds);
+        }
+    }
 }

@@ -35,7 +35,8 @@ use std::time::Duration;
 /// The upstreams and options of one `forward` directive. `net::upstream` runs it.
 #[derive(Debug)]
 pub struct Upstreams {
-    /// The upstreams in Corefile order, 1 to [`MOST_UPSTREAMS`].
+    /// The upstreams in Corefile order, [`MOST_UPSTREAMS`] at most. There are none while files
+    /// name all of them and none by its address; nobody is asked then.
     pub all: Vec<Upstream>,
     /// The options.
     pub options: Options,
@@ -114,6 +115,8 @@ struct Forward {
     /// Queries in flight, counted with `max_concurrent`.
     in_flight: Arc<AtomicU64>,
     rejects: Counter,
+    /// Queries for which there was no upstream at all.
+    broken: Counter,
     /// Who is told of each try.
     taps: Vec<Arc<Point>>,
 }
@@ -220,6 +223,12 @@ impl Handler for Forward {
         if !self.takes(query.name()) {
             return Flow::Next;
         }
+        let upstreams = self.upstreams.load_full();
+        if upstreams.all.is_empty() {
+            self.broken.increment();
+            response.fail(Rcode::SERVFAIL, Some("no nameserver is an IP address".into()));
+            return Flow::Answer;
+        }
         let Some(place) = self.enter() else {
             self.rejects.increment();
             let most = self.options.max_concurrent;
@@ -240,7 +249,6 @@ impl Handler for Forward {
             Some(edns) => edns.udp_size.max(sizes::UDP_LEAST),
             None => sizes::UDP_LEAST,
         };
-        let upstreams = self.upstreams.load_full();
         let spent = context.now.monotonic.saturating_sub(context.received.monotonic);
         Flow::Forward(Exchange {
             order: Order::new(policy, upstreams.all.len(), turn, context.random),
@@ -344,6 +352,7 @@ pub fn read(tokens: &[Token], surroundings: &dyn Surroundings) -> Result<Vec<Sai
 pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
     let stanzas = parse::stanzas(&mut setup.dispenser, setup.surroundings, setup.journal)?;
     let rejects = setup.metrics.counter(&names::MAX_CONCURRENT_REJECTS, &[]);
+    let broken = setup.metrics.counter(&names::HEALTHCHECK_BROKEN, &[]);
     let last = stanzas.len().saturating_sub(1);
     for (at, stanza) in stanzas.into_iter().enumerate() {
         let own = own_addresses(setup.block);
@@ -357,6 +366,7 @@ pub fn setup(setup: &mut Setup<'_>) -> Result<(), CorefileError> {
             turn: AtomicU32::new(0),
             in_flight: Arc::new(AtomicU64::new(0)),
             rejects: rejects.clone(),
+            broken: broken.clone(),
             taps: setup.block.taps.clone(),
         });
     }

@@ -92,6 +92,16 @@ fn stanza(
     }
     let (upstreams, sources) =
         draft.finish(targets, surroundings).map_err(|error| dispenser.plain_err(error))?;
+    if upstreams.all.is_empty() {
+        journal.line(
+            Level::Warning,
+            format_args!(
+                "plugin/forward: no upstreams: queries below '{from}' fail until a nameserver line \
+                 of {} is an IP address",
+                words.join(" ")
+            ),
+        );
+    }
     Ok(Stanza { from, upstreams, sources })
 }
 

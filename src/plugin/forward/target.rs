@@ -72,7 +72,7 @@ pub(super) fn scheme_of(over: Transport) -> &'static str {
 }
 
 /// Expands the TOs of one line. The error is CoreDNS's text; lines of a file that name no address
-/// go to `ignored`.
+/// go to the empty `ignored`. Files may name nobody but such: as with CoreDNS that is no error.
 pub(super) fn targets(
     words: &[&str],
     surroundings: &dyn Surroundings,
@@ -119,7 +119,7 @@ pub(super) fn targets(
         targets.push(To::File(PathBuf::from(host), of_file(host, &content, ignored)));
     }
     let is_empty = |to: &To| matches!(to, To::File(_, targets) if targets.is_empty());
-    if targets.iter().all(is_empty) {
+    if targets.iter().all(is_empty) && ignored.is_empty() {
         return Err("no nameservers found".to_owned());
     }
     Ok(targets)

@@ -318,6 +318,32 @@ fn a_file_that_named_nobody_from_the_start_may_go_on_so() {
 }
 
 #[test]
+fn without_a_nameserver_that_is_an_address_queries_fail_until_there_is_one() {
+    let mut bench = Bench::new();
+    let files = MemorySurroundings::new().with_file(RESOLV_CONF, "nameserver dns.test\n");
+    let chain = bench.load("forward . /etc/resolv.conf", &files).unwrap();
+    assert_eq!(
+        bench.journal.take(),
+        [
+            "[WARNING] plugin/forward: /etc/resolv.conf: nameserver dns.test is not an IP address",
+            "[WARNING] plugin/forward: no upstreams: queries below '.' fail until a nameserver line \
+             of /etc/resolv.conf is an IP address",
+        ]
+    );
+    let outcome = bench.ask(&chain, a("a.test."), nobody);
+    assert!(outcome.exchanges.is_empty());
+    assert_eq!(outcome.response.rcode, Rcode::SERVFAIL);
+    assert_eq!(outcome.response.error.as_deref(), Some("no nameserver is an IP address"));
+    let text = bench.metrics.text();
+    assert!(text.contains("coredns_forward_healthcheck_broken_total 1"), "{text}");
+
+    files.write(RESOLV_CONF, "nameserver dns.test\nnameserver 192.0.2.1\n");
+    bench.upkeep(&chain, &files);
+    let outcome = bench.ask(&chain, a("a.test."), always(Rcode::NOERROR, &[]));
+    assert_eq!(outcome.exchanges[0].upstreams.all[0].text, "192.0.2.1:53");
+}
+
+#[test]
 fn addresses_alone_are_not_watched_and_those_named_twice_count_once() {
     let mut bench = Bench::new();
     let sixteen = "192.0.2.1 ".repeat(16);

@@ -219,6 +219,7 @@ impl Serving {
 
     async fn replace(&mut self) -> Result<(), String> {
         let (loader, carried) = (self.loader.clone(), self.snapshot.carried.next());
+        let era = self.metrics.begin_era();
         let loaded = blocking(move || loader.load(carried)).await?;
         let prepared: Prepared = self.services.prepare(&loaded.snapshot.services)?;
         let (workers, next) = (self.workers.clone(), loaded.snapshot.clone());
@@ -233,6 +234,7 @@ impl Serving {
             kept.replace(stores(&self.snapshot.carried));
         }
         self.flush(&old);
+        self.metrics.serve_era(era);
         announce::show(&self.snapshot, &self.log, &self.metrics);
         Ok(())
     }

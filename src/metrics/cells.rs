@@ -108,6 +108,11 @@ impl Counter {
     pub fn value(&self) -> u64 {
         self.0.sum(0)
     }
+
+    /// Whether there is another handle of it.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
 }
 
 /// A gauge with its labels resolved: one value for all threads.
@@ -133,6 +138,11 @@ impl Gauge {
     /// The value.
     pub fn value(&self) -> f64 {
         f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Whether there is another handle of it.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }
 
@@ -191,6 +201,11 @@ impl Histogram {
     /// How many values were counted.
     pub fn count(&self) -> u64 {
         (0..=self.0.bounds.len()).fold(0, |sum, place| sum.wrapping_add(self.0.cells.sum(place)))
+    }
+
+    /// Whether there is another handle of it.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     /// The upper bounds.

@@ -11,4 +11,4 @@ mod registry;
 
 pub use cells::{Counter, Gauge, Histogram, enter_worker};
 pub use names::{Desc, Kind};
-pub use registry::{LazyCounter, MOST_SERIES, Registry};
+pub use registry::{Era, LEFT_SERIES, LazyCounter, MOST_SERIES, Registry};

@@ -16,6 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 /// come from the Corefile and from small fixed sets, so this is never reached by traffic alone.
 pub const MOST_SERIES: usize = 10_000;
 
+/// How many series of one metric may be left of zones and upstreams that are gone; a good many more are
+/// there for a while, and then the oldest go. Each holds up to 3 KiB, and its lines are in every scrape.
+pub const LEFT_SERIES: usize = 128;
+
 /// All metrics of the process. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Registry(Arc<Inner>);
@@ -23,13 +27,34 @@ pub struct Registry(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     workers: usize,
-    families: Mutex<BTreeMap<&'static str, Family>>,
+    all: Mutex<All>,
 }
+
+#[derive(Debug, Default)]
+struct All {
+    families: BTreeMap<&'static str, Family>,
+    /// The era that begun last.
+    latest: Era,
+    /// The era that is served: series of an earlier one that nobody holds are left over.
+    served: Era,
+}
+
+/// When a series was last asked for: one begins with each loading of a Corefile.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Era(u64);
 
 #[derive(Debug)]
 struct Family {
     desc: &'static Desc,
-    series: BTreeMap<Box<[Box<str>]>, Series>,
+    series: BTreeMap<Box<[Box<str>]>, Kept>,
+    /// With this many series it is looked at what is left over.
+    full: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    series: Series,
+    asked: Era,
 }
 
 #[derive(Debug, Clone)]
@@ -47,13 +72,22 @@ impl Series {
             Kind::Histogram(bounds) => Series::Histogram(Histogram::new(workers, bounds)),
         }
     }
+
+    /// Whether somebody has a handle beside the registry's own.
+    fn is_held(&self) -> bool {
+        match self {
+            Series::Counter(counter) => counter.is_shared(),
+            Series::Gauge(gauge) => gauge.is_shared(),
+            Series::Histogram(histogram) => histogram.is_shared(),
+        }
+    }
 }
 
 impl Registry {
     /// A registry for `workers` threads with cells of their own, beside the shared one. The
     /// metrics that CoreDNS always shows are there from the start.
     pub fn new(workers: usize) -> Registry {
-        let registry = Registry(Arc::new(Inner { workers, families: Mutex::default() }));
+        let registry = Registry(Arc::new(Inner { workers, all: Mutex::default() }));
         for desc in names::ALWAYS {
             registry.series(desc, &[]);
         }
@@ -111,14 +145,28 @@ impl Registry {
 
     /// Removes all series of a metric (`coredns_plugin_enabled` at a reload).
     pub fn reset(&self, desc: &'static Desc) {
-        self.families().remove(desc.name);
+        self.all().families.remove(desc.name);
+    }
+
+    /// A Corefile is being loaded: what is asked for from now on is of its era.
+    pub fn begin_era(&self) -> Era {
+        let mut all = self.all();
+        all.latest.0 += 1;
+        all.latest
+    }
+
+    /// The Corefile whose loading began `era` is served. Series that were asked for before and that nobody
+    /// holds are left over from now on: [`LEFT_SERIES`] of each metric stay when there are many.
+    pub fn serve_era(&self, era: Era) {
+        self.all().served = era;
     }
 
     /// The text exposition format 0.0.4 of everything: families by name, series by label values,
     /// label names in alphabetical order; the process's own numbers are read now.
     pub fn text(&self) -> String {
         let mut families: Vec<proto::MetricFamily> = self
-            .families()
+            .all()
+            .families
             .values()
             .filter(|family| !family.series.is_empty())
             .map(Family::proto)
@@ -134,22 +182,26 @@ impl Registry {
 
     fn series(&self, desc: &'static Desc, labels: &[&str]) -> Series {
         debug_assert_eq!(desc.labels.len(), labels.len(), "labels of {}", desc.name);
-        let mut families = self.families();
-        let family =
-            families.entry(desc.name).or_insert_with(|| Family { desc, series: BTreeMap::new() });
+        let mut all = self.all();
+        let All { families, latest, served } = &mut *all;
+        let family = families.entry(desc.name).or_insert_with(|| Family::new(desc));
         let key: Box<[Box<str>]> = labels.iter().map(|&value| value.into()).collect();
-        if let Some(series) = family.series.get(&key) {
-            return series.clone();
+        if let Some(kept) = family.series.get_mut(&key) {
+            kept.asked = *latest;
+            return kept.series.clone();
+        }
+        if family.series.len() >= family.full {
+            family.clear_left(*served);
         }
         let series = Series::new(desc.kind, self.0.workers);
         if family.series.len() < MOST_SERIES {
-            family.series.insert(key, series.clone());
+            family.series.insert(key, Kept { series: series.clone(), asked: *latest });
         }
         series
     }
 
-    fn families(&self) -> MutexGuard<'_, BTreeMap<&'static str, Family>> {
-        self.0.families.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> MutexGuard<'_, All> {
+        self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,15 +232,36 @@ impl LazyCounter {
 }
 
 impl Family {
+    fn new(desc: &'static Desc) -> Family {
+        Family { desc, series: BTreeMap::new(), full: 2 * LEFT_SERIES }
+    }
+
+    /// Removes what is left over from before `served`, but for the [`LEFT_SERIES`] that were asked for last.
+    fn clear_left(&mut self, served: Era) {
+        let is_left = |kept: &Kept| kept.asked < served && !kept.series.is_held();
+        let mut left: Vec<Era> =
+            self.series.values().filter(|kept| is_left(kept)).map(|kept| kept.asked).collect();
+        left.sort_unstable();
+        let mut surplus = left.len().saturating_sub(LEFT_SERIES);
+        if let Some(last) = surplus.checked_sub(1).map(|last| left[last]) {
+            self.series.retain(|_, kept| {
+                let goes = surplus > 0 && kept.asked <= last && is_left(kept);
+                surplus -= usize::from(goes);
+                !goes
+            });
+        }
+        self.full = self.series.len() + LEFT_SERIES;
+    }
+
     fn proto(&self) -> proto::MetricFamily {
         let mut metrics: Vec<(Vec<proto::LabelPair>, proto::Metric)> = self
             .series
             .iter()
-            .map(|(values, series)| {
+            .map(|(values, kept)| {
                 let mut labels: Vec<proto::LabelPair> =
                     self.desc.labels.iter().zip(values).map(|(n, v)| label(n, v)).collect();
                 labels.sort_by(|a, b| a.name().cmp(b.name()));
-                (labels, metric(series))
+                (labels, metric(&kept.series))
             })
             .collect();
         metrics.sort_by(|(a, _), (b, _)| {
@@ -318,6 +391,45 @@ mod tests {
         registry.counter(&HITS, &[".", "x"]).increment();
         registry.reset(&HITS);
         assert!(lines(&registry, "a_total").is_empty());
+    }
+
+    #[test]
+    fn series_of_zones_that_are_gone_do_not_pile_up() {
+        let registry = Registry::new(0);
+        let stays = registry.counter(&HITS, &["stays.", "x"]);
+        stays.increment();
+        let mut served = Vec::new();
+        for round in 0..20 {
+            let era = registry.begin_era();
+            // What is set once, and held by nobody, is of the Corefile that is loaded.
+            registry.counter(&HITS, &["set.", "x"]).increment();
+            served = (0..50)
+                .map(|zone| registry.counter(&HITS, &[&format!("{round}-{zone}."), "x"]))
+                .collect();
+            registry.serve_era(era);
+            assert!(lines(&registry, "a_total{").len() < 400);
+        }
+        assert!(lines(&registry, "{").len() >= served.len() + LEFT_SERIES);
+        for zone in ["stays.", "set.", "19-0.", "19-49.", "18-0.", "18-49."] {
+            assert_eq!(lines(&registry, &format!("zone=\"{zone}\"")).len(), 1, "{zone}");
+        }
+        assert_eq!(lines(&registry, "zone=\"0-0.\"").len(), 0);
+        assert_eq!(registry.counter(&HITS, &["set.", "x"]).value(), 20);
+        assert_eq!(registry.counter(&HITS, &["stays.", "x"]).value(), 1);
+    }
+
+    #[test]
+    fn a_corefile_that_does_not_load_leaves_the_series_of_the_one_that_serves() {
+        let registry = Registry::new(0);
+        registry.serve_era(registry.begin_era());
+        for zone in 0..2 * LEFT_SERIES {
+            registry.counter(&HITS, &[&zone.to_string(), "set"]).increment();
+        }
+        for failed in 0..2 * LEFT_SERIES {
+            registry.begin_era();
+            registry.counter(&HITS, &[&failed.to_string(), "tried"]);
+        }
+        assert_eq!(lines(&registry, "kind=\"set\"").len(), 2 * LEFT_SERIES);
     }
 
     #[test]

@@ -256,7 +256,7 @@ fn must_be_of_one_family(addresses: &[IpAddr]) -> Result<(), String> {
     match addresses.iter().find(|address| is_v6(address) != wanted) {
         None => Ok(()),
         Some(odd) => Err(format!(
-            "unexpected IP Family for localIP - {}, want IPv6={wanted}",
+            "unexpected IP Family for localIP - {}, want IPv6={wanted}: -dual-stack lets it hold both",
             quote(&odd.to_canonical().to_string())
         )),
     }

@@ -148,10 +148,13 @@ fn bad_values_are_fatal() {
         ("-localip=127.0.0.1,", "invalid localip specified - \"\""),
         ("-localip=foo", "invalid localip specified - \"foo\""),
         ("-localip=127.0.0.01", "invalid localip specified - \"127.0.0.01\""),
-        ("-localip=127.0.0.1,::1", "unexpected IP Family for localIP - \"::1\", want IPv6=false"),
+        (
+            "-localip=127.0.0.1,::1",
+            "unexpected IP Family for localIP - \"::1\", want IPv6=false: -dual-stack lets it hold both",
+        ),
         (
             "-localip=::1,::ffff:127.0.0.1",
-            "unexpected IP Family for localIP - \"127.0.0.1\", want IPv6=true",
+            "unexpected IP Family for localIP - \"127.0.0.1\", want IPv6=true: -dual-stack lets it hold both",
         ),
         ("-localip=::1 -dns.port=abc", "invalid port specified - \"abc\""),
         ("-localip=::1 --log-format=xml", "invalid log-format specified - \"xml\""),

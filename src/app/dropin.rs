@@ -160,7 +160,8 @@ async fn start(
 ) -> Result<Started, String> {
     let mut starting = Starting::load(parts).await?;
     metrics.open(starting.site(&metrics.address));
-    let poised = starting.prepare().await?;
+    let setup_metrics = metrics.site.as_ref().map(Site::address);
+    let poised = starting.prepare(setup_metrics).await?;
     if poised.takes_over() {
         network.listeners_answer();
         network.settle().await;

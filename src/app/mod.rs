@@ -167,7 +167,7 @@ async fn develop(
     let loader = common.loader(plan.source, plan.default_port, Budget::default());
     let handover = common.handover(directory);
     let parts = common.parts(loader, handover, (inherited, store.clone()));
-    let started = async { Starting::load(parts).await?.prepare().await?.serve().await };
+    let started = async { Starting::load(parts).await?.prepare(None).await?.serve().await };
     match started.await {
         Err(why) => fatal(&log, &dev::with_advice(&why)),
         Ok(Started { serving, verdict, giver }) => {

@@ -13,7 +13,7 @@ use crate::net::Workers;
 use crate::plugin::{Journal, Level, Service};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
@@ -40,6 +40,8 @@ pub(super) struct ServiceWorld {
     pub(super) readiness: Readiness,
     /// A loop's verdict ends the process.
     pub(super) verdicts: Sender<String>,
+    /// Where `-metrics-listen-address` is served: a second socket there would take a part of its requests.
+    pub(super) setup_metrics: Option<SocketAddr>,
 }
 
 /// The services that run now.
@@ -88,7 +90,8 @@ impl Services {
             }
             // While the old snapshot serves, a new address answers already: CoreDNS opens /health
             // before it serves, too.
-            match Site::open(address, endpoints.clone()) {
+            match Site::open(address, endpoints.clone()).and_then(|site| self.apart(address, site))
+            {
                 Ok(site) => {
                     prepared.opened.insert(address.clone(), site);
                 }
@@ -109,6 +112,14 @@ impl Services {
             }
         }
         Ok(prepared)
+    }
+
+    /// `site`, when it is not the address of the metrics of the set-up; else Go's text.
+    fn apart(&self, address: &str, site: Site) -> Result<Site, String> {
+        if self.world.setup_metrics == Some(site.address()) {
+            return Err(format!("listen tcp {address}: bind: address already in use"));
+        }
+        Ok(site)
     }
 
     /// The addresses that `services` want.

@@ -17,7 +17,7 @@ use crate::plugin::cache::stores;
 use crate::plugin::{Carried, Part};
 use crate::sys::beside::beside;
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc::{Receiver, channel};
@@ -90,8 +90,12 @@ impl Starting {
         taken.or(inherited)
     }
 
-    /// Makes all ready: HTTP sockets, the cache, the threads.
-    pub(super) async fn prepare(mut self) -> Result<Poised, String> {
+    /// Makes all ready: HTTP sockets, the cache, the threads. The metrics of the set-up are served at
+    /// `setup_metrics`.
+    pub(super) async fn prepare(
+        mut self,
+        setup_metrics: Option<SocketAddr>,
+    ) -> Result<Poised, String> {
         let (log, metrics) = (self.parts.loader.log.clone(), self.parts.loader.metrics.clone());
         let (verdicts, verdict) = channel(1);
         let services = Services::new(ServiceWorld {
@@ -99,6 +103,7 @@ impl Starting {
             log: log.clone(),
             readiness: self.parts.readiness.clone(),
             verdicts,
+            setup_metrics,
         });
         let wanted = services.addresses(&self.loaded.snapshot.services);
         let mut sites: BTreeMap<String, TcpListener> = wanted

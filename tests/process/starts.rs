@@ -215,6 +215,22 @@ fn a_corefile_without_listeners_ends_at_once_with_0() {
 }
 
 #[test]
+fn nothing_of_a_corefile_shares_the_address_of_the_metrics_of_the_set_up() {
+    let node = Node::new();
+    let address = format!("127.0.0.1:{}", node.http);
+    let flag = format!("-metrics-listen-address={address}");
+    for directive in ["health", "ready", "pprof"] {
+        let corefile = node.corefile(&format!("    whoami\n    {directive} {address}"));
+        let why = format!("listen tcp {address}: bind: address already in use");
+        assert_eq!(refused(&node, &corefile, &[&flag]), (Some(1), why), "{directive}");
+    }
+    let mut node = Node::new();
+    let flag = format!("-metrics-listen-address=127.0.0.1:{}", node.http);
+    node.start("    whoami\n    prometheus HTTP", &[&flag]);
+    node.says("[ERROR] plugin/prometheus: Failed to start metrics handler: listen tcp 127.0.0.1:");
+}
+
+#[test]
 fn a_taken_metrics_address_is_said_and_dns_is_served() {
     let mut node = Node::new();
     let taken = std::net::TcpListener::bind(("127.0.0.1", node.http)).unwrap();

@@ -10,7 +10,6 @@ use super::worker::Worker;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::task::LocalSet;
@@ -54,7 +53,7 @@ impl Worker {
 
     /// Whether so many queries wait that an upstream is silent or slow.
     pub(super) fn is_crowded(&self) -> bool {
-        self.node.parked.load(Ordering::Relaxed) > CROWD
+        self.node.places.taken() > CROWD
     }
 
     /// Whether datagrams may have been lying for as long as `most`: at most [`UNSEEN_BESIDE_LONG`] in a crowd,

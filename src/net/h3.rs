@@ -148,8 +148,8 @@ struct Endpoint {
 /// Takes hickory-server's queries to the engine, then gives what is under way its time.
 async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: Endpoint) {
     let Endpoint { server, mut queries, local, settings } = endpoint;
-    let open = Open::new(&worker, &listener, 0);
     // Not one client's: it makes no room for others.
+    let open = Open::new(&worker, &listener, None, 0);
     open.shared().waits();
     let running = Rc::new(Cell::new(0_usize));
     while !listener.is_closed() {

@@ -56,8 +56,8 @@ pub(super) async fn adopt(worker: Rc<Worker>, listener: Rc<Listener>, handed: Ha
     let stream =
         stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
     let Ok(stream) = stream else { return };
-    if has_place(&worker, TCP_OCTETS).await {
-        let open = Open::new(&worker, &listener, TCP_OCTETS);
+    if has_place(&worker, peer.ip(), TCP_OCTETS).await {
+        let open = Open::new(&worker, &listener, Some(peer.ip()), TCP_OCTETS);
         connection(worker, listener, open, stream, peer, octets).await;
     }
 }

@@ -14,6 +14,7 @@ mod h3;
 mod handed;
 mod https;
 mod listener;
+mod places;
 mod quic;
 mod rest;
 mod sockets;

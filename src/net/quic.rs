@@ -69,7 +69,8 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: 
         } else if let Some((config, timeouts)) = configs.now(&listener) {
             let Ok(local) = endpoint.local_addr() else { continue };
             // Counted here and not by its task, which has not run when the next one comes.
-            let open = Open::new(&worker, &listener, QUIC_OCTETS);
+            let client = incoming.remote_address().ip();
+            let open = Open::new(&worker, &listener, Some(client), QUIC_OCTETS);
             let (worker, listener) = (worker.clone(), listener.clone());
             spawn_local(connection(worker, listener, open, incoming, (config, timeouts), local));
         } else {
@@ -145,7 +146,7 @@ async fn connection(
     (config, timeouts): (Arc<ServerConfig>, Timeouts),
     local: SocketAddr,
 ) {
-    // Its own idle time ends it: it makes no room for others.
+    // Its own idle time ends it, or its client's greed: it makes no room for others while it is idle.
     open.shared().waits();
     let Ok(connecting) = incoming.accept_with(config) else {
         worker.counters.accept_errors.increment();
@@ -167,7 +168,7 @@ async fn connection(
         connection,
         running: Cell::new(0),
     });
-    while !listener.is_closed() {
+    while !listener.is_closed() && !open.shared().is_evicted() {
         tokio::select! {
             stream = exchanges.connection.accept_bi() => match stream {
                 Ok((send, receive)) => {

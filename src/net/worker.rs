@@ -7,6 +7,7 @@ use super::clock::FrequentClock;
 use super::counters::Counters;
 use super::handed::{HandedConnection, Heir, adopt};
 use super::listener::{Ending, Listener, Serving, SocketsAfter};
+use super::places::{Place, Places, may_have_more};
 use super::rest::{Rests, go_on, turn_began};
 use super::sockets::{Address, Bound};
 use super::tcp::{self, Connection, connections_most};
@@ -45,8 +46,8 @@ pub const REFRESHES_MOST: usize = 1_000;
 /// What all workers share.
 pub(super) struct Node {
     pub(super) flights: Flights<oneshot::Sender<Exchanged>>,
-    /// Queries that wait, refreshes not counted.
-    pub(super) parked: AtomicUsize,
+    /// Those of the queries that wait, refreshes not counted.
+    pub(super) places: Places,
     pub(super) refreshes: Arc<AtomicUsize>,
     /// The most client connections of each worker.
     pub(super) connections_most: usize,
@@ -65,7 +66,7 @@ impl Node {
         Node {
             connections_most: connections_most(descriptors, workers),
             flights: Flights::new(),
-            parked: AtomicUsize::new(0),
+            places: Places::new(PARKED_MOST),
             refreshes: Arc::default(),
             connections: AtomicUsize::new(0),
             sharers: AtomicUsize::new(0),
@@ -80,17 +81,10 @@ pub(super) struct Permit(Arc<AtomicUsize>);
 impl Permit {
     /// Takes one of `most` places; `None` when there is none.
     pub(super) fn take(places: &Arc<AtomicUsize>, most: usize) -> Option<Permit> {
-        has_entered(places, most).then(|| Permit(places.clone()))
+        let permit = Permit(places.clone());
+        // One too many gives its place back.
+        (places.fetch_add(1, Ordering::Relaxed) < most).then_some(permit)
     }
-}
-
-/// Takes one of `most` places; false when there is none.
-fn has_entered(places: &AtomicUsize, most: usize) -> bool {
-    let has_entered = places.fetch_add(1, Ordering::Relaxed) < most;
-    if !has_entered {
-        places.fetch_sub(1, Ordering::Relaxed);
-    }
-    has_entered
 }
 
 impl Drop for Permit {
@@ -102,6 +96,7 @@ impl Drop for Permit {
 /// A query's place among those that wait, and the memory it takes; given back when dropped.
 pub(super) struct Held {
     worker: Rc<Worker>,
+    place: Place,
     octets: u64,
 }
 
@@ -109,7 +104,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.worker.counters.in_flight.add(-1.0);
         self.worker.equipment.budget.waiting.give(self.octets);
-        self.worker.node.parked.fetch_sub(1, Ordering::Relaxed);
+        self.worker.node.places.give(&self.place);
     }
 }
 
@@ -205,21 +200,23 @@ impl Worker {
         now
     }
 
-    /// A place for a query that must wait; `None`, counted, when there is none.
+    /// A place for a query that must wait; `None`, counted, when there is none for its client.
     pub(super) fn hold(self: &Rc<Worker>, parked: &Parked) -> Option<Held> {
-        let message = parked.waiting().map_or(0, |life| life.query().wire().len());
-        if !has_entered(&self.node.parked, PARKED_MOST) {
+        let life = parked.waiting()?;
+        let Some(place) = self.node.places.take(life.client().address.ip()) else {
             self.counters.shed_parked.increment();
             return None;
-        }
-        let octets = WAITING_OCTETS + 4 * message as u64;
-        if !self.equipment.budget.waiting.take(octets) {
-            self.node.parked.fetch_sub(1, Ordering::Relaxed);
+        };
+        let octets = WAITING_OCTETS + 4 * life.query().wire().len() as u64;
+        let memory = &self.equipment.budget.waiting;
+        let fit = usize::try_from(memory.free() / octets).unwrap_or(usize::MAX);
+        if !may_have_more(self.node.places.others_of(&place), fit) || !memory.take(octets) {
+            self.node.places.give(&place);
             self.counters.shed_memory.increment();
             return None;
         }
         self.counters.in_flight.add(1.0);
-        Some(Held { worker: self.clone(), octets })
+        Some(Held { worker: self.clone(), place, octets })
     }
 
     /// Runs passes with this moment's means, then starts the refreshes that they wished for.

@@ -309,7 +309,7 @@ impl Workers {
     pub fn drain(&self, longest: Duration) -> bool {
         let end = Instant::now() + longest;
         loop {
-            let parked = self.node.parked.load(Ordering::Relaxed);
+            let parked = self.node.places.taken();
             let open = self.node.connections.load(Ordering::Relaxed);
             if parked == 0 && open == 0 {
                 return true;
@@ -334,7 +334,7 @@ impl Workers {
 
     /// Queries that wait for upstreams now.
     pub fn parked(&self) -> usize {
-        self.node.parked.load(Ordering::Relaxed)
+        self.node.places.taken()
     }
 
     /// Client connections that are open now.

@@ -43,6 +43,11 @@ impl Share {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Octets that are not in use.
+    pub fn free(&self) -> u64 {
+        self.most.saturating_sub(self.used())
+    }
+
     /// Takes so many octets if they are there.
     pub fn take(&self, octets: u64) -> bool {
         let before = self.used.fetch_add(octets, Ordering::Relaxed);

@@ -148,12 +148,12 @@ pub static REPLIES_LOST: Desc = desc(
     "Counter of UDP replies that could not be sent.",
 );
 
-/// TCP connections that were idle and made room for others.
+/// TCP connections that made room for others.
 pub static CONNECTIONS_EVICTED: Desc = desc(
     "nodens_tcp_connections_evicted_total",
     &[],
     Kind::Counter,
-    "Counter of idle TCP connections closed to make room for others.",
+    "Counter of TCP connections closed to make room for others.",
 );
 
 /// TCP connections closed because what all of them held back was over its share of the memory.

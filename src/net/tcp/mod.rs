@@ -58,14 +58,14 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<Listener>, socket: T
                     Some((KeyTransport::Tls, true)) => TLS_OCTETS,
                     _ => TCP_OCTETS,
                 };
-                if !has_place(&worker, octets).await {
+                if !has_place(&worker, peer.ip(), octets).await {
                     continue;
                 }
                 // Replies are small and complete; without this they wait for acknowledgements. One that is
                 // handed over has it from its first process.
                 let _ = stream.set_nodelay(true);
                 // Counted here and not by its task, which has not run when the next one is accepted.
-                let open = Open::new(&worker, &listener, octets);
+                let open = Open::new(&worker, &listener, Some(peer.ip()), octets);
                 let (worker, listener) = (worker.clone(), listener.clone());
                 match transport {
                     Some((KeyTransport::Https, _)) => {

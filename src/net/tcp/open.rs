@@ -9,6 +9,8 @@ use crate::net::listener::Listener;
 use crate::net::worker::Worker;
 use crate::plugin::Budget;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +19,8 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 /// The most connections of one worker, fewer where descriptors are few; one beyond takes the place of the one
-/// that has been idle for the longest, and is closed at once when none is idle.
+/// that has been idle for the longest. When none is idle it takes that of the client with most connections, and
+/// is closed at once where that would not be fair.
 pub const CONNECTIONS_PER_WORKER_MOST: usize = 2_048;
 
 /// Client connections have one of so many parts of the descriptors: upstreams are asked, files read and
@@ -55,6 +58,8 @@ pub(in crate::net) struct Connection {
     pub(super) waiting: Cell<usize>,
     /// When the last message came or the last reply was sent.
     pub(super) active: Cell<Instant>,
+    /// Whose it is; `None` when it is not one client's.
+    client: Option<IpAddr>,
     /// Another one gets its place.
     evicted: Cell<bool>,
     /// Something changed since the task looked.
@@ -70,10 +75,11 @@ pub(in crate::net) struct Connection {
 }
 
 impl Connection {
-    fn new(budget: Arc<Budget>, starved: Counter, own: u64) -> Connection {
+    fn new(budget: Arc<Budget>, starved: Counter, client: Option<IpAddr>, own: u64) -> Connection {
         budget.connections.add(own);
         Connection {
             budget,
+            client,
             starved,
             own,
             counted: Cell::new(0),
@@ -175,9 +181,9 @@ impl Drop for Connection {
     }
 }
 
-/// Whether there is a place for one more connection, which takes `octets`; made if need be. What there is
-/// none for counts as refused.
-pub(in crate::net) async fn has_place(worker: &Worker, octets: u64) -> bool {
+/// Whether there is a place for one more connection of `client`, which takes `octets`; made if need be. What
+/// there is none for counts as refused.
+pub(in crate::net) async fn has_place(worker: &Worker, client: IpAddr, octets: u64) -> bool {
     if has_room(worker, octets) {
         return true;
     }
@@ -185,7 +191,7 @@ pub(in crate::net) async fn has_place(worker: &Worker, octets: u64) -> bool {
     while worker.open.borrow().len() >= worker.node.connections_most
         || stays(worker) + octets > octets_most(worker)
     {
-        if !evict(worker) {
+        if !evict(worker, client) {
             worker.counters.refused.increment();
             return false;
         }
@@ -216,18 +222,35 @@ fn stays(worker: &Worker) -> u64 {
     worker.open.borrow().values().map(|connection| connection.own).sum()
 }
 
-/// Ends the connection that has been idle for the longest. False when none is idle.
-fn evict(worker: &Worker) -> bool {
+/// Ends a connection for the sake of one of `client`: that which has been idle for the longest, or where none is
+/// idle one of whoever has most. False when there is none to end.
+fn evict(worker: &Worker, client: IpAddr) -> bool {
     let mut open = worker.open.borrow_mut();
     let idle = open.iter().filter(|(_, connection)| connection.is_idle());
     let oldest = idle.min_by_key(|(_, connection)| connection.active.get());
-    let Some(place) = oldest.map(|(place, _)| *place) else { return false };
-    if let Some(oldest) = open.remove(&place) {
-        oldest.evicted.set(true);
-        oldest.wake();
-        worker.counters.evicted.increment();
-    }
+    let place = oldest.map(|(place, _)| *place).or_else(|| of_greediest(&open, client));
+    let Some(gone) = place.and_then(|place| open.remove(&place)) else { return false };
+    gone.evicted.set(true);
+    gone.wake();
+    worker.counters.evicted.increment();
     true
+}
+
+/// The connection that has been silent for the longest of the client that has most, if it still has as many as
+/// `newcomer` when `newcomer` has one more: nobody keeps all others out by being busy on every connection.
+fn of_greediest(
+    open: &HashMap<*const Connection, Rc<Connection>>,
+    newcomer: IpAddr,
+) -> Option<*const Connection> {
+    let mut of_clients: HashMap<IpAddr, usize> = HashMap::new();
+    for client in open.values().filter_map(|connection| connection.client) {
+        *of_clients.entry(client).or_default() += 1;
+    }
+    let own = of_clients.get(&newcomer).copied().unwrap_or(0);
+    let (greediest, most) = of_clients.into_iter().max_by_key(|(_, count)| *count)?;
+    let theirs = open.iter().filter(|(_, connection)| connection.client == Some(greediest));
+    let oldest = theirs.min_by_key(|(_, connection)| connection.active.get());
+    oldest.map(|(place, _)| *place).filter(|_| most > own + 1)
 }
 
 /// A connection while it is open: counted, and known to its listener.
@@ -238,11 +261,17 @@ pub(in crate::net) struct Open {
 }
 
 impl Open {
-    /// A connection that has just come and takes `octets`, known to its worker and its listener.
-    pub(in crate::net) fn new(worker: &Rc<Worker>, listener: &Rc<Listener>, octets: u64) -> Open {
+    /// A connection of `client` that has just come and takes `octets`, known to its worker and its listener.
+    pub(in crate::net) fn new(
+        worker: &Rc<Worker>,
+        listener: &Rc<Listener>,
+        client: Option<IpAddr>,
+        octets: u64,
+    ) -> Open {
         let shared = Rc::new(Connection::new(
             worker.equipment.budget.clone(),
             worker.counters.starved.clone(),
+            client,
             octets,
         ));
         worker.connection_octets.set(worker.connection_octets.get() + octets);
@@ -272,10 +301,15 @@ impl Drop for Open {
 mod tests {
     use super::*;
     use crate::metrics::{Registry, names};
+    use std::time::Duration;
 
     fn connection() -> Connection {
+        connection_of(None)
+    }
+
+    fn connection_of(client: Option<IpAddr>) -> Connection {
         let starved = Registry::new(1).counter(&names::CONNECTIONS_STARVED, &[]);
-        Connection::new(Arc::default(), starved, TCP_OCTETS)
+        Connection::new(Arc::default(), starved, client, TCP_OCTETS)
     }
 
     #[test]
@@ -288,6 +322,24 @@ mod tests {
             (16, 16, 1),
         ] {
             assert_eq!(connections_most(descriptors, workers), most, "{descriptors}");
+        }
+    }
+
+    #[test]
+    fn who_has_most_makes_room_unless_the_newcomer_has_as_many() {
+        let client = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let mut open = HashMap::new();
+        let mut ages = Vec::new();
+        for last in [0, 0, 0, 0, 1, 1, 1, 2] {
+            let connection = Rc::new(connection_of(Some(client(last))));
+            connection.active.set(Instant::now() + Duration::from_secs(ages.len() as u64));
+            ages.push(Rc::as_ptr(&connection));
+            open.insert(Rc::as_ptr(&connection), connection);
+        }
+        let nobodys = Rc::new(connection());
+        open.insert(Rc::as_ptr(&nobodys), nobodys);
+        for (newcomer, gone) in [(3, Some(ages[0])), (2, Some(ages[0])), (1, None), (0, None)] {
+            assert_eq!(of_greediest(&open, client(newcomer)), gone, "{newcomer}");
         }
     }
 

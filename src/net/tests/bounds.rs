@@ -5,6 +5,7 @@ use super::*;
 use crate::net::tcp::{HTTPS_OCTETS, OCTETS_LEAST, TCP_OCTETS, connections_most};
 use crate::sys::descriptors;
 use rand::RngExt;
+use socket2::{Domain, Socket, Type};
 
 fn asked_over(stream: &mut TcpStream) -> Vec<u8> {
     stream.write_all(&framed(&query("a.test.", 1))).unwrap();
@@ -59,6 +60,39 @@ fn idle_connections_are_bounded_and_the_one_idle_for_longest_makes_room() {
     }
     assert_eq!(server.workers.connections(), most);
     drop(streams);
+    server.stop();
+}
+
+/// A connection from 127.0.0.`last`.
+fn tcp_from(server: &Running, last: u8) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.into()
+}
+
+#[test]
+fn a_client_that_is_busy_on_every_connection_makes_room_for_others() {
+    let mut held = Held::start();
+    let corefile = format!(
+        ".:0 {{\nbind 127.0.0.1\ntimeouts {{\nread {NEVER}\nidle {NEVER}\n}}\nhosts {{\n192.0.2.9 a.test\n\
+         fallthrough\n}}\nforward . 127.0.0.1:{} {{\nprefer_udp\nmax_fails 0\n}}\n}}\n",
+        held.port()
+    );
+    // As few connections as there can be, and enough for each to wait.
+    let budget = Arc::new(Budget::new(Some(800 << 10)));
+    let server = Running::start_within(&corefile, 1, budget);
+    let mut streams: Vec<TcpStream> = (0..OCTETS_LEAST / TCP_OCTETS)
+        .map(|number| {
+            let mut stream = tcp_from(&server, 2);
+            stream.write_all(&framed(&query(&format!("n{number}.test."), 1))).unwrap();
+            held.until_asked();
+            stream
+        })
+        .collect();
+    assert_eq!(last_octet(&asked_over(&mut tcp_from(&server, 3))), Some(9));
+    assert_eq!(octets_to_its_end(&mut streams[0]), b"", "it was silent for longest");
     server.stop();
 }
 

@@ -234,17 +234,18 @@ fn what_was_there_when_the_worker_woke_has_its_own_turn() {
 #[test]
 fn while_hundreds_wait_every_step_is_taken_for_a_long_one() {
     beside_a_worker(|lone| async move {
-        let parked = &lone.worker.node.parked;
-        parked.fetch_add(CROWD, Ordering::Relaxed);
+        let places = &lone.worker.node.places;
+        let take = || places.take(lone.client.local_addr().unwrap().ip()).unwrap();
+        let mut taken: Vec<_> = (0..CROWD).map(|_| take()).collect();
         lone.worker.received.set(lone.worker.now().monotonic);
         while woke() {}
         assert!(!lone.worker.is_time_to_look(PATIENCE));
-        parked.fetch_add(1, Ordering::Relaxed);
+        taken.push(take());
         let end = Instant::now() + PATIENCE;
         while !lone.worker.is_time_to_look(PATIENCE) {
             assert!(Instant::now() < end, "not before");
         }
-        parked.fetch_sub(CROWD + 1, Ordering::Relaxed);
+        taken.iter().for_each(|place| places.give(place));
     });
 }
 

@@ -309,7 +309,7 @@ impl Connection {
 
     /// Fails the queries whose time is over at `now`; gives the time of the next look. When nothing
     /// at all has come since one of them was asked that waited for long enough, the connection is silent, and
-    /// no further query shall wait for it.
+    /// no further query shall wait for it. A stream over which nothing ever came ends with the last of them.
     pub(super) fn expire(&self, now: Instant) -> Instant {
         let mut state = self.state();
         let (over, next) = state.parked.take_over(now, LOOK);
@@ -325,6 +325,11 @@ impl Connection {
             is_silent |= parked.is_telling
                 && state.is_established
                 && state.hearing.has_died_since(parked.asked);
+        }
+        if self.load() == 0 && self.transport != Transport::Udp && !state.hearing.has_spoken() {
+            // Nothing ever came: it is worth no more than a new one.
+            state.lifetime.retire();
+            self.wake.notify_one();
         }
         drop(state);
         let words = self.words("i/o timeout");

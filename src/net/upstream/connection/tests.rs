@@ -216,16 +216,43 @@ fn its_words_are_gos_before_and_after_it_is_established() {
 #[test]
 fn a_query_that_was_put_on_it_with_little_time_left_does_not_show_that_it_is_silent() {
     let start = Instant::now();
-    for (telling, upkeep) in
-        [(TIME + Duration::from_millis(1), Upkeep::At(start + EXPIRE)), (TIME, Upkeep::End)]
-    {
+    for (telling, is_silent) in [(TIME + Duration::from_millis(1), false), (TIME, true)] {
         let connection = connection(Transport::Tcp, start);
         connection.established(None);
         let times = Times { asked: start, deadline: start + TIME, telling };
         let mut ticket = park_for(&connection, times);
         connection.expire(start + TIME);
         assert!(matches!(ticket.receiver.try_recv(), Ok(Err(Failure::Response(_)))));
-        assert_eq!(connection.upkeep(start + TIME), upkeep, "{telling:?}");
+        assert_eq!(connection.silent_since().is_some(), is_silent, "{telling:?}");
+    }
+}
+
+#[test]
+fn a_stream_over_which_nothing_ever_came_ends_with_the_last_query_whose_time_is_over() {
+    let start = Instant::now();
+    let later = start + Duration::from_secs(1);
+    for (transport, has_come, is_over) in [
+        (Transport::Tcp, false, true),
+        (Transport::Tls, false, true),
+        (Transport::Udp, false, false),
+        (Transport::Tcp, true, false),
+    ] {
+        let pace = Arc::new(Pace::new(1, 1));
+        let lifetime = Lifetime::new(3, EXPIRE, AGE, start);
+        let connection =
+            Arc::new(Connection::new(1, transport, "192.0.2.1:53", pace, lifetime, start));
+        connection.established(None);
+        if has_come {
+            connection.deliver(&[0; 12], start);
+        }
+        // Too short a time to show that it is silent.
+        let times = |asked| Times { asked, deadline: asked + TIME, telling: 2 * TIME };
+        let _tickets = [start, later].map(|asked| park_for(&connection, times(asked)));
+        connection.expire(start + TIME);
+        assert_ne!(connection.upkeep(start + TIME), Upkeep::End, "one is in flight");
+        connection.expire(later + TIME);
+        let upkeep = connection.upkeep(later + TIME);
+        assert_eq!(upkeep == Upkeep::End, is_over, "{transport:?} {has_come}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! tests take meanwhile would be measured with it.
 #![allow(clippy::unwrap_used)] // A test may panic, and so may what it calls.
 
-use nodens::sys::memory::{forget_the_start, give_back, resident};
+use nodens::sys::memory::{Spare, forget_the_start, give_back, resident};
 use std::sync::Mutex;
 
 /// One measures at a time.
@@ -37,8 +37,26 @@ fn what_is_freed_goes_back() {
     let most = resident().unwrap();
     assert!(most > before + (48 << 20), "{before} to {most}");
     drop(many);
-    give_back();
+    give_back(Vec::new());
     let after = resident().unwrap();
     assert!(after + (32 << 20) < most, "{most} to {after}");
     drop(last);
+}
+
+#[test]
+#[cfg(target_env = "gnu")]
+fn what_a_thread_keeps_of_what_it_freed_keeps_no_page() {
+    let _alone = ALONE.lock();
+    // Pieces of all lengths of which a thread keeps some, each among many of other lengths.
+    let mut pieces: Vec<Vec<u8>> =
+        (0..20_000).map(|number| vec![1; 24 + 16 * (number % 64)]).collect();
+    // It keeps those that are freed first.
+    let far_apart: Vec<Vec<u8>> = pieces.iter_mut().step_by(37).map(std::mem::take).collect();
+    drop(far_apart);
+    drop(pieces);
+    give_back(Vec::new());
+    let kept = resident().unwrap();
+    give_back(vec![Spare::of_this_thread()]);
+    let left = resident().unwrap();
+    assert!(left + (1 << 20) < kept, "{kept} to {left}");
 }

@@ -139,7 +139,7 @@ impl Starting {
         let first = loaded.snapshot.clone();
         let waiting = blocking(move || Workers::prepare(&equipment, &first, sockets)).await?;
         let waiting = if taken.is_some() { waiting.shared() } else { waiting };
-        let upkeep = Upkeep::start(clock, log, &metrics, loader.budget.clone());
+        let upkeep = Upkeep::start(clock, log, &metrics, loader.budget.clone(), waiting.spares());
         upkeep.replace(&loaded.snapshot);
         let made =
             Made { loader, clock, readiness, loaded, services, upkeep, kept_cache, kept_path };

@@ -6,9 +6,9 @@ use super::log::Log;
 use super::surroundings::Machine;
 use crate::engine::Snapshot;
 use crate::metrics::{Gauge, Registry, names};
-use crate::net::Clock;
+use crate::net::{Clock, Spares};
 use crate::plugin::{Budget, Handler, Journal, Level};
-use crate::sys::memory;
+use crate::sys::memory::{self, Spare};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -25,6 +25,9 @@ pub(super) struct Upkeep {
     sender: SyncSender<()>,
 }
 
+/// How long to wait for the memory that workers keep: one that is busy goes on keeping it.
+const SPARES_LONGEST: Duration = Duration::from_millis(100);
+
 struct Duty {
     handler: Weak<dyn Handler>,
     every: Duration,
@@ -33,7 +36,13 @@ struct Duty {
 
 impl Upkeep {
     /// A thread without duties yet.
-    pub(super) fn start(clock: Clock, log: Log, metrics: &Registry, budget: Arc<Budget>) -> Upkeep {
+    pub(super) fn start(
+        clock: Clock,
+        log: Log,
+        metrics: &Registry,
+        budget: Arc<Budget>,
+        spares: Spares,
+    ) -> Upkeep {
         let used = gauges(metrics, &budget);
         let (sender, receiver) = sync_channel(1);
         let next = Arc::new(Mutex::new(None));
@@ -45,7 +54,7 @@ impl Upkeep {
             loop {
                 now = clock.now().monotonic;
                 if now >= next_look {
-                    give_back(&mut ebb, now);
+                    give_back(&mut ebb, &spares, now);
                     for ((_, share), gauge) in budget.shares().iter().zip(&used) {
                         gauge.set(share.used() as f64);
                     }
@@ -91,10 +100,12 @@ fn gauges(metrics: &Registry, budget: &Budget) -> Vec<Gauge> {
 }
 
 /// Gives free memory back when it is time.
-fn give_back(ebb: &mut Ebb, now: Duration) {
+fn give_back(ebb: &mut Ebb, spares: &Spares, now: Duration) {
     let Some(before) = memory::resident() else { return };
     if ebb.is_due(before, now) {
-        memory::give_back();
+        let mut spare = spares.collect(SPARES_LONGEST);
+        spare.push(Spare::of_this_thread());
+        memory::give_back(spare);
         ebb.given_back(before, memory::resident().unwrap_or(before), now);
     }
 }

@@ -40,7 +40,8 @@ pub use thrift::{TURN_LONGEST, TURNS_MOST};
 pub use unverified::Unverified;
 pub use worker::{PARKED_MOST, REFRESHES_MOST, WAITING_OCTETS};
 pub use workers::{
-    Equipment, Heartbeat, WORKERS_MOST, WaitingWorkers, Workers, can_listen, default_workers,
+    Equipment, Heartbeat, Spares, WORKERS_MOST, WaitingWorkers, Workers, can_listen,
+    default_workers,
 };
 
 #[cfg(test)]

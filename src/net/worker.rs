@@ -20,6 +20,7 @@ use crate::engine::{Flights, Means, Parked, Refresh, Snapshot};
 use crate::plugin::Now;
 use crate::plugin::forward::Exchanged;
 use crate::sys::descriptors;
+use crate::sys::memory::Spare;
 use rand::rngs::StdRng;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -120,6 +121,8 @@ pub(super) enum Command {
     Adopt(HandedConnection),
     /// Answer: the worker works.
     Beat { done: oneshot::Sender<()> },
+    /// Give what free memory the thread keeps.
+    Spare { done: Sender<Spare> },
     /// End.
     Stop,
 }
@@ -297,6 +300,10 @@ pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceive
             Command::Beat { done } => {
                 // Who asked may have lost patience.
                 let _ = done.send(());
+            }
+            Command::Spare { done } => {
+                // As for a beat.
+                let _ = done.send(Spare::of_this_thread());
             }
             Command::Stop => {
                 // What was handed over for sending in this turn still goes out.

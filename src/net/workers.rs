@@ -17,6 +17,7 @@ use crate::engine::Snapshot;
 use crate::metrics::{self, Gauge, Registry, names};
 use crate::plugin::forward::Upstreams;
 use crate::plugin::{Budget, Journal};
+use crate::sys::memory::Spare;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -85,6 +86,11 @@ impl WaitingWorkers {
         self
     }
 
+    /// The free memory that their threads keep.
+    pub fn spares(&self) -> Spares {
+        self.workers.spares()
+    }
+
     /// Binds the addresses that are left, then serves. After an error nothing was read.
     pub fn serve(self) -> Result<Workers, ListenError> {
         let WaitingWorkers { workers, snapshot, handed } = self;
@@ -116,6 +122,25 @@ impl Heartbeat {
             }
         }
         true
+    }
+}
+
+/// Asks the workers for the free memory that their threads keep.
+#[derive(Debug, Clone)]
+pub struct Spares(Vec<mpsc::UnboundedSender<Command>>);
+
+impl Spares {
+    /// What each worker has, of those that tell within `longest`.
+    pub fn collect(&self, longest: Duration) -> Vec<Spare> {
+        let (done, told) = channel();
+        for hand in &self.0 {
+            // A worker that is gone keeps nothing.
+            let _ = hand.send(Command::Spare { done: done.clone() });
+        }
+        drop(done);
+        let end = Instant::now() + longest;
+        let next = || told.recv_timeout(end.saturating_duration_since(Instant::now())).ok();
+        std::iter::from_fn(next).collect()
     }
 }
 
@@ -352,6 +377,11 @@ impl Workers {
     /// up.
     pub fn heartbeat(&self) -> Heartbeat {
         Heartbeat(self.hands.clone())
+    }
+
+    /// The free memory that their threads keep.
+    pub(super) fn spares(&self) -> Spares {
+        Spares(self.hands.clone())
     }
 
     /// The addresses being listened on, in the order they were bound.

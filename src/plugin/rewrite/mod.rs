@@ -81,6 +81,18 @@ impl Memory {
     fn of(came_in: CameIn) -> Memory {
         Memory { came_in, reversals: Vec::new(), stopped: false, aliases: Vec::new(), asking: None }
     }
+
+    /// Makes of a query what it was, but for options that no rule takes back: a response without an OPT
+    /// record shows them to the client.
+    fn restore(&mut self, query: &mut Query<'_>) {
+        let keeps_options = matches!(self.came_in, CameIn::Question(_));
+        self.came_in.restore(query);
+        if keeps_options && revert::concern_options(&self.reversals) {
+            let mut options = options::of_query(query);
+            revert::revert_options(&mut options, &self.reversals);
+            let _ = options::set(query, &options);
+        }
+    }
 }
 
 impl CameIn {
@@ -175,7 +187,7 @@ impl Handler for Rewrite {
         context: &mut Context<'_>,
     ) -> Turn {
         let Some(mut memory) = take(context) else { return Turn::Up };
-        memory.came_in.restore(query);
+        memory.restore(query);
         if memory.stopped || !memory.reversals.is_empty() {
             response.pass_through("rewrite");
         }

@@ -3,7 +3,7 @@
 //! Owns the rebuilding of a response: question restored, owner names, name values, TTLs, rcode and
 //! EDNS options changed. Records that no rule touches are copied.
 
-use super::options;
+use super::options::{self, EdnsOption};
 use super::text::TextRewriter;
 use crate::dns::{
     Malformed, Message, Name, Rcode, Record, RecordType, Response, Section, Writer, flags,
@@ -167,18 +167,15 @@ fn rdata_with(message: &Message<'_>, record: &Record, name: &Name) -> Option<Vec
     Some(rdata)
 }
 
-fn copy_opt(
-    writer: &mut Writer<'_>,
-    message: &Message<'_>,
-    record: &Record,
-    reversals: &[Reversal],
-) {
-    let concerns_options =
+/// Whether any of these is about EDNS options.
+pub(super) fn concern_options(reversals: &[Reversal]) -> bool {
+    let is_about =
         |reversal: &Reversal| matches!(reversal, Reversal::OptionOut(_) | Reversal::OptionBack(..));
-    if !reversals.iter().any(concerns_options) {
-        return writer.record(record.section, message, record, None);
-    }
-    let mut options = options::read(message.rdata(record));
+    reversals.iter().any(is_about)
+}
+
+/// Takes out of `options` what the query was given, and gives back what the client had.
+pub(super) fn revert_options(options: &mut Vec<EdnsOption>, reversals: &[Reversal]) {
     for reversal in reversals.iter().rev() {
         match reversal {
             Reversal::OptionOut(code) => options.retain(|(known, _)| known != code),
@@ -190,6 +187,19 @@ fn copy_opt(
             _ => {}
         }
     }
+}
+
+fn copy_opt(
+    writer: &mut Writer<'_>,
+    message: &Message<'_>,
+    record: &Record,
+    reversals: &[Reversal],
+) {
+    if !concern_options(reversals) {
+        return writer.record(record.section, message, record, None);
+    }
+    let mut options = options::read(message.rdata(record));
+    revert_options(&mut options, reversals);
     let rdata = options::write(&options);
     let root = Name::root();
     writer.raw_record(

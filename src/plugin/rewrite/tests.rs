@@ -1,5 +1,6 @@
 //! `rewrite` as a client and an upstream see it.
 
+use super::options;
 use crate::corefile::MemorySurroundings;
 use crate::dns::{Class, Query, Rcode, RecordType};
 use crate::plugin::testing::{Bench, Outcome, always, name, nobody, query, respond};
@@ -280,6 +281,21 @@ fn a_client_sees_a_new_option_only_where_no_cache_stands_above() {
     // The OPT record of a rule that finds nothing to replace.
     let rule = "cache\nrewrite edns0 local replace 65001 x";
     assert_eq!(options_above_and_below(rule), (None, Some(Vec::new())));
+}
+
+#[test]
+fn an_option_that_is_reverted_is_gone_from_the_query_once_it_is_answered() {
+    let rule = "rewrite edns0 local set 65001 x revert";
+    assert_eq!(options_above_and_below(rule), (Some(Vec::new()), Some(vec![65001])));
+    let mut bench = Bench::new();
+    let chain = bench.load(rule, &MemorySurroundings::new()).unwrap();
+    let mut asked = query("a.test.", RecordType::A);
+    options::set(&mut asked, &[(65001, b"own".to_vec())]).unwrap();
+    let outcome = bench.ask(&chain, asked, |query, response| {
+        assert_eq!(options::of_query(query), [(65001, b"x".to_vec())]);
+        response.fail(Rcode::SERVFAIL, None);
+    });
+    assert_eq!(options::of_query(&outcome.query), [(65001, b"own".to_vec())]);
 }
 
 #[test]

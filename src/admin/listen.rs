@@ -2,9 +2,10 @@
 
 use crate::corefile::system_error_text;
 use crate::plugin::{split_host_port, tcp_port};
+use crate::sys::interfaces;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, ToSocketAddrs};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -53,6 +54,13 @@ fn resolve(host: &str, port: &str) -> Result<SocketAddr, String> {
         let ip = if ip.is_unspecified() { all_addresses() } else { ip };
         return Ok(SocketAddr::new(ip, number));
     }
+    if let Some((address, zone)) = host.split_once('%')
+        && let Ok(ip) = address.parse::<Ipv6Addr>()
+    {
+        // Only a link-local address needs its interface: one that is not there is refused when it is bound.
+        let scope = interfaces::index(zone).filter(|_| ip.is_unicast_link_local());
+        return Ok(SocketAddrV6::new(ip, number, 0, scope.unwrap_or_default()).into());
+    }
     // Names are for `localhost`; IPv4 first, as Go does.
     let mut found: Vec<SocketAddr> = (host, number)
         .to_socket_addrs()
@@ -87,6 +95,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_address_may_name_its_interface() {
+        let loopback = interfaces::index("lo").unwrap();
+        let local = SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, loopback);
+        assert!(is_at("[fe80::1%lo]:80", local.into()) && !is_at("[fe80::1]:80", local.into()));
+        assert!(is_at("[::1%lo]:80", "[::1]:80".parse().unwrap()));
+        let error = listen("[fe80::1%nosuch0]:0").unwrap_err();
+        assert!(error.starts_with("listen tcp [fe80::1%nosuch0]:0: bind: "), "{error}");
     }
 
     #[test]

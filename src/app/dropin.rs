@@ -16,7 +16,9 @@ use super::{Common, fatal};
 use crate::admin::{Endpoints, Site};
 use crate::corefile::{Surroundings, system_error_text};
 use crate::metrics::{Registry, names};
-use crate::node::{NodeValues, SourcePaths, Sources, cluster_dns, look, write_if_changed};
+use crate::node::{
+    Neighbours, NodeValues, SourcePaths, Sources, cluster_dns, look, write_if_changed,
+};
 use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
 use crate::plugin::{Budget, Journal, Level};
 use std::fs;
@@ -181,7 +183,9 @@ fn print(text: &str, stream: Stream) {
 struct Node {
     sources: Sources,
     corefile: PathBuf,
-    reload_after_write: bool,
+    /// With `-reloadwithsignal` what is written is loaded at once, and so is what lies beside the template:
+    /// node-cache writes again whatever changed there.
+    neighbours: Option<Neighbours>,
     /// The inputs were not looked at yet: what is written then is told as a reload, whatever stood there.
     is_first_look: bool,
     metrics: Registry,
@@ -216,7 +220,9 @@ impl Node {
         Node {
             sources: Sources::new(SourcePaths { base: files.base.clone(), kube_dns }, values),
             corefile: files.corefile.clone(),
-            reload_after_write: options.reload_after_write,
+            neighbours: options
+                .reload_after_write
+                .then(|| Neighbours::new(&files.base, &files.corefile)),
             is_first_look: true,
             metrics: common.metrics.clone(),
             log,
@@ -227,23 +233,25 @@ impl Node {
     /// loaded at once.
     fn look(&mut self) -> bool {
         let is_first_look = std::mem::take(&mut self.is_first_look);
-        let news = self.sources.take(look(self.sources.paths()));
+        let has_moved = self.neighbours.as_mut().is_some_and(Neighbours::have_changed);
+        let seen = look(self.sources.paths());
+        let has_moved = has_moved && seen.base.is_ok();
+        let news = self.sources.take(seen);
         let errors = self.metrics.counter(&names::SETUP_ERRORS, &["configmap"]);
         errors.add(news.errors);
         for (level, text) in &news.lines {
             self.log.line(*level, format_args!("{text}"));
         }
-        let Some(corefile) = news.corefile else { return false };
+        let Some(corefile) = news.corefile else {
+            return has_moved && self.is_to_be_loaded();
+        };
         match write_if_changed(&self.corefile, &corefile.text) {
             Ok(is_other) => {
                 self.log.line(Level::Info, format_args!("{}", corefile.summary));
                 self.log.line(Level::Info, format_args!("Using config file:\n{}", corefile.text));
-                let reloads = self.reload_after_write && (is_other || is_first_look);
-                if reloads {
-                    let id = std::process::id();
-                    self.log.line(Level::Info, format_args!("Sending reload signal to PID {id}"));
-                }
-                reloads
+                self.neighbours.is_some()
+                    && (is_other || is_first_look || has_moved)
+                    && self.is_to_be_loaded()
             }
             Err(why) => {
                 errors.increment();
@@ -256,6 +264,13 @@ impl Node {
                 false
             }
         }
+    }
+
+    /// True, and a line says so.
+    fn is_to_be_loaded(&self) -> bool {
+        let id = std::process::id();
+        self.log.line(Level::Info, format_args!("Sending reload signal to PID {id}"));
+        true
     }
 }
 

@@ -1,12 +1,15 @@
-//! Files of the node: the look at what the Corefile is made from, and its writing.
+//! Files of the node: the look at what the Corefile is made from, and at what lies beside it, and its
+//! writing.
 //!
 //! Owns the bounds on what is read, and that a Corefile is replaced whole. Decides nothing.
 
 use super::sources::SourcePaths;
 use crate::corefile::{file_error_text, quote, system_error_text};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The greatest size in octets of a file that is read; a ConfigMap holds at most 1 MiB.
@@ -32,12 +35,53 @@ pub fn look(paths: &SourcePaths) -> Look {
     Look { base: read(&paths.base), kube_dns: paths.kube_dns.as_deref().map(list) }
 }
 
-/// Whether the template's folder is there. The error is the operator's line, in node-cache's words.
-pub(super) fn find_folder(file: &Path) -> Result<(), String> {
-    let folder = match file.parent() {
+/// The files beside the template: what a Corefile imports, hosts files, certificates.
+#[derive(Debug)]
+pub struct Neighbours {
+    /// The template and the Corefile, each looked at in another way.
+    others: [PathBuf; 2],
+    /// What tells a file from another one of its name: where it is, how large, and of when.
+    known: Option<BTreeMap<OsString, [i64; 5]>>,
+}
+
+impl Neighbours {
+    /// Those of the template `base`; not `corefile`, which may be written beside it.
+    pub fn new(base: &Path, corefile: &Path) -> Neighbours {
+        Neighbours { others: [base, corefile].map(Path::to_owned), known: None }
+    }
+
+    /// Whether there are others than at the last look; false at the first one, and while the folder cannot
+    /// be read. Of more than a thousand files, those beyond are not looked at.
+    pub fn have_changed(&mut self) -> bool {
+        let Ok(entries) = fs::read_dir(folder_of(&self.others[0])) else { return false };
+        let files = entries.filter_map(|entry| {
+            let entry = entry.ok()?;
+            let (name, path) = (entry.file_name(), entry.path());
+            if name.as_encoded_bytes().starts_with(b".") || self.others.contains(&path) {
+                return None;
+            }
+            // Of what a link points to.
+            let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+            let place = [found.dev(), found.ino(), found.size()].map(u64::cast_signed);
+            let [device, inode, size] = place;
+            Some((name, [device, inode, size, found.mtime(), found.mtime_nsec()]))
+        });
+        let files = Some(files.take(MOST_FILES).collect());
+        let before = std::mem::replace(&mut self.known, files);
+        before.is_some() && before != self.known
+    }
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Whether the template's folder is there. The error is the operator's line, in node-cache's words.
+pub(super) fn find_folder(file: &Path) -> Result<(), String> {
+    let folder = folder_of(file);
     let found = fs::read_dir(folder).map(drop).map_err(|error| absent(folder, &error));
     found.map_err(|why| {
         format!("Failed to sync node-local-dns config directory {}, err: {why}", folder.display())
@@ -162,6 +206,38 @@ mod tests {
         assert_eq!(look.base, Ok(b"b\xff".to_vec()));
         let expected: Listing = [("stubDomains".to_owned(), "{}".to_owned())].into();
         assert_eq!(look.kube_dns, Some(Ok(expected)));
+    }
+
+    #[test]
+    fn files_beside_the_template_have_changed_when_one_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut neighbours = Neighbours::new(&path("base"), &path("Corefile"));
+        fs::write(path("hosts"), "a").unwrap();
+        assert!(!neighbours.have_changed(), "the first look");
+        fs::write(path("base"), "a").unwrap();
+        fs::write(path("Corefile"), "a").unwrap();
+        fs::write(path(".hidden"), "a").unwrap();
+        fs::create_dir(path("folder")).unwrap();
+        assert!(!neighbours.have_changed());
+        for change in [
+            || vec![("hosts", "longer")],
+            || vec![("more", "a")],
+            // As the kubelet swaps what links point to.
+            || vec![("..2/key", "b")],
+        ] {
+            for (name, text) in change() {
+                fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+                fs::write(path(name), text).unwrap();
+            }
+            if path("..2").exists() {
+                std::os::unix::fs::symlink("..2/key", path("key")).unwrap();
+            }
+            assert!(neighbours.have_changed());
+            assert!(!neighbours.have_changed());
+        }
+        fs::remove_file(path("more")).unwrap();
+        assert!(neighbours.have_changed());
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod sources;
 mod template;
 
 pub use claims::{Claim, Claims, is_claimed};
-pub use files::{Listing, Look, look, write_if_changed};
+pub use files::{Listing, Look, Neighbours, look, write_if_changed};
 pub use interface::{Interface, Left, Report as InterfaceReport, Trouble, Watch, Wish, read_news};
 pub use kubedns::KubeDns;
 pub use leftovers::{Leftovers, Lookup, Problem, Thing};

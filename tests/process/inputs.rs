@@ -143,6 +143,22 @@ fn with_reloadwithsignal_a_changed_template_is_loaded_without_the_reload_plugin(
 }
 
 #[test]
+fn with_reloadwithsignal_a_changed_file_beside_the_template_is_loaded_too() {
+    let mut node = Node::new();
+    let import = format!("    import {}", node.path("config/imported").display());
+    let template = node.corefile(&format!("{import}\n    prometheus HTTP"));
+    let keys = |imported| [("Corefile.base", template.as_bytes()), ("imported", imported)];
+    let mut mounted = Mounted::new(node.path("config"), &keys(b"whoami\n"));
+    let base = format!("-basecorefile={}", node.path("config/Corefile.base").display());
+    node.start("    not_read", &[&base, "-reloadwithsignal"]);
+    mounted.swap(&keys(b"whoami\nloadbalance\n"));
+    node.until("what is imported", |node| {
+        node.metric("coredns_plugin_enabled{name=\"loadbalance\"").is_some()
+    });
+    node.says("[INFO] Sending reload signal to PID ");
+}
+
+#[test]
 fn a_missing_service_variable_is_named_and_the_process_ends_with_1() {
     let node = Node::new();
     fs::write(node.path("base"), node.corefile("    forward . __PILLAR__CLUSTER__DNS__")).unwrap();

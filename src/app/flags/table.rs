@@ -109,7 +109,11 @@ pub(super) static FLAGS: &[Flag] = &[
         "the `address` that __PROMETHEUS__ENDPOINT__ stands for in the template",
     ),
     flag("quiet", Switch(false), "say nothing at start"),
-    flag("reloadwithsignal", Switch(false), "load the Corefile whenever it was written"),
+    flag(
+        "reloadwithsignal",
+        Switch(false),
+        "load the Corefile whenever it was written, and when a file beside the template changed",
+    ),
     flag(
         "runtime-dir",
         Text("/run/nodens"),

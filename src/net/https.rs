@@ -192,7 +192,7 @@ impl Exchanges {
     }
 
     /// Runs a connection until it is over, idle for too long, or its listener is gone; then what is
-    /// under way has the write time to end. One that is idle and makes room for another ends at once.
+    /// under way has the write time to end. One that makes room for another ends at once.
     async fn watch<C: Future>(
         &self,
         mut connection: Pin<&mut C>,
@@ -220,7 +220,7 @@ impl Exchanges {
                 Some(_) => {}
                 None => {
                     end(connection.as_mut());
-                    if self.shared.is_evicted() && self.running.get() == 0 {
+                    if self.shared.is_evicted() {
                         // One turn, to say goodbye in.
                         let turn =
                             |task: &mut Context<'_>| Poll::Ready(connection.as_mut().poll(task));
@@ -253,7 +253,7 @@ impl Exchanges {
                 text(StatusCode::SERVICE_UNAVAILABLE, "too many queries in flight")
             }
             Ok(query) => match answered(running, query).await {
-                Some(reply) => message(reply),
+                Some(reply) => message(reply, &self.shared),
                 None => text(StatusCode::INTERNAL_SERVER_ERROR, "No response"),
             },
         };
@@ -320,9 +320,11 @@ fn of_uri(query: &str) -> Result<Bytes, &'static str> {
     octets.map(Bytes::from).map_err(|_| "illegal base64 data")
 }
 
-fn message(reply: Vec<u8>) -> Response<Full<Bytes>> {
+fn message(reply: Vec<u8>, connection: &Connection) -> Response<Full<Bytes>> {
     let lifetime = HeaderValue::from_str(&format!("max-age={}", lifetime(&reply)));
-    let mut response = Response::new(Full::new(Bytes::from(reply)));
+    // Also while hyper keeps it: a client may open no window for it.
+    let reply = Bytes::from_owner(connection.hold_back(reply));
+    let mut response = Response::new(Full::new(reply));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MESSAGE_TYPE));
     if let Ok(lifetime) = lifetime {

@@ -4,7 +4,7 @@
 //! goes through the engine as one of TCP does, octets as they come.
 
 use super::listener::Listener;
-use super::tcp::{CONNECTIONS_PER_WORKER_MOST, Open, QUIC_OCTETS, has_room};
+use super::tcp::{self, CONNECTIONS_PER_WORKER_MOST, Open, QUIC_OCTETS, has_room};
 use super::worker::Worker;
 use crate::dns::{Transport, sizes};
 use crate::plugin::{Client, Timeouts};
@@ -134,6 +134,8 @@ struct Exchanges {
     client: Client,
     timeouts: Timeouts,
     connection: Connection,
+    /// What others see of the connection.
+    shared: Rc<tcp::Connection>,
     /// Exchanges under way.
     running: Cell<usize>,
 }
@@ -166,6 +168,7 @@ async fn connection(
         client,
         timeouts,
         connection,
+        shared: open.shared().clone(),
         running: Cell::new(0),
     });
     while !listener.is_closed() && !open.shared().is_evicted() {
@@ -181,7 +184,7 @@ async fn connection(
         }
     }
     let end = Instant::now() + timeouts.write;
-    while exchanges.running.get() > 0 && Instant::now() < end {
+    while exchanges.running.get() > 0 && Instant::now() < end && !open.shared().is_evicted() {
         sleep(LOOK).await;
     }
     exchanges.connection.close(NO_ERROR, b"");
@@ -199,7 +202,7 @@ impl Drop for Running {
 /// One query and its reply.
 async fn exchange(exchanges: Rc<Exchanges>, mut send: SendStream, mut receive: RecvStream) {
     let running = Running(exchanges);
-    let Exchanges { worker, listener, client, timeouts, connection, .. } = &*running.0;
+    let Exchanges { worker, listener, client, timeouts, connection, shared, .. } = &*running.0;
     let read = timeout(timeouts.read, receive.read_to_end(FRAME_MOST)).await;
     let Ok(Ok(frame)) = read else { return };
     let Some(query) = query_of(&frame) else {
@@ -211,8 +214,9 @@ async fn exchange(exchanges: Rc<Exchanges>, mut send: SendStream, mut receive: R
             // A reply is at most 65535 octets (ReplyLimits::stream).
             let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
             let framed = [&length.to_be_bytes(), &reply[..usize::from(length)]].concat();
+            let framed = shared.hold_back(framed);
             let written = async {
-                send.write_all(&framed).await.ok()?;
+                send.write_all(framed.as_ref()).await.ok()?;
                 send.finish().ok()?;
                 // Until the client has it all: then it is no longer under way.
                 send.stopped().await.ok()

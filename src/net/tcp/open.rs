@@ -52,6 +52,9 @@ pub const UNSENT_MOST: usize = 64 * 1024;
 /// Buffers of a connection are given back when they are empty and larger than this.
 pub(super) const KEPT_OCTETS: usize = 4 * 1024;
 
+/// Replies of HTTPS and QUIC up to this size are counted as a part of their connection.
+const SMALL: usize = 1024;
+
 /// What a connection's task and those of its waiting queries share.
 pub(in crate::net) struct Connection {
     pub(super) unsent: RefCell<Vec<u8>>,
@@ -161,7 +164,23 @@ impl Connection {
         let buffers = &self.budget.buffers;
         buffers.add(held);
         buffers.give(before);
-        if held > before && buffers.is_over() && !self.evicted.replace(true) {
+        if held > before {
+            self.end_when_over();
+        }
+    }
+
+    /// A reply that others send, counted until it is gone. When there is no memory for it the connection ends.
+    pub(in crate::net) fn hold_back(&self, reply: Vec<u8>) -> HeldBack {
+        let counted = if reply.capacity() > SMALL { reply.capacity() as u64 } else { 0 };
+        self.budget.buffers.add(counted);
+        if counted > 0 {
+            self.end_when_over();
+        }
+        HeldBack { reply, counted, budget: self.budget.clone() }
+    }
+
+    fn end_when_over(&self) {
+        if self.budget.buffers.is_over() && !self.evicted.replace(true) {
             self.starved.increment();
             self.wake();
         }
@@ -171,6 +190,25 @@ impl Connection {
     pub(super) fn is_full(&self) -> bool {
         self.waiting.get() >= WAITING_PER_CONNECTION_MOST
             || self.unsent.borrow().len() >= UNSENT_MOST
+    }
+}
+
+/// A reply that its client may not have taken yet.
+pub(in crate::net) struct HeldBack {
+    reply: Vec<u8>,
+    counted: u64,
+    budget: Arc<Budget>,
+}
+
+impl AsRef<[u8]> for HeldBack {
+    fn as_ref(&self) -> &[u8] {
+        &self.reply
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        self.budget.buffers.give(self.counted);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::https::request;
 use super::*;
+use crate::metrics::names;
 use crate::net::tcp::{HTTPS_OCTETS, OCTETS_LEAST, TCP_OCTETS, connections_most};
 use crate::sys::descriptors;
 use rand::RngExt;
@@ -184,6 +185,52 @@ fn a_connection_that_holds_back_more_than_there_is_memory_is_closed() {
     drop((small, stream));
     server.stop();
     assert_eq!(budget.buffers.used(), 0);
+}
+
+/// A block like [`answering`]'s, whose responses do not go with what their connection takes itself.
+fn answering_at_length(key: &str, more: &str) -> String {
+    let addresses: Vec<String> = (1..=100).map(|last| format!("192.0.2.{last} a.test\n")).collect();
+    format!("{key} {{\nbind 127.0.0.1\n{more}\nhosts {{\n{}}}\n}}\n", addresses.concat())
+}
+
+#[test]
+fn replies_over_https_and_quic_count_until_their_client_has_them() {
+    let timeouts = format!("timeouts {{\nread {NEVER}\nidle {NEVER}\n}}");
+    let budget = Arc::new(Budget::new(Some(0)));
+    let corefile = answering_at_length("https://.:0", &timeouts);
+    let server = Running::start_within(&corefile, 1, budget.clone());
+    let asked = query("a.test.", 0);
+    let head =
+        format!("POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", asked.len());
+    let mut stream = server.tcp();
+    stream.write_all(&[head.as_bytes(), &asked].concat()).unwrap();
+    // It would be kept for the next request.
+    octets_to_its_end(&mut stream);
+    assert!(server.equipment.metrics.text().contains(&starved(1)));
+    server.stop();
+    assert_eq!(budget.buffers.used(), 0);
+
+    let budget = Arc::new(Budget::new(Some(0)));
+    let corefile = answering_at_length("quic://.:0", "tls /up.pem /up.key");
+    let upstream = Running::start_within(&corefile, 1, budget.clone());
+    let port = upstream.address().port();
+    let server = Running::start(
+        &format!(
+            ".:0 {{\nbind 127.0.0.1\nforward . quic://127.0.0.1:{port} {{\ntls /ca.pem\n\
+             tls_servername up.test\nmax_fails 0\nmax_connect_attempts 1\n}}\n}}\n"
+        ),
+        1,
+    );
+    server.ask("a.test.");
+    assert!(!upstream.equipment.metrics.text().contains(&starved(0)));
+    server.stop();
+    upstream.stop();
+    assert_eq!(budget.buffers.used(), 0);
+}
+
+/// The line of so many connections that were closed for want of memory.
+fn starved(count: u8) -> String {
+    format!("\n{} {count}\n", names::CONNECTIONS_STARVED.name)
 }
 
 /// A server whose connections have the least memory, and how many of `octets` each that is.

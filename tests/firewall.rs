@@ -215,6 +215,12 @@ fn programs_that_hang_are_killed_in_time() {
         assert!(report.lines[0].1.contains("was killed"), "{report:?}");
         let report = iptables.remove(Within(Duration::from_secs(1)));
         assert_eq!(report.errors, [("iptables", 12)], "{report:?}");
+        // The one that took the time is named before those that got none.
+        let report = iptables.let_queries_go(Within(Duration::from_secs(1)));
+        let lines: Vec<&str> = report.lines.iter().map(|(_, text)| text.as_str()).collect();
+        let [hung, late] = lines[..] else { panic!("{lines:?}") };
+        assert!(hung.ends_with("s and was killed") && hung.contains("-restore: "), "{hung}");
+        assert!(late.ends_with("-save: no time was left to start it"), "{late}");
         assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     });
 }

@@ -67,6 +67,11 @@ pub enum Failure {
         /// Since its start.
         after: Duration,
     },
+    /// It was not started: programs before it took all the time.
+    Late {
+        /// Its name.
+        program: String,
+    },
     /// It ended with another code than 0.
     Exit {
         /// Its name.
@@ -114,6 +119,7 @@ impl fmt::Display for Failure {
                     after.as_secs_f64()
                 )
             }
+            Failure::Late { program } => write!(f, "{program}: no time was left to start it"),
             Failure::Exit { program, status, words, .. } => {
                 write!(f, "{program}: {status}: {words}")
             }
@@ -171,7 +177,7 @@ fn run_at(
         |error: &io::Error| Failure::Broken { program: program.to_owned(), why: error.to_string() };
     let killed = || Failure::Killed { program: program.to_owned(), after: start.elapsed() };
     if deadline.left().is_zero() {
-        return Err(killed());
+        return Err(Failure::Late { program: program.to_owned() });
     }
     let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -378,6 +384,6 @@ mod tests {
     #[test]
     fn nothing_is_started_when_the_time_is_over() {
         let failure = run("bash", &["-c", "exit 1"], "", Deadline::within(Duration::ZERO));
-        assert!(matches!(failure, Err(Failure::Killed { .. })));
+        assert_eq!(failure.unwrap_err().to_string(), "bash: no time was left to start it");
     }
 }

@@ -133,15 +133,22 @@ impl Iptables {
     pub fn let_queries_go(&mut self, within: Within) -> Report {
         let deadline = Deadline::within(within.0);
         let mut removed = 0;
+        let mut hung = None;
         for (family, mut rules) in self.plan.families() {
             rules.retain(|rule| self.plan.keeps_queries(rule));
-            // Where one of them is missing nothing is changed, and all are looked for below.
-            if self.restore(family, &removal(&rules), deadline).is_ok() {
-                removed += rules.len() as u64;
+            match self.restore(family, &removal(&rules), deadline) {
+                Ok(()) => removed += rules.len() as u64,
+                Err(failure @ Failure::Killed { .. }) => hung = Some(failure),
+                // Where one of them is missing nothing is changed, and all are looked for below.
+                Err(_) => {}
             }
         }
         let rest = Within(deadline.left());
         let mut report = self.remove_those(rest, |plan, rule| plan.keeps_queries(rule));
+        if let Some(failure) = hung {
+            // What took the time of all that follows.
+            report.lines.insert(0, removal_failed(&failure));
+        }
         report.removed += removed;
         tell_removed(report)
     }
@@ -160,10 +167,7 @@ impl Iptables {
                 Ok(change) => report.removed += change.removed as u64,
                 Err(failure) => {
                     report.fail(kind_of(&failure), rules.len() as u64);
-                    report.line(
-                        Level::Error,
-                        format!("Error deleting iptables rules: error deleting rule: {failure}"),
-                    );
+                    report.lines.push(removal_failed(&failure));
                 }
             }
         }
@@ -293,6 +297,10 @@ impl Iptables {
             Err(failure) => Err(failure),
         }
     }
+}
+
+fn removal_failed(failure: &Failure) -> (Level, String) {
+    (Level::Error, format!("Error deleting iptables rules: error deleting rule: {failure}"))
 }
 
 /// How a rule is spelled.

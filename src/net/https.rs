@@ -266,6 +266,18 @@ impl Exchanges {
         Ok(response)
     }
 
+    /// The body of a request, counted as it comes; `None` when it is too long or is broken off.
+    async fn body(&self, request: Request<Incoming>) -> Option<Bytes> {
+        let mut body = Limited::new(request.into_body(), QUERY_MOST);
+        let mut held = self.shared.hold_back(Vec::new());
+        while let Some(frame) = body.frame().await {
+            if let Ok(octets) = frame.ok()?.into_data() {
+                self.shared.hold_more(&mut held, &octets);
+            }
+        }
+        Some(Bytes::from_owner(held))
+    }
+
     /// The DNS message of a request, or the response when there is none, in CoreDNS's words.
     async fn query_of(&self, request: Request<Incoming>) -> Result<Bytes, Response<Full<Bytes>>> {
         let bad = |why: &str| text(StatusCode::BAD_REQUEST, why);
@@ -274,14 +286,11 @@ impl Exchanges {
         }
         let query = match *request.method() {
             Method::GET => of_uri(request.uri().query().unwrap_or_default()).map_err(bad)?,
-            Method::POST => {
-                let body = Limited::new(request.into_body(), QUERY_MOST).collect();
-                match timeout(self.timeouts.read, body).await {
-                    Ok(Ok(body)) => body.to_bytes(),
-                    Ok(Err(_)) => return Err(bad("http: request body too large")),
-                    Err(_) => return Err(text(StatusCode::REQUEST_TIMEOUT, "i/o timeout")),
-                }
-            }
+            Method::POST => match timeout(self.timeouts.read, self.body(request)).await {
+                Ok(Some(body)) => body,
+                Ok(None) => return Err(bad("http: request body too large")),
+                Err(_) => return Err(text(StatusCode::REQUEST_TIMEOUT, "i/o timeout")),
+            },
             ref method => return Err(bad(&format!("method not allowed: {method}"))),
         };
         match query.len() {

@@ -4,7 +4,7 @@
 //! goes through the engine as one of TCP does, octets as they come.
 
 use super::listener::Listener;
-use super::tcp::{self, CONNECTIONS_PER_WORKER_MOST, Open, QUIC_OCTETS, has_room};
+use super::tcp::{self, CONNECTIONS_PER_WORKER_MOST, HeldBack, Open, QUIC_OCTETS, has_room};
 use super::worker::Worker;
 use crate::dns::{Transport, sizes};
 use crate::plugin::{Client, Timeouts};
@@ -203,9 +203,9 @@ impl Drop for Running {
 async fn exchange(exchanges: Rc<Exchanges>, mut send: SendStream, mut receive: RecvStream) {
     let running = Running(exchanges);
     let Exchanges { worker, listener, client, timeouts, connection, shared, .. } = &*running.0;
-    let read = timeout(timeouts.read, receive.read_to_end(FRAME_MOST)).await;
-    let Ok(Ok(frame)) = read else { return };
-    let Some(query) = query_of(&frame) else {
+    let read = timeout(timeouts.read, frame_of(&mut receive, shared)).await;
+    let Ok(Some(frame)) = read else { return };
+    let Some(query) = query_of(frame.as_ref()) else {
         connection.close(PROTOCOL_ERROR, b"");
         return;
     };
@@ -230,6 +230,18 @@ async fn exchange(exchanges: Rc<Exchanges>, mut send: SendStream, mut receive: R
             let _ = send.reset(INTERNAL_ERROR);
         }
     }
+}
+
+/// All of a stream, counted as it comes; `None` when it is too long or is broken off.
+async fn frame_of(receive: &mut RecvStream, shared: &tcp::Connection) -> Option<HeldBack> {
+    let mut frame = shared.hold_back(Vec::new());
+    while let Some(chunk) = receive.read_chunk(FRAME_MOST, true).await.ok()? {
+        if frame.as_ref().len() + chunk.bytes.len() > FRAME_MOST {
+            return None;
+        }
+        shared.hold_more(&mut frame, &chunk.bytes);
+    }
+    Some(frame)
 }
 
 /// The one message of a stream, whose id must be 0 (RFC 9250 §4.2.1).

@@ -22,7 +22,8 @@ use crate::sys::errors::is_exhausted;
 pub(super) use open::OCTETS_LEAST;
 pub use open::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
 pub(super) use open::{
-    Connection, HTTPS_OCTETS, Open, QUIC_OCTETS, TCP_OCTETS, connections_most, has_place, has_room,
+    Connection, HTTPS_OCTETS, HeldBack, Open, QUIC_OCTETS, TCP_OCTETS, connections_most, has_place,
+    has_room,
 };
 use open::{KEPT_OCTETS, TLS_OCTETS};
 use patience::Patience;

@@ -52,7 +52,7 @@ pub const UNSENT_MOST: usize = 64 * 1024;
 /// Buffers of a connection are given back when they are empty and larger than this.
 pub(super) const KEPT_OCTETS: usize = 4 * 1024;
 
-/// Replies of HTTPS and QUIC up to this size are counted as a part of their connection.
+/// Queries and replies of HTTPS and QUIC up to this size are counted as a part of their connection.
 const SMALL: usize = 1024;
 
 /// What a connection's task and those of its waiting queries share.
@@ -169,14 +169,20 @@ impl Connection {
         }
     }
 
-    /// A reply that others send, counted until it is gone. When there is no memory for it the connection ends.
-    pub(in crate::net) fn hold_back(&self, reply: Vec<u8>) -> HeldBack {
-        let counted = if reply.capacity() > SMALL { reply.capacity() as u64 } else { 0 };
-        self.budget.buffers.add(counted);
-        if counted > 0 {
+    /// Octets that others keep for the connection, counted until they are gone. When there is no memory for them
+    /// it ends.
+    pub(in crate::net) fn hold_back(&self, octets: Vec<u8>) -> HeldBack {
+        let mut held = HeldBack { octets, counted: 0, budget: self.budget.clone() };
+        self.hold_more(&mut held, &[]);
+        held
+    }
+
+    /// Adds to such octets.
+    pub(in crate::net) fn hold_more(&self, held: &mut HeldBack, octets: &[u8]) {
+        held.octets.extend_from_slice(octets);
+        if held.count() {
             self.end_when_over();
         }
-        HeldBack { reply, counted, budget: self.budget.clone() }
     }
 
     fn end_when_over(&self) {
@@ -193,16 +199,30 @@ impl Connection {
     }
 }
 
-/// A reply that its client may not have taken yet.
+/// A query that may not be whole yet, or a reply that its client may not have taken yet.
 pub(in crate::net) struct HeldBack {
-    reply: Vec<u8>,
+    octets: Vec<u8>,
     counted: u64,
     budget: Arc<Budget>,
 }
 
+impl HeldBack {
+    /// Counts what is kept by now; whether that is more than before.
+    fn count(&mut self) -> bool {
+        let kept = self.octets.capacity();
+        let more = match kept <= SMALL {
+            true => 0,
+            false => (kept as u64).saturating_sub(self.counted),
+        };
+        self.budget.buffers.add(more);
+        self.counted += more;
+        more > 0
+    }
+}
+
 impl AsRef<[u8]> for HeldBack {
     fn as_ref(&self) -> &[u8] {
-        &self.reply
+        &self.octets
     }
 }
 

@@ -213,19 +213,51 @@ fn replies_over_https_and_quic_count_until_their_client_has_them() {
     let budget = Arc::new(Budget::new(Some(0)));
     let corefile = answering_at_length("quic://.:0", "tls /up.pem /up.key");
     let upstream = Running::start_within(&corefile, 1, budget.clone());
-    let port = upstream.address().port();
-    let server = Running::start(
-        &format!(
-            ".:0 {{\nbind 127.0.0.1\nforward . quic://127.0.0.1:{port} {{\ntls /ca.pem\n\
-             tls_servername up.test\nmax_fails 0\nmax_connect_attempts 1\n}}\n}}\n"
-        ),
-        1,
-    );
+    let server = Running::start(&over_quic(upstream.address().port()), 1);
     server.ask("a.test.");
     assert!(!upstream.equipment.metrics.text().contains(&starved(0)));
     server.stop();
     upstream.stop();
     assert_eq!(budget.buffers.used(), 0);
+}
+
+#[test]
+fn queries_over_https_and_quic_count_as_they_come() {
+    let timeouts = format!("timeouts {{\nread {NEVER}\nidle {NEVER}\n}}");
+    let budget = Arc::new(Budget::new(Some(0)));
+    let server = Running::start_within(&answering("https://.:0", 9, &timeouts), 1, budget.clone());
+    let mut stream = server.tcp();
+    let head = b"POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n";
+    stream.write_all(&[&head[..], &[0; 8000]].concat()).unwrap();
+    octets_to_its_end(&mut stream);
+    assert!(server.equipment.metrics.text().contains(&starved(1)));
+    server.stop();
+    assert_eq!(budget.buffers.used(), 0);
+
+    let budget = Arc::new(Budget::new(Some(0)));
+    let sealed = answering("quic://.:0", 9, "tls /up.pem /up.key");
+    let upstream = Running::start_within(&sealed, 1, budget.clone());
+    let server = Running::start(&over_quic(upstream.address().port()), 1);
+    let socket = server.udp();
+    // With 2000 octets of padding.
+    let mut asked = query("a.test.", 1);
+    asked[11] = 1;
+    asked.extend(b"\0\0\x29\x04\xd0\0\0\0\0\x07\xd4\0\x0c\x07\xd0");
+    asked.resize(asked.len() + 2000, 0);
+    socket.send(&asked).unwrap();
+    socket.recv(&mut [0; 512]).unwrap();
+    assert!(!upstream.equipment.metrics.text().contains(&starved(0)));
+    server.stop();
+    upstream.stop();
+    assert_eq!(budget.buffers.used(), 0);
+}
+
+/// Asks the QUIC server at `port`, once for each query.
+fn over_quic(port: u16) -> String {
+    format!(
+        ".:0 {{\nbind 127.0.0.1\nforward . quic://127.0.0.1:{port} {{\ntls /ca.pem\n\
+         tls_servername up.test\nmax_fails 0\nmax_connect_attempts 1\n}}\n}}\n"
+    )
 }
 
 /// The line of so many connections that were closed for want of memory.

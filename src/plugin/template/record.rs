@@ -197,6 +197,12 @@ mod tests {
             ("a. DS 1 8 2 ABCD", 3600, RecordType::DS, b"\0\x01\x08\x02\xab\xcd"),
             ("a. TYPE65280 \\# 2 abcd", 3600, RecordType(65280), b"\xab\xcd"),
             ("a. HTTPS 1 . alpn=h2", 3600, RecordType::HTTPS, b"\0\x01\0\0\x01\0\x03\x02h2"),
+            (
+                "a. HTTPS 1 . dohpath=/q{?dns} port=443 alpn=\"h2\" ohttp",
+                3600,
+                RecordType::HTTPS,
+                b"\0\x01\0\0\x01\0\x03\x02h2\0\x03\0\x02\x01\xbb\0\x07\0\x08/q{?dns}\0\x08\0\0",
+            ),
         ] {
             let record = TextRecord::parse(text).unwrap();
             assert_eq!((record.ttl, record.rtype), (ttl, rtype), "{text}");

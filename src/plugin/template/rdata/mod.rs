@@ -6,6 +6,7 @@
 mod location;
 mod parts;
 mod prefixes;
+mod service;
 
 use self::parts::{Part, parts};
 use super::line::Field;
@@ -297,14 +298,19 @@ impl Rdata<'_, '_> {
 
 /// The types that are not read here: SVCB, HTTPS, CERT.
 fn by_hickory(rtype: RecordType, fields: &[Field<'_>]) -> Result<Vec<u8>, String> {
-    let mut text = String::new();
+    let mut words: Vec<String> = Vec::new();
     for field in fields {
         let quote = if field.is_quoted { "\"" } else { "" };
-        if !text.is_empty() && !text.ends_with('=') {
-            text.push(' ');
+        let word = [quote, field.text, quote].concat();
+        match words.last_mut().filter(|last| last.ends_with('=')) {
+            Some(last) => last.push_str(&word),
+            None => words.push(word),
         }
-        text.extend([quote, field.text, quote]);
     }
+    if let (RecordType::SVCB | RecordType::HTTPS, Some(parameters)) = (rtype, words.get_mut(2..)) {
+        service::put_in_order(parameters);
+    }
+    let text = words.join(" ");
     let kind = HickoryType::from(rtype.0);
     let rdata = RData::try_from_str(kind, &text)
         .map_err(|error| format!("bad RDATA of type {rtype}: {error}"))?;

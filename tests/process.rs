@@ -89,6 +89,24 @@ fn a_wrong_corefile_keeps_the_old_one_and_a_good_one_is_taken() {
 }
 
 #[test]
+fn a_corefile_that_became_empty_is_not_taken() {
+    let mut node = Node::new();
+    node.start("    template ANY ANY {\n rcode REFUSED\n }\n    reload 2s 1s", &[]);
+    let conf = node.path("Corefile").display().to_string();
+    for (round, text) in ["", "# being written\n"].into_iter().enumerate() {
+        node.put("Corefile", text);
+        node.signal("USR1");
+        let line = format!(
+            "[ERROR] SIGUSR1: starting with listener file descriptors: {conf} - it has no server blocks\n"
+        );
+        node.until(&line, |node| node.lines().matches(&line).count() == round + 1);
+    }
+    node.says("[ERROR] plugin/reload: Corefile changed but reload failed: ");
+    let reply = node.exchange("a.test").unwrap();
+    assert_eq!(reply[3] & 15, 5, "REFUSED, as before");
+}
+
+#[test]
 fn the_plugins_of_a_block_without_bind_are_shown_too() {
     let mut node = Node::new();
     node.start("    whoami\n}\nx.test:0 y.test:0 {\n    whoami\n    prometheus HTTP", &[]);

@@ -78,7 +78,22 @@ pub(super) struct Loaded {
 impl Loader {
     /// Reads, parses and sets up. The error is CoreDNS's text.
     pub(super) fn load(&self, carried: Carried) -> Result<Loaded, String> {
+        self.set_up(&self.tree(&is_known)?, carried)
+    }
+
+    /// As [`Loader::load`], for a server that serves: a Corefile without server blocks is an error, for it
+    /// is cut or being written. At a start it stands for CoreDNS's default.
+    pub(super) fn reload(&self, carried: Carried) -> Result<Loaded, String> {
         let tree = self.tree(&is_known)?;
+        match &self.source {
+            Source::File(path) if tree.blocks.is_empty() => {
+                Err(format!("{} - it has no server blocks", path.display()))
+            }
+            _ => self.set_up(&tree, carried),
+        }
+    }
+
+    fn set_up(&self, tree: &Tree, carried: Carried) -> Result<Loaded, String> {
         for warning in &tree.warnings {
             self.log.line(Level::Warning, format_args!("{warning}"));
         }
@@ -91,8 +106,8 @@ impl Loader {
             default_port: self.default_port,
             carried,
         };
-        let snapshot = build(&tree, world).map_err(|error| error.to_string())?;
-        let hash = hash(&tree);
+        let snapshot = build(tree, world).map_err(|error| error.to_string())?;
+        let hash = hash(tree);
         if let Source::Awaiting(awaiting) = &self.source {
             awaiting.loaded(&hash);
         }

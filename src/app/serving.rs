@@ -220,7 +220,7 @@ impl Serving {
     async fn replace(&mut self) -> Result<(), String> {
         let (loader, carried) = (self.loader.clone(), self.snapshot.carried.next());
         let era = self.metrics.begin_era();
-        let loaded = blocking(move || loader.load(carried)).await?;
+        let loaded = blocking(move || loader.reload(carried)).await?;
         let prepared: Prepared = self.services.prepare(&loaded.snapshot.services)?;
         let (workers, next) = (self.workers.clone(), loaded.snapshot.clone());
         blocking(move || workers.publish(&next)).await?;

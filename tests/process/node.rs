@@ -94,7 +94,7 @@ impl Node {
         (response[7] > 0).then(|| address.into())
     }
 
-    fn exchange(&self, name: &str) -> Option<Vec<u8>> {
+    pub(crate) fn exchange(&self, name: &str) -> Option<Vec<u8>> {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         // Where nobody listens that is told at once: this is for a machine that is busy.
         client.set_read_timeout(Some(PATIENCE / 4)).unwrap();

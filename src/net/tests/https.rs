@@ -3,6 +3,7 @@
 
 use super::tls::client;
 use super::*;
+use crate::dns::options;
 use crate::metrics::names;
 use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
 use hickory_net::quic::QuicServer;
@@ -259,8 +260,14 @@ fn queries_are_forwarded_over_quic() {
                     while let Some(Ok(mut stream)) = streams.next().await {
                         let mut reply = stream.receive_bytes().await.unwrap().to_vec();
                         assert_eq!(reply[..2], [0, 0], "RFC 9250 §4.2.1");
+                        if let Some(edns) = Message::parse(&reply).unwrap().edns() {
+                            let codes = edns.each_option(&reply).map(|(code, _)| code);
+                            assert_eq!(codes.collect::<Vec<_>>(), [options::COOKIE]);
+                        }
+                        reply.truncate(query("a.test.", 0).len());
                         reply[2] |= 0x80;
                         reply[7] = 1;
+                        reply[11] = 0;
                         reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, 6]);
                         stream.send_bytes(reply.into()).await.unwrap();
                         stream.finish().await.unwrap();
@@ -277,6 +284,15 @@ fn queries_are_forwarded_over_quic() {
     let server = Running::start(&corefile, 1);
     assert_eq!(server.ask("a.test."), Some(6));
     assert_eq!(server.ask("b.test."), Some(6));
+    // TCP_KEEPALIVE would end the connection, with all that is in flight on it (RFC 9250 §5.5.2).
+    let mut asked = query("c.test.", 1);
+    asked[11] = 1;
+    asked.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x10\0\x0b\0\0\0\x0a\0\x08abcdefgh");
+    let socket = server.udp();
+    socket.send(&asked).unwrap();
+    let mut reply = [0; 512];
+    let length = socket.recv(&mut reply).unwrap();
+    assert_eq!(last_octet(&reply[..length]), Some(6));
     server.stop();
 }
 

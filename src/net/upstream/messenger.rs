@@ -1,7 +1,8 @@
 //! Connections to an upstream that carry whole messages: HTTPS (RFC 8484) and QUIC (RFC 9250),
 //! by hickory-net.
 //!
-//! Owns how a query becomes hickory's and a response ours again: its octets stay as they were sent.
+//! Owns how a query becomes hickory's, which options of it go, and a response ours again: its octets stay as they
+//! were sent.
 //! hickory decodes both, so a response that it cannot decode is an error.
 
 use super::dial::words;
@@ -13,6 +14,7 @@ use hickory_net::quic::QuicClientStream;
 use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
 use hickory_net::xfer::{DnsRequestSender, FirstAnswer};
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message};
+use hickory_proto::rr::rdata::opt::EdnsCode;
 use rustls::ClientConfig;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -71,13 +73,19 @@ impl Messenger {
 
     /// Asks; the answer comes when it is waited for. The error says what hickory cannot send.
     pub(super) fn ask(&mut self, wire: &[u8]) -> Result<Answering, String> {
-        let request = || -> Result<DnsRequest, String> {
-            let message = Message::from_vec(wire).map_err(|error| format!("dns: {error}"))?;
-            Ok(DnsRequest::new(message, DnsRequestOptions::default()))
-        };
+        let message = || Message::from_vec(wire).map_err(|error| format!("dns: {error}"));
+        let request = |message| DnsRequest::new(message, DnsRequestOptions::default());
         let answer = match self {
-            Messenger::Https(stream) => stream.send_message(request()?),
-            Messenger::Quic(stream) => stream.send_message(request()?),
+            Messenger::Https(stream) => stream.send_message(request(message()?)),
+            Messenger::Quic(stream) => {
+                let mut message = message()?;
+                // A client's, for which the upstream would have to end the connection with all that is in flight
+                // on it (RFC 9250 §5.5.2).
+                if let Some(edns) = &mut message.edns {
+                    edns.options_mut().remove(EdnsCode::Keepalive);
+                }
+                stream.send_message(request(message))
+            }
             Messenger::HttpsGet(requests) => {
                 let answer = requests.ask(wire);
                 return Ok(Box::pin(async move {

@@ -20,7 +20,7 @@ pub(super) enum Reversal {
     Ttl(u32, u32),
     /// One rcode to another.
     Rcode(Rcode, Rcode),
-    /// An EDNS option that the query was given goes.
+    /// An EDNS option that the query was given goes: the last one with this code.
     OptionOut(u16),
     /// An EDNS option gets the client's own octets back.
     OptionBack(u16, Vec<u8>),
@@ -178,7 +178,11 @@ pub(super) fn concern_options(reversals: &[Reversal]) -> bool {
 pub(super) fn revert_options(options: &mut Vec<EdnsOption>, reversals: &[Reversal]) {
     for reversal in reversals.iter().rev() {
         match reversal {
-            Reversal::OptionOut(code) => options.retain(|(known, _)| known != code),
+            Reversal::OptionOut(code) => {
+                if let Some(place) = options.iter().rposition(|(known, _)| known == code) {
+                    options.remove(place);
+                }
+            }
             Reversal::OptionBack(code, octets) => {
                 for option in options.iter_mut().filter(|(known, _)| known == code) {
                     option.1.clone_from(octets);

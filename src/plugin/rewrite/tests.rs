@@ -287,15 +287,20 @@ fn a_client_sees_a_new_option_only_where_no_cache_stands_above() {
 fn an_option_that_is_reverted_is_gone_from_the_query_once_it_is_answered() {
     let rule = "rewrite edns0 local set 65001 x revert";
     assert_eq!(options_above_and_below(rule), (Some(Vec::new()), Some(vec![65001])));
-    let mut bench = Bench::new();
-    let chain = bench.load(rule, &MemorySurroundings::new()).unwrap();
-    let mut asked = query("a.test.", RecordType::A);
-    options::set(&mut asked, &[(65001, b"own".to_vec())]).unwrap();
-    let outcome = bench.ask(&chain, asked, |query, response| {
-        assert_eq!(options::of_query(query), [(65001, b"x".to_vec())]);
-        response.fail(Rcode::SERVFAIL, None);
-    });
-    assert_eq!(options::of_query(&outcome.query), [(65001, b"own".to_vec())]);
+    let own = vec![(65001, b"own".to_vec())];
+    for (action, below) in [("set", vec!["x"]), ("append", vec!["own", "x"])] {
+        let mut bench = Bench::new();
+        let rule = format!("rewrite edns0 local {action} 65001 x revert");
+        let chain = bench.load(&rule, &MemorySurroundings::new()).unwrap();
+        let mut asked = query("a.test.", RecordType::A);
+        options::set(&mut asked, &own).unwrap();
+        let outcome = bench.ask(&chain, asked, |query, response| {
+            let seen: Vec<_> = options::of_query(query).into_iter().map(|(_, data)| data).collect();
+            assert_eq!(seen, below.iter().map(|data| data.as_bytes()).collect::<Vec<_>>());
+            response.fail(Rcode::SERVFAIL, None);
+        });
+        assert_eq!(options::of_query(&outcome.query), own, "{action}");
+    }
 }
 
 #[test]

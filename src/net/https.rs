@@ -12,8 +12,10 @@ use crate::dns::{Message, RecordType, Transport, sizes};
 use crate::metrics::names;
 use crate::plugin::{Client, Timeouts};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -246,7 +248,8 @@ impl Exchanges {
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let running = Running::new(&self);
-        let response = match self.query_of(request).await {
+        let is_head = request.method() == Method::HEAD;
+        let mut response = match self.query_of(request).await {
             Err(refused) => refused,
             // More than HTTP/2 allows: of those that were taken back, too many are still under way.
             Ok(_) if self.running.get() > STREAMS_MOST as usize => {
@@ -257,6 +260,9 @@ impl Exchanges {
                 None => text(StatusCode::INTERNAL_SERVER_ERROR, "No response"),
             },
         };
+        if is_head {
+            take_body(&mut response);
+        }
         self.listener.with_serving(|serving| {
             let label = &serving.snapshot.servers[serving.server].identity.label;
             let status = response.status();
@@ -350,10 +356,21 @@ fn lifetime(reply: &[u8]) -> u32 {
     least.map_or(LIFETIME_EMPTY, |ttl| ttl.min(LIFETIME_MOST))
 }
 
+/// Leaves of a response what HEAD is answered with (RFC 9110 §9.3.2). hyper does so over HTTP/1.1 alone:
+/// over HTTP/2 a client ends the stream at the octets of a body.
+fn take_body(response: &mut Response<Full<Bytes>>) {
+    let body = std::mem::take(response.body_mut());
+    if let Some(length) = body.size_hint().exact() {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+}
+
 fn text(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(format!("{why}\n"))));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_TYPE));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_TYPE));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

@@ -7,7 +7,7 @@ use crate::dns::options;
 use crate::metrics::names;
 use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
 use hickory_net::quic::QuicServer;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -76,6 +76,31 @@ fn what_is_no_query_is_refused_with_a_status() {
     assert!(
         label.contains(&format!("{family}{{server=\"https://127.0.0.1:0\",status=\"404\"}} 1"))
     );
+    server.stop();
+}
+
+#[tokio::test]
+async fn a_head_request_over_http2_is_answered_without_a_body() {
+    let server = Running::start(&answering("https://.:0", 9, CERTIFICATE), 1);
+    let mut config = client(None);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let address = server.tcp().peer_addr().unwrap();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(ServerName::try_from("up.test").unwrap(), stream).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    let request = hyper::Request::head("https://up.test/").body(Full::<Bytes>::default()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 404);
+    assert_eq!(response.headers()["content-length"], "1");
+    let body = response.into_body().collect().await.unwrap();
+    assert!(body.to_bytes().is_empty());
+    drop(sender);
+    connection.await.unwrap().unwrap();
     server.stop();
 }
 

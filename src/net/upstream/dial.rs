@@ -4,7 +4,7 @@
 
 use super::doh_get;
 use super::limits::UNACKNOWLEDGED;
-use super::messenger::Messenger;
+use super::messenger::{Messenger, told};
 use super::trust::{self, Trust};
 use crate::dns::Transport;
 use crate::net::between::before_long_step;
@@ -173,7 +173,7 @@ impl Dialer {
         match opened {
             Ok(messenger) => Ok((messenger, local)),
             Err(NetError::Io(error)) => Err(tls.words(&error)),
-            Err(error) => Err(format!("{}: tls: handshake: {error}", tls.peer)),
+            Err(error) => Err(format!("{}: tls: handshake: {}", tls.peer, told(&error))),
         }
     }
 

@@ -14,6 +14,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -63,9 +64,9 @@ impl Requests {
             let response = match sender.send_request(request).await {
                 Ok(response) => response,
                 Err(error) if sender.is_closed() => {
-                    return Err(Broken::Connection(error.to_string()));
+                    return Err(Broken::Connection(with_causes(&error)));
                 }
-                Err(error) => return Err(query(error.to_string())),
+                Err(error) => return Err(query(with_causes(&error))),
             };
             if response.status() != StatusCode::OK {
                 return Err(query(format!("http: status {}", response.status())));
@@ -77,4 +78,10 @@ impl Requests {
             body.map(|body| body.to_bytes().into()).map_err(|error| query(error.to_string()))
         }
     }
+}
+
+/// An error and what it comes from: hyper says of itself no more than "http2 error".
+fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

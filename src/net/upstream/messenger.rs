@@ -110,15 +110,38 @@ fn late() -> Broken {
 /// Whether an error ends the connection, and its words.
 fn broken(error: &NetError) -> Broken {
     match error {
-        NetError::H2(inner) if inner.is_reset() => Broken::Query(error.to_string()),
+        NetError::H2(inner) if inner.is_reset() => Broken::Query(told(error)),
         NetError::H2(_)
         | NetError::Busy
         | NetError::NoConnections
         | NetError::QuinnConnection(_)
         | NetError::QuinnWriteError(_)
         | NetError::QuinnReadError(_)
-        | NetError::QuinnStreamError(_) => Broken::Connection(error.to_string()),
+        | NetError::QuinnStreamError(_) => Broken::Connection(told(error)),
         NetError::Io(inner) => Broken::Connection(words(inner)),
-        _ => Broken::Query(error.to_string()),
+        _ => Broken::Query(told(error)),
+    }
+}
+
+/// hickory's words on one line, without the page that an HTTP error came with.
+pub(super) fn told(error: &NetError) -> String {
+    let text = error.to_string();
+    let text = text.split(", message: ").next().unwrap_or_default();
+    // The reason that a QUIC peer gives for its end is its own.
+    text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quinn::{ApplicationClose, ConnectionError};
+
+    #[test]
+    fn what_a_quic_peer_says_at_its_end_stays_on_one_line() {
+        let reason = b"bye\n[INFO] all is well"[..].into();
+        let close = ApplicationClose { error_code: 7_u32.into(), reason };
+        let error = NetError::QuinnConnection(ConnectionError::ApplicationClosed(close));
+        let Broken::Connection(text) = broken(&error) else { panic!("its connection is over") };
+        assert!(text.contains("bye [INFO] all is well") && !text.contains('\n'), "{text}");
     }
 }

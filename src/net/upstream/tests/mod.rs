@@ -2,6 +2,7 @@
 //!
 //! The scripts answer the names they know: `a.test.` at once, others as each test says.
 
+mod https;
 mod probes;
 mod scripted;
 mod streams;

@@ -37,6 +37,19 @@ fn a_foreign_socket_is_told_in_go_s_words() {
         error.0,
         format!("ListenPacket: listen udp 127.0.0.1:{port}: bind: address already in use")
     );
+    let foreign = std::net::TcpListener::bind("[::1]:0").unwrap();
+    let port = foreign.local_addr().unwrap().port();
+    let error = bind(&address(Some("::1"), port), 1).err().unwrap();
+    assert_eq!(error.0, format!("Listen: listen tcp [::1]:{port}: bind: address already in use"));
+}
+
+#[test]
+fn a_link_local_address_is_bound_at_its_interface() {
+    let lo = interfaces::index("lo").unwrap();
+    let at_lo = SocketAddrV6::new("fe80::1".parse().unwrap(), 53, 0, lo);
+    assert_eq!(address(Some("fe80::1%lo"), 53).candidates(), Ok(vec![at_lo.into()]));
+    let nowhere = address(Some("fe80::1%nowhere"), 53).candidates();
+    assert_eq!(nowhere, Err("no such network interface".to_owned()));
 }
 
 #[test]
@@ -72,7 +85,7 @@ fn tls_without_a_certificate_is_plain_tcp_alone() {
     assert!(bind(&plain, 1).unwrap()[0].udp.is_empty());
     let quic = Address { transport: KeyTransport::Quic, ..plain };
     let bound = bind(&quic, 2).unwrap();
-    assert!(bound.iter().all(|one| one.tcp.is_empty() && one.udp.len() == 1));
+    assert!(bound.len() == 2 && bound.iter().all(|one| one.tcp.is_empty() && one.udp.len() == 1));
 }
 
 #[test]
@@ -135,9 +148,43 @@ fn sockets_that_are_not_the_address_s_are_not_adopted() {
     let mut wrong = handed(bind(&address(Some("127.0.0.1"), 0), 1).unwrap());
     wrong.host = Some("127.0.0.2".to_owned());
     assert!(adopt(wrong, 1).is_err());
-    let connected = handed(bind(&address(Some("127.0.0.1"), 0), 1).unwrap());
+    let own = || handed(bind(&address(Some("127.0.0.1"), 0), 1).unwrap());
+    let mut of_another_port = own();
+    of_another_port.port = 1;
+    assert!(adopt(of_another_port, 1).is_err());
+    let (mut streams, mut datagrams) = (own(), own());
+    streams.streams.extend(own().streams);
+    datagrams.datagrams.extend(own().datagrams);
+    assert!(adopt(streams, 1).is_err() && adopt(datagrams, 1).is_err(), "one is of another port");
+    let mut deaf = own();
+    let local = deaf.streams[0].local_addr().unwrap();
+    deaf.streams.push(open(local, Type::STREAM).unwrap().into());
+    assert!(adopt(deaf, 1).is_err(), "one does not listen");
+    let mut unwanted = own();
+    unwanted.transport = KeyTransport::Tls;
+    assert_eq!(adopt(unwanted, 1).err().unwrap(), "sockets of a kind that is not wanted");
+    let connected = own();
     connected.datagrams[0].connect("127.0.0.1:9").unwrap();
     assert!(adopt(connected, 1).is_err());
     let quic = Address { transport: KeyTransport::Quic, ..address(Some("127.0.0.1"), 0) };
     assert!(adopt(handed(bind(&quic, 1).unwrap()), 1).is_err(), "QUIC is not handed on");
+}
+
+#[test]
+fn what_a_service_manager_opened_becomes_as_what_a_worker_opens() {
+    let port = free_port();
+    let given = HandedSockets {
+        transport: KeyTransport::Dns,
+        host: Some("127.0.0.1".to_owned()),
+        port,
+        streams: vec![TcpListener::bind(("127.0.0.1", port)).unwrap()],
+        datagrams: vec![UdpSocket::bind(("127.0.0.1", port)).unwrap()],
+        keeper: Keeper::Manager,
+    };
+    let adopted = adopt(given, 1).unwrap();
+    // A worker that waits in the kernel serves nobody else, and a successor may bind beside it.
+    for socket in [SockRef::from(&adopted[0].tcp[0]), SockRef::from(&adopted[0].udp[0])] {
+        assert!(socket.nonblocking().unwrap() && socket.reuse_port().unwrap());
+    }
+    assert_eq!(adopted[0].keeper, Keeper::Manager);
 }

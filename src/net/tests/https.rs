@@ -72,6 +72,7 @@ fn what_is_no_query_is_refused_with_a_status() {
     response[2] |= 0x80;
     assert!(request(&server, "POST /dns-query", &response).0.starts_with("http/1.1 500"));
     let label = server.equipment.metrics.text();
+    assert!(label.contains("\nnodens_messages_ignored_total 1\n"), "{label}");
     let family = names::HTTPS_RESPONSES.name;
     assert!(
         label.contains(&format!("{family}{{server=\"https://127.0.0.1:0\",status=\"404\"}} 1"))

@@ -6,7 +6,7 @@ use crate::net::between::{CROWD, UNSEEN_BESIDE_LONG, in_turns, works_here};
 use crate::net::rest::{Rests, woke};
 use crate::net::sockets::{Address, bind};
 use crate::net::upstream::Shared;
-use crate::net::worker::{Command, Node, Worker, run};
+use crate::net::worker::{Command, Node, REFRESHES_MOST, Worker, run};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -84,10 +84,15 @@ impl Lone {
 /// Runs `test` beside a worker, and answers its queries of `hit.test` with 192.0.2.9. Others go to an
 /// upstream that says nothing by itself.
 fn beside_a_worker<F: Future<Output = ()>>(test: impl FnOnce(Lone) -> F) {
+    beside_a_worker_with("", test);
+}
+
+/// The same, with more directives.
+fn beside_a_worker_with<F: Future<Output = ()>>(more: &str, test: impl FnOnce(Lone) -> F) {
     let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
     upstream.set_nonblocking(true).unwrap();
     let corefile = format!(
-        ".:0 {{\nbind 127.0.0.1\nhosts {{\n192.0.2.9 hit.test\nfallthrough\n}}\nforward . {}\n}}\n",
+        ".:0 {{\nbind 127.0.0.1\n{more}\nhosts {{\n192.0.2.9 hit.test\nfallthrough\n}}\nforward . {}\n}}\n",
         upstream.local_addr().unwrap()
     );
     let meter = Arc::new(FakeMeter::default());
@@ -275,5 +280,29 @@ fn a_hit_is_answered_between_the_turns_of_connections_to_upstreams() {
         });
         assert_eq!(last_octet(&hit.await.unwrap()), Some(9));
         assert_eq!(lone.counted(HELD_BACK), 1, "the miss waits, as a task of the worker's");
+    });
+}
+
+#[test]
+fn what_was_given_up_and_has_no_place_to_go_on_in_is_asked_anew_by_the_next() {
+    beside_a_worker_with("cancel 1s", |lone| async move {
+        lone.meter.is_idle.store(true, Ordering::Relaxed);
+        lone.worker.node.refreshes.fetch_add(REFRESHES_MOST, Ordering::Relaxed);
+        let asked = || {
+            let mut buffer = [0; 512];
+            let (length, from) = lone.upstream.recv_from(&mut buffer).ok()?;
+            Some((buffer[..length].to_vec(), from))
+        };
+        lone.send(["n.miss.test.".to_owned()]);
+        lone.until(asked).await;
+        let cancelled = lone.until(|| lone.replied()).await;
+        assert_eq!(cancelled[3] & 15, 2, "SERVFAIL");
+        assert_eq!(lone.counted("nodens_queries_shed_total{reason=\"refresh\"} "), 1);
+        // The upstream is asked again for the next one: nothing is left that it could wait for.
+        while asked().is_some() {}
+        lone.send(["n.miss.test.".to_owned()]);
+        lone.until(asked).await;
+        assert_eq!(lone.counted("nodens_queries_joined_total "), 0);
+        lone.worker.node.refreshes.fetch_sub(REFRESHES_MOST, Ordering::Relaxed);
     });
 }

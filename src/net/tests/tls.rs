@@ -63,6 +63,45 @@ fn queries_inside_tls_are_answered_inside_it() {
 }
 
 #[test]
+fn more_queries_inside_tls_than_one_read_takes_are_all_answered() {
+    const QUERIES: u16 = 2_000;
+    let server = Running::start(&answering("tls://.:0", 9, "tls /up.pem /up.key"), 1);
+    let mut stream = connect(&server, client(None));
+    let queries: Vec<u8> = (0..QUERIES).flat_map(|id| framed(&query("a.test.", id))).collect();
+    stream.write_all(&queries).unwrap();
+    for expected in 0..QUERIES {
+        assert_eq!(id(&read_frame(&mut stream).unwrap()), expected);
+    }
+    drop(stream);
+    server.stop();
+}
+
+#[test]
+fn replies_inside_tls_that_the_kernel_does_not_take_at_once_come_whole() {
+    const QUERIES: u16 = 1_000;
+    let address = |number| format!("10.0.{}.{} a.test\n", number / 250, number % 250);
+    let addresses: String = (0..1_000).map(address).collect();
+    let server = Running::start(
+        &format!(
+            "tls://.:0 {{\nbind 127.0.0.1\ntls /up.pem /up.key\ntimeouts {{\nread {NEVER}\n\
+             write {NEVER}\nidle {NEVER}\n}}\nhosts {{\n{addresses}}}\n}}\n"
+        ),
+        1,
+    );
+    // 16 MB of replies.
+    let mut stream = connect(&server, client(None));
+    let queries: Vec<u8> = (0..QUERIES).flat_map(|id| framed(&query("a.test.", id))).collect();
+    stream.write_all(&queries).unwrap();
+    for expected in 0..QUERIES {
+        let reply = read_frame(&mut stream).unwrap();
+        assert_eq!(id(&reply), expected);
+        assert_eq!(Message::parse(&reply).unwrap().count(Section::Answer), 1_000);
+    }
+    drop(stream);
+    server.stop();
+}
+
+#[test]
 fn plain_queries_at_a_tls_port_are_not_answered() {
     let server = Running::start(&answering("tls://.:0", 9, "tls /up.pem /up.key"), 1);
     let mut stream = server.tcp();

@@ -51,18 +51,27 @@ impl Handler for Header {
         &self,
         query: &mut Query<'_>,
         _response: &mut Response,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Flow {
-        query.set_flags(self.query.apply(query.flags()));
+        let own = query.flags();
+        let changed = self.query.apply(own);
+        if changed != own {
+            context.note = Some(Box::new(own));
+            query.set_flags(changed);
+        }
         Flow::Next
     }
 
     fn response(
         &self,
-        _query: &mut Query<'_>,
+        query: &mut Query<'_>,
         response: &mut Response,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Turn {
+        // An error reply of the server core has the client's own flags.
+        if let Some(own) = context.note.take().and_then(|note| note.downcast::<u16>().ok()) {
+            query.set_flags(*own);
+        }
         // Where no handler wrote a response the server core makes one, which stays as it is.
         response.set_flags(self.response.apply(response.flags()));
         response.pass_through("header");
@@ -135,16 +144,19 @@ mod tests {
     use super::*;
     use crate::corefile::MemorySurroundings;
     use crate::dns::{Rcode, RecordType};
-    use crate::plugin::testing::{Bench, always, query};
+    use crate::plugin::testing::{Bench, query, respond};
 
     /// The flags that the upstream sees and those of the response.
     fn flags(directive: &str, rcode: Rcode) -> (u16, u16) {
         let mut bench = Bench::new();
         let chain = bench.load(directive, &MemorySurroundings::new()).unwrap();
-        let records = ["a.test. 60 IN A 192.0.2.1"];
-        let below = always(rcode, &records);
-        let outcome = bench.ask(&chain, query("a.test.", RecordType::A), below);
-        (outcome.query.flags(), outcome.response.flags())
+        let mut seen = 0;
+        let outcome = bench.ask(&chain, query("a.test.", RecordType::A), |query, response| {
+            seen = query.flags();
+            respond(query, response, rcode, &["a.test. 60 IN A 192.0.2.1"]);
+        });
+        assert_eq!(outcome.query.flags(), flags::RD, "the client's own");
+        (seen, outcome.response.flags())
     }
 
     #[test]
@@ -168,11 +180,14 @@ mod tests {
     #[test]
     fn a_failure_stays_a_failure() {
         let mut bench = Bench::new();
-        let chain = bench.load("header {\n set ra\n}", &MemorySurroundings::new()).unwrap();
+        let rules = "header {\n set ra\n query clear rd\n}";
+        let chain = bench.load(rules, &MemorySurroundings::new()).unwrap();
         let outcome = bench.ask(&chain, query("a.test.", RecordType::A), |_, response| {
             response.fail(Rcode::SERVFAIL, None);
         });
         assert!(outcome.response.wire.is_empty());
+        // The server core's error reply has the flags of the query.
+        assert_eq!(outcome.query.flags(), flags::RD);
     }
 
     #[test]

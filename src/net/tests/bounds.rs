@@ -319,3 +319,96 @@ fn each_worker_gives_what_its_thread_keeps_of_memory_as_long_as_it_works() {
     running.stop();
     assert_eq!(spares.collect(PATIENCE).len(), 0);
 }
+
+/// A counter of the server's, as its scrape shows it.
+fn is_counted(server: &Running, line: &str) -> bool {
+    server.equipment.metrics.text().lines().any(|one| one == line)
+}
+
+/// Waits until it is so.
+fn until(mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "it never is");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_client_that_takes_no_reply_in_its_time_is_closed_and_counted_and_a_silent_one_is_not_counted()
+{
+    let more = "timeouts {\nread 1s\nwrite 1s\nidle 1s\n}";
+    let server = Running::start(&answering(".:0", 9, more), 1);
+    octets_to_its_end(&mut server.tcp());
+    assert!(is_counted(&server, "nodens_tcp_slow_readers_total 0"));
+    let mut stream = server.tcp();
+    let burst: Vec<u8> = (0..1000).flat_map(|id| framed(&query("a.test.", id))).collect();
+    // It takes no more of them when the replies have no room, and then the connection is closed.
+    while stream.write_all(&burst).is_ok() {}
+    until(|| is_counted(&server, "nodens_tcp_slow_readers_total 1"));
+    server.stop();
+}
+
+#[test]
+fn a_connection_whose_reply_finds_no_memory_is_closed_and_counted() {
+    let address = |number| format!("10.0.0.{number} a.test\n");
+    let addresses: String = (0..250).map(address).collect();
+    let budget = Arc::new(Budget::new(Some(0)));
+    let corefile = format!(".:0 {{\nbind 127.0.0.1\nhosts {{\n{addresses}}}\n}}\n");
+    let server = Running::start_within(&corefile, 1, budget.clone());
+    let mut stream = server.tcp();
+    let burst: Vec<u8> = (0..20).flat_map(|id| framed(&query("a.test.", id))).collect();
+    stream.write_all(&burst).unwrap();
+    octets_to_its_end(&mut stream);
+    until(|| is_counted(&server, "nodens_tcp_connections_starved_total 1"));
+    server.stop();
+    assert_eq!(budget.buffers.used(), 0);
+}
+
+#[test]
+fn what_a_connection_holds_back_is_counted_once_however_it_grows() {
+    const PARTS: [u64; 3] = [10_000, 20_000, 30_000];
+    let budget = Arc::<Budget>::default();
+    let server = Running::start_within(&answering(".:0", 9, ""), 1, budget.clone());
+    let mut stream = server.tcp();
+    let mut sent = 0;
+    for part in PARTS {
+        // Of a message that never becomes whole.
+        stream.write_all(&vec![0xff; part as usize]).unwrap();
+        sent += part;
+        until(|| budget.buffers.used() + 8192 > sent);
+    }
+    assert!(budget.buffers.used() < 131_072, "{}", budget.buffers.used());
+    drop(stream);
+    server.stop();
+    assert_eq!(budget.buffers.used(), 0);
+}
+
+#[test]
+fn a_connection_with_a_query_that_waits_makes_no_room_for_others() {
+    let mut upstream = Held::start();
+    let port = upstream.port();
+    let corefile = format!(
+        ".:0 {{\nbind 127.0.0.1\ntimeouts {{\nread {NEVER}\nidle {NEVER}\n}}\nhosts {{\n192.0.2.9 a.test\n\
+         fallthrough\n}}\n{}}}\n",
+        asking_once(port).replace("max_fails 0", "max_fails 0\nprefer_udp")
+    );
+    // Enough for one that waits, and for few connections.
+    let budget = Arc::new(Budget::new(Some(1 << 20)));
+    let octets = budget.connections.most().max(OCTETS_LEAST);
+    let server = Running::start_within(&corefile, 1, budget);
+    let mut waiting = server.tcp();
+    waiting.write_all(&framed(&query("n.test.", 7))).unwrap();
+    upstream.until_asked();
+    let most = usize::try_from(octets / TCP_OCTETS).unwrap();
+    let mut others = Vec::new();
+    for _ in 0..most + 3 {
+        others.push(server.tcp());
+        assert_eq!(last_octet(&asked_over(others.last_mut().unwrap())), Some(9));
+    }
+    assert!(octets_to_its_end(&mut others[0]).is_empty(), "it was idle for longest");
+    upstream.answer();
+    assert_eq!(id(&read_frame(&mut waiting).unwrap()), 7);
+    drop((waiting, others));
+    server.stop();
+}

@@ -3,7 +3,7 @@
 //! Owns the one walk over a response that the cache makes. Never changes the message.
 
 use super::options::MOST_TTL;
-use crate::dns::{Message, Rcode, RecordType, Section};
+use crate::dns::{Message, Query, Rcode, Record, RecordType, Section};
 use crate::plugin::kind::{Kind, Signs};
 use std::time::Duration;
 
@@ -77,6 +77,20 @@ pub(super) fn survey(message: &Message<'_>, rcode: Rcode, unix: Duration) -> Sur
         found.ttl = least.unwrap_or(SHORT_TTL);
     }
     found
+}
+
+/// Whether `message`, of this kind, is all that there is to be said to `query`, whoever asks: it has a record of
+/// the type that was asked for, or denies that there is one with a SOA record.
+pub(super) fn is_whole(message: &Message<'_>, query: &Query<'_>, kind: Kind) -> bool {
+    let is_asked_for = |record: Record| {
+        record.section == Section::Answer
+            && (record.rtype == query.qtype() || query.qtype() == RecordType::ANY)
+    };
+    match kind {
+        Kind::NoError => message.records().any(is_asked_for),
+        Kind::NoData | Kind::NameError => true,
+        Kind::Delegation | Kind::ServerError | Kind::Meta | Kind::Other => false,
+    }
 }
 
 /// A TTL with the top bit set counts as 0 (RFC 2181 §8).

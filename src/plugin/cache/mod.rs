@@ -22,7 +22,7 @@ use super::{Context, Flow, Handler, Journal, Now, PerServer, Setup, TABLE, Turn}
 use crate::corefile::{CorefileError, Surroundings};
 use crate::dns::{Class, Name, Query, Rcode, RecordType, Response, Written, flags};
 use crate::metrics::Registry;
-use classify::{Survey, survey};
+use classify::{Survey, is_whole, survey};
 use entry::{Entry, QueryBits, Terms, is_for_one_network, matches, milliseconds, wants_authentic};
 pub use export::{Cursor, Kept, KeptAs, stores};
 use flatten::flatten;
@@ -167,7 +167,7 @@ impl Handler for CacheHandler {
             return Turn::Up;
         }
         let keeping = match context.clientless || stale.is_some() {
-            _ if asks_for_less => Keeping::Nothing,
+            _ if asks_for_less => Keeping::Whole,
             true => Keeping::Everything,
             false => Keeping::Enabled,
         };
@@ -306,8 +306,8 @@ impl CacheHandler {
         let found = survey(&message, response.rcode, context.now.unix);
         let kind = found.kind;
         let ttl = self.ttl(&found);
-        let may_be_kept = keeping != Keeping::Nothing
-            && ttl > 0
+        let may_be_kept = ttl > 0
+            && (keeping != Keeping::Whole || is_whole(&message, query, kind))
             && message.flags() & flags::TC == 0
             && !is_for_one_network(&message, query);
         let side = kept_in(kind).filter(|_| may_be_kept);
@@ -377,15 +377,15 @@ impl CacheHandler {
 /// Which responses are kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keeping {
-    /// Not those to a query without RD.
-    Nothing,
+    /// As `Enabled`, if nobody would get more than they have: those to a query without RD.
+    Whole,
     /// All but those of names that `disable` excludes.
     Enabled,
     /// Those of a refresh, all: `disable` would keep the expired entry alive.
     Everything,
 }
 
-/// The handler's note of a query without RD: the response may be a referral, or a part of the answer, and
+/// The handler's note of a query without RD: the response may be a referral, or a part of the answer, which
 /// is not for those who want all of it.
 struct AsksForLess;
 

@@ -1,6 +1,6 @@
 //! What is kept, for how long, for which queries, and what a hit looks like.
 
-use super::{A, A_TEST, Cached, raw_query, ttls, with_flags};
+use super::{A, A_TEST, Cached, SOA, raw_query, ttls, with_flags};
 use crate::dns::{Class, Query, Rcode, RecordType, Written, flags};
 use crate::plugin::testing::{always, name, nobody, query, respond};
 
@@ -323,7 +323,7 @@ fn dnssec_and_plain_clients_have_entries_of_their_own() {
 }
 
 #[test]
-fn what_upstream_says_to_a_query_without_rd_is_not_kept() {
+fn what_upstream_says_to_a_query_without_rd_is_kept_if_it_is_whole() {
     let mut cached = Cached::new("cache");
     let without = |word| raw_query(word, A_TEST, Class::IN, None);
     // A referral, a CNAME whose target upstream would have to ask for, and a NOTIFY's RD says nothing.
@@ -331,10 +331,22 @@ fn what_upstream_says_to_a_query_without_rd_is_not_kept() {
         cached.ask(without(0), always(Rcode::NOERROR, records));
         cached.ask(without(4 << 11 | flags::RD), always(Rcode::NOERROR, records));
     }
+    cached.ask(without(0), always(Rcode::SERVFAIL, &[]));
+    cached.ask(without(0), always(Rcode::NOERROR, &[]));
     cached.miss("a.test.", Rcode::NOERROR, &["a.test. 30 IN A 192.0.2.1"]);
     // What is kept is for all.
     let hit = cached.ask(without(0), nobody);
     assert_eq!(hit.records(), ["a.test. 30 IN A 192.0.2.1"]);
+
+    for (rcode, records) in [
+        (Rcode::NOERROR, &["a.test. 30 IN CNAME b.test.", "b.test. 30 IN A 192.0.2.1"][..]),
+        (Rcode::NOERROR, &[SOA]),
+        (Rcode::NXDOMAIN, &[SOA]),
+    ] {
+        let mut cached = Cached::new("cache");
+        cached.ask(without(0), always(rcode, records));
+        assert!(cached.is_kept("a.test."), "{records:?}");
+    }
 }
 
 /// A query for `a.test. A` from 192.0.2.0/24, and what `below` answers to it for networks of `scope` bits.

@@ -260,20 +260,13 @@ fn nothing(request: &Request) -> ResponseInfo {
 mod tests {
     use super::*;
     use crate::metrics::{Registry, names};
-    use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
+    use crate::net::tests::sealing;
     use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
 
     fn settings() -> Settings {
-        let tls = server_config(&ServerTls {
-            certificate: include_bytes!("upstream/testdata/up.pem").to_vec(),
-            key: include_bytes!("upstream/testdata/up.key").to_vec(),
-            clients: ClientCertificates::No,
-            authorities: Vec::new(),
-            only_tls13: false,
-        });
         let (idle, write) = (Duration::from_secs(1), Duration::from_secs(1));
-        Settings { tls: Arc::new(tls.unwrap()), idle, write }
+        Settings { tls: sealing(&["h3"]), idle, write }
     }
 
     /// Whether a client is let in where `most` connections may be open.

@@ -27,7 +27,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{spawn_local, yield_now};
@@ -122,7 +122,7 @@ pub(super) enum Command {
     /// Answer: the worker works.
     Beat { done: oneshot::Sender<()> },
     /// Give what free memory the thread keeps.
-    Spare { place: Arc<Mutex<Vec<Spare>>>, done: Sender<()> },
+    Spare { done: Sender<Spare> },
     /// End.
     Stop,
 }
@@ -301,10 +301,9 @@ pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceive
                 // Who asked may have lost patience.
                 let _ = done.send(());
             }
-            Command::Spare { place, done } => {
-                place.lock().unwrap_or_else(PoisonError::into_inner).push(Spare::of_this_thread());
+            Command::Spare { done } => {
                 // As for a beat.
-                let _ = done.send(());
+                let _ = done.send(Spare::of_this_thread());
             }
             Command::Stop => {
                 // What was handed over for sending in this turn still goes out.

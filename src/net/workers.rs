@@ -132,16 +132,15 @@ pub struct Spares(Vec<mpsc::UnboundedSender<Command>>);
 impl Spares {
     /// What each worker has, of those that tell within `longest`.
     pub fn collect(&self, longest: Duration) -> Vec<Spare> {
-        let (done, all_done) = channel();
-        let place = Arc::new(Mutex::default());
+        let (done, told) = channel();
         for hand in &self.0 {
             // A worker that is gone keeps nothing.
-            let _ = hand.send(Command::Spare { place: place.clone(), done: done.clone() });
+            let _ = hand.send(Command::Spare { done: done.clone() });
         }
         drop(done);
         let end = Instant::now() + longest;
-        while all_done.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
-        std::mem::take(&mut place.lock().unwrap_or_else(PoisonError::into_inner))
+        let next = || told.recv_timeout(end.saturating_duration_since(Instant::now())).ok();
+        std::iter::from_fn(next).collect()
     }
 }
 

@@ -5,15 +5,13 @@ use super::tls::client;
 use super::*;
 use crate::dns::options;
 use crate::metrics::names;
-use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
 use hickory_net::quic::QuicServer;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
 const CERTIFICATE: &str = "tls /up.pem /up.key";
@@ -200,16 +198,7 @@ fn queries_are_forwarded_over_https_many_on_one_connection() {
 
 /// A resolver over HTTPS that takes GET alone, and says 192.0.2.6 to everything; its port.
 async fn only_get(tell: std::sync::mpsc::Sender<u16>) {
-    let settings = ServerTls {
-        certificate: include_bytes!("../upstream/testdata/up.pem").to_vec(),
-        key: include_bytes!("../upstream/testdata/up.key").to_vec(),
-        clients: ClientCertificates::No,
-        authorities: Vec::new(),
-        only_tls13: false,
-    };
-    let mut config = server_config(&settings).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let acceptor = tokio_rustls::TlsAcceptor::from(sealing(&["h2"]));
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     tell.send(socket.local_addr().unwrap().port()).unwrap();
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| async move {
@@ -265,22 +254,10 @@ fn queries_are_forwarded_over_quic() {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let certificate = include_bytes!("../upstream/testdata/up.pem");
-            let chain = vec![CertificateDer::from_pem_slice(certificate).unwrap()];
-            let key = include_bytes!("../upstream/testdata/up.key");
-            let key = PrivateKeyDer::from_pem_slice(key).unwrap();
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let mut config = rustls::ServerConfig::builder_with_provider(provider)
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(chain, key)
-                .unwrap();
-            config.alpn_protocols = vec![b"doq".to_vec()];
             let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
             tell.send(socket.local_addr().unwrap().port()).unwrap();
             let mut server =
-                QuicServer::with_socket_and_tls_config(socket, Arc::new(config)).unwrap();
+                QuicServer::with_socket_and_tls_config(socket, sealing(&["doq"])).unwrap();
             while let Ok(Some((mut streams, _))) = server.next().await {
                 tokio::spawn(async move {
                     while let Some(Ok(mut stream)) = streams.next().await {

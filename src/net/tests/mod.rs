@@ -7,6 +7,7 @@ use crate::engine::{Snapshot, World, build};
 use crate::metrics::Registry;
 use crate::plugin::cache::{Kept, stores};
 use crate::plugin::testing::FakeJournal;
+use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
 use crate::plugin::{Budget, Carried, is_known};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -39,6 +40,21 @@ const NEVER: &str = "1h";
 struct Running {
     equipment: Equipment,
     workers: Workers,
+}
+
+/// A TLS server for up.test, which the authority of ca.pem vouches for, that speaks one of `protocols`, or
+/// with none what its clients take for granted.
+pub(super) fn sealing(protocols: &[&str]) -> Arc<rustls::ServerConfig> {
+    let settings = ServerTls {
+        certificate: include_bytes!("../upstream/testdata/up.pem").to_vec(),
+        key: include_bytes!("../upstream/testdata/up.key").to_vec(),
+        clients: ClientCertificates::No,
+        authorities: Vec::new(),
+        only_tls13: false,
+    };
+    let mut config = server_config(&settings).unwrap();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().into()).collect();
+    Arc::new(config)
 }
 
 fn snapshot(corefile: &str, metrics: &Registry) -> Arc<Snapshot> {

@@ -1,7 +1,6 @@
 //! Upstreams over HTTPS that fail: a query alone, or the connection with all that are on it.
 
 use super::*;
-use crate::plugin::tls::{ClientCertificates, ServerTls, server_config};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::server::conn::http2;
@@ -27,16 +26,7 @@ type Reply = Result<Response<Full<Bytes>>, String>;
 
 impl Resolver {
     async fn start() -> (Arc<Resolver>, SocketAddr) {
-        let settings = ServerTls {
-            certificate: include_bytes!("../testdata/up.pem").to_vec(),
-            key: include_bytes!("../testdata/up.key").to_vec(),
-            clients: ClientCertificates::No,
-            authorities: Vec::new(),
-            only_tls13: false,
-        };
-        let mut config = server_config(&settings).unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let acceptor = tokio_rustls::TlsAcceptor::from(sealing(&["h2"]));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let resolver = Arc::new(Resolver::default());

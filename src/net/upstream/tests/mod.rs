@@ -11,6 +11,7 @@ use self::scripted::*;
 use super::*;
 use crate::dns::{Class, Name, Query, Rcode, RecordType, Transport};
 use crate::net::tests::ports::free_port;
+use crate::net::tests::sealing;
 use crate::plugin::forward::{
     BUDGET, DohMethod, ExchangeFailure, Keeping, Options, Order, Policy, TlsFiles, TlsSettings,
     Upstream,
@@ -421,18 +422,7 @@ async fn failover_takes_the_last_response_when_all_say_the_same() {
 
 #[tokio::test]
 async fn tls_checks_the_name_that_the_directive_gives() {
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let chain = vec![CertificateDer::from_pem_slice(include_bytes!("../testdata/up.pem")).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../testdata/up.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let acceptor = tokio_rustls::TlsAcceptor::from(sealing(&[]));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

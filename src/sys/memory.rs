@@ -47,7 +47,7 @@ pub struct Spare {
 
 impl Spare {
     /// Takes over what the allocator keeps for the calling thread: some hundreds of pieces, each of which may
-    /// be all that keeps a page. Takes some 20 µs.
+    /// be all that keeps a page. It is as many allocations.
     pub fn of_this_thread() -> Spare {
         let mut pieces = Vec::with_capacity(KEPT_LENGTHS * KEPT_OF_EACH);
         for step in 0..KEPT_LENGTHS {

@@ -98,6 +98,8 @@ impl Manager {
     /// Starts the program with all that is kept; does not wait for anything.
     pub(crate) fn spawn(&self, scene: &mut Scene, flags: &[&str]) -> Process {
         let program = scene.command(flags);
+        // Until the copies below are closed: they outlive the start.
+        let _one = lock(&ONE_START);
         let all: Vec<Kept> = lock(&self.heard)
             .kept
             .iter()
@@ -124,7 +126,6 @@ impl Manager {
             command.env("LISTEN_FDNAMES", names.join(":"));
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        let _one = lock(&ONE_START);
         for kept in &all {
             pass_on(&kept.socket).unwrap();
         }

@@ -7,7 +7,7 @@
 
 use super::dial::words;
 use crate::net::doh;
-use crate::plugin::forward::LONGEST_TRY;
+use crate::plugin::forward::BUDGET;
 use hickory_net::NetError;
 use hickory_net::h2::{self, HttpsClientStream};
 use hickory_net::quic::QuicClientStream;
@@ -89,12 +89,12 @@ impl Messenger {
             Messenger::HttpsGet(requests) => {
                 let answer = requests.ask(wire);
                 return Ok(Box::pin(async move {
-                    timeout(LONGEST_TRY, answer).await.unwrap_or_else(|_| Err(late()))
+                    timeout(BUDGET, answer).await.unwrap_or_else(|_| Err(late()))
                 }));
             }
         };
         Ok(Box::pin(async move {
-            match timeout(LONGEST_TRY, answer.first_answer()).await {
+            match timeout(BUDGET, answer.first_answer()).await {
                 Ok(Ok(response)) => Ok(response.into_buffer()),
                 Ok(Err(error)) => Err(broken(&error)),
                 Err(_) => Err(late()),

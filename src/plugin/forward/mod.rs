@@ -12,7 +12,7 @@ mod tls;
 mod tries;
 mod verdict;
 
-pub use options::{Keeping, LONGEST_TRY, Options, Probe, Upstream};
+pub use options::{Keeping, Options, Probe, Upstream};
 pub use policy::{MOST_UPSTREAMS, Order, Policy};
 pub use tls::{DohMethod, TlsFiles, TlsSettings};
 pub use tries::{BUDGET, Fault, Move, Tries};

@@ -86,7 +86,8 @@ pub struct Options {
     pub next_on_nodata: bool,
     /// Responses with these rcodes make the next upstream be tried.
     pub failover: Vec<Rcode>,
-    /// How long one try may take, connecting included; default and most 2 s.
+    /// How long one try may take, connecting included; default 2 s. All of them end with the query's
+    /// [`BUDGET`](super::BUDGET).
     pub read_timeout: Duration,
     /// The health probe.
     pub probe: Probe,
@@ -94,8 +95,8 @@ pub struct Options {
     pub keeping: Keeping,
 }
 
-/// The longest that one try may take.
-pub const LONGEST_TRY: Duration = Duration::from_secs(2);
+/// How long one try may take unless `read_timeout` says.
+const USUAL_TRY: Duration = Duration::from_secs(2);
 
 impl Default for Options {
     fn default() -> Self {
@@ -111,7 +112,7 @@ impl Default for Options {
             next: Vec::new(),
             next_on_nodata: false,
             failover: Vec::new(),
-            read_timeout: LONGEST_TRY,
+            read_timeout: USUAL_TRY,
             probe: Probe::default(),
             keeping: Keeping::default(),
         }

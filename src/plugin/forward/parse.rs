@@ -2,7 +2,7 @@
 //!
 //! Owns the syntax and the error texts. Files come through the surroundings.
 
-use super::options::{LONGEST_TRY, Options};
+use super::options::Options;
 use super::policy::{MOST_UPSTREAMS, Policy};
 use super::sources::{self, Source};
 use super::target::{Target, To, resolver, scheme_of, targets};
@@ -166,7 +166,7 @@ impl Draft {
                 if limit.is_zero() {
                     return Err(dispenser.plain_err("read_timeout must be positive: 0s"));
                 }
-                options.read_timeout = limit.min(LONGEST_TRY);
+                options.read_timeout = limit;
             }
             "source_address" => {
                 let text = argument(dispenser)?;

@@ -251,6 +251,16 @@ fn every_option_is_read() {
     assert_eq!(format!("{options:?}"), format!("{expected:?}"));
 }
 
+#[test]
+fn a_slow_upstream_may_have_more_than_the_usual_two_seconds() {
+    let mut bench = Bench::new();
+    let directive = "forward . 127.0.0.9 {\n read_timeout 5s\n}";
+    let chain = bench.load(directive, &node()).unwrap();
+    let outcome = bench.ask(&chain, a("a.test."), always(Rcode::NOERROR, &[]));
+    let options = &outcome.exchanges[0].upstreams.options;
+    assert_eq!(options.read_timeout, Duration::from_secs(5));
+}
+
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 #[test]

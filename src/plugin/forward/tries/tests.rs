@@ -299,6 +299,22 @@ fn those_that_are_down_have_no_share_of_the_time() {
 }
 
 #[test]
+fn with_a_long_read_timeout_the_last_upstream_has_all_the_time_and_others_are_not_waited_for_alone()
+{
+    let options = Options { read_timeout: 2 * BUDGET, ..Options::default() };
+    let mut random = StdRng::seed_from_u64(1);
+    let patience = |next| match next {
+        Move::Ask { patience, .. } => patience,
+        other => panic!("{other:?}"),
+    };
+    let mut tries = Tries::new(&options, order(1), BUDGET);
+    assert_eq!(patience(tries.next(Duration::ZERO, |_| false, &mut random)), BUDGET);
+    let mut tries = Tries::new(&options, order(2), BUDGET);
+    assert_eq!(patience(tries.next(Duration::ZERO, |_| false, &mut random)), BUDGET / 2);
+    assert_eq!(patience(tries.next(BUDGET / 2, |_| false, &mut random)), BUDGET / 2);
+}
+
+#[test]
 fn what_one_says_that_was_tried_when_all_were_down_is_the_answer() {
     let options = Options { failover: vec![Rcode::SERVFAIL], ..Options::default() };
     let mut random = StdRng::seed_from_u64(1);

@@ -108,6 +108,22 @@ fn the_table_has_a_rule_for_each_way_that_must_not_be_tracked() {
 }
 
 #[test]
+fn the_rules_of_a_hundred_addresses_go_in_together() {
+    in_namespaces(PROGRAMS, || {
+        let all: Vec<String> = (1..=100).map(|last| format!("169.254.20.{last}")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let mut kept = nftables(&all, Life::Process);
+        let report = kept.ensure();
+        good(&report);
+        assert_eq!((report.added, rules("nodens", "output").len()), (800, 600));
+        assert_eq!(kept.ensure(), Report::default());
+        good(&kept.let_queries_go());
+        good(&kept.remove());
+        assert_eq!(tables(), "");
+    });
+}
+
+#[test]
 fn addresses_of_services_are_exchanged_for_local_ones_and_back() {
     in_namespaces(PROGRAMS, || {
         let addresses = ["169.254.20.11", "fd00::b"];

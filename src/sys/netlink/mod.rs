@@ -104,9 +104,23 @@ impl Netlink {
     }
 
     /// The room for what waits to be read, in octets, where it may be set. A transaction that is
-    /// refused message by message needs much.
+    /// acknowledged or refused message by message needs much. Without `NET_ADMIN` it is
+    /// `net.core.rmem_max` at most.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
     pub fn make_room(&self, octets: u32) -> io::Result<()> {
-        self.set(libc::SOL_SOCKET, libc::SO_RCVBUF, &octets)
+        self.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &octets)
+            .or_else(|_| self.set(libc::SOL_SOCKET, libc::SO_RCVBUF, &octets))
+    }
+
+    /// Lets one datagram be so long. Without `NET_ADMIN` it is `net.core.wmem_max` at most.
+    fn allow(&self, octets: usize) -> io::Result<()> {
+        // The kernel doubles it, which is more than its own part of it.
+        let octets = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX / 2);
+        self.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &octets)
+            .or_else(|_| self.set(libc::SOL_SOCKET, libc::SO_SNDBUF, &octets))
     }
 
     /// Sends a request and waits until it is done.
@@ -121,6 +135,10 @@ impl Netlink {
 
     /// Sends requests in one datagram, as transactions need it, and waits for the acknowledgement
     /// of each that has one. Gives the refused ones by index; an error is the socket's own.
+    ///
+    /// # Errors
+    ///
+    /// The socket's: the datagram is longer than it may be, or no reply came in time.
     pub fn ask_all(&mut self, requests: Vec<Request>) -> io::Result<Vec<(usize, Refusal)>> {
         let first = self.sequence.wrapping_add(1);
         let count = requests.len();
@@ -135,7 +153,14 @@ impl Netlink {
             };
             octets.extend_from_slice(&request.finish(self.sequence, self.port));
         }
-        self.send(&octets)?;
+        match self.send(&octets) {
+            // A socket takes some 200 KiB at once, which are 500 rules.
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                self.allow(octets.len())?;
+                self.send(&octets)?;
+            }
+            sent => sent?,
+        }
         let refused = self.acknowledgements(first, count, waited_for);
         self.wait_at_most(REPLY_TIME)?;
         refused

@@ -14,7 +14,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the file is written.
@@ -29,16 +30,15 @@ const LOAD_WAIT: Duration = Duration::from_millis(500);
 /// How long the end of the process waits for the last write.
 const LAST_WRITE_WAIT: Duration = Duration::from_secs(5);
 
-/// What the thread is told.
-enum Message {
-    /// These stores from now on.
-    Stores(Stores),
-    /// Write at once and end; then answer.
-    Last(SyncSender<()>),
-}
+/// The stores to write; the last ones win, and a write that hangs holds on to no others.
+type Kept = Arc<Mutex<Stores>>;
 
 /// The kept cache of a running server; without [`KeptCache::finish`] the thread ends with it.
-pub(super) struct KeptCache(Sender<Message>);
+pub(super) struct KeptCache {
+    kept: Kept,
+    /// Has the thread write at once and end, and answer then.
+    end: SyncSender<SyncSender<()>>,
+}
 
 /// Why the file was not written.
 #[derive(Debug, thiserror::Error)]
@@ -63,42 +63,49 @@ pub(super) struct Reports {
 impl KeptCache {
     /// Writes `path` from now on; takes nothing of it, for the stores are filled already.
     pub(super) fn go_on(path: PathBuf, stores: Stores, reports: Reports) -> KeptCache {
-        let (sender, receiver) = channel();
+        let (kept_cache, kept, ends) = KeptCache::of(stores);
         // Without the thread there is no kept cache: no reason not to serve.
         let _ = std::thread::Builder::new()
             .name("snapshot".to_owned())
-            .spawn(move || keep(&path, stores, &reports, &receiver, WRITE_EVERY));
-        KeptCache(sender)
+            .spawn(move || keep(&path, &kept, &reports, &ends, WRITE_EVERY));
+        kept_cache
     }
 
     /// Takes what `path` holds for `stores`, as far as that is quickly done, and writes it from now
     /// on.
     pub(super) fn start(path: PathBuf, stores: Stores, reports: Reports) -> KeptCache {
-        let (sender, receiver) = channel();
+        let (kept_cache, kept, ends) = KeptCache::of(stores.clone());
         let (loaded, wait) = sync_channel(1);
         let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             load(&path, &stores, &reports);
             // The start may have gone on without.
             let _ = loaded.try_send(());
-            keep(&path, stores, &reports, &receiver, WRITE_EVERY);
+            drop(stores);
+            keep(&path, &kept, &reports, &ends, WRITE_EVERY);
         });
         // Without the thread there is no kept cache: no reason not to serve.
         if thread.is_ok() {
             let _ = wait.recv_timeout(LOAD_WAIT);
         }
-        KeptCache(sender)
+        kept_cache
+    }
+
+    /// With what its thread is to have.
+    fn of(stores: Stores) -> (KeptCache, Kept, Receiver<SyncSender<()>>) {
+        let kept = Arc::new(Mutex::new(stores));
+        let (end, ends) = sync_channel(1);
+        (KeptCache { kept: kept.clone(), end }, kept, ends)
     }
 
     /// From now on these stores are kept.
     pub(super) fn replace(&self, stores: Stores) {
-        // A thread that is gone keeps nothing.
-        let _ = self.0.send(Message::Stores(stores));
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = stores;
     }
 
     /// Writes the file a last time, within a bound of time. Blocks.
     pub(super) fn finish(self) {
         let (done, wait) = sync_channel(1);
-        if self.0.send(Message::Last(done)).is_ok() {
+        if self.end.send(done).is_ok() {
             let _ = wait.recv_timeout(LAST_WRITE_WAIT);
         }
     }
@@ -107,24 +114,24 @@ impl KeptCache {
 /// The thread: a write `every` so often until the last one.
 fn keep(
     path: &Path,
-    mut stores: Stores,
+    kept: &Kept,
     reports: &Reports,
-    messages: &Receiver<Message>,
+    ends: &Receiver<SyncSender<()>>,
     every: Duration,
 ) {
     let mut due = Instant::now() + every;
     let mut has_failed = false;
+    let now = || kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
     loop {
-        match messages.recv_timeout(due.saturating_duration_since(Instant::now())) {
-            Ok(Message::Stores(next)) => stores = next,
-            Ok(Message::Last(done)) => {
-                save(path, &stores, reports, Duration::ZERO, &mut has_failed);
+        match ends.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Ok(done) => {
+                save(path, &now(), reports, Duration::ZERO, &mut has_failed);
                 // Nobody waits any more: the process has ended without us.
                 let _ = done.try_send(());
                 return;
             }
             Err(RecvTimeoutError::Timeout) => {
-                save(path, &stores, reports, PAUSE, &mut has_failed);
+                save(path, &now(), reports, PAUSE, &mut has_failed);
                 due = Instant::now() + every;
             }
             Err(RecvTimeoutError::Disconnected) => return,
@@ -425,11 +432,11 @@ mod tests {
         let reports = reports();
         let stores = of(ONE, &reports);
         put(&stores, &reports, std::iter::once(entry(0, 0)));
-        let (sender, receiver) = channel();
+        let (kept_cache, kept, ends) = KeptCache::of(stores.clone());
         let every = Duration::from_millis(5);
         let thread = std::thread::spawn({
-            let (path, stores, reports) = (path.clone(), stores.clone(), reports.clone());
-            move || keep(&path, stores, &reports, &receiver, every)
+            let (path, reports) = (path.clone(), reports.clone());
+            move || keep(&path, &kept, &reports, &ends, every)
         });
         let until = |entries: u64| {
             let begun = Instant::now();
@@ -442,7 +449,7 @@ mod tests {
         put(&stores, &reports, std::iter::once(entry(1, 0)));
         until(2);
         // Without a last word the thread ends and leaves the file.
-        drop(sender);
+        drop(kept_cache);
         thread.join().unwrap();
         assert_eq!(taken(&path, ONE).0, 2);
     }
@@ -458,5 +465,17 @@ mod tests {
         kept.replace(stores);
         kept.finish();
         assert_eq!(taken(&path, ONE).0, 5);
+    }
+
+    #[test]
+    fn stores_of_reloads_are_not_held_on_to_while_a_write_hangs() {
+        let reports = reports();
+        // Its thread, which would write, takes nothing.
+        let (kept_cache, _kept, _ends) = KeptCache::of(Stores::new());
+        let gone = of(ONE, &reports);
+        let known = Arc::downgrade(&gone[0].1);
+        kept_cache.replace(gone);
+        kept_cache.replace(of(ONE, &reports));
+        assert_eq!(known.strong_count(), 0);
     }
 }

@@ -41,7 +41,7 @@ impl Upkeep {
         log: Log,
         metrics: &Registry,
         budget: Arc<Budget>,
-        spares: Spares,
+        mut spares: Spares,
     ) -> Upkeep {
         let used = gauges(metrics, &budget);
         let (sender, receiver) = sync_channel(1);
@@ -54,7 +54,7 @@ impl Upkeep {
             loop {
                 now = clock.now().monotonic;
                 if now >= next_look {
-                    give_back(&mut ebb, &spares, now);
+                    give_back(&mut ebb, &mut spares, now);
                     for ((_, share), gauge) in budget.shares().iter().zip(&used) {
                         gauge.set(share.used() as f64);
                     }
@@ -100,7 +100,7 @@ fn gauges(metrics: &Registry, budget: &Budget) -> Vec<Gauge> {
 }
 
 /// Gives free memory back when it is time.
-fn give_back(ebb: &mut Ebb, spares: &Spares, now: Duration) {
+fn give_back(ebb: &mut Ebb, spares: &mut Spares, now: Duration) {
     let Some(before) = memory::resident() else { return };
     if ebb.is_due(before, now) {
         let mut spare = spares.collect(SPARES_LONGEST);

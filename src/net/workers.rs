@@ -22,7 +22,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -62,6 +62,8 @@ pub struct Equipment {
 pub struct Workers {
     node: Arc<Node>,
     upstreams: Arc<Shared>,
+    /// Of a worker that hangs no more waits there than one command that all are given, a beat for each pulse, what
+    /// it was asked for of its memory, and its part of the connections that a predecessor had.
     hands: Vec<mpsc::UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
     /// The addresses that are bound.
@@ -126,21 +128,43 @@ impl Heartbeat {
 }
 
 /// Asks the workers for the free memory that their threads keep.
-#[derive(Debug, Clone)]
-pub struct Spares(Vec<mpsc::UnboundedSender<Command>>);
+#[derive(Debug)]
+pub struct Spares(Vec<Asked>);
+
+/// A worker, and where it tells what it was asked for and has not told yet.
+#[derive(Debug)]
+struct Asked {
+    hand: mpsc::UnboundedSender<Command>,
+    told: Option<Receiver<Spare>>,
+}
 
 impl Spares {
-    /// What each worker has, of those that tell within `longest`.
-    pub fn collect(&self, longest: Duration) -> Vec<Spare> {
-        let (done, told) = channel();
-        for hand in &self.0 {
-            // A worker that is gone keeps nothing.
-            let _ = hand.send(Command::Spare { done: done.clone() });
+    fn of(hands: &[mpsc::UnboundedSender<Command>]) -> Spares {
+        Spares(hands.iter().map(|hand| Asked { hand: hand.clone(), told: None }).collect())
+    }
+
+    /// What each worker has, of those that tell within `longest`. One that has not told yet is not asked
+    /// again: of one that hangs nothing piles up.
+    pub fn collect(&mut self, longest: Duration) -> Vec<Spare> {
+        for Asked { hand, told } in &mut self.0 {
+            told.get_or_insert_with(|| {
+                let (done, told) = channel();
+                // A worker that is gone keeps nothing.
+                let _ = hand.send(Command::Spare { done });
+                told
+            });
         }
-        drop(done);
         let end = Instant::now() + longest;
-        let next = || told.recv_timeout(end.saturating_duration_since(Instant::now())).ok();
-        std::iter::from_fn(next).collect()
+        let mut spares = Vec::with_capacity(self.0.len());
+        for asked in &mut self.0 {
+            let Some(told) = asked.told.take() else { continue };
+            match told.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(spare) => spares.push(spare),
+                Err(RecvTimeoutError::Timeout) => asked.told = Some(told),
+                Err(RecvTimeoutError::Disconnected) => {}
+            }
+        }
+        spares
     }
 }
 
@@ -381,7 +405,7 @@ impl Workers {
 
     /// The free memory that their threads keep.
     pub(super) fn spares(&self) -> Spares {
-        Spares(self.hands.clone())
+        Spares::of(&self.hands)
     }
 
     /// The addresses being listened on, in the order they were bound.
@@ -443,5 +467,31 @@ impl Workers {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Known>> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_hangs_is_asked_for_its_memory_once_until_it_tells() {
+        let (hand, mut commands) = mpsc::unbounded_channel();
+        let mut spares = Spares::of(&[hand]);
+        for _ in 0..3 {
+            assert_eq!(spares.collect(Duration::ZERO).len(), 0);
+        }
+        assert_eq!(commands.len(), 1);
+        let Ok(Command::Spare { done }) = commands.try_recv() else { panic!("another command") };
+        done.send(Spare::of_this_thread()).unwrap();
+        assert_eq!(spares.collect(Duration::ZERO).len(), 1, "what it told late");
+        assert_eq!(spares.collect(Duration::ZERO).len(), 0);
+        assert_eq!(commands.len(), 1, "and then it is asked anew");
+        drop(commands);
+        assert_eq!(
+            spares.collect(Duration::from_secs(60)).len(),
+            0,
+            "nobody waits for one that is gone"
+        );
     }
 }

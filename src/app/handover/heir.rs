@@ -48,6 +48,7 @@ pub(super) enum Task {
 pub(crate) struct Heir {
     /// Its process; 0 where it is not seen.
     pub(crate) process: u32,
+    /// No more waits there than two words and each connection that was open once.
     pub(super) tasks: Sender<Task>,
 }
 

@@ -313,7 +313,7 @@ fn a_client_that_is_shaking_hands_makes_room_for_another() {
 #[test]
 fn each_worker_gives_what_its_thread_keeps_of_memory_as_long_as_it_works() {
     let running = Running::start(&answering(".:0", 1, ""), 3);
-    let spares = running.workers.spares();
+    let mut spares = running.workers.spares();
     assert_eq!(spares.collect(PATIENCE).len(), 3);
     assert_eq!(running.ask("a.test"), Some(1), "they go on");
     running.stop();

@@ -89,7 +89,7 @@ pub(super) async fn connection(
             let acceptor = TlsAcceptor::from(with_http(&config));
             let shaken = tokio::select! {
                 shaken = timeout(timeouts.read, acceptor.accept(stream)) => shaken,
-                () = exchanges.evicted() => return,
+                () = exchanges.shared.until_evicted() => return,
             };
             let Ok(Ok(stream)) = shaken else { return };
             // What woke it meanwhile is still to be looked at.
@@ -184,13 +184,6 @@ impl Exchanges {
             .serve_connection(TokioIo::new(stream), service);
         let connection = pin!(connection);
         self.watch(connection, |connection| connection.graceful_shutdown(), open).await;
-    }
-
-    /// Returns once another connection is to have its place.
-    async fn evicted(&self) {
-        while !self.shared.is_evicted() {
-            poll_fn(|task| self.shared.poll_woken(task)).await;
-        }
     }
 
     /// Runs a connection until it is over, idle for too long, or its listener is gone; then what is

@@ -4,7 +4,9 @@
 //! goes through the engine as one of TCP does, octets as they come.
 
 use super::listener::Listener;
-use super::tcp::{self, CONNECTIONS_PER_WORKER_MOST, HeldBack, Open, QUIC_OCTETS, has_room};
+use super::tcp::{
+    self, CONNECTIONS_PER_WORKER_MOST, HeldBack, Open, QUIC_OCTETS, has_place, has_room,
+};
 use super::worker::Worker;
 use crate::dns::{Transport, sizes};
 use crate::plugin::{Client, Timeouts};
@@ -30,8 +32,13 @@ pub const QUIC_STREAMS_MOST: u32 = 32;
 const INCOMING_MOST: usize = 256;
 const INCOMING_OCTETS: u64 = 1 << 20;
 
-/// Connections of a worker beyond which a new client must first show that its address is its own.
+/// Connections of a worker beyond which a new client must first show that its address is its own. So must one for
+/// which another connection has to end.
 const UNPROVEN_MOST: usize = CONNECTIONS_PER_WORKER_MOST / 4;
+
+/// Connections of an address that have ended, which quinn keeps until no packet of theirs can be on its way; with
+/// more nobody is let in.
+const ENDED_MOST: usize = CONNECTIONS_PER_WORKER_MOST / 4;
 
 /// A message behind its length, at most.
 const FRAME_MOST: usize = 2 + sizes::MESSAGE_MOST;
@@ -43,6 +50,7 @@ const UNSENT_MOST: u64 = 64 * 1024;
 const NO_ERROR: VarInt = VarInt::from_u32(0);
 const INTERNAL_ERROR: VarInt = VarInt::from_u32(1);
 const PROTOCOL_ERROR: VarInt = VarInt::from_u32(2);
+const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
 
 /// How often an ending connection looks whether its replies are made.
 const LOOK: Duration = Duration::from_millis(5);
@@ -59,17 +67,21 @@ pub(super) fn open(socket: UdpSocket, listener: &Listener) -> io::Result<Endpoin
 pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: Endpoint) {
     let mut configs = Configs::default();
     while let Some(incoming) = endpoint.accept().await {
-        let open = worker.open.borrow().len();
-        if !has_room(&worker, QUIC_OCTETS) {
+        let client = incoming.remote_address().ip();
+        let is_crowded =
+            worker.open.borrow().len() >= UNPROVEN_MOST || !has_room(&worker, QUIC_OCTETS);
+        let ended = endpoint.open_connections().saturating_sub(listener.connections.borrow().len());
+        if ended >= ENDED_MOST {
             worker.counters.refused.increment();
             incoming.refuse();
-        } else if open >= UNPROVEN_MOST && !incoming.remote_address_validated() {
+        } else if is_crowded && !incoming.remote_address_validated() {
             // One that was told so already is not told again; it goes without a word.
             let _ = incoming.retry();
+        } else if !has_place(&worker, client, QUIC_OCTETS).await {
+            incoming.refuse();
         } else if let Some((config, timeouts)) = configs.now(&listener) {
             let Ok(local) = endpoint.local_addr() else { continue };
             // Counted here and not by its task, which has not run when the next one comes.
-            let client = incoming.remote_address().ip();
             let open = Open::new(&worker, &listener, Some(client), QUIC_OCTETS);
             let (worker, listener) = (worker.clone(), listener.clone());
             spawn_local(connection(worker, listener, open, incoming, (config, timeouts), local));
@@ -148,13 +160,17 @@ async fn connection(
     (config, timeouts): (Arc<ServerConfig>, Timeouts),
     local: SocketAddr,
 ) {
-    // Its own idle time ends it, or its client's greed: it makes no room for others while it is idle.
-    open.shared().waits();
     let Ok(connecting) = incoming.accept_with(config) else {
         worker.counters.accept_errors.increment();
         return;
     };
-    let Ok(Ok(connection)) = timeout(timeouts.read, connecting).await else { return };
+    let shaken = tokio::select! {
+        shaken = timeout(timeouts.read, connecting) => shaken,
+        () = open.shared().until_evicted() => return,
+    };
+    let Ok(Ok(connection)) = shaken else { return };
+    // What woke it meanwhile is still to be looked at.
+    open.shared().wake();
     let address = connection.remote_address();
     let local_ip = connection.local_ip().unwrap_or(local.ip());
     let client = Client {
@@ -175,8 +191,7 @@ async fn connection(
         tokio::select! {
             stream = exchanges.connection.accept_bi() => match stream {
                 Ok((send, receive)) => {
-                    exchanges.running.set(exchanges.running.get() + 1);
-                    spawn_local(exchange(exchanges.clone(), send, receive));
+                    spawn_local(exchange(Running::new(&exchanges), send, receive));
                 }
                 Err(_) => return,
             },
@@ -187,21 +202,31 @@ async fn connection(
     while exchanges.running.get() > 0 && Instant::now() < end && !open.shared().is_evicted() {
         sleep(LOOK).await;
     }
-    exchanges.connection.close(NO_ERROR, b"");
+    let why = if open.shared().is_evicted() { EXCESSIVE_LOAD } else { NO_ERROR };
+    exchanges.connection.close(why, b"");
 }
 
 /// An exchange while it is under way.
 struct Running(Rc<Exchanges>);
 
+impl Running {
+    fn new(exchanges: &Rc<Exchanges>) -> Running {
+        exchanges.running.set(exchanges.running.get() + 1);
+        exchanges.shared.waits();
+        Running(exchanges.clone())
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get() - 1);
+        self.0.shared.waits_no_more();
+        self.0.shared.is_active_at(Instant::now());
     }
 }
 
 /// One query and its reply.
-async fn exchange(exchanges: Rc<Exchanges>, mut send: SendStream, mut receive: RecvStream) {
-    let running = Running(exchanges);
+async fn exchange(running: Running, mut send: SendStream, mut receive: RecvStream) {
     let Exchanges { worker, listener, client, timeouts, connection, shared, .. } = &*running.0;
     let read = timeout(timeouts.read, frame_of(&mut receive, shared)).await;
     let Ok(Some(frame)) = read else { return };

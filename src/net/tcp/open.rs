@@ -10,6 +10,7 @@ use crate::net::worker::Worker;
 use crate::plugin::Budget;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -125,6 +126,13 @@ impl Connection {
         self.woken.set(true);
         if let Some(waker) = self.waker.take() {
             waker.wake();
+        }
+    }
+
+    /// Returns once another one is to have its place.
+    pub(in crate::net) async fn until_evicted(&self) {
+        while !self.is_evicted() {
+            poll_fn(|task| self.poll_woken(task)).await;
         }
     }
 

@@ -24,6 +24,7 @@ mod handing;
 mod https;
 #[path = "../../../tests/ports/mod.rs"]
 pub(crate) mod ports;
+mod quic;
 mod reloads;
 mod scarcity;
 mod silence;

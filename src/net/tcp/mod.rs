@@ -5,6 +5,7 @@
 //! §6.2.1.1). Nothing is read while too much is unsent or waits: a client that does not read
 //! holds up itself alone.
 
+mod held;
 mod open;
 mod patience;
 mod reader;
@@ -18,12 +19,12 @@ use crate::corefile::KeyTransport;
 use crate::dns::Transport;
 use crate::plugin::Client;
 use crate::sys::errors::is_exhausted;
+pub(super) use held::{HeldBack, Kept};
 #[cfg(test)]
 pub(super) use open::OCTETS_LEAST;
 pub use open::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};
 pub(super) use open::{
-    Connection, HTTPS_OCTETS, HeldBack, Open, QUIC_OCTETS, TCP_OCTETS, connections_most, has_place,
-    has_room,
+    Connection, HTTPS_OCTETS, Open, QUIC_OCTETS, TCP_OCTETS, connections_most, has_place, has_room,
 };
 use open::{KEPT_OCTETS, TLS_OCTETS};
 use patience::Patience;

@@ -4,6 +4,7 @@
 //! Owns the bounds and the octets that are counted against the process's budget. Never reads or writes a
 //! socket: streams inside TLS, HTTPS and QUIC are counted here, too.
 
+use super::held::{HeldBack, Kept};
 use crate::metrics::Counter;
 use crate::net::listener::Listener;
 use crate::net::worker::Worker;
@@ -52,9 +53,6 @@ pub const UNSENT_MOST: usize = 64 * 1024;
 
 /// Buffers of a connection are given back when they are empty and larger than this.
 pub(super) const KEPT_OCTETS: usize = 4 * 1024;
-
-/// Queries and replies of HTTPS and QUIC up to this size are counted as a part of their connection.
-const SMALL: usize = 1024;
 
 /// What a connection's task and those of its waiting queries share.
 pub(in crate::net) struct Connection {
@@ -180,7 +178,7 @@ impl Connection {
     /// Octets that others keep for the connection, counted until they are gone. When there is no memory for them
     /// it ends.
     pub(in crate::net) fn hold_back(&self, octets: Vec<u8>) -> HeldBack {
-        let mut held = HeldBack { octets, counted: 0, budget: self.budget.clone() };
+        let mut held = HeldBack { octets, kept: self.keeps() };
         self.hold_more(&mut held, &[]);
         held
     }
@@ -188,7 +186,17 @@ impl Connection {
     /// Adds to such octets.
     pub(in crate::net) fn hold_more(&self, held: &mut HeldBack, octets: &[u8]) {
         held.octets.extend_from_slice(octets);
-        if held.count() {
+        self.keeps_now(&mut held.kept, held.octets.capacity());
+    }
+
+    /// A count of octets that somebody will keep for the connection.
+    pub(in crate::net) fn keeps(&self) -> Kept {
+        Kept::new(self.budget.clone())
+    }
+
+    /// So many are kept by now. When there is no memory for them it ends.
+    pub(in crate::net) fn keeps_now(&self, kept: &mut Kept, octets: usize) {
+        if kept.grows_to(octets) {
             self.end_when_over();
         }
     }
@@ -204,39 +212,6 @@ impl Connection {
     pub(super) fn is_full(&self) -> bool {
         self.waiting.get() >= WAITING_PER_CONNECTION_MOST
             || self.unsent.borrow().len() >= UNSENT_MOST
-    }
-}
-
-/// A query that may not be whole yet, or a reply that its client may not have taken yet.
-pub(in crate::net) struct HeldBack {
-    octets: Vec<u8>,
-    counted: u64,
-    budget: Arc<Budget>,
-}
-
-impl HeldBack {
-    /// Counts what is kept by now; whether that is more than before.
-    fn count(&mut self) -> bool {
-        let kept = self.octets.capacity();
-        let more = match kept <= SMALL {
-            true => 0,
-            false => (kept as u64).saturating_sub(self.counted),
-        };
-        self.budget.buffers.add(more);
-        self.counted += more;
-        more > 0
-    }
-}
-
-impl AsRef<[u8]> for HeldBack {
-    fn as_ref(&self) -> &[u8] {
-        &self.octets
-    }
-}
-
-impl Drop for HeldBack {
-    fn drop(&mut self) {
-        self.budget.buffers.give(self.counted);
     }
 }
 

@@ -21,3 +21,6 @@ pub use kubedns::KubeDns;
 pub use leftovers::{Leftovers, Lookup, Problem, Thing};
 pub use sources::{LOOK_EVERY, NewCorefile, News, SourcePaths, Sources};
 pub use template::{NodeValues, Rendered, UnknownService, cluster_dns, render, service_variable};
+
+/// The link that kube-proxy makes in IPVS mode: it has the addresses of all Services.
+const PROXY_LINK: &str = "kube-ipvs0";

@@ -8,6 +8,7 @@ use super::messages::{self, INET, IPV4, IPV6};
 use super::nftables::{Life, Nftables};
 use super::rules::{Family, Plan};
 use super::{Firewall, Iptables, Variant};
+use crate::node::PROXY_LINK;
 use crate::sys::netlink::{Message, Netlink, Refusal, Request, Subsystem};
 use std::fmt;
 use std::fs::{self, File};
@@ -18,9 +19,6 @@ const PROXY_TABLE: &str = "kube-proxy";
 
 /// The chain that kube-proxy makes in iptables mode.
 const PROXY_CHAIN: &str = "KUBE-SERVICES";
-
-/// The link that kube-proxy makes in IPVS mode.
-const PROXY_LINK: &str = "kube-ipvs0";
 
 /// The most octets that are read of the kernel's list of links.
 const LONGEST_LIST: u64 = 1 << 20;

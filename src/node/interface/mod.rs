@@ -15,10 +15,12 @@ pub use self::trouble::Trouble;
 
 use self::links::{Link, Links};
 use self::mark::{MOST_ADDRESSES, Made, Mark};
+use super::PROXY_LINK;
 use super::claims::Claim;
 use crate::corefile::system_error_text;
 use crate::plugin::Level;
 use crate::sys::netlink::Refusal;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -216,12 +218,7 @@ impl Interface {
 
     /// Decides whose a link is that was not looked at before.
     fn know(&mut self, link: &Link, here: &[(u32, IpAddr)], report: &mut Report) {
-        let elsewhere = |(index, address): &&(u32, IpAddr)| {
-            *index != link.index && self.wish.addresses.contains(address)
-        };
-        if here.iter().any(|entry| elsewhere(&entry)) {
-            self.meet(Trouble::AddressElsewhere, report);
-        }
+        self.look_elsewhere(link, here, report);
         if self.known == Some(link.index) {
             return;
         }
@@ -251,6 +248,37 @@ impl Interface {
             if is_kind {
                 self.meet(Trouble::LinkOfOthers, report);
             }
+        }
+    }
+
+    /// Tells of local addresses that other links have, too.
+    fn look_elsewhere(&mut self, link: &Link, here: &[(u32, IpAddr)], report: &mut Report) {
+        let is_double = |(index, address): &&(u32, IpAddr)| {
+            *index != link.index && self.wish.addresses.contains(address)
+        };
+        let doubles: Vec<(u32, IpAddr)> = here.iter().filter(is_double).copied().collect();
+        if doubles.is_empty() {
+            return;
+        }
+        let proxys = self.links().ok().and_then(|links| links.by_name(PROXY_LINK).ok().flatten());
+        let is_proxys = |index: u32| proxys.as_ref().is_some_and(|it| it.index == index);
+        let (of_ipvs, others): (Vec<_>, Vec<_>) =
+            doubles.into_iter().partition(|(index, _)| is_proxys(*index));
+        if !of_ipvs.is_empty() {
+            let line = format!(
+                "On the interface {PROXY_LINK}, too: {}; kube-proxy uses IPVS, which takes their queries: \
+                 leave them out of -localip, and give pods another local address, or use -service-rewrite",
+                list(&of_ipvs)
+            );
+            self.meet_and_say(Trouble::AddressOfIpvs, Some(line), report);
+        }
+        if !others.is_empty() {
+            let line = format!(
+                "On another interface than {}, too: {}; queries come to nodens all the same",
+                self.wish.name,
+                list(&others)
+            );
+            self.meet_and_say(Trouble::AddressElsewhere, Some(line), report);
         }
     }
 
@@ -303,13 +331,18 @@ impl Interface {
 
     /// Counts a trouble, and says what to do about it the first time.
     fn meet(&mut self, trouble: Trouble, report: &mut Report) {
+        self.meet_and_say(trouble, trouble.advice(&self.wish.name), report);
+    }
+
+    /// The same, with these words.
+    fn meet_and_say(&mut self, trouble: Trouble, line: Option<String>, report: &mut Report) {
         report.troubles.push(trouble);
         if self.said.contains(&trouble) {
             return;
         }
         self.said.push(trouble);
-        if let Some(advice) = trouble.advice(&self.wish.name) {
-            report.say(Level::Warning, advice);
+        if let Some(line) = line {
+            report.say(Level::Warning, line);
         }
     }
 
@@ -337,6 +370,13 @@ impl Interface {
             }
         }
     }
+}
+
+/// The addresses, with commas, each once.
+fn list(entries: &[(u32, IpAddr)]) -> String {
+    let addresses: BTreeSet<IpAddr> = entries.iter().map(|(_, address)| *address).collect();
+    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    texts.join(", ")
 }
 
 /// Whether the kernel takes it for a link's name (`dev_valid_name`).

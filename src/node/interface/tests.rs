@@ -279,6 +279,18 @@ fn what_cannot_be_made_is_said_and_counted() {
     ip("addr add 10.0.0.10/32 dev lo");
     let mut double = interface("nodelocaldns", &BOTH, folder.path());
     assert_eq!(double.ensure().troubles, [Trouble::AddressElsewhere]);
+    // One of kube-proxy's interface is never answered, whenever that comes.
+    ip("link add kube-ipvs0 type veth");
+    ip("addr add 10.0.0.10/32 dev kube-ipvs0");
+    ip("addr add fd00::a/128 dev kube-ipvs0");
+    let report = double.ensure();
+    assert_eq!(report.troubles, [Trouble::AddressOfIpvs, Trouble::AddressElsewhere]);
+    assert_eq!(
+        said(&report),
+        "On the interface kube-ipvs0, too: 10.0.0.10, fd00::a; kube-proxy uses IPVS, which takes their \
+         queries: leave them out of -localip, and give pods another local address, or use -service-rewrite\n"
+    );
+    assert_eq!(double.ensure().lines, []);
 }
 
 #[test]

@@ -11,6 +11,8 @@ pub enum Trouble {
     NoPermission,
     /// A local address is on another link, too.
     AddressElsewhere,
+    /// A local address is a Service's that kube-proxy serves by IPVS, which takes its queries.
+    AddressOfIpvs,
     /// The link is another's: it stays at the end.
     LinkOfOthers,
     /// The link is down, and it is not ours to set up: IPv6 addresses do not answer.
@@ -34,6 +36,7 @@ impl Trouble {
             Trouble::NoDriver => "no_driver",
             Trouble::NoPermission => "no_permission",
             Trouble::AddressElsewhere => "address_elsewhere",
+            Trouble::AddressOfIpvs => "address_of_ipvs",
             Trouble::LinkOfOthers => "link_of_others",
             Trouble::LinkDown => "link_down",
             Trouble::RuntimeDirectory => "runtime_directory",
@@ -65,10 +68,6 @@ impl Trouble {
                 "The capability NET_ADMIN is missing: give it to nodens, or make the interface \
                  {name} yourself and give -setupinterface=false"
             ),
-            Trouble::AddressElsewhere => format!(
-                "A local address is on another interface than {name}, too: queries come to nodens \
-                 all the same"
-            ),
             Trouble::LinkOfOthers => {
                 format!("The interface {name} has addresses of others: it stays at the end")
             }
@@ -77,7 +76,9 @@ impl Trouble {
                  answer until it is set up"
             ),
             // Told where they are met.
-            Trouble::RuntimeDirectory
+            Trouble::AddressElsewhere
+            | Trouble::AddressOfIpvs
+            | Trouble::RuntimeDirectory
             | Trouble::NoNfTables
             | Trouble::TableOfOthers
             | Trouble::PolicyDrops

@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, Write};
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,21 +69,18 @@ impl Line {
     }
 
     /// Whether the collector has gone: a first write would still succeed, and be lost.
-    pub(super) fn is_closed(&self) -> bool {
-        let socket = match self {
-            Line::Plain(socket) => socket,
-            Line::Tls(stream) => &stream.sock,
+    pub(super) fn is_closed(&mut self) -> bool {
+        let is_open = match self {
+            Line::Plain(socket) => socket.set_nonblocking(true).and_then(|()| {
+                let is_open = would_block(socket.peek(&mut [MaybeUninit::uninit()]))? != Some(0);
+                socket.set_nonblocking(false).map(|()| is_open)
+            }),
+            Line::Tls(stream) => stream.sock.set_nonblocking(true).and_then(|()| {
+                let is_open = hears_no_end(stream)?;
+                stream.sock.set_nonblocking(false).map(|()| is_open)
+            }),
         };
-        if socket.set_nonblocking(true).is_err() {
-            return true;
-        }
-        let mut octet = [std::mem::MaybeUninit::uninit()];
-        let is_closed = match socket.peek(&mut octet) {
-            Ok(0) => true,
-            Ok(_) => false,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        };
-        is_closed || socket.set_nonblocking(false).is_err()
+        !is_open.unwrap_or(false)
     }
 
     /// Takes leave of the collector.
@@ -91,6 +89,25 @@ impl Line {
             Line::Plain(socket) => frames::close(socket),
             Line::Tls(stream) => frames::close(stream),
         }
+    }
+}
+
+/// Takes in what is there inside TLS, without waiting; false when the end is among it.
+fn hears_no_end(stream: &mut StreamOwned<ClientConnection, Socket>) -> io::Result<bool> {
+    while let Some(octets) = would_block(stream.conn.read_tls(&mut stream.sock))? {
+        let state = stream.conn.process_new_packets().map_err(io::Error::other)?;
+        if octets == 0 || state.peer_has_closed() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// `None` when nothing is there yet.
+fn would_block(octets: io::Result<usize>) -> io::Result<Option<usize>> {
+    match octets {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        octets => octets.map(Some),
     }
 }
 
@@ -133,7 +150,6 @@ fn tcp(address: &str, send_buffer: usize, told: Told<'_>) -> Result<Socket, Stri
 fn connect(domain: Domain, target: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM, None)?;
     socket.connect_timeout(target, PATIENCE)?;
-    socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)

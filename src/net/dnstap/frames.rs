@@ -158,12 +158,16 @@ mod tests {
 
     #[test]
     fn anything_else_is_an_error() {
+        let mut of_another_field = control(ACCEPT, CONTENT_TYPE);
+        of_another_field[15] = 2;
         for (says, why) in [
             (control(ACCEPT, b"other"), "frame stream: the collector takes other content"),
             (control(FINISH, &[]), "frame stream: no ACCEPT frame"),
             (b"HTTP/1.1 400".to_vec(), "frame stream: no control frame"),
             (b"\0\0\0\0\xff\xff\xff\xff".to_vec(), "frame stream: no control frame"),
             (b"\0\0\0\0\0\0\0\x02\0\0".to_vec(), "frame stream: no control frame"),
+            (b"\0\0\0\x04\0\0\0\x04\0\0\0\x01".to_vec(), "frame stream: no control frame"),
+            (of_another_field, "frame stream: the collector takes other content"),
         ] {
             assert_eq!(open(&mut peer(&says)).unwrap_err().to_string(), why);
         }

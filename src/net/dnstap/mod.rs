@@ -139,7 +139,7 @@ impl Sender {
         loop {
             let is_last = self.is_ending.load(Ordering::Acquire);
             // A collector that went while nothing was sent: what waits is for the next connection.
-            line = line.filter(|open| !open.is_closed());
+            line = line.and_then(|mut open| (!open.is_closed()).then_some(open));
             // At the end once more, for what waits.
             if line.is_none() && !(is_last && self.tap.is_empty()) {
                 line = self.connect();

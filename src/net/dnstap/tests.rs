@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::metrics::{Registry, names};
-use crate::plugin::dnstap::Endpoint;
+use crate::plugin::dnstap::{Endpoint, OCTETS_MOST};
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -117,7 +117,13 @@ fn an_endpoint_without_an_address_is_told() {
         let tap = tap(endpoint);
         senders.replace([&tap]);
         assert!(lines.wait_for("No connection").ends_with(&format!(" endpoint: {why}")));
+        tap.push(b"x");
         senders.stop();
+        let end = Instant::now() + PATIENCE;
+        while tap.dropped.value() != 1 {
+            assert!(Instant::now() < end, "what nobody took is counted");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -128,6 +134,7 @@ fn records_wait_for_a_collector_that_is_away() {
     let lines = Arc::new(Lines::default());
     let mut senders = Senders::new(lines.clone());
     let tap = tap(endpoint);
+    let begun = Instant::now();
     senders.replace([&tap]);
     let why = format!("dial unix {path}: connect: no such file or directory");
     assert_eq!(
@@ -135,8 +142,12 @@ fn records_wait_for_a_collector_that_is_away() {
         format!("[ERROR] plugin/dnstap: No connection to dnstap endpoint: {why}")
     );
     tap.push(b"early");
+    tap.push(&vec![0; OCTETS_MOST]);
+    let dropped = lines.wait_for("Dropped");
+    assert_eq!(dropped, "[WARNING] plugin/dnstap: Dropped dnstap messages: 1");
     let listener = UnixListener::bind(&path).unwrap();
     let (mut stream, _) = listener.accept().unwrap();
+    assert!(begun.elapsed() >= RETRY, "it is not tried all the time");
     accept(&mut stream);
     assert_eq!(frame(&mut stream).unwrap(), b"early");
     lines.wait_for("[INFO] plugin/dnstap: Connected to dnstap endpoint");
@@ -148,7 +159,53 @@ fn records_wait_for_a_collector_that_is_away() {
     let (mut stream, _) = listener.accept().unwrap();
     accept(&mut stream);
     assert_eq!(frame(&mut stream).unwrap(), b"late");
-    assert_eq!(tap.dropped.value(), 0);
+    assert_eq!(tap.dropped.value(), 1);
+    let lines = lines.0.lock().unwrap();
+    assert_eq!(lines.len(), 3, "each once: {lines:?}");
+}
+
+#[test]
+fn records_that_cannot_be_written_are_told_and_counted_and_long_ones_arrive() {
+    let folder = tempfile::tempdir().unwrap();
+    let (endpoint, path) = unix(&folder);
+    let listener = UnixListener::bind(path).unwrap();
+    let lines = Arc::new(Lines::default());
+    let mut senders = Senders::new(lines.clone());
+    let tap = tap(endpoint);
+    // More than its socket takes at once.
+    let long = vec![7; OCTETS_MOST / 2];
+    tap.push(&long);
+    senders.replace([&tap]);
+    let (mut stream, _) = listener.accept().unwrap();
+    accept(&mut stream);
+    assert!(frame(&mut stream).unwrap() == long);
+    // The collector is there, and takes nothing more.
+    stream.shutdown(Shutdown::Read).unwrap();
+    tap.push(b"lost");
+    assert_eq!(
+        lines.wait_for("write"),
+        "[WARNING] plugin/dnstap: Could not write to dnstap endpoint: broken pipe"
+    );
+    assert_eq!(tap.dropped.value(), 1);
+}
+
+#[test]
+fn a_collector_that_takes_other_content_gets_no_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let (endpoint, path) = unix(&folder);
+    let listener = UnixListener::bind(&path).unwrap();
+    let lines = Arc::new(Lines::default());
+    let mut senders = Senders::new(lines.clone());
+    let tap = tap(endpoint);
+    tap.push(b"x");
+    senders.replace([&tap]);
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(b"\0\0\0\0\0\0\0\x0d\0\0\0\x01\0\0\0\x01\0\0\0\x01x").unwrap();
+    let why = format!("dial unix {path}: frame stream: the collector takes other content");
+    assert!(lines.wait_for("No connection").ends_with(&format!(" endpoint: {why}")));
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, [b"\0\0\0\0\0\0\0\x22\0\0\0\x04", CONTENT].concat(), "READY alone");
 }
 
 #[test]
@@ -181,8 +238,9 @@ fn a_sender_that_stays_keeps_its_connection_and_one_that_goes_ends_it() {
     accept(&mut stream);
     senders.replace([&tap]);
     tap.push(b"kept");
+    assert_eq!(frame(&mut stream).unwrap(), b"kept");
     senders.replace([]);
-    assert_eq!(collect(&mut stream), [b"kept"]);
+    assert!(collect(&mut stream).is_empty(), "nothing wakes it but its end");
     senders.stop();
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "one connection was enough");
@@ -247,6 +305,15 @@ fn over_tls_an_unknown_certificate_is_refused_unless_it_shall_not_be_verified() 
     let mut stream = greet(&second);
     accept(&mut stream);
     unverified.push(b"secret");
+    assert_eq!(frame(&mut stream).unwrap(), b"secret");
+    // It says goodbye while nothing is sent: the next record takes the next connection.
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    stream.sock.shutdown(Shutdown::Both).unwrap();
+    unverified.push(b"late");
+    let mut stream = greet(&second);
+    accept(&mut stream);
     senders.replace([]);
-    assert_eq!(collect(&mut stream), [b"secret"]);
+    assert_eq!(collect(&mut stream), [b"late"]);
+    assert_eq!(unverified.dropped.value(), 0);
 }

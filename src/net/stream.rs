@@ -32,8 +32,6 @@ pub(super) enum Stream {
 pub(super) struct Sealed {
     socket: TcpStream,
     session: ServerConnection,
-    /// More plain text may be there than the last read had room for.
-    has_more: bool,
 }
 
 impl Stream {
@@ -42,7 +40,7 @@ impl Stream {
         let Some(config) = tls else { return Ok(Stream::Plain(socket)) };
         let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
         session.set_buffer_limit(Some(SEALED_MOST));
-        Ok(Stream::Sealed(Box::new(Sealed { socket, session, has_more: false })))
+        Ok(Stream::Sealed(Box::new(Sealed { socket, session })))
     }
 
     /// Reads what is there; 0 is the end of the stream. `task` is that which waits for more.
@@ -102,7 +100,8 @@ impl Stream {
     pub(super) fn poll_read_ready(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Plain(socket) => socket.poll_read_ready(task),
-            Stream::Sealed(sealed) if sealed.has_more => Poll::Ready(Ok(())),
+            // What a read had no room for is in the session, and then no read of the socket has found it
+            // empty since: it still counts as readable.
             Stream::Sealed(sealed) => sealed.socket.poll_read_ready(task),
         }
     }
@@ -131,12 +130,8 @@ impl Sealed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         for _ in 0..ROUNDS_MOST {
             match self.session.reader().read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.has_more = false,
-                Ok(count) => {
-                    self.has_more = count == buffer.len();
-                    return Ok(count);
-                }
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return read,
             }
             if self.session.read_tls(&mut Socket(&self.socket))? == 0 {
                 return Ok(0);

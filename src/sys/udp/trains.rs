@@ -242,7 +242,7 @@ impl Trains {
         for rank in (start + 1..end).rev() {
             let train = self.ranked(rank);
             let needed = train.count + usize::from(train.has_place());
-            if train.count > 1 && train.segment > 0 && needed <= places {
+            if train.count > 1 && needed <= places {
                 self.ranked_mut(rank).is_broken = true;
                 match self.is_enough(start, end) {
                     true => places -= needed,
@@ -268,10 +268,9 @@ impl Trains {
                     return;
                 };
                 let long = &mut self.trains[open];
+                // What is no longer than a train's messages ends it.
                 self.next[long.last] = place;
-                long.last = place;
                 long.count += 1;
-                long.octets += train.segment;
                 place = behind;
             }
             self.trains[number].count = 0;
@@ -348,17 +347,29 @@ mod tests {
     fn what_may_not_fit_the_way_goes_alone() {
         assert_eq!(arranged(&[(1, 1201), (1, 1201)]), [[0], [1]]);
         assert_eq!(arranged(&[(1, 1300), (1, 80), (1, 0)]), [[0], [1], [2]]);
-        assert_eq!(arranged(&vec![(1, 1200); 60]).len(), 2);
+        let long = arranged(&vec![(1, 1200); 60]);
+        assert_eq!(long.iter().map(Vec::len).collect::<Vec<_>>(), [54, 6]);
         assert_eq!(arranged(&vec![(1, 80); 65]).len(), 2);
+    }
+
+    #[test]
+    fn nothing_is_put_behind_a_train_that_is_full() {
+        let mut messages = vec![(1, 100)];
+        messages.resize(1 + MESSAGES_MOST, (1, 90));
+        messages.push((1, 80));
+        let full = (1..=MESSAGES_MOST).collect();
+        assert_eq!(arranged(&messages), [vec![0, 1 + MESSAGES_MOST], full]);
     }
 
     proptest! {
         #[test]
         fn every_message_leaves_once_with_its_own_client_and_no_longer_than_the_first(
-            messages in proptest::collection::vec((0..6_usize, 0..6_usize), 1..200),
+            // Few lengths make long trains, many make clients meet in the table.
+            messages in proptest::collection::vec(
+                (0..6_usize, prop_oneof![(0..6_usize).prop_map(|size| size * 250), 60..160_usize]),
+                1..200,
+            ),
         ) {
-            let messages: Vec<_> =
-                messages.into_iter().map(|(client, size)| (client, size * 250)).collect();
             let trains = arranged(&messages);
             let mut all: Vec<usize> = trains.concat();
             all.sort_unstable();

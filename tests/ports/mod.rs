@@ -42,7 +42,8 @@ fn known(kind: &str) -> Vec<Known> {
     let sockets = text.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let port = u16::from_str_radix(words.get(1)?.rsplit_once(':')?.1, 16).ok()?;
-        let (listens, number) = (*words.get(3)? == "0A", (*words.get(9)?).to_owned());
+        let (state, number) = (*words.get(3)?, (*words.get(9)?).to_owned());
+        let listens = state == "0A" || kind.starts_with("udp");
         Some(Known { port, listens, number })
     });
     sockets.collect()
@@ -55,7 +56,7 @@ pub(crate) fn free_port() -> u16 {
     // Where clients may have nearly all ports, chance has to do.
     let below = first.map(|first| first.saturating_sub(LEAST)).filter(|count| *count > 1_000);
     let count = below.unwrap_or(USUALLY);
-    let all = ["tcp", "tcp6", "udp", "udp6"].into_iter().flat_map(known);
+    let all = KINDS.into_iter().flat_map(known);
     let taken: HashSet<u16> = all.map(|socket| socket.port).collect();
     let start: u16 = rand::random();
     for step in 0..count {
@@ -74,9 +75,12 @@ pub(crate) fn free_port() -> u16 {
     panic!("no port from {LEAST} on is free");
 }
 
-/// Whether this process listens at a port by TCP.
+/// Every kind of socket that has a port.
+const KINDS: [&str; 4] = ["tcp", "tcp6", "udp", "udp6"];
+
+/// Whether this process listens at a port by TCP, or has a UDP socket there.
 pub(crate) fn listens(port: u16) -> bool {
-    let all = ["tcp", "tcp6"].into_iter().flat_map(known);
+    let all = KINDS.into_iter().flat_map(known);
     let there: HashSet<String> = all
         .filter(|socket| socket.listens && socket.port == port)
         .map(|socket| format!("socket:[{}]", socket.number))

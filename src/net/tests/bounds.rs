@@ -3,7 +3,10 @@
 use super::https::request;
 use super::*;
 use crate::metrics::names;
-use crate::net::tcp::{HTTPS_OCTETS, OCTETS_LEAST, TCP_OCTETS, connections_most};
+use crate::net::tcp::{
+    HTTPS_OCTETS, OCTETS_LEAST, TCP_OCTETS, WAITING_PER_CONNECTION_MOST, connections_most,
+};
+use crate::net::worker::WAITING_OCTETS;
 use crate::sys::descriptors;
 use rand::RngExt;
 use socket2::{Domain, Socket, Type};
@@ -130,7 +133,8 @@ fn a_query_is_in_flight_until_it_is_answered() {
     let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = upstream.local_addr().unwrap();
     let corefile = format!(".:0 {{\nbind 127.0.0.1\nforward . {address}\n}}\n");
-    let server = Running::start(&corefile, 1);
+    let budget = Arc::<Budget>::default();
+    let server = Running::start_within(&corefile, 1, budget.clone());
     let in_flight = || {
         let text = server.equipment.metrics.text();
         let line = text.lines().find(|line| line.starts_with("nodens_queries_in_flight ")).unwrap();
@@ -138,10 +142,12 @@ fn a_query_is_in_flight_until_it_is_answered() {
     };
     assert_eq!(in_flight(), "0");
     let socket = server.udp();
-    socket.send(&query("a.test.", 1)).unwrap();
+    let sent = query("a.test.", 1);
+    socket.send(&sent).unwrap();
     let mut asked = [0; 512];
     let (length, from) = upstream.recv_from(&mut asked).unwrap();
     assert_eq!(in_flight(), "1");
+    assert_eq!(budget.waiting.used(), WAITING_OCTETS + 4 * sent.len() as u64);
     // REFUSED, with the question.
     asked[2] |= 0x80;
     asked[3] = 5;
@@ -154,6 +160,7 @@ fn a_query_is_in_flight_until_it_is_answered() {
         assert!(Instant::now() < end, "{}", in_flight());
     }
     server.stop();
+    assert_eq!(budget.waiting.used(), 0);
 }
 
 #[test]
@@ -169,6 +176,7 @@ fn a_query_that_finds_no_memory_to_wait_in_fails_at_once() {
     let length = socket.recv(&mut reply).unwrap();
     assert_eq!((length > 12, reply[3] & 15), (true, 2));
     assert_eq!(budget.waiting.used(), 0);
+    assert!(is_counted(&server, "nodens_queries_shed_total{reason=\"memory\"} 1"));
     server.stop();
 }
 
@@ -253,7 +261,7 @@ fn queries_over_https_and_quic_count_as_they_come() {
 }
 
 /// Asks the QUIC server at `port`, once for each query.
-fn over_quic(port: u16) -> String {
+pub(super) fn over_quic(port: u16) -> String {
     format!(
         ".:0 {{\nbind 127.0.0.1\nforward . quic://127.0.0.1:{port} {{\ntls /ca.pem\n\
          tls_servername up.test\nmax_fails 0\nmax_connect_attempts 1\n}}\n}}\n"
@@ -410,5 +418,88 @@ fn a_connection_with_a_query_that_waits_makes_no_room_for_others() {
     upstream.answer();
     assert_eq!(id(&read_frame(&mut waiting).unwrap()), 7);
     drop((waiting, others));
+    server.stop();
+}
+
+#[test]
+fn a_connection_that_spoke_again_is_not_the_one_idle_for_longest() {
+    let (server, _, most) = scarce(".:0", TCP_OCTETS);
+    let mut streams: Vec<TcpStream> = (0..most).map(|_| server.tcp()).collect();
+    for place in (1..most).chain([0]) {
+        asked_over(&mut streams[place]);
+    }
+    asked_over(&mut server.tcp());
+    assert!(octets_to_its_end(&mut streams[1]).is_empty());
+    assert_eq!(last_octet(&asked_over(&mut streams[0])), Some(9));
+    drop(streams);
+    server.stop();
+}
+
+#[test]
+fn queries_beyond_those_of_a_connection_that_may_wait_are_taken_once_one_is_answered() {
+    const BEYOND: usize = 9;
+    let mut upstream = Held::start();
+    let corefile = format!(
+        ".:0 {{\nbind 127.0.0.1\nhosts {{\n192.0.2.9 a.test\nfallthrough\n}}\n{}}}\n",
+        asking_once(upstream.port()).replace("max_fails 0", "max_fails 0\nprefer_udp")
+    );
+    let server = Running::start(&corefile, 1);
+    let mut stream = server.tcp();
+    let count = WAITING_PER_CONNECTION_MOST + BEYOND;
+    let all = (0..count).flat_map(|id| framed(&query(&format!("n{id}.test."), id as u16)));
+    stream.write_all(&all.collect::<Vec<u8>>()).unwrap();
+    for _ in 0..WAITING_PER_CONNECTION_MOST {
+        upstream.until_asked();
+    }
+    // The worker has done with what it read when it answers another client.
+    assert_eq!(server.ask("a.test."), Some(9));
+    assert_eq!(server.workers.parked(), WAITING_PER_CONNECTION_MOST);
+    upstream.answer();
+    for _ in 0..BEYOND {
+        upstream.until_asked();
+    }
+    upstream.answer();
+    let mut answered: Vec<u16> =
+        (0..count).map(|_| id(&read_frame(&mut stream).unwrap())).collect();
+    answered.sort_unstable();
+    assert!(answered.into_iter().eq(0..count as u16), "each once");
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert!(octets_to_its_end(&mut stream).is_empty());
+    server.stop();
+}
+
+#[test]
+fn what_a_long_message_took_is_given_back_once_it_is_whole() {
+    let budget = Arc::<Budget>::default();
+    let server = Running::start_within(&answering(".:0", 9, ""), 1, budget.clone());
+    let mut stream = server.tcp();
+    // A response, which is not answered.
+    let mut message = vec![0; 65_535];
+    message[2] |= 0x80;
+    let framed = framed(&message);
+    let (one, two) = framed.split_at(30_000);
+    stream.write_all(one).unwrap();
+    until(|| budget.buffers.used() > 20_000);
+    stream.write_all(two).unwrap();
+    until(|| budget.buffers.used() < 10_000);
+    assert_eq!(last_octet(&asked_over(&mut stream)), Some(9));
+    server.stop();
+}
+
+#[test]
+fn what_is_no_query_is_not_answered_and_counted() {
+    let server = Running::start(&answering(".:0", 9, ""), 1);
+    let mut response = query("a.test.", 1);
+    response[2] |= 0x80;
+    let (socket, mut stream) = (server.udp(), server.tcp());
+    socket.send(&response).unwrap();
+    socket.send(&query("a.test.", 2)).unwrap();
+    let mut reply = [0; 512];
+    socket.recv(&mut reply).unwrap();
+    assert_eq!(id(&reply), 2);
+    assert!(is_counted(&server, "nodens_messages_ignored_total 1"));
+    stream.write_all(&framed(&response)).unwrap();
+    assert_eq!(id(&asked_over(&mut stream)), 1);
+    assert!(is_counted(&server, "nodens_messages_ignored_total 2"));
     server.stop();
 }

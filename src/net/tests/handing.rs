@@ -2,18 +2,28 @@
 //! successor.
 
 use super::*;
+use crate::net::tcp::{OCTETS_LEAST, TCP_OCTETS};
 use crate::net::{HandedConnection, HandedSockets};
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
 
 /// A successor of `running` on its sockets, with as many workers.
 fn successor(corefile: &str, workers: usize, handed: Vec<HandedSockets>) -> Running {
+    successor_within(corefile, workers, handed, Arc::default())
+}
+
+fn successor_within(
+    corefile: &str,
+    workers: usize,
+    handed: Vec<HandedSockets>,
+    budget: Arc<Budget>,
+) -> Running {
     let equipment = Equipment {
         workers,
         clock: Clock::start(),
         metrics: Registry::new(workers),
         journal: Arc::new(FakeJournal::default()),
-        budget: Arc::default(),
+        budget,
         meter: Arc::new(OwnMeter),
     };
     let snapshot = snapshot(corefile, &equipment.metrics);
@@ -197,6 +207,29 @@ fn a_connection_to_an_address_that_is_not_served_is_closed() {
     assert_eq!(bequeath(&first, &next, || ()), [0]);
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     first.workers.join();
+    next.stop();
+}
+
+#[test]
+fn connections_that_come_from_a_predecessor_keep_to_the_memory_of_connections() {
+    const BEYOND: usize = 3;
+    let first = Running::start(&answering(".:0", 1, ""), 1);
+    let most = usize::try_from(OCTETS_LEAST / TCP_OCTETS).unwrap();
+    let mut clients: Vec<TcpStream> = (0..most + BEYOND).map(|_| first.tcp()).collect();
+    wait_until_open(&first, clients.len()..=clients.len());
+    let (handed, budget) = (first.workers.share_sockets().unwrap(), Arc::new(Budget::new(Some(0))));
+    let next = successor_within(&answering(".:0", 2, ""), 1, handed, budget.clone());
+    assert_eq!(bequeath(&first, &next, || ()).len(), clients.len());
+    first.workers.join();
+    // It has taken them all, or not, when it answers another client.
+    assert_eq!(next.ask("a.test."), Some(2));
+    let served = clients.iter_mut().filter_map(|client| {
+        let _ = client.write_all(&framed(&query("a.test.", 3)));
+        read_frame(client).ok()
+    });
+    assert_eq!(served.count(), most);
+    assert_eq!(budget.connections.used(), most as u64 * TCP_OCTETS);
+    drop(clients);
     next.stop();
 }
 

@@ -21,6 +21,8 @@ fn queries_of_one_connection_are_pipelined() {
         assert_eq!(id(&reply), expected);
         assert_eq!(last_octet(&reply), Some(9));
     }
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert!(octets_to_its_end(&mut stream).is_empty(), "each is answered once");
     server.stop();
 }
 

@@ -1,6 +1,10 @@
 //! `tls://` server blocks, asked by rustls' own client.
 
+use super::bounds::over_quic;
+use super::https::request;
 use super::*;
+use crate::net::tcp::READ_OCTETS;
+use crate::plugin::Service;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -72,6 +76,29 @@ fn more_queries_inside_tls_than_one_read_takes_are_all_answered() {
     for expected in 0..QUERIES {
         assert_eq!(id(&read_frame(&mut stream).unwrap()), expected);
     }
+    drop(stream);
+    server.stop();
+}
+
+#[test]
+fn a_query_behind_a_record_that_fills_a_read_is_answered() {
+    let server = Running::start(&answering("tls://.:0", 9, "tls /up.pem /up.key"), 1);
+    let mut stream = connect(&server, client(None));
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+    }
+    // A response, which is not answered, as long as a record; the query has one of its own.
+    let mut response = vec![0; READ_OCTETS - 2];
+    response[2] |= 0x80;
+    for message in [response, query("a.test.", 1)] {
+        stream.conn.writer().write_all(&framed(&message)).unwrap();
+    }
+    let mut records = Vec::new();
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut records).unwrap();
+    }
+    stream.sock.write_all(&records).unwrap();
+    assert_eq!(last_octet(&read_frame(&mut stream).unwrap()), Some(9));
     drop(stream);
     server.stop();
 }
@@ -163,4 +190,48 @@ fn a_reload_changes_certificates_for_new_connections_and_keeps_the_old_ones() {
     assert_eq!(last_octet(&read_frame(&mut plain).unwrap()), Some(8));
     drop((old, plain));
     server.stop();
+}
+
+#[test]
+fn dnstap_tells_what_a_query_came_over() {
+    let asked = query("a.test.", 0);
+    let over_tls = |server: &Running| {
+        let mut stream = connect(server, client(None));
+        stream.write_all(&framed(&query("a.test.", 1))).unwrap();
+        read_frame(&mut stream).unwrap();
+    };
+    let over_https = |server: &Running| drop(request(server, "POST /dns-query", &asked));
+    let over_tcp = |server: &Running| {
+        let mut stream = server.tcp();
+        stream.write_all(&framed(&query("a.test.", 1))).unwrap();
+        read_frame(&mut stream).unwrap();
+    };
+    let ask_over_quic = |server: &Running| {
+        let between = Running::start(&over_quic(server.address().port()), 1);
+        assert_eq!(between.ask("a.test."), Some(9));
+        between.stop();
+    };
+    let over_udp = |server: &Running| assert_eq!(server.ask("a.test."), Some(9));
+    // The numbers of dnstap.proto's SocketProtocol.
+    for (key, number, ask) in [
+        (".:0", 1, &over_udp as &dyn Fn(&Running)),
+        (".:0", 2, &over_tcp),
+        ("tls://.:0", 3, &over_tls),
+        ("https://.:0", 4, &over_https),
+        ("quic://.:0", 7, &ask_over_quic),
+    ] {
+        let more = if key == ".:0" { "" } else { "tls /up.pem /up.key\n" };
+        let corefile = answering(key, 9, &format!("{more}dnstap /nowhere"));
+        let server = Running::start(&corefile, 1);
+        let snapshot = snapshot(&corefile, &server.equipment.metrics);
+        server.workers.publish(&snapshot).unwrap();
+        ask(&server);
+        let [Service::Dnstap(tap)] = &snapshot.services[..] else { panic!("{key}: no tap") };
+        let mut frames = Vec::new();
+        tap.take(&mut frames);
+        // CLIENT_QUERY, INET, and the protocol.
+        let begin = [8, 5, 16, 1, 24, number];
+        assert!(frames.windows(6).any(|six| six == begin), "{key} {number}: {frames:?}");
+        server.stop();
+    }
 }

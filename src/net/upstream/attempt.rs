@@ -355,7 +355,10 @@ mod tests {
         let soon = Duration::from_millis(10);
         assert!(tokio::time::timeout(soon, &mut next).await.is_err());
         assert!(pool.place(0, &random).await.is_err(), "one waits at most");
+        let line = "nodens_upstream_overload_total{proto=\"tcp\",to=\"192.0.2.1:53\"} 1";
+        assert!(metrics.text().contains(line), "{}", metrics.text());
         drop(held);
-        assert!(matches!(tokio::time::timeout(soon, next).await, Ok(Ok(Place::There(_)))));
+        assert!(matches!(tokio::time::timeout(soon, &mut next).await, Ok(Ok(Place::There(_)))));
+        assert!(pool.place(0, &random).await.is_ok(), "none waits any more");
     }
 }

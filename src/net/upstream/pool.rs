@@ -288,6 +288,7 @@ impl Drop for Queued<'_> {
 mod tests {
     use super::super::limits::STREAMS;
     use super::super::parked::Times;
+    use super::super::ticket::Ticket;
     use super::*;
     use rand::SeedableRng;
 
@@ -360,5 +361,96 @@ mod tests {
         let later = asked + REFUSED_MOST;
         assert!(dialled.seen(later).waited > pool.pace.patience());
         assert!(matches!(pool.try_place_at(later, 0, &random), Some(Place::There(_))));
+    }
+
+    fn pool_of(limits: Limits, keeping: Keeping, metrics: &Registry) -> Pool {
+        Pool::new("192.0.2.1:53", Transport::Tcp, limits, keeping, metrics)
+    }
+
+    /// A connection that is not there yet.
+    fn another(pool: &Pool, now: Instant, random: &Mutex<StdRng>) -> Arc<Connection> {
+        match pool.try_place_at(now, pool.last_serial(), random) {
+            Some(Place::New(connection)) => connection,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn put(connection: &Arc<Connection>, now: Instant) -> Ticket {
+        let query = super::super::Asked::new([0; 17].into(), 17);
+        let deadline = now + Duration::from_secs(2);
+        let times = Times { asked: now, deadline, telling: Duration::ZERO };
+        connection.park(&query, None, &mut StdRng::seed_from_u64(2), times).unwrap()
+    }
+
+    #[test]
+    fn a_connection_that_has_ended_is_forgotten_and_the_others_are_used() {
+        let metrics = Registry::new(1);
+        let pool = pool_of(STREAMS, Keeping::default(), &metrics);
+        let (random, now) = (Mutex::new(StdRng::seed_from_u64(1)), Instant::now());
+        let [first, second] = [(); 2].map(|()| another(&pool, now, &random));
+        pool.remove(&first);
+        let used = pool.try_place_at(now, 0, &random);
+        assert!(matches!(used, Some(Place::There(used)) if used.serial == second.serial));
+        pool.remove(&second);
+        pool.refused(now, "dial tcp: refused");
+        assert!(pool.refusal(now).is_some(), "there is no connection");
+        let text = metrics.text();
+        for (name, count) in [("hits", 1), ("misses", 2)] {
+            let name = format!("coredns_proxy_conn_cache_{name}_total{{");
+            let line = text.lines().find(|line| line.starts_with(&name)).unwrap();
+            assert!(line.ends_with(&format!(" {count}")), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_more_idle_connections_are_kept_than_max_idle_conns_says() {
+        let keeping = Keeping { max_idle: 1, ..Keeping::default() };
+        let pool = pool_of(STREAMS, keeping, &Registry::new(1));
+        let (random, now) = (Mutex::new(StdRng::seed_from_u64(1)), Instant::now());
+        let connections = [(); 3].map(|()| another(&pool, now, &random));
+        let tickets = connections.each_ref().map(|connection| put(connection, now));
+        let kept: Vec<bool> = std::iter::zip(&connections, &tickets)
+            .map(|(connection, ticket)| {
+                ticket.leave();
+                pool.left(connection);
+                connection.fitness(now) == Fitness::Fit
+            })
+            .collect();
+        assert_eq!(kept, [true, false, false]);
+    }
+
+    #[test]
+    fn connections_end_at_max_age_or_else_one_after_the_other() {
+        let (random, now) = (Mutex::new(StdRng::seed_from_u64(1)), Instant::now());
+        // How many of twenty still take queries after so many seconds.
+        let fit_after = |max_age: Option<u64>, seconds: u64| {
+            let expire = Duration::from_secs(3600);
+            let max_age = max_age.map(Duration::from_secs);
+            let keeping = Keeping { expire, max_age, ..Keeping::default() };
+            let pool = pool_of(STREAMS, keeping, &Registry::new(1));
+            let then = now + Duration::from_secs(seconds);
+            let connections = (0..20).map(|_| another(&pool, now, &random));
+            connections.filter(|connection| connection.fitness(then) == Fitness::Fit).count()
+        };
+        assert_eq!([49, 50].map(|seconds| fit_after(Some(50), seconds)), [20, 0]);
+        assert_eq!([44, 60].map(|seconds| fit_after(None, seconds)), [20, 0]);
+        assert!((1..20).contains(&fit_after(None, 52)));
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_go_on_when_places_for_all_become_free_at_once() {
+        let limits = Limits { connections: 1, strained: 1, hard_depth: 2, queued: 2, ..STREAMS };
+        let pool = pool_of(limits, Keeping::default(), &Registry::new(1));
+        let (random, now) = (Mutex::new(StdRng::seed_from_u64(1)), Instant::now());
+        let full = another(&pool, now, &random);
+        let _tickets = [(); 2].map(|()| put(&full, now));
+        let ending = async {
+            full.close("EOF");
+            pool.remove(&full);
+        };
+        let all = async { tokio::join!(pool.place(0, &random), pool.place(0, &random), ending) };
+        let (one, other, ()) = tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+        assert!(matches!(one, Ok(Place::New(_))));
+        assert!(matches!(other, Ok(Place::There(_))));
     }
 }

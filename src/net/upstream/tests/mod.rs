@@ -17,7 +17,7 @@ use crate::plugin::forward::{
     Upstream,
 };
 use rand::SeedableRng;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -239,12 +239,17 @@ async fn errors_read_as_in_go() {
 
     let up = Scripted::start(|_, _, _| Act::Silence).await;
     let asking = Asking::new(vec![up.upstream()], impatient()).within(BUDGET);
-    for (network, error) in
-        [("udp", asking.udp("a.test.").await), ("tcp", asking.tcp("a.test.").await)]
+    let behind_tls = sealed(Arc::new(|_, _, _| Act::Silence)).await;
+    let sealed_off = upstream_over(Transport::Tls, "up.test", behind_tls);
+    let over_tls = Asking::new(vec![sealed_off], impatient()).within(BUDGET);
+    let (udp, tcp, tls) =
+        tokio::join!(asking.udp("a.test."), asking.tcp("a.test."), over_tls.udp("a.test."));
+    for (network, address, error) in
+        [("udp", up.address, udp), ("tcp", up.address, tcp), ("tcp", behind_tls, tls)]
     {
         let error = error.unwrap_err();
         assert!(error.starts_with(&format!("read {network} 127.0.0.1:")), "{error}");
-        assert!(error.ends_with(&format!("->{}: i/o timeout", up.address)), "{error}");
+        assert!(error.ends_with(&format!("->{address}: i/o timeout")), "{error}");
     }
 }
 
@@ -263,6 +268,14 @@ async fn an_upstream_towards_which_no_socket_can_be_opened_is_told_at_once() {
         let error = outcome(&asked.await.unwrap());
         assert_eq!(error, Err(format!("dial {network}: lookup {network}/abc: unknown port")));
     }
+}
+
+#[tokio::test]
+async fn an_upstream_with_an_ipv6_address_is_asked_over_udp_and_tcp() {
+    let address = SocketAddr::from((Ipv6Addr::LOCALHOST, free_port()));
+    let up = Scripted::start_at(address, |_, query, _| Act::Send(vec![answer(query, 6)])).await;
+    let asking = Asking::new(vec![up.upstream()], Options { max_fails: 0, ..patient() });
+    assert_eq!((asking.udp("a.test.").await, asking.tcp("a.test.").await), (Ok(6), Ok(6)));
 }
 
 #[tokio::test]
@@ -420,32 +433,41 @@ async fn failover_takes_the_last_response_when_all_say_the_same() {
     assert_eq!((first.names().len(), second.names().len()), (1, 1));
 }
 
-#[tokio::test]
-async fn tls_checks_the_name_that_the_directive_gives() {
+/// An upstream behind TLS, for up.test, that does what the script says.
+async fn sealed(script: Script) -> SocketAddr {
     let acceptor = tokio_rustls::TlsAcceptor::from(sealing(&[]));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, from)) = listener.accept().await {
-            let acceptor = acceptor.clone();
+            let (acceptor, script) = (acceptor.clone(), script.clone());
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                let script: Script = Arc::new(|_, query, _| Act::Send(vec![answer(query, 5)]));
                 let (_, going) = watch::channel(true);
                 serve(stream, from, script, Arc::default(), Arc::default(), going).await;
             });
         }
     });
+    address
+}
+
+/// The upstream at `address`, which is asked for under this name inside TLS.
+fn upstream_over(over: Transport, name: &str, address: SocketAddr) -> Upstream {
     let files = |_: &str| Ok(include_bytes!("../testdata/ca.pem").to_vec());
-    let files = Arc::new(TlsFiles::read(&["/ca.pem"], files).unwrap());
+    let settings = TlsSettings {
+        over,
+        server_name: Some(name.to_owned()),
+        method: DohMethod::default(),
+        files: Arc::new(TlsFiles::read(&["/ca.pem"], files).unwrap()),
+    };
+    Upstream { tls: Some(Arc::new(settings)), ..upstream(address) }
+}
+
+#[tokio::test]
+async fn tls_checks_the_name_that_the_directive_gives() {
+    let address = sealed(Arc::new(|_, query, _| Act::Send(vec![answer(query, 5)]))).await;
     for (name, expected) in [("up.test", Ok(5)), ("other.test", Err(()))] {
-        let settings = TlsSettings {
-            over: Transport::Tls,
-            server_name: Some(name.to_owned()),
-            method: DohMethod::default(),
-            files: files.clone(),
-        };
-        let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
+        let upstream = upstream_over(Transport::Tls, name, address);
         let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..patient() });
         let exchanged = asking.ask_over("a.test.", Transport::Udp).await;
         assert!(exchanged.tried.iter().all(|tried| tried.transport == Transport::Tls));
@@ -458,13 +480,7 @@ async fn tls_checks_the_name_that_the_directive_gives() {
             );
         }
     }
-    let settings = TlsSettings {
-        over: Transport::Https,
-        server_name: Some("other.test".to_owned()),
-        method: DohMethod::default(),
-        files,
-    };
-    let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
+    let upstream = upstream_over(Transport::Https, "other.test", address);
     let asking = Asking::new(vec![upstream], Options { max_fails: 0, ..patient() });
     let error = asking.udp("a.test.").await.unwrap_err();
     assert!(error.contains("valid for up.test, not other.test"), "{error}");

@@ -97,7 +97,9 @@ mod tests {
     #[test]
     fn version_1_has_quota_and_period_in_two_files() {
         let files = [
-            ("/proc/self/cgroup", "5:cpu,cpuacct:/kube\n"),
+            ("/proc/self/cgroup", "6:memory:/small\n5:cpu,cpuacct:/kube\n"),
+            ("/sys/fs/cgroup/cpu/small/cpu.cfs_quota_us", "1000\n"),
+            ("/sys/fs/cgroup/cpu/small/cpu.cfs_period_us", "100000\n"),
             ("/sys/fs/cgroup/cpu/kube/cpu.cfs_quota_us", "150000\n"),
             ("/sys/fs/cgroup/cpu/kube/cpu.cfs_period_us", "100000\n"),
             ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n"),

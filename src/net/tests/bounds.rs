@@ -4,7 +4,8 @@ use super::https::request;
 use super::*;
 use crate::metrics::names;
 use crate::net::tcp::{
-    HTTPS_OCTETS, OCTETS_LEAST, TCP_OCTETS, WAITING_PER_CONNECTION_MOST, connections_most,
+    HTTPS_OCTETS, OCTETS_LEAST, QUIC_OCTETS, TCP_OCTETS, WAITING_PER_CONNECTION_MOST,
+    connections_most,
 };
 use crate::net::worker::WAITING_OCTETS;
 use crate::sys::descriptors;
@@ -264,7 +265,7 @@ fn queries_over_https_and_quic_count_as_they_come() {
 pub(super) fn over_quic(port: u16) -> String {
     format!(
         ".:0 {{\nbind 127.0.0.1\nforward . quic://127.0.0.1:{port} {{\ntls /ca.pem\n\
-         tls_servername up.test\nmax_fails 0\nmax_connect_attempts 1\n}}\n}}\n"
+         tls_servername up.test\nexpire {NEVER}\nmax_fails 0\nmax_connect_attempts 1\n}}\n}}\n"
     )
 }
 
@@ -276,7 +277,7 @@ fn starved(count: u8) -> String {
 /// A server whose connections have the least memory, and how many of `octets` each that is.
 fn scarce(key: &str, octets: u64) -> (Running, Arc<Budget>, usize) {
     let budget = Arc::new(Budget::new(Some(0)));
-    let more = if key.contains("https") { "tls /up.pem /up.key" } else { "" };
+    let more = if key.starts_with('.') { "" } else { "tls /up.pem /up.key" };
     let server = Running::start_within(&answering(key, 9, more), 1, budget.clone());
     (server, budget, usize::try_from(OCTETS_LEAST / octets).unwrap())
 }
@@ -299,6 +300,27 @@ fn connections_keep_to_their_memory_and_the_one_idle_for_longest_makes_room() {
     }
     drop(streams);
     server.stop();
+    assert_eq!(budget.connections.used(), 0);
+}
+
+#[test]
+fn connections_over_quic_beyond_their_memory_are_refused_and_counted() {
+    let (upstream, budget, most) = scarce("quic://.:0", QUIC_OCTETS);
+    let port = upstream.address().port();
+    let clients: Vec<Running> = (0..most).map(|_| Running::start(&over_quic(port), 1)).collect();
+    for client in &clients {
+        assert_eq!(client.ask("a.test."), Some(9));
+    }
+    let beyond = Running::start(&over_quic(port), 1);
+    assert_eq!(beyond.ask("a.test."), None, "SERVFAIL");
+    assert!(!is_counted(&upstream, "nodens_tcp_connections_refused_total 0"));
+    assert_eq!(budget.connections.used(), most as u64 * QUIC_OCTETS);
+    for client in &clients {
+        assert_eq!(client.ask("b.test."), Some(9), "who was there stays");
+    }
+    clients.into_iter().for_each(Running::stop);
+    beyond.stop();
+    upstream.stop();
     assert_eq!(budget.connections.used(), 0);
 }
 

@@ -190,6 +190,15 @@ fn misses_beyond_the_bound_are_shed_and_counted_and_hits_are_not() {
 }
 
 #[test]
+fn a_question_whose_turn_does_not_come_in_time_is_shed_and_counted() {
+    beside_a_worker(|lone| async move {
+        lone.send(misses(400));
+        lone.until(|| (lone.counted(SHED) > 0).then_some(())).await;
+        assert_eq!(lone.counted(HELD_BACK), 400, "each had a place");
+    });
+}
+
+#[test]
 fn a_question_asked_by_many_has_one_turn() {
     beside_a_worker(|lone| async move {
         lone.send(std::iter::repeat_n("same.miss.test.".to_owned(), 300));

@@ -35,6 +35,7 @@ pub const CODES: &[&str] = &[
     "name-of-another-block",
     "no-server-block",
     "not-on-this-machine",
+    "read-timeout-cut",
     "reload-missing",
     "resolv-conf-loopback",
     "said-at-start",

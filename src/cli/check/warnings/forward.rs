@@ -8,9 +8,13 @@ use crate::dns::Name;
 use crate::plugin::forward::{Said, Upstream};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Ports that people write behind an IPv6 address without brackets.
 const PORTS: [u16; 5] = [0x53, 0x853, 0x5353, 0x1053, 0x5300];
+
+/// The time of all tries for a question, its answer's way included.
+const ALL_TRIES: Duration = Duration::from_secs(4);
 
 /// One `forward` line: its words and what they say.
 struct Stanza<'f> {
@@ -344,6 +348,21 @@ pub(super) fn forced(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
                     file.display()
                 ),
                 "leave `force_tcp` out for them, or see with --probe whether all of them speak TCP",
+            ));
+        }
+    }
+}
+
+/// More time for a try than a question has.
+pub(super) fn patient(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
+    for stanza in stanzas(facts) {
+        let is_cut = stanza.said.options.read_timeout > ALL_TRIES;
+        if let Some(option) = stanza.option("read_timeout").filter(|_| is_cut) {
+            findings.push(Finding::note(
+                "read-timeout-cut",
+                option,
+                "all tries for a question end within 4 s: this is no more",
+                "leave it, or write `read_timeout 4s`",
             ));
         }
     }

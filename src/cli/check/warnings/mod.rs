@@ -29,6 +29,7 @@ const KINDS: &[fn(&Facts<'_>, &mut Vec<Finding>)] = &[
     forward::upstreams,
     forward::loops,
     forward::forced,
+    forward::patient,
     hosts::lines_that_name_no_host,
     keys::zones,
     keys::shadowed,

@@ -4,8 +4,7 @@ use super::https::request;
 use super::*;
 use crate::metrics::names;
 use crate::net::tcp::{
-    HTTPS_OCTETS, OCTETS_LEAST, QUIC_OCTETS, TCP_OCTETS, WAITING_PER_CONNECTION_MOST,
-    connections_most,
+    HTTPS_OCTETS, OCTETS_LEAST, TCP_OCTETS, WAITING_PER_CONNECTION_MOST, connections_most,
 };
 use crate::net::worker::WAITING_OCTETS;
 use crate::sys::descriptors;
@@ -300,27 +299,6 @@ fn connections_keep_to_their_memory_and_the_one_idle_for_longest_makes_room() {
     }
     drop(streams);
     server.stop();
-    assert_eq!(budget.connections.used(), 0);
-}
-
-#[test]
-fn connections_over_quic_beyond_their_memory_are_refused_and_counted() {
-    let (upstream, budget, most) = scarce("quic://.:0", QUIC_OCTETS);
-    let port = upstream.address().port();
-    let clients: Vec<Running> = (0..most).map(|_| Running::start(&over_quic(port), 1)).collect();
-    for client in &clients {
-        assert_eq!(client.ask("a.test."), Some(9));
-    }
-    let beyond = Running::start(&over_quic(port), 1);
-    assert_eq!(beyond.ask("a.test."), None, "SERVFAIL");
-    assert!(!is_counted(&upstream, "nodens_tcp_connections_refused_total 0"));
-    assert_eq!(budget.connections.used(), most as u64 * QUIC_OCTETS);
-    for client in &clients {
-        assert_eq!(client.ask("b.test."), Some(9), "who was there stays");
-    }
-    clients.into_iter().for_each(Running::stop);
-    beyond.stop();
-    upstream.stop();
     assert_eq!(budget.connections.used(), 0);
 }
 

@@ -1,4 +1,5 @@
-//! `quic://` server blocks, asked by quinn: who goes when there are more connections than may be.
+//! `quic://` server blocks, asked by quinn: who goes when there are more connections than may be, and what
+//! becomes of queries when all go.
 
 use super::tls::client;
 use super::*;
@@ -145,4 +146,27 @@ fn who_does_not_show_that_its_address_is_its_own_takes_no_place_of_another() {
         }
     });
     server.stop();
+}
+
+#[test]
+fn what_waits_when_reading_stops_still_gets_its_reply_over_quic() {
+    let mut upstream = Held::start();
+    let corefile = format!(
+        "quic://.:0 {{\nbind 127.0.0.1\n{CERTIFICATE}\n{}}}\n",
+        asking_once(upstream.port()).replace("max_fails 0", "max_fails 0\nprefer_udp")
+    );
+    let server = Running::start(&corefile, 1);
+    runtime().block_on(async {
+        let connection = connect(&server, "127.0.0.1").await.unwrap();
+        let mut waiting = begin(&connection, "a.test.").await;
+        upstream.until_asked();
+        server.workers.stop_reading();
+        upstream.answer();
+        let reply = waiting.read_to_end(1 << 16).await.unwrap();
+        assert_eq!(reply[5] & 15, 0, "NOERROR");
+        // DOQ_NO_ERROR.
+        assert_eq!(code_of_end(&connection).await, 0);
+    });
+    assert!(server.workers.drain(PATIENCE));
+    server.workers.join();
 }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::net::between::{CROWD, UNSEEN_BESIDE_LONG, in_turns, works_here};
+use crate::net::listener::SocketsAfter;
 use crate::net::rest::{Rests, woke};
 use crate::net::sockets::{Address, bind};
 use crate::net::upstream::Shared;
@@ -44,6 +45,7 @@ struct Lone {
     meter: Arc<FakeMeter>,
     client: UdpSocket,
     upstream: UdpSocket,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Lone {
@@ -122,11 +124,11 @@ fn beside_a_worker_with<F: Future<Output = ()>>(more: &str, test: impl FnOnce(Lo
         let worker = Worker::new(equipment, Arc::new(Node::new(1)), shared, 0, rests);
         let worker = Rc::new(worker);
         works_here(&known, &worker);
-        let (hand, commands) = mpsc::unbounded_channel();
-        spawn_local(run(worker.clone(), commands));
+        let (commands, given) = mpsc::unbounded_channel();
+        spawn_local(run(worker.clone(), given));
         let (done, _all_done) = channel();
-        assert!(hand.send(Command::Publish { snapshot, bound, done }).is_ok());
-        test(Lone { worker, meter, client, upstream }).await;
+        assert!(commands.send(Command::Publish { snapshot, bound, done }).is_ok());
+        test(Lone { worker, meter, client, upstream, commands }).await;
     });
 }
 
@@ -195,6 +197,19 @@ fn a_question_whose_turn_does_not_come_in_time_is_shed_and_counted() {
         lone.send(misses(400));
         lone.until(|| (lone.counted(SHED) > 0).then_some(())).await;
         assert_eq!(lone.counted(HELD_BACK), 400, "each had a place");
+    });
+}
+
+#[test]
+fn what_has_arrived_when_reading_stops_is_answered_also_if_it_is_several_batches() {
+    const SENT: usize = 200;
+    beside_a_worker(|lone| async move {
+        lone.send(std::iter::repeat_n("hit.test.".to_owned(), SENT));
+        let (done, all_done) = channel();
+        let stop = Command::StopReading { after: SocketsAfter::Closed, done };
+        assert!(lone.commands.send(stop).is_ok());
+        lone.until(|| all_done.try_recv().ok()).await;
+        assert_eq!(std::iter::from_fn(|| lone.replied()).count(), SENT);
     });
 }
 

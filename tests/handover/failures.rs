@@ -11,6 +11,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Instant;
 
@@ -177,6 +178,32 @@ fn who_knocks_and_is_no_successor_is_told_and_sent_away() {
     let mut beside = scene.start(&[]);
     beside.says(": it is handing over to another process; this process starts on its own");
     assert!(server.is_alive() && scene.answers("a.test"));
+}
+
+#[test]
+fn a_successor_is_let_in_by_one_that_was_out_of_descriptors_when_another_knocked() {
+    if !missing::are_here(&["prlimit"]) {
+        return;
+    }
+    let mut scene = Scene::new();
+    let mut server = scene.start(&[]);
+    let process = server.child.id();
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let open_files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let usual = open_files.split_whitespace().nth(3).unwrap();
+    let limit = |most: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &process.to_string(), &format!("--nofile={most}:")]);
+        assert!(prlimit.status().unwrap().success());
+    };
+    // It has more of them open already.
+    limit("3");
+    drop(Peer::knock(&scene.door()));
+    server.says("did not take over: it is gone");
+    limit(usual);
+    let mut second = scene.start(&[]);
+    second.says("took over from");
+    assert_eq!(server.exit_code(), Some(0), "{}", server.log());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::turn::{Turn, Whose};
 use super::{End, Handover, Role, places, process};
 use crate::engine::Snapshot;
 use crate::plugin::Level;
+use crate::sys::errors::is_exhausted;
 use socket2::Socket;
 use std::sync::Arc;
 use std::thread;
@@ -130,7 +131,16 @@ impl Giver {
 
 /// Lets successors in until the door is shut.
 fn wait(socket: &Socket, handover: &Handover, events: &mpsc::Sender<Event>, turn: &Turn) {
-    while let Ok((socket, _)) = socket.accept() {
+    loop {
+        let socket = match socket.accept() {
+            Ok((socket, _)) => socket,
+            // Whoever comes meanwhile waits at the door.
+            Err(error) if is_exhausted(&error) => {
+                thread::sleep(PAUSE);
+                continue;
+            }
+            Err(_) => return,
+        };
         let talk = match Talk::on(socket) {
             Ok(talk) => talk,
             Err(why) => {

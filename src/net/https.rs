@@ -4,7 +4,7 @@
 //! what requests are answered with, those of HTTP/3 among them. Each query goes through the engine as one of TCP does, octets as they come. Knows
 //! nothing of what a message means but the lifetime that HTTP is told.
 
-use super::doh::{MESSAGE_TYPE, PATH};
+use super::doh::{MESSAGE_TYPE, PATH, cut_at, message_of};
 use super::listener::Listener;
 use super::tcp::{Connection, Open, client_of};
 use super::worker::Worker;
@@ -322,7 +322,10 @@ impl Exchanges {
             return Err(text(StatusCode::NOT_FOUND, ""));
         }
         let query = match *request.method() {
-            Method::GET => of_uri(request.uri().query().unwrap_or_default()).map_err(bad)?,
+            Method::GET => {
+                let found = message_of(request.uri().query().unwrap_or_default());
+                found.map(Bytes::from).map_err(|why| bad(&why))?
+            }
             Method::POST => match timeout(self.timeouts.read, self.body(request)).await {
                 Ok(Some(body)) => body,
                 Ok(None) => return Err(bad("http: request body too large")),
@@ -331,7 +334,7 @@ impl Exchanges {
             ref method => return Err(bad(&format!("method not allowed: {method}"))),
         };
         match query.len() {
-            0..sizes::HEADER => Err(bad("dns: overflow unpacking uint16")),
+            length @ 0..sizes::HEADER => Err(bad(&cut_at(length))),
             _ => Ok(query),
         }
     }
@@ -349,21 +352,6 @@ async fn answered(running: Rc<Running>, query: Bytes) -> Option<Vec<u8>> {
         let _ = teller.send(reply);
     });
     told.await.ok().flatten()
-}
-
-/// The message in the one `dns` of a GET.
-fn of_uri(query: &str) -> Result<Bytes, &'static str> {
-    let mut found = query.split('&').filter_map(|pair| pair.strip_prefix("dns="));
-    let text = found.next().ok_or("no 'dns' query parameter found")?;
-    if found.next().is_some() {
-        return Err("multiple 'dns' query values found");
-    }
-    let text = text.trim_end_matches("%3D").trim_end_matches('=');
-    if text.len() > QUERY_MOST * 4 / 3 + 4 {
-        return Err("http: request body too large");
-    }
-    let octets = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes());
-    octets.map(Bytes::from).map_err(|_| "illegal base64 data")
 }
 
 fn message(reply: Vec<u8>, connection: &Connection) -> Response<Full<Bytes>> {

@@ -58,6 +58,9 @@ enum Message {
 #[derive(Clone)]
 pub(super) struct Log(Arc<Inner>);
 
+/// The name of the thread that writes.
+pub(super) const THREAD: &str = "log";
+
 struct Inner {
     has_started: AtomicBool,
     /// The [`Level`] of the least lines that are shown.
@@ -77,7 +80,7 @@ impl Log {
         let written = Arc::clone(&waiting);
         // Without the thread lines are dropped and counted: no reason not to serve.
         let _ = std::thread::Builder::new()
-            .name("log".to_owned())
+            .name(THREAD.to_owned())
             .spawn(move || write_lines(&receiver, &written, io::stdout()));
         Log(Arc::new(Inner {
             has_started: AtomicBool::new(false),

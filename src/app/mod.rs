@@ -19,6 +19,7 @@ mod log;
 mod node;
 mod notify;
 mod options;
+mod panics;
 mod privileges;
 mod probe;
 mod readiness;
@@ -128,6 +129,7 @@ fn in_runtime<F: Future<Output = u8>>(given: Given, serve: impl FnOnce(Common) -
     let workers = default_workers();
     let metrics = Registry::new(workers);
     let log = Log::new(&metrics);
+    panics::are_told_in(log.clone());
     let common = Common { workers, metrics, log: log.clone(), readiness: Readiness::new(), given };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -236,7 +236,7 @@ impl Node {
         let has_moved = self.neighbours.as_mut().is_some_and(Neighbours::have_changed);
         let seen = look(self.sources.paths());
         let has_moved = has_moved && seen.base.is_ok();
-        let news = self.sources.take(seen);
+        let news = self.sources.take(seen, &Machine);
         let errors = self.metrics.counter(&names::SETUP_ERRORS, &["configmap"]);
         errors.add(news.errors);
         for (level, text) in &news.lines {

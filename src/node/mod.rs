@@ -11,6 +11,7 @@ mod kubedns;
 mod leftovers;
 #[cfg(test)]
 mod namespace;
+mod repeats;
 mod sources;
 mod template;
 

@@ -7,7 +7,9 @@
 
 use super::files::{Listing, Look, find_folder};
 use super::kubedns::KubeDns;
+use super::repeats::repeated;
 use super::template::{NodeValues, render};
+use crate::corefile::Surroundings;
 use crate::plugin::Level;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,6 +74,8 @@ pub struct Sources {
     trouble: Trouble,
     /// The last values that were good.
     config: KubeDns,
+    /// What of them is used: without stub domains that repeat a zone of the template.
+    used: KubeDns,
     /// The text of the last Corefile that was given out.
     given: Option<String>,
 }
@@ -86,6 +90,7 @@ impl Sources {
             kube_dns: None,
             trouble: Trouble::None,
             config: KubeDns::default(),
+            used: KubeDns::default(),
             given: None,
         }
     }
@@ -101,11 +106,12 @@ impl Sources {
         self.given = None;
     }
 
-    /// Takes a look and decides.
-    pub fn take(&mut self, look: Look) -> News {
+    /// Takes a look and decides. The template may import files of the `surroundings`.
+    pub fn take(&mut self, look: Look, surroundings: &dyn Surroundings) -> News {
         let mut news = News::default();
         let base = look.base.and_then(|octets| self.template(octets));
         let before = self.trouble;
+        let is_new_config = self.kube_dns != look.kube_dns;
         if self.kube_dns != look.kube_dns {
             self.trouble = match &look.kube_dns {
                 Some(Ok(listing)) => self.take_config(listing, &mut news),
@@ -144,7 +150,23 @@ impl Sources {
                 return news;
             }
         };
-        let rendered = render(text, &self.values, &self.config);
+        if is_new_base || is_new_config {
+            self.used = self.config.clone();
+            let path = self.paths.base.display();
+            for domain in repeated(text, &self.values, &self.config, surroundings) {
+                news.errors += 1;
+                news.lines.push((
+                    Level::Error,
+                    format!(
+                        "Invalid config: the stub domain {domain} is left out, for the template {path} serves \
+                         that zone already: remove it from stubDomains in the kube-dns ConfigMap, or its \
+                         block from the template"
+                    ),
+                ));
+                self.used.stub_domains.remove(&domain);
+            }
+        }
+        let rendered = render(text, &self.values, &self.used);
         self.base = Some(base);
         if self.given.as_ref() != Some(&rendered.text) {
             news.lines.extend(rendered.lines);
@@ -152,7 +174,7 @@ impl Sources {
                 text: rendered.text.clone(),
                 summary: format!(
                     "Updated Corefile with {} custom stubdomains and upstream servers {}",
-                    self.config.stub_domains.len(),
+                    self.used.stub_domains.len(),
                     rendered.upstreams
                 ),
             });
@@ -198,6 +220,11 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corefile::MemorySurroundings;
+
+    fn nothing() -> MemorySurroundings {
+        MemorySurroundings::new()
+    }
 
     fn sources() -> Sources {
         let paths =
@@ -225,35 +252,47 @@ mod tests {
     #[test]
     fn a_corefile_is_given_once_and_again_when_it_changes() {
         let mut sources = sources();
-        assert_eq!(text(sources.take(look(BASE, "[\"1.1.1.1\"]"))), Some("up 1.1.1.1".into()));
-        assert_eq!(sources.take(look(BASE, "[\"1.1.1.1\"]")), News::default());
-        assert_eq!(text(sources.take(look(BASE, "[\"1.1.1.2\"]"))), Some("up 1.1.1.2".into()));
-        assert_eq!(text(sources.take(look("b", "[\"1.1.1.2\"]"))), Some("b".into()));
+        assert_eq!(
+            text(sources.take(look(BASE, "[\"1.1.1.1\"]"), &nothing())),
+            Some("up 1.1.1.1".into())
+        );
+        assert_eq!(sources.take(look(BASE, "[\"1.1.1.1\"]"), &nothing()), News::default());
+        assert_eq!(
+            text(sources.take(look(BASE, "[\"1.1.1.2\"]"), &nothing())),
+            Some("up 1.1.1.2".into())
+        );
+        assert_eq!(text(sources.take(look("b", "[\"1.1.1.2\"]"), &nothing())), Some("b".into()));
         sources.was_not_written();
-        assert_eq!(text(sources.take(look("b", "[\"1.1.1.2\"]"))), Some("b".into()));
+        assert_eq!(text(sources.take(look("b", "[\"1.1.1.2\"]"), &nothing())), Some("b".into()));
     }
 
     #[test]
     fn a_bad_configmap_keeps_the_last_good_one_and_is_said_once_and_counted_once() {
         let mut sources = sources();
-        sources.take(look(BASE, "[\"1.1.1.1\"]"));
-        let news = sources.take(look(BASE, "[broken"));
+        sources.take(look(BASE, "[\"1.1.1.1\"]"), &nothing());
+        let news = sources.take(look(BASE, "[broken"), &nothing());
         assert_eq!((news.lines.len(), news.errors, news.corefile), (1, 0, None));
         let counted = News { errors: 1, ..News::default() };
-        assert_eq!(sources.take(look(BASE, "[broken")), counted);
-        assert_eq!(sources.take(look(BASE, "[broken")), News::default());
-        assert_eq!(sources.take(look(BASE, "[broken in another way")).errors, 1);
-        assert_eq!(sources.take(look(BASE, "[broken in another way")), News::default());
+        assert_eq!(sources.take(look(BASE, "[broken"), &nothing()), counted);
+        assert_eq!(sources.take(look(BASE, "[broken"), &nothing()), News::default());
+        assert_eq!(sources.take(look(BASE, "[broken in another way"), &nothing()).errors, 1);
+        assert_eq!(sources.take(look(BASE, "[broken in another way"), &nothing()), News::default());
         assert_eq!(
-            text(sources.take(look("new __PILLAR__UPSTREAM__SERVERS__", "[broken in another way"))),
+            text(sources.take(
+                look("new __PILLAR__UPSTREAM__SERVERS__", "[broken in another way"),
+                &nothing()
+            )),
             Some("new 1.1.1.1".into())
         );
-        assert_eq!(text(sources.take(look(BASE, "[]"))), Some("up /etc/resolv.conf".into()));
+        assert_eq!(
+            text(sources.take(look(BASE, "[]"), &nothing())),
+            Some("up /etc/resolv.conf".into())
+        );
     }
 
     #[test]
     fn a_bad_configmap_at_start_leaves_the_defaults() {
-        let news = sources().take(look(BASE, "[broken"));
+        let news = sources().take(look(BASE, "[broken"), &nothing());
         assert_eq!(text(news), Some("up /etc/resolv.conf".into()));
     }
 
@@ -262,7 +301,7 @@ mod tests {
         let listing = [("stubDomains".to_owned(), r#"{"a.test": ["b.test"]}"#.to_owned())];
         let look =
             Look { base: Ok(BASE.into()), kube_dns: Some(Ok(listing.into_iter().collect())) };
-        let news = sources().take(look);
+        let news = sources().take(look, &nothing());
         assert_eq!(news.errors, 1);
         assert_eq!(text(news), Some("up /etc/resolv.conf".into()));
     }
@@ -271,33 +310,33 @@ mod tests {
     fn a_template_that_cannot_be_read_is_counted_once_and_read_when_it_can() {
         let mut sources = sources();
         let missing = || Look { base: Err("open /etc/base: no such file".into()), kube_dns: None };
-        let news = sources.take(missing());
+        let news = sources.take(missing(), &nothing());
         assert_eq!((news.errors, news.corefile), (1, None));
-        assert_eq!(sources.take(missing()), News::default());
-        assert!(sources.take(look(BASE, "[]")).corefile.is_some());
+        assert_eq!(sources.take(missing(), &nothing()), News::default());
+        assert!(sources.take(look(BASE, "[]"), &nothing()).corefile.is_some());
     }
 
     #[test]
     fn a_template_that_is_no_text_is_taken_at_start_only() {
         let mut sources = sources();
         let no_text = || Look { base: Ok(b"# \xff\n.:53 {\n}\n".to_vec()), kube_dns: None };
-        let first = sources.take(no_text()).corefile.unwrap();
+        let first = sources.take(no_text(), &nothing()).corefile.unwrap();
         assert_eq!(first.text, "# \u{fffd}\n.:53 {\n}\n");
-        let news = sources.take(no_text());
+        let news = sources.take(no_text(), &nothing());
         assert_eq!((news.errors, news.corefile), (1, None));
         let said = "Failed to read node-cache coreFile /etc/base - non-utf8 data in /etc/base";
         assert_eq!(news.lines, [(Level::Error, said.to_owned())]);
-        assert_eq!(sources.take(no_text()), News::default());
+        assert_eq!(sources.take(no_text(), &nothing()), News::default());
     }
 
     #[test]
     fn a_template_that_became_empty_is_not_taken() {
         let mut sources = sources();
-        sources.take(look(BASE, "[]"));
-        let news = sources.take(look("\n", "[]"));
+        sources.take(look(BASE, "[]"), &nothing());
+        let news = sources.take(look("\n", "[]"), &nothing());
         assert_eq!((news.errors, news.corefile), (1, None));
         assert_eq!(news.lines[0].1, "Failed to read node-cache coreFile /etc/base - it is empty");
-        assert_eq!(text(sources.take(look("b", "[]"))), Some("b".into()));
+        assert_eq!(text(sources.take(look("b", "[]"), &nothing())), Some("b".into()));
     }
 
     #[test]
@@ -307,24 +346,49 @@ mod tests {
             base: Ok(BASE.into()),
             kube_dns: Some(Err("open /etc/kube-dns: gone".into())),
         };
-        let news = sources.take(gone());
+        let news = sources.take(gone(), &nothing());
         assert_eq!(
             news.lines[0].1,
             "Failed to sync kube-dns config directory /etc/kube-dns, err: open /etc/kube-dns: gone"
         );
         assert_eq!(
-            (text(news), sources.take(gone()).errors),
+            (text(news), sources.take(gone(), &nothing()).errors),
             (Some("up /etc/resolv.conf".into()), 1)
         );
-        assert_eq!(sources.take(gone()), News::default());
-        assert_eq!(text(sources.take(look(BASE, "[\"1.1.1.1\"]"))), Some("up 1.1.1.1".into()));
+        assert_eq!(sources.take(gone(), &nothing()), News::default());
+        assert_eq!(
+            text(sources.take(look(BASE, "[\"1.1.1.1\"]"), &nothing())),
+            Some("up 1.1.1.1".into())
+        );
     }
 
     #[test]
     fn what_is_whole_at_the_next_look_is_no_error() {
         let mut sources = sources();
-        assert_eq!(sources.take(look(BASE, "[\"1.1.1")).errors, 0);
-        let news = sources.take(look(BASE, "[\"1.1.1.1\"]"));
+        assert_eq!(sources.take(look(BASE, "[\"1.1.1"), &nothing()).errors, 0);
+        let news = sources.take(look(BASE, "[\"1.1.1.1\"]"), &nothing());
         assert_eq!((news.errors, text(news)), (0, Some("up 1.1.1.1".into())));
+    }
+
+    #[test]
+    fn a_stub_domain_that_the_template_serves_already_is_left_out_and_told() {
+        let servers = r#"{"a.test": ["192.0.2.1"], "b.test": ["192.0.2.1"]}"#;
+        let listing: Listing = [("stubDomains".to_owned(), servers.to_owned())].into();
+        let look = |base: &str| Look { base: Ok(base.into()), kube_dns: Some(Ok(listing.clone())) };
+        let mut sources = sources();
+        let news = sources.take(look("a.test:53 {\n errors\n}\n"), &nothing());
+        assert_eq!((news.errors, news.lines.len()), (1, 1));
+        let (level, line) = &news.lines[0];
+        assert_eq!(*level, Level::Error);
+        assert!(line.contains("stub domain a.test is left out") && line.contains("/etc/base"));
+        let Some(written) = news.corefile else { panic!("nothing is written") };
+        assert_eq!(written.text.matches("a.test:53").count(), 1);
+        assert_eq!(written.text.matches("b.test:53").count(), 1);
+        assert!(written.summary.contains("with 1 custom stubdomains"));
+        assert_eq!(sources.take(look("a.test:53 {\n errors\n}\n"), &nothing()), News::default());
+        // The other way out.
+        let news = sources.take(look("c.test:53 {\n errors\n}\n"), &nothing());
+        assert_eq!(news.errors, 0);
+        assert!(news.corefile.is_some_and(|written| written.text.contains("\na.test:53")));
     }
 }

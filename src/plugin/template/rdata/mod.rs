@@ -3,6 +3,7 @@
 //! Owns the octets of each part of a text ([`parts`] has which type has which), and RFC 3597's form for
 //! any type; what is left (SVCB, HTTPS, CERT) is hickory-proto's. Never panics on any text.
 
+mod bitmap;
 mod location;
 mod parts;
 mod prefixes;
@@ -282,7 +283,11 @@ impl Rdata<'_, '_> {
         self.text()?;
         let length: usize = self.text()?.parse().map_err(|_| wrong.clone())?;
         self.hex()?;
-        if self.octets.len() == length { Ok(()) } else { Err(wrong) }
+        if self.octets.len() != length {
+            return Err(wrong);
+        }
+        self.octets = bitmap::in_form(self.rtype, std::mem::take(&mut self.octets)).ok_or(wrong)?;
+        Ok(())
     }
 
     fn address<A: std::str::FromStr>(

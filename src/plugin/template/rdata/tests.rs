@@ -113,3 +113,31 @@ fn what_is_no_rdata_of_its_type_is_refused() {
         assert!(TextRecord::parse(&format!("a. {text}")).is_err(), "{text}");
     }
 }
+
+/// Made by miekg/dns of the same texts; what it does not read is none.
+#[test]
+fn bitmaps_in_octets_are_brought_into_their_form() {
+    for (text, rdata) in [
+        ("NSEC \\# 9 00 0006 400000000000", Some("00000140")),
+        ("NSEC \\# 5 00 0002 0000", Some("00")),
+        ("NSEC \\# 9 016100 0001 40 0101 40", Some("016100000140010140")),
+        ("NSEC \\# 7 00 0000 0001 40", None),
+        ("NSEC \\# 7 00 0101 40 0001 40", None),
+        ("NSEC \\# 4 00 0002 40", None),
+        ("NSEC \\# 2 00 00", None),
+        ("NSEC \\# 2 01 61", None),
+        (
+            "NSEC \\# 36 00 0021 400000000000000000000000000000000000000000000000000000000000000001",
+            None,
+        ),
+        ("CSYNC \\# 11 00000001 0003 0003 600000", Some("000000010003000160")),
+        ("CSYNC \\# 2 0000", None),
+        ("NSEC3 \\# 11 01 00 0001 00 01 ab 0002 4000", Some("010000010001ab000140")),
+        ("NSEC3 \\# 4 01000001", None),
+    ] {
+        let record = format!("a.test. 60 IN {text}");
+        let read = TextRecord::parse(&record).ok();
+        let read = read.map(|record| HEXLOWER.encode(&record.rdata));
+        assert_eq!(read.as_deref(), rdata, "{text}");
+    }
+}

@@ -4,7 +4,7 @@
 //! be read leaves them as they are.
 
 use super::order::Piece;
-use crate::corefile::{Surroundings, format_duration, quote};
+use crate::corefile::{Surroundings, file_error_text, format_duration, quote};
 use crate::dns::{Message, Name};
 use crate::plugin::{Journal, Level};
 use arc_swap::ArcSwap;
@@ -12,8 +12,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use sha2::{Digest, Sha512};
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ pub(super) enum WeightsError {
     /// It is not there, or not readable.
     #[error("weight file open error")]
     Open,
-    /// A line is wrong.
+    /// A line is wrong, or it is a folder.
     #[error("{0}")]
     Line(String),
 }
@@ -59,7 +60,10 @@ impl Weights {
         surroundings: &dyn Surroundings,
         journal: &dyn Journal,
     ) -> Result<(), WeightsError> {
-        let content = surroundings.read(Path::new(&self.file)).map_err(|_| WeightsError::Open)?;
+        // No name at all is the folder that the process is in, as to Go.
+        let path = if self.file.is_empty() { "." } else { self.file.as_str() };
+        let path: PathBuf = Path::new(path).components().collect();
+        let content = surroundings.read(&path).map_err(|error| unread(&path, &error))?;
         let digest: [u8; 64] = Sha512::digest(&content).into();
         let mut known = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
         if *known == Some(digest) {
@@ -119,6 +123,14 @@ impl Weights {
                 is_it
             })
             .unwrap_or(0)
+    }
+}
+
+/// Why a file was not read. One that may come later is not there; a folder stays one.
+fn unread(path: &Path, error: &io::Error) -> WeightsError {
+    match error.kind() {
+        io::ErrorKind::IsADirectory => WeightsError::Line(file_error_text(path, error)),
+        _ => WeightsError::Open,
     }
 }
 
@@ -184,6 +196,13 @@ fn parse_weight(text: &str) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_no_file_that_may_come_later() {
+        let why = |kind: io::ErrorKind| unread(Path::new("."), &kind.into()).to_string();
+        assert_eq!(why(io::ErrorKind::IsADirectory), "read .: is a directory");
+        assert_eq!(why(io::ErrorKind::NotFound), "weight file open error");
+    }
 
     #[test]
     fn names_and_addresses_with_weights_are_read() {

@@ -55,6 +55,11 @@ impl Record {
         Ok(record)
     }
 
+    /// Whether these octets, with names in full, can be the RDATA of such a record.
+    pub fn can_have(rtype: RecordType, class: Class, rdata: &[u8]) -> bool {
+        layout::pieces(rtype, class, rdata, 0..rdata.len(), |_| Ok(())).is_ok()
+    }
+
     /// Reads the fixed fields of a record whose owner name ends before `behind`.
     pub(super) fn read(wire: &[u8], at: usize, behind: usize, section: Section) -> Option<Record> {
         let fixed = wire.get(behind..)?.first_chunk::<{ sizes::RECORD_FIELDS }>()?;

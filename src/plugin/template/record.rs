@@ -5,7 +5,7 @@
 
 use super::line::Line;
 use super::rdata;
-use crate::dns::{Class, Name, RecordType};
+use crate::dns::{Class, Name, Record, RecordType};
 
 /// The TTL in seconds of a record that names none, as in miekg/dns.
 const DEFAULT_TTL: u32 = 3600;
@@ -89,6 +89,10 @@ impl TextRecord {
             return Err("record too long".to_owned());
         }
         let (ttl, class) = (ttl.unwrap_or(DEFAULT_TTL), class.unwrap_or(Class::IN));
+        // Given in octets it may be anything.
+        if !Record::can_have(rtype, class, &rdata) {
+            return Err(format!("bad RDATA of type {rtype}"));
+        }
         Ok(TextRecord { owner, ttl, class, rtype, rdata })
     }
 

@@ -10,6 +10,9 @@ const WINDOW_MOST: usize = 32;
 
 /// RDATA of `rtype` with its bitmap in that form, if the type has one; `None` when it cannot be read.
 pub(super) fn in_form(rtype: RecordType, rdata: Vec<u8>) -> Option<Vec<u8>> {
+    if rdata.is_empty() {
+        return Some(rdata);
+    }
     let start = match rtype {
         RecordType::NSEC => behind_name(&rdata)?,
         // RFC 5155 §3.2: algorithm, flags, iterations, salt, hash.

@@ -114,6 +114,23 @@ fn what_is_no_rdata_of_its_type_is_refused() {
     }
 }
 
+#[test]
+fn octets_that_are_no_rdata_of_their_type_are_refused() {
+    for (text, is_read) in [
+        ("A \\# 4 c0000201", true),
+        ("A \\# 0", true),
+        ("A \\# 3 c00002", false),
+        ("A \\# 5 c000020101", false),
+        ("AAAA \\# 4 c0000201", false),
+        ("MX \\# 5 0001016100", true),
+        ("MX \\# 4 00010161", false),
+        ("TXT \\# 2 0261", false),
+        ("TYPE65280 \\# 1 00", true),
+    ] {
+        assert_eq!(TextRecord::parse(&format!("a.test. 60 IN {text}")).is_ok(), is_read, "{text}");
+    }
+}
+
 /// Made by miekg/dns of the same texts; what it does not read is none.
 #[test]
 fn bitmaps_in_octets_are_brought_into_their_form() {

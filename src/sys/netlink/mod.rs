@@ -229,9 +229,6 @@ impl Netlink {
                 if message.sequence != sequence {
                     continue;
                 }
-                if i32::from(message.kind) == libc::NLMSG_DONE {
-                    return Ok(collected);
-                }
                 match acknowledgement(&message) {
                     Some(Ok(())) => return Ok(collected),
                     Some(Err(refusal)) => return Err(refusal),

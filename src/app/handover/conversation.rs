@@ -258,3 +258,34 @@ pub(super) fn told_of(handover: &Handover, why: &Trouble, number: u32) {
         format_args!("{} did not take over: {why}; this process serves on", process(number)),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corefile::KeyTransport;
+    use crate::net::Keeper;
+    use socket2::{Domain, Socket, Type};
+    use std::net::{TcpListener, UdpSocket};
+
+    #[test]
+    fn more_sockets_of_an_address_than_one_message_takes_go_in_several() {
+        let (one, other) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        let (talk, other) = (Talk::on(one).unwrap(), Talk::on(other).unwrap());
+        let bind = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+        let sockets = HandedSockets {
+            transport: KeyTransport::Dns,
+            host: None,
+            port: 53,
+            streams: (0..DESCRIPTORS_MOST + 2).map(bind).collect(),
+            datagrams: vec![UdpSocket::bind("127.0.0.1:0").unwrap()],
+            keeper: Keeper::Nobody,
+        };
+        send_sockets(&talk, &sockets).unwrap();
+        let came = [(); 2].map(|()| {
+            let (message, with) = other.receive(Some(ANSWER_TIME)).unwrap();
+            let Message::Sockets { streams, .. } = message else { panic!("{message:?}") };
+            (streams, with.len())
+        });
+        assert_eq!(came, [(DESCRIPTORS_MOST, DESCRIPTORS_MOST), (2, 3)]);
+    }
+}

@@ -320,3 +320,31 @@ fn end_of(why: &Trouble) -> End {
         Trouble::Gone | Trouble::Silent | Trouble::System(_) => End::Broken,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corefile::KeyTransport;
+
+    /// Sockets of an address, each in a message of its own.
+    fn of(port: u16) -> HandedSockets {
+        HandedSockets {
+            transport: KeyTransport::Dns,
+            host: Some("127.0.0.1".to_owned()),
+            port,
+            streams: vec![TcpListener::bind("127.0.0.1:0").unwrap()],
+            datagrams: vec![UdpSocket::bind("127.0.0.1:0").unwrap()],
+            keeper: Keeper::Nobody,
+        }
+    }
+
+    #[test]
+    fn sockets_come_beside_those_of_their_own_address() {
+        let mut all = Vec::new();
+        for port in [53, 54, 53, 53] {
+            join(&mut all, vec![of(port)]);
+        }
+        let count = |one: &HandedSockets| (one.port, one.streams.len(), one.datagrams.len());
+        assert_eq!(all.iter().map(count).collect::<Vec<_>>(), [(53, 3, 3), (54, 1, 1)]);
+    }
+}

@@ -1,4 +1,4 @@
-//! Our own carriers of `tls://`, `https://`, `quic://` and `https3://` beside hickory-server's: CPU time a query,
+//! Our own carriers of `tls://`, `https://` and `quic://` beside hickory-server's: CPU time a query,
 //! throughput, memory of an idle connection. Both give one constant answer (ours from the cache), to
 //! the same client on loopback, with as many threads.
 //!
@@ -16,7 +16,7 @@ use hickory_server::net::runtime::Time;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Buf, Bytes};
+use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject;
@@ -24,7 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::cell::Cell;
 use std::error::Error;
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -60,21 +60,10 @@ enum Carrier {
     Tls,
     Https,
     Quic,
-    Https3,
 }
 
-impl Carrier {
-    fn is_over_quic(self) -> bool {
-        matches!(self, Carrier::Quic | Carrier::Https3)
-    }
-}
-
-const CARRIERS: [(Carrier, &str); 4] = [
-    (Carrier::Tls, "tls"),
-    (Carrier::Https, "https"),
-    (Carrier::Quic, "quic"),
-    (Carrier::Https3, "https3"),
-];
+const CARRIERS: [(Carrier, &str); 3] =
+    [(Carrier::Tls, "tls"), (Carrier::Https, "https"), (Carrier::Quic, "quic")];
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -245,11 +234,7 @@ enum Connected {
     Tls(Box<TlsStream<TcpStream>>),
     Https(hyper::client::conn::http2::SendRequest<Full<Bytes>>),
     Quic(quinn::Connection),
-    Https3(Asker),
 }
-
-/// What sends requests over HTTP/3.
-type Asker = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
 
 impl Client {
     fn new(carrier: Carrier, port: u16) -> Client {
@@ -266,7 +251,7 @@ impl Client {
         tls.resumption = rustls::client::Resumption::disabled();
         let tls = Arc::new(tls);
         let mut quic = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-        if carrier.is_over_quic() {
+        if carrier == Carrier::Quic {
             let crypto = QuicClientConfig::try_from(tls.clone()).unwrap();
             quic.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
         }
@@ -274,17 +259,10 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Connected, Failed> {
-        if self.carrier.is_over_quic() {
+        if self.carrier == Carrier::Quic {
             let connection = self.quic.connect(self.address, "up.test")?.await?;
-            if self.carrier == Carrier::Quic {
-                ask_quic(&connection).await?;
-                return Ok(Connected::Quic(connection));
-            }
-            let connection = h3_quinn::Connection::new(connection);
-            let (mut driver, mut asker) = h3::client::new(connection).await?;
-            tokio::spawn(async move { drop(poll_fn(|task| driver.poll_close(task)).await) });
-            ask_https3(&mut asker).await?;
-            return Ok(Connected::Https3(asker));
+            ask_quic(&connection).await?;
+            return Ok(Connected::Quic(connection));
         }
         let socket = TcpStream::connect(self.address).await?;
         socket.set_nodelay(true)?;
@@ -341,16 +319,6 @@ impl Connected {
                     });
                 }
             }
-            Connected::Https3(asker) => {
-                for _ in 0..WINDOW {
-                    let (mut asker, counted) = (asker.clone(), counted.clone());
-                    tasks.spawn_local(async move {
-                        while ask_https3(&mut asker).await.is_ok() {
-                            count(&counted);
-                        }
-                    });
-                }
-            }
         }
         while tasks.join_next().await.is_some() {}
         Ok(())
@@ -398,29 +366,11 @@ async fn ask_quic(connection: &quinn::Connection) -> Result<(), Failed> {
     check(reply.get(2..).unwrap_or_default())
 }
 
-async fn ask_https3(asker: &mut Asker) -> Result<(), Failed> {
-    let request = hyper::Request::post("https://up.test/dns-query")
-        .header("content-type", "application/dns-message")
-        .header("accept", "application/dns-message")
-        .header("content-length", QUERY.len())
-        .body(())?;
-    let mut stream = asker.send_request(request).await?;
-    stream.send_data(Bytes::from_static(QUERY)).await?;
-    stream.finish().await?;
-    stream.recv_response().await?;
-    let mut reply = Vec::new();
-    while let Some(mut data) = stream.recv_data().await? {
-        reply.extend_from_slice(&data.copy_to_bytes(data.remaining()));
-    }
-    check(&reply)
-}
-
 fn alpn(carrier: Carrier) -> Vec<Vec<u8>> {
     match carrier {
         Carrier::Tls => Vec::new(),
         Carrier::Https => vec![b"h2".to_vec()],
         Carrier::Quic => vec![b"doq".to_vec()],
-        Carrier::Https3 => vec![b"h3".to_vec()],
     }
 }
 
@@ -477,12 +427,12 @@ async fn serve_on_one_thread(carrier: Carrier, port: u16) {
     tls.alpn_protocols = alpn(carrier);
     let tls = Arc::new(tls);
     let mut server = hickory_server::Server::new(Constant);
-    let kind = if carrier.is_over_quic() { socket2::Type::DGRAM } else { socket2::Type::STREAM };
+    let kind = if carrier == Carrier::Quic { socket2::Type::DGRAM } else { socket2::Type::STREAM };
     let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None).unwrap();
     socket.set_reuse_port(true).unwrap();
     socket.set_nonblocking(true).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
-    if !carrier.is_over_quic() {
+    if carrier != Carrier::Quic {
         socket.listen(1024).unwrap();
     }
     match carrier {
@@ -505,10 +455,6 @@ async fn serve_on_one_thread(carrier: Carrier, port: u16) {
         Carrier::Quic => {
             let socket = tokio::net::UdpSocket::from_std(socket.into()).unwrap();
             server.register_quic_listener_and_tls_config(socket, SILENCE, tls).unwrap();
-        }
-        Carrier::Https3 => {
-            let socket = tokio::net::UdpSocket::from_std(socket.into()).unwrap();
-            server.register_h3_listener_with_tls_config(socket, SILENCE, tls, None).unwrap();
         }
     }
     pending::<()>().await;

@@ -32,6 +32,10 @@ const IMPURE: &[&str] = &[
     "std::env",
 ];
 
+/// The crates that nodens is made of: each of them has work in the program.
+const MADE_OF: &[&str] =
+    &["hickory-server", "hickory-resolver", "tokio", "moka", "socket2", "prometheus", "clap"];
+
 /// The most lines of a source file before its tests.
 const MOST_LINES: usize = 600;
 
@@ -218,6 +222,19 @@ fn every_dependency_says_what_for() {
         line_before = line;
     }
     assert_none("a dependency without its reason", &offenders);
+}
+
+#[test]
+fn what_nodens_is_made_of_works_in_the_program_and_not_in_tests_alone() {
+    let sources = sources();
+    let is_used = |name: &&&str| {
+        let crate_name = name.replace('-', "_");
+        let used = format!("{crate_name}::");
+        sources.iter().any(|source| source.code.contains(&used))
+    };
+    let unused: Vec<String> =
+        MADE_OF.iter().filter(|name| !is_used(name)).map(ToString::to_string).collect();
+    assert_none("a crate that nodens is made of is used by no layer", &unused);
 }
 
 #[test]

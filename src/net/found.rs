@@ -4,6 +4,7 @@
 //! called is for lines alone. Never reads one.
 
 use super::sockets::{Address, HandedSockets, Keeper};
+use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
 use socket2::{Protocol, SockRef, Type};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -96,7 +97,7 @@ pub fn take_wanted(found: &mut Vec<Found>, snapshot: &Snapshot) -> Vec<HandedSoc
     let mut taken = Vec::new();
     for server in &snapshot.servers {
         let address = Address::of(server);
-        if address.is_quic() {
+        if address.transport == KeyTransport::Quic || address.h3.is_some() {
             continue;
         }
         // What has no address now is told of when it is bound.

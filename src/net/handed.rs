@@ -31,7 +31,7 @@ pub struct HandedConnection {
 
 impl HandedConnection {
     pub(super) fn address(&self) -> Address {
-        Address { transport: self.transport, host: self.host.clone(), port: self.port }
+        Address { transport: self.transport, host: self.host.clone(), port: self.port, h3: None }
     }
 }
 

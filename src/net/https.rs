@@ -1,14 +1,13 @@
 //! DNS over HTTPS from clients (RFC 8484): HTTP/2 and HTTP/1.1, GET and POST of `/dns-query`.
 //!
-//! Owns the connections' HTTP, which hyper speaks on the worker's own thread, how long they may be idle, and
-//! what requests are answered with, those of HTTP/3 among them. Each query goes through the engine as one of TCP does, octets as they come. Knows
+//! Owns the connections' HTTP, which hyper speaks on the worker's own thread, and how long they may
+//! be idle. Each query goes through the engine as one of TCP does, octets as they come. Knows
 //! nothing of what a message means but the lifetime that HTTP is told.
 
 use super::doh::{MESSAGE_TYPE, PATH, cut_at, message_of};
 use super::listener::Listener;
 use super::tcp::{Connection, Open, client_of};
 use super::worker::Worker;
-use crate::corefile::KeyTransport;
 use crate::dns::{Message, RecordType, Transport, sizes};
 use crate::metrics::names;
 use crate::plugin::{Client, Timeouts};
@@ -24,7 +23,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::error::Error;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -43,13 +41,13 @@ use tokio_rustls::TlsAcceptor;
 pub const STREAMS_MOST: u32 = 32;
 
 /// The greatest header of a request in octets.
-pub(super) const HEADER_MOST: u32 = 16 * 1024;
+const HEADER_MOST: u32 = 16 * 1024;
 
 /// Octets of responses that a connection keeps for sending before it takes no more.
 const SENDING_MOST: usize = 64 * 1024;
 
 /// The greatest query: a DNS message.
-pub(super) const QUERY_MOST: usize = sizes::MESSAGE_MOST;
+const QUERY_MOST: usize = sizes::MESSAGE_MOST;
 
 /// How often a connection that waits for upstreams alone looks at itself.
 const LOOK: Duration = Duration::from_secs(30);
@@ -74,7 +72,16 @@ pub(super) async fn connection(
         (server.timeouts, server.tls.clone())
     });
     let Some((timeouts, tls)) = found else { return };
-    let exchanges = Exchanges::new(&worker, &listener, client, timeouts, &open);
+    let exchanges = Rc::new(Exchanges {
+        worker: worker.clone(),
+        listener: listener.clone(),
+        client,
+        timeouts,
+        shared: open.shared().clone(),
+        running: Cell::new(0),
+        spoken: Cell::new(false),
+        active: Cell::new(Instant::now()),
+    });
     match tls {
         // Without `tls` it is plain HTTP, as in CoreDNS.
         None => exchanges.serve_http1(stream, &open).await,
@@ -115,24 +122,16 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Here {
     }
 }
 
-/// The body of a request.
-pub(super) trait Upload:
-    Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin
-{
-}
-
-impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin> Upload for B {}
-
 /// What the exchanges of one connection share.
-pub(super) struct Exchanges {
-    pub(super) worker: Rc<Worker>,
+struct Exchanges {
+    worker: Rc<Worker>,
     listener: Rc<Listener>,
     client: Client,
-    pub(super) timeouts: Timeouts,
+    timeouts: Timeouts,
     /// What others see of the connection.
-    pub(super) shared: Rc<Connection>,
+    shared: Rc<Connection>,
     /// Exchanges under way.
-    pub(super) running: Cell<usize>,
+    running: Cell<usize>,
     /// A request came.
     spoken: Cell<bool>,
     /// When the last exchange began or ended.
@@ -140,11 +139,10 @@ pub(super) struct Exchanges {
 }
 
 /// An exchange while it is under way.
-pub(super) struct Running(Rc<Exchanges>);
+struct Running(Rc<Exchanges>);
 
 impl Running {
-    /// One begins.
-    pub(super) fn new(exchanges: &Rc<Exchanges>) -> Running {
+    fn new(exchanges: &Rc<Exchanges>) -> Running {
         exchanges.running.set(exchanges.running.get() + 1);
         exchanges.spoken.set(true);
         exchanges.active.set(Instant::now());
@@ -163,29 +161,9 @@ impl Drop for Running {
 }
 
 impl Exchanges {
-    /// Of a connection on which nothing has been asked yet.
-    pub(super) fn new(
-        worker: &Rc<Worker>,
-        listener: &Rc<Listener>,
-        client: Client,
-        timeouts: Timeouts,
-        open: &Open,
-    ) -> Rc<Exchanges> {
-        Rc::new(Exchanges {
-            worker: worker.clone(),
-            listener: listener.clone(),
-            client,
-            timeouts,
-            shared: open.shared().clone(),
-            running: Cell::new(0),
-            spoken: Cell::new(false),
-            active: Cell::new(Instant::now()),
-        })
-    }
-
     async fn serve_http2(self: Rc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, open: &Open) {
         let exchanges = self.clone();
-        let service = service_fn(move |request| exchanges.clone().serve(request));
+        let service = service_fn(move |request| exchanges.clone().respond(request));
         let connection = http2::Builder::new(Here)
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MOST)
@@ -198,7 +176,7 @@ impl Exchanges {
 
     async fn serve_http1(self: Rc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, open: &Open) {
         let exchanges = self.clone();
-        let service = service_fn(move |request| exchanges.clone().serve(request));
+        let service = service_fn(move |request| exchanges.clone().respond(request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.timeouts.idle)
@@ -210,7 +188,7 @@ impl Exchanges {
 
     /// Runs a connection until it is over, idle for too long, or its listener is gone; then what is
     /// under way has the write time to end. One that makes room for another ends at once.
-    pub(super) async fn watch<C: Future>(
+    async fn watch<C: Future>(
         &self,
         mut connection: Pin<&mut C>,
         end: impl Fn(Pin<&mut C>),
@@ -258,20 +236,11 @@ impl Exchanges {
         self.active.get() + lasts
     }
 
-    /// Answers a request of hyper's.
-    async fn serve(
+    async fn respond(
         self: Rc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
-        Ok(self.respond(&Rc::new(Running::new(&self)), request).await)
-    }
-
-    /// The response to a request whose exchange is `running`.
-    pub(super) async fn respond(
-        &self,
-        running: &Rc<Running>,
-        request: Request<impl Upload>,
-    ) -> Response<Full<Bytes>> {
+        let running = Running::new(&self);
         let is_head = request.method() == Method::HEAD;
         let mut response = match self.query_of(request).await {
             Err(refused) => refused,
@@ -279,7 +248,7 @@ impl Exchanges {
             Ok(_) if self.running.get() > STREAMS_MOST as usize => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "too many queries in flight")
             }
-            Ok(query) => match answered(running.clone(), query).await {
+            Ok(query) => match answered(running, query).await {
                 Some(reply) => message(reply, &self.shared),
                 None => text(StatusCode::INTERNAL_SERVER_ERROR, "No response"),
             },
@@ -288,20 +257,16 @@ impl Exchanges {
             take_body(&mut response);
         }
         self.listener.with_serving(|serving| {
-            let server = &serving.snapshot.servers[serving.server];
-            let responses = match server.transport {
-                KeyTransport::Https3 => &names::HTTPS3_RESPONSES,
-                _ => &names::HTTPS_RESPONSES,
-            };
-            let (label, status) = (&server.identity.label, response.status());
+            let label = &serving.snapshot.servers[serving.server].identity.label;
+            let status = response.status();
             let metrics = &self.worker.equipment.metrics;
-            metrics.counter(responses, &[label, status.as_str()]).increment();
+            metrics.counter(&names::HTTPS_RESPONSES, &[label, status.as_str()]).increment();
         });
-        response
+        Ok(response)
     }
 
     /// The body of a request, counted as it comes; `None` when it is too long or is broken off.
-    async fn body(&self, request: Request<impl Upload>) -> Option<Bytes> {
+    async fn body(&self, request: Request<Incoming>) -> Option<Bytes> {
         let mut body = Limited::new(request.into_body(), QUERY_MOST);
         let mut held = self.shared.hold_back(Vec::new());
         while let Some(frame) = body.frame().await {
@@ -313,10 +278,7 @@ impl Exchanges {
     }
 
     /// The DNS message of a request, or the response when there is none, in CoreDNS's words.
-    async fn query_of(
-        &self,
-        request: Request<impl Upload>,
-    ) -> Result<Bytes, Response<Full<Bytes>>> {
+    async fn query_of(&self, request: Request<Incoming>) -> Result<Bytes, Response<Full<Bytes>>> {
         let bad = |why: &str| text(StatusCode::BAD_REQUEST, why);
         if request.uri().path() != PATH {
             return Err(text(StatusCode::NOT_FOUND, ""));
@@ -342,7 +304,7 @@ impl Exchanges {
 
 /// The reply to a query, made by a task of its own: hyper drops an exchange whose client takes it back, and
 /// others may wait for what was asked upstream for it.
-async fn answered(running: Rc<Running>, query: Bytes) -> Option<Vec<u8>> {
+async fn answered(running: Running, query: Bytes) -> Option<Vec<u8>> {
     let (teller, told) = oneshot::channel();
     spawn_local(async move {
         let Exchanges { worker, listener, client, .. } = &*running.0;

@@ -4,11 +4,12 @@
 //! answered, connections are told. What a query or a connection means is others' to know.
 
 use super::handed::Heir;
-use super::quic;
 use super::sockets::{Address, Bound, Keeper};
 use super::tcp::{self, Connection};
 use super::udp::{self, Port};
 use super::worker::Worker;
+use super::{h3, quic};
+use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -67,15 +68,17 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The worker's runtime takes one of the sockets not.
+    /// The worker's runtime takes one of the sockets not, or HTTP/3's endpoint cannot be made.
     pub(super) fn open(
         worker: &Rc<Worker>,
         bound: Bound,
         serving: Serving,
     ) -> io::Result<Rc<Listener>> {
-        let (datagrams, quic) = match bound.address.is_quic() {
-            true => (Vec::new(), bound.udp),
-            false => (bound.udp, Vec::new()),
+        let h3 = h3::Settings::of(&serving.snapshot.servers[serving.server]);
+        let (datagrams, quic, h3) = match (bound.address.transport, h3) {
+            (KeyTransport::Quic, _) => (Vec::new(), bound.udp, None),
+            (_, Some(settings)) => (Vec::new(), Vec::new(), Some((bound.udp, settings))),
+            (_, None) => (bound.udp, Vec::new(), None),
         };
         let port = |socket| Port::new(socket, bound.local).map(Rc::new);
         let ports = datagrams.into_iter().map(port).collect::<io::Result<_>>()?;
@@ -95,6 +98,12 @@ impl Listener {
         for socket in quic {
             let endpoint = quic::open(socket, &listener)?;
             tasks.push(spawn_local(quic::serve(worker.clone(), listener.clone(), endpoint)));
+        }
+        if let Some((sockets, settings)) = h3 {
+            // It ends by itself: what is under way there would be lost.
+            for socket in sockets {
+                h3::open(socket, &settings, worker, &listener)?;
+            }
         }
         for port in &listener.ports {
             worker.doors.borrow_mut().push((listener.clone(), port.clone()));

@@ -29,6 +29,7 @@ mod workers;
 
 pub use clock::{Clock, LEAD};
 pub use found::{Found, FoundSocket, socket_number, take_wanted};
+pub use h3::{H3_CONNECTIONS_MOST, H3_QUEUE_MOST};
 pub use handed::{HandedConnection, Heir};
 pub use https::STREAMS_MOST;
 pub use quic::QUIC_STREAMS_MOST;

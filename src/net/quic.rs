@@ -1,16 +1,13 @@
-//! QUIC from clients: DNS over QUIC (RFC 9250), one query on each stream, and what HTTP/3 is spoken over.
+//! DNS over QUIC from clients (RFC 9250): one query on each stream.
 //!
 //! Owns the endpoint of an address and its connections, their bounds and how they end. Each query
 //! goes through the engine as one of TCP does, octets as they come.
 
-use super::h3;
-use super::https::Exchanges as Requests;
 use super::listener::Listener;
 use super::tcp::{
     self, CONNECTIONS_PER_WORKER_MOST, HeldBack, Open, QUIC_OCTETS, has_place, has_room,
 };
 use super::worker::Worker;
-use crate::corefile::KeyTransport;
 use crate::dns::{Transport, sizes};
 use crate::plugin::{Client, Timeouts};
 use quinn::crypto::rustls::QuicServerConfig;
@@ -28,7 +25,7 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
-/// The most queries of one connection at once, over HTTP/3 as well; QUIC tells it to the client.
+/// The most queries of one connection at once; QUIC tells it to the client.
 pub const QUIC_STREAMS_MOST: u32 = 32;
 
 /// The most connections of an address that wait to be accepted, and the octets kept for them.
@@ -46,10 +43,6 @@ const ENDED_MOST: usize = CONNECTIONS_PER_WORKER_MOST / 4;
 /// A message behind its length, at most.
 const FRAME_MOST: usize = 2 + sizes::MESSAGE_MOST;
 
-/// Octets of one connection's streams that have arrived and cannot be read yet, at most: a client may leave out the
-/// first ones.
-const RECEIVED_MOST: u32 = 2 * FRAME_MOST as u32;
-
 /// Unsent octets of one connection beyond which its replies wait.
 const UNSENT_MOST: u64 = 64 * 1024;
 
@@ -66,7 +59,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) fn open(socket: UdpSocket, listener: &Listener) -> io::Result<Endpoint> {
     let mut configs = Configs::default();
     // Each connection is accepted with the configuration of its time; without one, none would be.
-    let config = configs.now(listener).map(|terms| (*terms.config).clone());
+    let config = configs.now(listener).map(|(config, _)| (*config).clone());
     Endpoint::new(EndpointConfig::default(), config, socket, Arc::new(TokioRuntime))
 }
 
@@ -86,74 +79,56 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: 
             let _ = incoming.retry();
         } else if !has_place(&worker, client, QUIC_OCTETS).await {
             incoming.refuse();
-        } else if let Some(terms) = configs.now(&listener) {
+        } else if let Some((config, timeouts)) = configs.now(&listener) {
             let Ok(local) = endpoint.local_addr() else { continue };
             // Counted here and not by its task, which has not run when the next one comes.
             let open = Open::new(&worker, &listener, Some(client), QUIC_OCTETS);
             let (worker, listener) = (worker.clone(), listener.clone());
-            spawn_local(connection(worker, listener, open, incoming, terms, local));
+            spawn_local(connection(worker, listener, open, incoming, (config, timeouts), local));
         } else {
             incoming.refuse();
         }
     }
 }
 
-/// What a connection is served by.
-#[derive(Clone)]
-struct Terms {
-    config: Arc<ServerConfig>,
-    timeouts: Timeouts,
-    /// `quic://` or `https3://`.
-    transport: KeyTransport,
-}
-
-/// The terms of a listener, made anew when its certificate or its timeouts change.
+/// The configuration of a listener, made anew when its certificate or its timeouts change.
 #[derive(Default)]
 struct Configs {
-    known: Option<(Arc<rustls::ServerConfig>, Terms)>,
+    known: Option<(Arc<rustls::ServerConfig>, Timeouts, Arc<ServerConfig>)>,
 }
 
 impl Configs {
-    fn now(&mut self, listener: &Listener) -> Option<Terms> {
+    fn now(&mut self, listener: &Listener) -> Option<(Arc<ServerConfig>, Timeouts)> {
         let found = listener.with_serving(|serving| {
             let server = &serving.snapshot.servers[serving.server];
-            server.tls.clone().map(|tls| (tls, server.timeouts, server.transport))
+            server.tls.clone().map(|tls| (tls, server.timeouts))
         });
-        let (tls, timeouts, transport) = found.flatten()?;
+        let (tls, timeouts) = found.flatten()?;
         match &self.known {
-            Some((known, terms)) if Arc::ptr_eq(known, &tls) && terms.timeouts == timeouts => {
-                Some(terms.clone())
+            Some((known, of, config)) if Arc::ptr_eq(known, &tls) && *of == timeouts => {
+                Some((config.clone(), timeouts))
             }
             _ => {
-                let config = Arc::new(config(&tls, timeouts, transport)?);
-                let terms = Terms { config, timeouts, transport };
-                self.known = Some((tls, terms.clone()));
-                Some(terms)
+                let config = Arc::new(config(&tls, timeouts)?);
+                self.known = Some((tls, timeouts, config.clone()));
+                Some((config, timeouts))
             }
         }
     }
 }
 
 /// QUIC with the bounds of one connection; `None` when the certificate's settings cannot do QUIC.
-fn config(
-    tls: &rustls::ServerConfig,
-    timeouts: Timeouts,
-    transport: KeyTransport,
-) -> Option<ServerConfig> {
+fn config(tls: &rustls::ServerConfig, timeouts: Timeouts) -> Option<ServerConfig> {
     let mut tls = tls.clone();
-    let (protocol, further_streams) = match transport {
-        KeyTransport::Https3 => (&b"h3"[..], h3::UNIDIRECTIONAL_MOST),
-        _ => (&b"doq"[..], 0),
-    };
-    tls.alpn_protocols = vec![protocol.to_vec()];
+    tls.alpn_protocols = vec![b"doq".to_vec()];
     let crypto = QuicServerConfig::try_from(tls).ok()?;
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(QUIC_STREAMS_MOST.into())
-        .max_concurrent_uni_streams(further_streams.into())
+        .max_concurrent_uni_streams(0_u32.into())
         .max_idle_timeout(timeouts.idle.try_into().ok())
         .stream_receive_window((FRAME_MOST as u32).into())
-        .receive_window(RECEIVED_MOST.into())
+        .receive_window((4 * FRAME_MOST as u32).into())
         .send_window(UNSENT_MOST)
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
@@ -182,7 +157,7 @@ async fn connection(
     listener: Rc<Listener>,
     open: Open,
     incoming: Incoming,
-    Terms { config, timeouts, transport }: Terms,
+    (config, timeouts): (Arc<ServerConfig>, Timeouts),
     local: SocketAddr,
 ) {
     let Ok(connecting) = incoming.accept_with(config) else {
@@ -198,14 +173,11 @@ async fn connection(
     open.shared().wake();
     let address = connection.remote_address();
     let local_ip = connection.local_ip().unwrap_or(local.ip());
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let local = SocketAddr::new(local_ip.to_canonical(), local.port());
-    if transport == KeyTransport::Https3 {
-        let client = Client { address, local, transport: Transport::Https };
-        let requests = Requests::new(&worker, &listener, client, timeouts, &open);
-        return h3::serve(requests, &connection, &open).await;
-    }
-    let client = Client { address, local, transport: Transport::Quic };
+    let client = Client {
+        address: SocketAddr::new(address.ip().to_canonical(), address.port()),
+        local: SocketAddr::new(local_ip.to_canonical(), local.port()),
+        transport: Transport::Quic,
+    };
     let exchanges = Rc::new(Exchanges {
         worker: worker.clone(),
         listener: listener.clone(),

@@ -189,7 +189,7 @@ pub fn default_workers() -> usize {
 pub fn can_listen(host: Option<&str>, port: &str) -> Result<(), ListenError> {
     let port = port.parse().map_err(|_| ListenError(format!("address {port}: invalid port")))?;
     let transport = crate::corefile::KeyTransport::Dns;
-    bind(&Address { transport, host: host.map(str::to_owned), port }, 1).map(drop)
+    bind(&Address { transport, host: host.map(str::to_owned), port, h3: None }, 1).map(drop)
 }
 
 impl Workers {

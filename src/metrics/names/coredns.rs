@@ -362,11 +362,3 @@ pub static HTTPS_RESPONSES: Desc = desc(
     Kind::Counter,
     "Counter of DoH responses per server and http status code.",
 );
-
-/// Responses of `https3://` servers by status.
-pub static HTTPS3_RESPONSES: Desc = desc(
-    "coredns_dns_https3_responses_total",
-    &["server", "status"],
-    Kind::Counter,
-    "Counter of DoH3 responses per server and http status code.",
-);

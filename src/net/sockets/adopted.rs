@@ -74,7 +74,7 @@ impl HandedSockets {
     }
 
     pub(in crate::net) fn address(&self) -> Address {
-        Address { transport: self.transport, host: self.host.clone(), port: self.port }
+        Address { transport: self.transport, host: self.host.clone(), port: self.port, h3: None }
     }
 }
 
@@ -84,9 +84,7 @@ impl HandedSockets {
 pub(in crate::net) fn duplicates(sets: &[Vec<Bound>]) -> Vec<(SocketAddr, HandedSockets)> {
     let Some(first) = sets.first() else { return Vec::new() };
     let whole = |at: usize| {
-        let address = sets[0][at].address.clone();
-        let is_quic = address.is_quic();
-        let Address { transport, host, port } = address;
+        let Address { transport, host, port, h3 } = sets[0][at].address.clone();
         let (mut streams, mut datagrams) = (Vec::new(), Vec::new());
         for bound in sets.iter().filter_map(|set| set.get(at)) {
             streams.extend(bound.tcp.iter().map(TcpListener::try_clone));
@@ -95,7 +93,9 @@ pub(in crate::net) fn duplicates(sets: &[Vec<Bound>]) -> Vec<(SocketAddr, Handed
         let streams: io::Result<Vec<_>> = streams.into_iter().collect();
         let datagrams: io::Result<Vec<_>> = datagrams.into_iter().collect();
         let (streams, datagrams) = match (streams, datagrams) {
-            (Ok(streams), Ok(datagrams)) if !is_quic => (streams, datagrams),
+            (Ok(streams), Ok(datagrams)) if transport != KeyTransport::Quic && h3.is_none() => {
+                (streams, datagrams)
+            }
             _ => (Vec::new(), Vec::new()),
         };
         let local = sets[0][at].local;

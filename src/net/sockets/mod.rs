@@ -5,6 +5,7 @@
 
 mod adopted;
 
+use super::h3;
 use crate::corefile::{KeyTransport, system_error_text};
 use crate::engine::Server;
 use crate::sys::{interfaces, udp};
@@ -41,12 +42,19 @@ pub(super) struct Address {
     pub(super) transport: KeyTransport,
     pub(super) host: Option<String>,
     pub(super) port: u16,
+    /// What an HTTP/3 endpoint is made with, if it is one.
+    pub(super) h3: Option<h3::Identity>,
 }
 
 impl Address {
     /// The address that a server of a snapshot listens at.
     pub(super) fn of(server: &Server) -> Address {
-        Address { transport: server.transport, host: server.host.clone(), port: server.port }
+        Address {
+            transport: server.transport,
+            host: server.host.clone(),
+            port: server.port,
+            h3: h3::Settings::of(server).map(|settings| settings.identity()),
+        }
     }
 
     /// As Go shows it: `127.0.0.1:53`, `[::1]:53`, `:53`.
@@ -56,11 +64,6 @@ impl Address {
             Some(host) => format!("{host}:{}", self.port),
             None => format!(":{}", self.port),
         }
-    }
-
-    /// Whether its datagrams are QUIC packets, and there is nothing else.
-    pub(super) fn is_quic(&self) -> bool {
-        matches!(self.transport, KeyTransport::Quic | KeyTransport::Https3)
     }
 
     /// Whether its datagrams are DNS messages.
@@ -121,7 +124,7 @@ fn bind_once(address: &Address, copies: usize) -> Result<Vec<Bound>, ListenError
         |text: &str| ListenError(format!("Listen: listen tcp {}: {text}", address.shown()));
     let packet =
         |text: &str| ListenError(format!("ListenPacket: listen udp {}: {text}", address.shown()));
-    if address.is_quic() {
+    if address.transport == KeyTransport::Quic || address.h3.is_some() {
         return bind_datagrams(address, copies).map_err(|text| packet(&text));
     }
     let candidates = address.candidates().map_err(|text| listen(&text))?;

@@ -5,7 +5,7 @@ use crate::net::WORKERS_MOST;
 use crate::net::tests::ports::free_port;
 
 fn address(host: Option<&str>, port: u16) -> Address {
-    Address { transport: KeyTransport::Dns, host: host.map(str::to_owned), port }
+    Address { transport: KeyTransport::Dns, host: host.map(str::to_owned), port, h3: None }
 }
 
 #[test]

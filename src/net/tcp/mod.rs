@@ -19,7 +19,7 @@ use crate::corefile::KeyTransport;
 use crate::dns::Transport;
 use crate::plugin::Client;
 use crate::sys::errors::is_exhausted;
-pub(super) use held::{HeldBack, Kept};
+pub(super) use held::HeldBack;
 #[cfg(test)]
 pub(super) use open::OCTETS_LEAST;
 pub use open::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_MOST};

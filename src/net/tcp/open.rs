@@ -4,7 +4,7 @@
 //! Owns the bounds and the octets that are counted against the process's budget. Never reads or writes a
 //! socket: streams inside TLS, HTTPS and QUIC are counted here, too.
 
-use super::held::{HeldBack, Kept};
+use super::held::HeldBack;
 use crate::metrics::Counter;
 use crate::net::listener::Listener;
 use crate::net::worker::Worker;
@@ -178,7 +178,7 @@ impl Connection {
     /// Octets that others keep for the connection, counted until they are gone. When there is no memory for them
     /// it ends.
     pub(in crate::net) fn hold_back(&self, octets: Vec<u8>) -> HeldBack {
-        let mut held = HeldBack { octets, kept: self.keeps() };
+        let mut held = HeldBack::new(octets, self.budget.clone());
         self.hold_more(&mut held, &[]);
         held
     }
@@ -186,17 +186,7 @@ impl Connection {
     /// Adds to such octets.
     pub(in crate::net) fn hold_more(&self, held: &mut HeldBack, octets: &[u8]) {
         held.octets.extend_from_slice(octets);
-        self.keeps_now(&mut held.kept, held.octets.capacity());
-    }
-
-    /// A count of octets that somebody will keep for the connection.
-    pub(in crate::net) fn keeps(&self) -> Kept {
-        Kept::new(self.budget.clone())
-    }
-
-    /// So many are kept by now. When there is no memory for them it ends.
-    pub(in crate::net) fn keeps_now(&self, kept: &mut Kept, octets: usize) {
-        if kept.grows_to(octets) {
+        if held.count() {
             self.end_when_over();
         }
     }

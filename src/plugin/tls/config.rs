@@ -2,6 +2,7 @@
 //!
 //! Owns what is asked of clients. Reads no file: certificates and keys come as octets.
 
+use super::counted;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -51,7 +52,7 @@ pub fn server_config(settings: &ServerTls) -> Result<ServerConfig, String> {
     }
     let key = PrivateKeyDer::from_pem_slice(&settings.key)
         .map_err(|_| "tls: failed to find any PEM data in key input".to_owned())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(counted::provider());
     let both: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
     let versions = if settings.only_tls13 { &both[..1] } else { both };
     let builder = ServerConfig::builder_with_provider(provider.clone())

@@ -1,12 +1,14 @@
-//! `tls`: the certificate and key of a block's `tls://`, `https://`, `https3://` and `quic://` servers.
+//! `tls`: the certificate and key of a block's `tls://`, `https://` and `quic://` servers.
 //!
 //! Owns the grammar and what is asked of clients. Files come through the surroundings, at setup and
 //! at each reload; handshakes are for whoever has the connections.
 
 mod config;
+mod counted;
 mod web;
 
 pub use config::{ClientCertificates, ServerTls, server_config};
+pub use counted::quic_connections;
 pub use web::web_config;
 
 use super::Setup;

@@ -3,7 +3,6 @@
 //!
 //! Owns the bounds on what is read, and that a Corefile is replaced whole. Decides nothing.
 
-use super::sources::SourcePaths;
 use crate::corefile::{file_error_text, quote, system_error_text};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,6 +19,23 @@ const MOST_FILES: usize = 1_000;
 
 /// The files of a directory by name.
 pub type Listing = BTreeMap<String, String>;
+
+/// Where the inputs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourcePaths {
+    /// The template (`-basecorefile`).
+    pub base: PathBuf,
+    /// The directory of the kube-dns ConfigMap, if there is one to watch.
+    pub kube_dns: Option<PathBuf>,
+}
+
+impl SourcePaths {
+    /// Whether the template's folder is there, be the template itself in it or not. The error is the operator's
+    /// line, in node-cache's words.
+    pub fn find_base_folder(&self) -> Result<(), String> {
+        find_folder(&self.base)
+    }
+}
 
 /// What was seen. Errors are in Go's words: `open PATH: no such file or directory`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +96,7 @@ fn folder_of(file: &Path) -> &Path {
 }
 
 /// Whether the template's folder is there. The error is the operator's line, in node-cache's words.
-pub(super) fn find_folder(file: &Path) -> Result<(), String> {
+fn find_folder(file: &Path) -> Result<(), String> {
     let folder = folder_of(file);
     let found = fs::read_dir(folder).map(drop).map_err(|error| absent(folder, &error));
     found.map_err(|why| {

@@ -16,11 +16,11 @@ mod sources;
 mod template;
 
 pub use claims::{Claim, Claims, is_claimed};
-pub use files::{Listing, Look, Neighbours, look, write_if_changed};
+pub use files::{Listing, Look, Neighbours, SourcePaths, look, write_if_changed};
 pub use interface::{Interface, Left, Report as InterfaceReport, Trouble, Watch, Wish, read_news};
 pub use kubedns::KubeDns;
 pub use leftovers::{Leftovers, Lookup, Problem, Thing};
-pub use sources::{LOOK_EVERY, NewCorefile, News, SourcePaths, Sources};
+pub use sources::{LOOK_EVERY, NewCorefile, News, Sources};
 pub use template::{NodeValues, Rendered, UnknownService, cluster_dns, render, service_variable};
 
 /// The link that kube-proxy makes in IPVS mode: it has the addresses of all Services.

@@ -5,34 +5,16 @@
 //! which lines and counts go with it. An input that turns bad never takes away what was good, and
 //! is looked at again.
 
-use super::files::{Listing, Look, find_folder};
+use super::files::{Listing, Look, SourcePaths};
 use super::kubedns::KubeDns;
 use super::repeats::repeated;
 use super::template::{NodeValues, render};
 use crate::corefile::Surroundings;
 use crate::plugin::Level;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// How often the inputs are looked at, as node-cache does.
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
-
-/// Where the inputs are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourcePaths {
-    /// The template (`-basecorefile`).
-    pub base: PathBuf,
-    /// The directory of the kube-dns ConfigMap, if there is one to watch.
-    pub kube_dns: Option<PathBuf>,
-}
-
-impl SourcePaths {
-    /// Whether the template's folder is there, be the template itself in it or not. The error is the operator's
-    /// line, in node-cache's words.
-    pub fn find_base_folder(&self) -> Result<(), String> {
-        find_folder(&self.base)
-    }
-}
 
 /// What a look led to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -5,14 +5,15 @@
 
 mod syntax;
 mod table;
+mod values;
 
 use super::options::{self, Options};
 use super::version;
 use crate::plugin::TABLE;
-use clap::ArgMatches;
 use syntax::{End, command, translate};
 
 pub use table::{FlagText, flag_texts};
+pub(super) use values::Values;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -67,14 +68,14 @@ pub(super) fn parse(arguments: &[String]) -> Outcome {
         }
         End::Fault(text) => return bad(text),
     };
-    let options = match options::check(&Values(&values)) {
+    let options = match options::check(&Values::new(&values)) {
         Ok(options) => options,
         Err(text) => return Outcome::Fatal(format!("Error parsing flags - {text}, Exiting")),
     };
     if !rest.is_empty() {
         return Outcome::Extra(format!("extra command line arguments: [{}]", rest.join(" ")));
     }
-    let values = Values(&values);
+    let values = Values::new(&values);
     if values.switch("version") {
         return Outcome::Print {
             text: format!("{}\n", version::banner()),
@@ -94,38 +95,6 @@ fn plugins_text() -> String {
     let mut words: Vec<String> = carried.map(|row| format!("{}\n", row.word)).collect();
     words.sort();
     words.concat() + "\n"
-}
-
-/// The values of all flags after parsing.
-pub(super) struct Values<'m>(&'m ArgMatches);
-
-impl Values<'_> {
-    /// The value of a text or duration flag as given, or its default.
-    pub(super) fn text(&self, name: &str) -> &str {
-        self.0.get_one::<String>(name).map_or("", String::as_str)
-    }
-
-    /// The value of a switch.
-    pub(super) fn switch(&self, name: &str) -> bool {
-        self.0.get_one::<bool>(name).copied().unwrap_or_default()
-    }
-
-    /// The value of a duration flag in nanoseconds.
-    pub(super) fn nanoseconds(&self, name: &str) -> i64 {
-        self.0.get_one::<i64>(name).copied().unwrap_or_default()
-    }
-
-    /// The value of whichever of two flags for one setting stands last.
-    pub(super) fn last_of(&self, one: &str, other: &str) -> &str {
-        let place = |name: &str| self.0.indices_of(name).and_then(Iterator::last);
-        let given =
-            |name: &str| self.0.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
-        match (given(one), given(other)) {
-            (false, true) => self.text(other),
-            (true, true) if place(other) > place(one) => self.text(other),
-            _ => self.text(one),
-        }
-    }
 }
 
 /// The usage text in the form of Go's `flag.PrintDefaults`.

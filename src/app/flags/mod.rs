@@ -1,7 +1,7 @@
 //! The command line: node-cache's flags in Go's syntax.
 //!
 //! Owns what a command line asks for. A pure function of the arguments: nothing is touched before the
-//! whole line is known to be good, `-version` and `-plugins` included.
+//! whole line is known to be good. `-version` and `-plugins` need no other flag beside them.
 
 mod syntax;
 mod table;
@@ -68,25 +68,28 @@ pub(super) fn parse(arguments: &[String]) -> Outcome {
         }
         End::Fault(text) => return bad(text),
     };
-    let options = match options::check(&Values::new(&values)) {
+    let values = Values::new(&values);
+    if rest.is_empty()
+        && let Some(text) = asked_for(&values)
+    {
+        return Outcome::Print { text, stream: Stream::Out, code: 0 };
+    }
+    let options = match options::check(&values) {
         Ok(options) => options,
         Err(text) => return Outcome::Fatal(format!("Error parsing flags - {text}, Exiting")),
     };
     if !rest.is_empty() {
         return Outcome::Extra(format!("extra command line arguments: [{}]", rest.join(" ")));
     }
-    let values = Values::new(&values);
-    if values.switch("version") {
-        return Outcome::Print {
-            text: format!("{}\n", version::banner()),
-            stream: Stream::Out,
-            code: 0,
-        };
-    }
-    if values.switch("plugins") {
-        return Outcome::Print { text: plugins_text(), stream: Stream::Out, code: 0 };
-    }
     Outcome::Run(Box::new(options))
+}
+
+/// What `-version` or `-plugins` shows in place of serving.
+fn asked_for(values: &Values<'_>) -> Option<String> {
+    if values.switch("version") {
+        return Some(format!("{}\n", version::banner()));
+    }
+    values.switch("plugins").then(plugins_text)
 }
 
 /// `bind` and so on, one a line, in alphabetical order, and an empty line.
@@ -108,7 +111,9 @@ fn usage(program: &str) -> String {
         text.push_str(&format!("  -{name}{value}\n    \t{help}\n"));
     }
     if !program.ends_with("node-cache") {
-        text.push_str("\nCommands beside serving: nodens help\n");
+        text.push_str(
+            "\nWithout flags it serves this machine on 127.0.0.1:1053. Commands beside serving: nodens help\n",
+        );
     }
     text
 }

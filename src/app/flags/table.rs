@@ -93,7 +93,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag(
         "memory-limit",
         Text(""),
-        "the `octets` that caches, queries and connections share (64Mi); 0 for no limit; 80% of the cgroup's when empty",
+        "the `octets` that caches, queries and connections share, such as 64Mi; 0 for no limit; 80% of the cgroup's when empty",
     ),
     flag(
         "metrics-listen-address",

@@ -15,6 +15,10 @@ rm -rf "$made"
 mkdir -p "$made"
 strip --strip-unneeded --remove-section=.comment --remove-section=.note -o "$made/nodens" "$nodens"
 "$nodens" man | gzip -9n >"$made/nodens.1.gz"
+# The pages of the commands that this page names.
+for word in $("$nodens" man | sed -n 's/^nodens\\-\([a-z]*\)(1)$/\1/p'); do
+    "$nodens" man "$word" | gzip -9n >"$made/nodens-$word.1.gz"
+done
 for shell in bash zsh fish; do "$nodens" completions "$shell" >"$made/nodens.$shell"; done
 deploy/release/materials.py "$made"
 gzip -9n "$made/THIRD-PARTY-LICENSES.txt"

@@ -238,7 +238,7 @@ class Package(unittest.TestCase):
                 "/usr/bin/nodens",
                 "/usr/lib/systemd/system/nodens.service",
                 "/etc/nodens/Corefile",
-                "/usr/share/man/man1/nodens.1.gz",
+                *[f"/usr/share/man/man1/nodens{page}.1.gz" for page in ["", "-check", "-query"]],
                 "/usr/share/bash-completion/completions/nodens",
                 "/usr/share/zsh/vendor-completions/_nodens",
                 "/usr/share/fish/vendor_completions.d/nodens.fish",

@@ -19,10 +19,10 @@ use crate::dns::{Query, ReplyLimits, Response, Written, foreseen_reply};
 use crate::metrics::{Registry, names};
 use std::sync::Arc;
 
-/// The greatest WBUF: the TCP send buffer in MiB.
+/// The greatest WRITEBUFFER: the TCP send buffer in MiB.
 const GREATEST_BUFFER: i64 = 1024;
 
-/// The greatest QSIZE: the queue in units of 10 000 records.
+/// The greatest QUEUE: the queue in units of 10 000 records.
 const GREATEST_QUEUE: i64 = 4096;
 
 /// One directive: what its records say of the sender, and where they go.

@@ -44,10 +44,10 @@ impl Endpoint {
     }
 }
 
-/// The greatest number of records that wait, for each unit of the directive's QSIZE.
+/// The greatest number of records that wait, for each unit of the directive's QUEUE.
 pub const RECORDS_MOST: usize = 10_000;
 
-/// The greatest number of octets that wait, for each unit of QSIZE.
+/// The greatest number of octets that wait, for each unit of QUEUE.
 pub const OCTETS_MOST: usize = 8 << 20;
 
 /// Octets that an empty pile may keep for the next records, whatever came last.
@@ -84,7 +84,7 @@ impl Debug for Tap {
 }
 
 impl Tap {
-    /// Nothing waits. `send_buffer` is WBUF, `queue` is QSIZE, `budget` the memory of all.
+    /// Nothing waits. `send_buffer` is WRITEBUFFER, `queue` is QUEUE, `budget` the memory of all.
     pub fn new(
         endpoint: Endpoint,
         send_buffer: usize,

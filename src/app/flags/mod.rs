@@ -1,7 +1,7 @@
 //! The command line: node-cache's flags in Go's syntax.
 //!
 //! Owns what a command line asks for. A pure function of the arguments: nothing is touched before the
-//! whole line is known to be good. `-version` and `-plugins` need no other flag beside them.
+//! whole line is known to be good, `-version` and `-plugins` included.
 
 mod syntax;
 mod table;
@@ -69,11 +69,6 @@ pub(super) fn parse(arguments: &[String]) -> Outcome {
         End::Fault(text) => return bad(text),
     };
     let values = Values::new(&values);
-    if rest.is_empty()
-        && let Some(text) = asked_for(&values)
-    {
-        return Outcome::Print { text, stream: Stream::Out, code: 0 };
-    }
     let options = match options::check(&values) {
         Ok(options) => options,
         Err(text) => return Outcome::Fatal(format!("Error parsing flags - {text}, Exiting")),
@@ -81,7 +76,10 @@ pub(super) fn parse(arguments: &[String]) -> Outcome {
     if !rest.is_empty() {
         return Outcome::Extra(format!("extra command line arguments: [{}]", rest.join(" ")));
     }
-    Outcome::Run(Box::new(options))
+    match asked_for(&values) {
+        Some(text) => Outcome::Print { text, stream: Stream::Out, code: 0 },
+        None => Outcome::Run(Box::new(options)),
+    }
 }
 
 /// What `-version` or `-plugins` shows in place of serving.

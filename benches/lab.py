@@ -138,6 +138,15 @@ class Process:
                     return int(line.split()[1]) * 1024
         return 0
 
+    def anonymous(self):
+        """Resident bytes that are no file's, counted page by page: text of the program that was needed for the
+        first time is not among them, and what the kernel has yet to add up (`VmRSS` may be behind) is."""
+        with open(f"/proc/{self.pid}/smaps_rollup") as file:
+            for line in file:
+                if line.startswith("Anonymous:"):
+                    return int(line.split()[1]) * 1024
+        fail("the kernel told no anonymous memory in smaps_rollup")
+
     def first_answer(self, address, name, patience=60.0):
         """Seconds from the start until the server answers `name` with records."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:

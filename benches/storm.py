@@ -335,7 +335,8 @@ def measured(place, options, kind):
             place.warm(address, source)
             upstream.silence()
         time.sleep(min(2, options.settle))
-        row = {"kind": kind, "idle_mib": process.rss() / 2**20, "idle_fds": descriptors(process)}
+        row = {"kind": kind, "idle_mib": process.rss() / 2**20, "idle_fds": descriptors(process),
+               "idle_anonymous_mib": process.anonymous() / 2**20}
         watch = Watch(process)
         watch.start()
         # The load's own core is busier in a storm.
@@ -347,6 +348,7 @@ def measured(place, options, kind):
         row["stormy"] = hits_met(hits)
         time.sleep(options.settle)
         row["after_mib"], row["after_fds"] = process.rss() / 2**20, descriptors(process)
+        row["after_anonymous_mib"] = process.anonymous() / 2**20
         watch.end()
         row["peak_mib"], row["peak_fds"] = watch.rss / 2**20, watch.fds - (CLIENTS if kind == "clients" else 0)
         if kind == "one":
@@ -386,10 +388,11 @@ def main():
             runs = [measured(place, options, kind) for _ in range(options.repetitions) for kind in kinds]
     rows = [medians([row for row in runs if row["kind"] == kind]) for kind in dict.fromkeys(kinds)]
     lab.say(f"{options.name}: {options.queries} names in {options.seconds:g} s, beside {options.hits} hits/s:\n")
-    lab.table(["kind", "RSS before, MiB", "most", "grown", f"{options.settle:g} s after", "fds before/most/after", "answered",
+    lab.table(["kind", "RSS before, MiB", "most", "grown", f"{options.settle:g} s after", "anonymous before/after", "fds before/most/after", "answered",
                "without records", "slowest s", "hits p50/p99 µs beside a storm elsewhere", "in the storm"],
               [[row["kind"], f"{row['idle_mib']:.1f}", f"{row['peak_mib']:.1f}",
                 f"{row['peak_mib'] - row['idle_mib']:+.1f}", f"{row['after_mib']:.1f}",
+                f"{row['idle_anonymous_mib']:.2f}/{row['after_anonymous_mib']:.2f}",
                 f"{row['idle_fds']:.0f}/{row['peak_fds']:.0f}/{row['after_fds']:.0f}",
                 f"{row['answers']:.0f} of {row['sent']:.0f}", f"{row['without']:.0f}", f"{row['slowest_s']:.2f}",
                 f"{row['control']['p50_us']:.0f}/{row['control']['p99_us']:.0f}",

@@ -276,6 +276,7 @@ class Lab:
         walk = subprocess.Popen([load_generator(), "--walk", str(seconds)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 text=True, preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}))
         try:
+            walk.stdout.readline()
             result = json.loads(self.run_load(command, seconds + 60))
             result["walk_us"] = float(walk.communicate(timeout=60)[0])
         finally:

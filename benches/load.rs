@@ -9,8 +9,8 @@
 //!   load --walk SECONDS
 //!
 //! measures the core that it runs on instead: how long the same walk through memory takes, every 5 ms. Other
-//! machines on the same host share its cache, and what a server pays for a query hangs on that. The median is
-//! printed, in microseconds.
+//! machines on the same host share its cache, and what a server pays for a query hangs on that. `ready` is
+//! printed before the first walk, at the end the median, in microseconds.
 //!
 //! SOURCE is a file of `name type` lines, asked in order, or `unique=ZONE` for names that never come
 //! twice. One JSON object is printed: a member for each stream. Needs nothing but the standard library,
@@ -269,6 +269,8 @@ fn walk(seconds: f64) -> String {
         next[pair[0]] = pair[1];
     }
     next[order[PLACES - 1]] = order[0];
+    // That took the core for milliseconds: the load may begin now.
+    println!("ready");
     let (start, mut place, mut took) = (Instant::now(), 0, Vec::new());
     while start.elapsed().as_secs_f64() < seconds {
         std::thread::sleep(Duration::from_millis(5));

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Growth in octets from which on it is worth giving something back.
-const GROWTH: u64 = 1 << 20;
+const GROWTH: u64 = 512 * 1024;
 
 /// Less than this, in octets, is nothing: what has grown is in use.
 const LITTLE: u64 = 128 * 1024;
@@ -86,6 +86,14 @@ mod tests {
             [calm, calm, storm, storm, storm, (20 * MIB, 12 * MIB), calm, calm, calm, calm, calm];
         let tried = tried(&looks);
         assert!(tried.contains(&5), "{tried:?}");
+    }
+
+    #[test]
+    fn what_a_storm_of_expired_names_leaves_is_enough_to_try() {
+        let looks = [(10 * MIB, 0), (10 * MIB, 0), (10 * MIB + 600 * 1024, 600 * 1024)];
+        let mut quiet = vec![looks[0]; 8];
+        quiet.extend(looks);
+        assert_eq!(tried(&quiet).last(), Some(&10));
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! Requests wait at most [`REPLY_TIME`]; what the kernel sends to anyone but us is not read.
 #![allow(unsafe_code)]
 
+mod dump;
 mod message;
 
+use dump::{Collected, undisturbed};
 pub use message::{Attributes, Message, Refusal, Request, attributes};
 use message::{acknowledgement, messages};
 use std::io;
@@ -198,14 +200,16 @@ impl Netlink {
     }
 
     /// Sends a request for many things (`NLM_F_DUMP`) and gathers what comes, at most
-    /// [`MOST_DUMPED`] messages.
+    /// [`MOST_DUMPED`] messages. Where they changed meanwhile, so that some may be missing or come twice
+    /// (`NLM_F_DUMP_INTR`), it asks again a few times; the last time counts.
     ///
     /// # Errors
     ///
     /// What the kernel refused, that it did not answer in time, or that there is more than
     /// [`MOST_DUMPED`].
     pub fn dump(&mut self, request: &Request) -> Result<Vec<Message>, Refusal> {
-        self.collect(&request.clone().with_flags(libc::NLM_F_DUMP as u16))
+        let request = request.clone().with_flags(libc::NLM_F_DUMP as u16);
+        undisturbed(|| self.collect(&request))
     }
 
     /// Sends a request for one thing and gives it.
@@ -215,27 +219,23 @@ impl Netlink {
     /// What the kernel refused, `ENOENT` when there is no such thing, or that it did not answer in
     /// time.
     pub fn get(&mut self, request: &Request) -> Result<Option<Message>, Refusal> {
-        Ok(self.collect(&request.clone().with_flags(libc::NLM_F_ACK as u16))?.pop())
+        let request = request.clone().with_flags(libc::NLM_F_ACK as u16);
+        Ok(self.collect(&request)?.messages.pop())
     }
 
     /// Sends a request and gathers what comes until it is done.
-    fn collect(&mut self, request: &Request) -> Result<Vec<Message>, Refusal> {
+    fn collect(&mut self, request: &Request) -> Result<Collected, Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         self.send(&request.finish(sequence, self.port))?;
-        let mut collected = Vec::new();
+        let mut collected = Collected::default();
         loop {
             for message in self.receive()? {
                 if message.sequence != sequence {
                     continue;
                 }
-                match acknowledgement(&message) {
-                    Some(Ok(())) => return Ok(collected),
-                    Some(Err(refusal)) => return Err(refusal),
-                    None if collected.len() == MOST_DUMPED => {
-                        return Err(io::Error::other("more than can be read").into());
-                    }
-                    None => collected.push(message),
+                if let Some(end) = collected.take(message) {
+                    return end.map(|()| collected);
                 }
             }
         }

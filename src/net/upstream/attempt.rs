@@ -266,8 +266,10 @@ impl<'t> Try<'t> {
     }
 }
 
-/// The failure of a datagram that could not be sent.
+/// The failure of a datagram that could not be sent. Another one would not either, from an address that
+/// the node has no more: the next goes out from a new socket.
 fn unsent(connection: &Connection, error: &io::Error) -> Failed {
+    connection.retire();
     let text = connection.words(&format!("write: {}", words(error)));
     Failed::away(text.replacen("read", "write", 1).into())
 }

@@ -164,12 +164,10 @@ async fn dial(
     let stream = match dialer.stream().await {
         Ok(stream) => stream,
         Err(error) => {
-            if ending.pool.transport == Transport::Tcp {
-                // All who wait for this dial know now, and so do those who come next.
-                ending.pool.refused(Instant::now(), &error);
-                before_long_step();
-                connection.refuse(&error);
-            }
+            // All who wait for this dial know now, and so do those who come next.
+            ending.pool.refused(Instant::now(), &error);
+            before_long_step();
+            connection.refuse(&error);
             return Err(error);
         }
     };

@@ -160,6 +160,24 @@ async fn a_query_goes_out_as_it_is_under_new_ids_and_from_kept_sockets() {
 }
 
 #[tokio::test]
+async fn a_socket_that_can_send_no_more_is_not_used_again() {
+    let up = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 7)])).await;
+    let asking = Asking::new(vec![up.upstream()], impatient());
+    assert_eq!(asking.udp("a.test.").await, Ok(7));
+    let peer = asking.dispatcher.shared.peers.lock().unwrap().values().next().unwrap().clone();
+    let kept = peer.pool(Transport::Udp, 0).try_place(0, &asking.dispatcher.random);
+    let Some(pool::Place::There(connection)) = kept else { panic!("no socket was kept") };
+    // As one whose address the node has no more: each write fails.
+    let socket = socket2::SockRef::from(connection.socket.get().unwrap());
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    for name in ["b.test.", "c.test."] {
+        assert_eq!(asking.udp(name).await, Ok(7));
+    }
+    let from: Vec<_> = up.asked.lock().unwrap().iter().map(|(_, _, from)| from.port()).collect();
+    assert!(from.len() == 3 && from[0] != from[1] && from[1] == from[2], "{from:?}");
+}
+
+#[tokio::test]
 async fn a_response_with_a_wrong_id_or_question_is_waited_over() {
     let up = Scripted::start(|_, query, _| {
         let mut wrong_id = answer(query, 66);
@@ -435,8 +453,13 @@ async fn failover_takes_the_last_response_when_all_say_the_same() {
 
 /// An upstream behind TLS, for up.test, that does what the script says.
 async fn sealed(script: Script) -> SocketAddr {
+    sealed_at((Ipv4Addr::LOCALHOST, 0).into(), script).await
+}
+
+/// The same at an address of one's own.
+async fn sealed_at(address: SocketAddr, script: Script) -> SocketAddr {
     let acceptor = tokio_rustls::TlsAcceptor::from(sealing(&[]));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, from)) = listener.accept().await {

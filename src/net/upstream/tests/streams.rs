@@ -334,6 +334,21 @@ async fn an_upstream_that_is_away_for_a_moment_answers_whoever_waited() {
 }
 
 #[tokio::test]
+async fn an_upstream_behind_tls_that_is_away_for_a_moment_answers_whoever_waited() {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let upstream = upstream_over(Transport::Tls, "up.test", address);
+    let asking = Arc::new(Asking::new(vec![upstream], impatient()));
+    let waiting = tokio::spawn({
+        let asking = asking.clone();
+        async move { asking.udp("a.test.").await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!waiting.is_finished());
+    sealed_at(address, Arc::new(|_, query, _| Act::Send(vec![answer(query, 1)]))).await;
+    assert_eq!(waiting.await.unwrap(), Ok(1));
+}
+
+#[tokio::test]
 async fn an_upstream_that_hangs_up_for_a_moment_answers_whoever_waited() {
     let asked = AtomicUsize::new(0);
     let up = Scripted::start(move |_, query, _| match asked.fetch_add(1, Ordering::Relaxed) {

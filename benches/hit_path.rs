@@ -112,7 +112,7 @@ fn miss(
 ) -> (Rig, Vec<u8>, Vec<u8>, Flights<()>) {
     let Outcome::Asked(parked) = rig.receive(black_box(&query)) else { panic!("a miss") };
     let Some(life) = parked.waiting() else { panic!("it waits") };
-    let key = FlightKey::new(1, Transport::Tcp, 512, life.query());
+    let key = FlightKey::new(1, Transport::Tcp, Some(512), life.query());
     assert!(flights.join(&key, || ()) == Role::Leader);
     assert!(flights.land(&key).is_empty());
     assert!(rig.answer(parked, black_box(&answer)));

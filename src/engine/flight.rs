@@ -27,11 +27,11 @@ pub struct FlightKey(Arc<[u8]>);
 
 impl FlightKey {
     /// The key of `query` towards the upstreams that `target` (a number unique among those alive)
-    /// stands for; `udp_limit` is the greatest datagram in octets that the client takes.
+    /// stands for; `udp_limit` is the greatest datagram in octets that a client over UDP takes.
     pub fn new(
         target: usize,
         transport: Transport,
-        udp_limit: u16,
+        udp_limit: Option<u16>,
         query: &KeptQuery,
     ) -> FlightKey {
         let wire = query.wire();
@@ -39,7 +39,7 @@ impl FlightKey {
         let mut key = Vec::with_capacity(11 + wire.len());
         key.extend_from_slice(&target.to_ne_bytes());
         key.push(transport as u8);
-        key.extend_from_slice(&udp_limit.to_ne_bytes());
+        key.extend_from_slice(&udp_limit.unwrap_or(0).to_ne_bytes());
         // All but the id.
         let at = key.len();
         let name = sizes::HEADER - 2..question_end - sizes::TYPE_AND_CLASS - 2;
@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn key(name: &str, id: u16) -> FlightKey {
-        FlightKey::new(1, Transport::Udp, 512, &query(name, id).keep())
+        FlightKey::new(1, Transport::Udp, Some(512), &query(name, id).keep())
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
             let name = "1.2.".parse().unwrap();
             let mut query = Query::new(&name, RecordType::HINFO, Class::IN);
             query.set_id(id);
-            let key = FlightKey::new(1, Transport::Udp, 512, &query.keep());
+            let key = FlightKey::new(1, Transport::Udp, Some(512), &query.keep());
             assert_eq!(flights.join(&key, || id), Role::Leader);
         }
     }
@@ -187,16 +187,18 @@ mod tests {
         no_recursion.set_flags(0);
         let base = asked.keep();
         for key in [
-            FlightKey::new(1, Transport::Udp, 512, &base),
-            FlightKey::new(2, Transport::Udp, 512, &base),
-            FlightKey::new(1, Transport::Tcp, 512, &base),
-            FlightKey::new(1, Transport::Udp, 512, &query("b.test.", 1).keep()),
-            FlightKey::new(1, Transport::Udp, 512, &no_recursion.keep()),
-            FlightKey::new(1, Transport::Udp, 1232, &base),
+            FlightKey::new(1, Transport::Udp, Some(512), &base),
+            FlightKey::new(2, Transport::Udp, Some(512), &base),
+            FlightKey::new(1, Transport::Tcp, Some(512), &base),
+            FlightKey::new(1, Transport::Udp, Some(512), &query("b.test.", 1).keep()),
+            FlightKey::new(1, Transport::Udp, Some(512), &no_recursion.keep()),
+            FlightKey::new(1, Transport::Udp, Some(1232), &base),
+            FlightKey::new(1, Transport::Udp, Some(u16::MAX), &base),
+            FlightKey::new(1, Transport::Udp, None, &base),
         ] {
             assert_eq!(flights.join(&key, || ()), Role::Leader);
         }
-        assert_eq!(flights.count(), 6);
+        assert_eq!(flights.count(), 8);
     }
 
     #[test]

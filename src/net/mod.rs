@@ -12,6 +12,7 @@ mod drive;
 mod found;
 mod h3;
 mod handed;
+mod hands;
 mod https;
 mod listener;
 mod places;
@@ -31,6 +32,7 @@ pub use clock::{Clock, LEAD};
 pub use found::{Found, FoundSocket, socket_number, take_wanted};
 pub use h3::{H3_CONNECTIONS_MOST, H3_QUEUE_MOST};
 pub use handed::{HandedConnection, Heir};
+pub use hands::{Heartbeat, Spares};
 pub use https::STREAMS_MOST;
 pub use quic::QUIC_STREAMS_MOST;
 pub use rest::{Meter, OwnMeter};
@@ -39,10 +41,7 @@ pub use tcp::{CONNECTIONS_PER_WORKER_MOST, UNSENT_MOST, WAITING_PER_CONNECTION_M
 pub use thrift::{TURN_LONGEST, TURNS_MOST};
 pub use unverified::Unverified;
 pub use worker::{PARKED_MOST, REFRESHES_MOST, WAITING_OCTETS};
-pub use workers::{
-    Equipment, Heartbeat, Spares, WORKERS_MOST, WaitingWorkers, Workers, can_listen,
-    default_workers,
-};
+pub use workers::{Equipment, WORKERS_MOST, WaitingWorkers, Workers, can_listen, default_workers};
 
 #[cfg(test)]
 pub(crate) mod tests;

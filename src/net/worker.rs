@@ -124,7 +124,7 @@ pub(super) enum Command {
     /// Give what free memory the thread keeps.
     Spare { done: Sender<Spare> },
     /// End.
-    Stop,
+    Stop { done: Sender<()> },
 }
 
 /// What the tasks of one worker share.
@@ -305,9 +305,10 @@ pub(super) async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceive
                 // As for a beat.
                 let _ = done.send(Spare::of_this_thread());
             }
-            Command::Stop => {
+            Command::Stop { done } => {
                 // What was handed over for sending in this turn still goes out.
                 yield_now().await;
+                let _ = done.send(());
                 return;
             }
         }

@@ -6,6 +6,7 @@
 use super::Clock;
 use super::between;
 use super::handed::{HandedConnection, Heir};
+use super::hands::{Hand, Heartbeat, Spares, not_done};
 use super::listener::SocketsAfter;
 use super::rest::{Meter, Rests};
 use super::sockets::{
@@ -16,18 +17,17 @@ use super::worker::{Command, Node, Worker, run};
 use crate::engine::Snapshot;
 use crate::metrics::{self, Gauge, Registry, names};
 use crate::plugin::forward::Upstreams;
-use crate::plugin::{Budget, Journal};
-use crate::sys::memory::Spare;
+use crate::plugin::{Budget, Journal, Level};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 /// The most workers: beyond, a node-local server gains nothing and buffers add up.
@@ -39,6 +39,10 @@ const TASKS_A_LOOK: u32 = 8;
 
 /// How often a drain looks.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
+
+/// The longest wait until all workers have done what they were told. It takes them microseconds; one that hangs
+/// keeps neither a changed Corefile nor the end of the process from the others.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the workers use for their whole life.
 #[derive(Clone)]
@@ -64,7 +68,7 @@ pub struct Workers {
     upstreams: Arc<Shared>,
     /// Of a worker that hangs no more waits there than one command that all are given, a beat for each pulse, what
     /// it was asked for of its memory, and its part of the connections that a predecessor had.
-    hands: Vec<mpsc::UnboundedSender<Command>>,
+    hands: Vec<Hand>,
     threads: Vec<JoinHandle<()>>,
     /// The addresses that are bound.
     bound: Mutex<Vec<Known>>,
@@ -72,6 +76,7 @@ pub struct Workers {
     turn: AtomicUsize,
     /// Octets that the kernel may keep for the UDP sockets.
     receive_buffers: Gauge,
+    journal: Arc<dyn Journal>,
 }
 
 /// Workers that read nothing yet, with a predecessor's sockets, which it goes on reading.
@@ -99,72 +104,6 @@ impl WaitingWorkers {
         let sockets = workers.bind_missing(&snapshot, workers.hands.len(), handed)?;
         workers.hand_out(&snapshot, sockets);
         Ok(workers)
-    }
-}
-
-/// Asks the workers whether they still work.
-#[derive(Debug, Clone)]
-pub struct Heartbeat(Vec<mpsc::UnboundedSender<Command>>);
-
-impl Heartbeat {
-    /// Waits until every worker has answered, each on the thread that reads its sockets. False when
-    /// one is gone; without end when one hangs.
-    pub async fn beats(&self) -> bool {
-        let mut beats = Vec::with_capacity(self.0.len());
-        for hand in &self.0 {
-            let (done, is_done) = oneshot::channel();
-            if hand.send(Command::Beat { done }).is_err() {
-                return false;
-            }
-            beats.push(is_done);
-        }
-        for is_done in beats {
-            if is_done.await.is_err() {
-                return false;
-            }
-        }
-        true
-    }
-}
-
-/// Asks the workers for the free memory that their threads keep.
-#[derive(Debug)]
-pub struct Spares(Vec<Asked>);
-
-/// A worker, and where it tells what it was asked for and has not told yet.
-#[derive(Debug)]
-struct Asked {
-    hand: mpsc::UnboundedSender<Command>,
-    told: Option<Receiver<Spare>>,
-}
-
-impl Spares {
-    fn of(hands: &[mpsc::UnboundedSender<Command>]) -> Spares {
-        Spares(hands.iter().map(|hand| Asked { hand: hand.clone(), told: None }).collect())
-    }
-
-    /// What each worker has, of those that tell within `longest`. One that has not told yet is not asked
-    /// again: of one that hangs nothing piles up.
-    pub fn collect(&mut self, longest: Duration) -> Vec<Spare> {
-        for Asked { hand, told } in &mut self.0 {
-            told.get_or_insert_with(|| {
-                let (done, told) = channel();
-                // A worker that is gone keeps nothing.
-                let _ = hand.send(Command::Spare { done });
-                told
-            });
-        }
-        let end = Instant::now() + longest;
-        let mut spares = Vec::with_capacity(self.0.len());
-        for asked in &mut self.0 {
-            let Some(told) = asked.told.take() else { continue };
-            match told.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(spare) => spares.push(spare),
-                Err(RecvTimeoutError::Timeout) => asked.told = Some(told),
-                Err(RecvTimeoutError::Disconnected) => {}
-            }
-        }
-        spares
     }
 }
 
@@ -241,6 +180,7 @@ impl Workers {
             bound: Mutex::default(),
             turn: AtomicUsize::new(0),
             receive_buffers: equipment.metrics.gauge(&names::UDP_RECEIVE_BUFFERS, &[]),
+            journal: equipment.journal.clone(),
         };
         for number in 0..count {
             let system = |error: std::io::Error| ListenError(format!("worker {number}: {error}"));
@@ -370,14 +310,13 @@ impl Workers {
         }
     }
 
-    /// Ends the threads.
+    /// Ends the threads; one that hangs is left to the end of the process.
     pub fn join(self) {
-        for hand in &self.hands {
-            // A worker that is gone already needs no telling.
-            let _ = hand.send(Command::Stop);
-        }
-        for thread in self.threads {
-            let _ = thread.join();
+        let hang = self.tell(|_, done| Command::Stop { done });
+        for (worker, thread) in self.threads.into_iter().enumerate() {
+            if !hang.contains(&worker) {
+                let _ = thread.join();
+            }
         }
     }
 
@@ -400,7 +339,7 @@ impl Workers {
     /// The pulse of all workers. Ask for one beat at a time: the commands of a worker that hangs pile
     /// up.
     pub fn heartbeat(&self) -> Heartbeat {
-        Heartbeat(self.hands.clone())
+        Heartbeat::of(&self.hands)
     }
 
     /// The free memory that their threads keep.
@@ -454,44 +393,24 @@ impl Workers {
         });
     }
 
-    /// Gives every worker its command and waits until all have done it.
-    fn tell(&self, mut command: impl FnMut(usize, Sender<()>) -> Command) {
-        let (done, all_done) = channel();
-        for (worker, hand) in self.hands.iter().enumerate() {
-            // A worker that is gone drops the command and its `done`.
-            let _ = hand.send(command(worker, done.clone()));
+    /// Gives every worker its command and waits until all have done it, [`TOLD_WITHIN`] at most. Those that
+    /// hang, of which the operator hears; should one go on, it does what it was told.
+    fn tell(&self, command: impl FnMut(usize, Sender<()>) -> Command) -> Vec<usize> {
+        let hang = not_done(&self.hands, TOLD_WITHIN, command);
+        for worker in &hang {
+            self.journal.line(
+                Level::Error,
+                format_args!(
+                    "worker {worker} has not done what it was told within {} s: it hangs and answers nothing; \
+                     start this process anew, and please report it",
+                    TOLD_WITHIN.as_secs()
+                ),
+            );
         }
-        drop(done);
-        while all_done.recv().is_ok() {}
+        hang
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Known>> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_that_hangs_is_asked_for_its_memory_once_until_it_tells() {
-        let (hand, mut commands) = mpsc::unbounded_channel();
-        let mut spares = Spares::of(&[hand]);
-        for _ in 0..3 {
-            assert_eq!(spares.collect(Duration::ZERO).len(), 0);
-        }
-        assert_eq!(commands.len(), 1);
-        let Ok(Command::Spare { done }) = commands.try_recv() else { panic!("another command") };
-        done.send(Spare::of_this_thread()).unwrap();
-        assert_eq!(spares.collect(Duration::ZERO).len(), 1, "what it told late");
-        assert_eq!(spares.collect(Duration::ZERO).len(), 0);
-        assert_eq!(commands.len(), 1, "and then it is asked anew");
-        drop(commands);
-        assert_eq!(
-            spares.collect(Duration::from_secs(60)).len(),
-            0,
-            "nobody waits for one that is gone"
-        );
     }
 }

@@ -239,7 +239,7 @@ fn exchange() -> Exchange {
         order: Order::new(Policy::Sequential, 0, 1, &mut StdRng::seed_from_u64(1)),
         upstreams: Arc::new(Upstreams { all: Vec::new(), options, attached: OnceLock::new() }),
         transport: Transport::Udp,
-        udp_limit: 512,
+        udp_limit: Some(512),
         budget: BUDGET,
         keeps_tries: false,
         is_hasty: false,

@@ -111,7 +111,7 @@ impl<'t> Try<'t> {
         if !prefers_udp || self.transport != Transport::Udp || !meaning.truncated {
             return Poll::Ready(result);
         }
-        let reads_tc = self.errand.exchange.udp_limit < u16::MAX;
+        let reads_tc = self.errand.exchange.udp_limit.is_some();
         self.truncated = result.ok().filter(|_| reads_tc).map(Box::new);
         self.transport = Transport::Tcp;
         (self.newer_than, self.stale, self.began) = (0, 0, Instant::now());
@@ -223,8 +223,9 @@ impl<'t> Try<'t> {
                 connection
             }
         };
+        let exchange = self.errand.exchange;
         let udp_limit =
-            (pool.transport == Transport::Udp).then_some(self.errand.exchange.udp_limit);
+            (pool.transport == Transport::Udp).then(|| exchange.udp_limit.unwrap_or(u16::MAX));
         let parked = {
             let random = &self.errand.dispatcher.random;
             let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);

@@ -155,9 +155,9 @@ async fn dial(
     roots: &Arc<SystemRoots>,
 ) -> Result<Dialled, String> {
     let connection = &ending.connection;
-    if let over @ (Transport::Https | Transport::Quic) = ending.pool.transport {
-        let (messenger, local) = Box::pin(dialer.messenger(over, roots)).await?;
-        connection.established(local);
+    if ending.pool.transport == Transport::Quic {
+        let messenger = Box::pin(dialer.quic(roots)).await?;
+        connection.established(None);
         return Ok(Dialled::Messages(Box::new(messenger)));
     }
     before_long_step();
@@ -173,13 +173,15 @@ async fn dial(
     };
     ending.pool.taken();
     let local = stream.local_addr().ok();
-    if ending.pool.transport == Transport::Tls {
-        let stream = Box::pin(dialer.secured(stream, roots)).await?;
-        connection.established(local);
-        return Ok(Dialled::Tls(Box::new(stream)));
-    }
+    let dialled = match ending.pool.transport {
+        Transport::Tls => Dialled::Tls(Box::new(Box::pin(dialer.secured(stream, roots)).await?)),
+        Transport::Https => {
+            Dialled::Messages(Box::new(Box::pin(dialer.https(stream, roots)).await?))
+        }
+        _ => Dialled::Tcp(stream),
+    };
     connection.established(local);
-    Ok(Dialled::Tcp(stream))
+    Ok(dialled)
 }
 
 /// What was connected.

@@ -6,7 +6,6 @@ use super::doh_get;
 use super::limits::UNACKNOWLEDGED;
 use super::messenger::{Messenger, told};
 use super::trust::{self, Trust};
-use crate::dns::Transport;
 use crate::net::between::before_long_step;
 use crate::plugin::forward::{DohMethod, Keeping, Upstream};
 use crate::sys::beside::beside;
@@ -52,6 +51,14 @@ impl Tls {
             }
             Some(error) => format!("{peer}: tls: handshake: {error}"),
             None => format!("{peer}: tls: handshake: {}", words(error)),
+        }
+    }
+
+    /// [`Tls::words`] for an error of hickory's.
+    fn told(&self, error: &NetError) -> String {
+        match error {
+            NetError::Io(error) => self.words(error),
+            error => format!("{}: tls: handshake: {}", self.peer, told(error)),
         }
     }
 }
@@ -143,38 +150,32 @@ impl Dialer {
         connected.await.map_err(|error| tls.words(&error))
     }
 
-    /// Opens a connection for whole messages; the local address where it is known. The error names
-    /// the server.
-    pub(super) async fn messenger(
-        &self,
-        over: Transport,
-        roots: &Arc<SystemRoots>,
-    ) -> Result<(Messenger, Option<SocketAddr>), String> {
+    /// Opens a connection for messages over QUIC; the error names the server.
+    pub(super) async fn quic(&self, roots: &Arc<SystemRoots>) -> Result<Messenger, String> {
         let tls = self.prepared(roots).await?;
-        let (opened, local) = if over == Transport::Quic {
-            let remote = self.address("udp").map_err(|error| format!("dial udp: {error}"))?;
-            (Messenger::quic(remote, self.source, &tls.config, &tls.shown).await, None)
-        } else {
-            if matches!(tls.name, ServerName::IpAddress(rustls::pki_types::IpAddr::V6(_))) {
-                return Err(format!("https: {}: tls_servername must say a name", tls.shown));
-            }
-            let remote = self.address("tcp").map_err(|error| format!("dial tcp: {error}"))?;
-            let stream = self.stream().await?;
-            let local = stream.local_addr().ok();
-            let method = self.upstream.tls.as_ref().map(|settings| settings.method);
-            if method == Some(DohMethod::Get) {
-                let connected = doh_get::connect(stream, &tls.config, &tls.name, &tls.shown).await;
-                let requests = connected.map_err(|error| tls.words(&error))?;
-                return Ok((Messenger::HttpsGet(requests), local));
-            }
-            let config = tls.config.clone();
-            (Messenger::https(stream, remote, config, &tls.shown).await, local)
-        };
-        match opened {
-            Ok(messenger) => Ok((messenger, local)),
-            Err(NetError::Io(error)) => Err(tls.words(&error)),
-            Err(error) => Err(format!("{}: tls: handshake: {}", tls.peer, told(&error))),
+        let remote = self.address("udp").map_err(|error| format!("dial udp: {error}"))?;
+        let opened = Messenger::quic(remote, self.source, &tls.config, &tls.shown).await;
+        opened.map_err(|error| tls.told(&error))
+    }
+
+    /// Makes the stream one for messages over HTTPS; the error names the server.
+    pub(super) async fn https(
+        &self,
+        stream: TcpStream,
+        roots: &Arc<SystemRoots>,
+    ) -> Result<Messenger, String> {
+        let tls = self.prepared(roots).await?;
+        if matches!(tls.name, ServerName::IpAddress(rustls::pki_types::IpAddr::V6(_))) {
+            return Err(format!("https: {}: tls_servername must say a name", tls.shown));
         }
+        let method = self.upstream.tls.as_ref().map(|settings| settings.method);
+        if method == Some(DohMethod::Get) {
+            let connected = doh_get::connect(stream, &tls.config, &tls.name, &tls.shown).await;
+            return connected.map(Messenger::HttpsGet).map_err(|error| tls.words(&error));
+        }
+        let remote = self.address("tcp").map_err(|error| format!("dial tcp: {error}"))?;
+        let opened = Messenger::https(stream, remote, tls.config.clone(), &tls.shown).await;
+        opened.map_err(|error| tls.told(&error))
     }
 
     async fn prepared(&self, roots: &Arc<SystemRoots>) -> Result<Tls, String> {

@@ -5,6 +5,7 @@
 
 use super::dial::{Dialer, SystemRoots};
 use super::limits::DIAL;
+use super::messenger::Messenger;
 use crate::dns::{Class, Query, RecordType, Transport, sizes};
 use crate::metrics::LazyCounter;
 use crate::plugin::forward::Probe;
@@ -124,21 +125,24 @@ impl Health {
             socket.send(wire).await.ok()?;
             return tokio::time::timeout(PROBE, datagram(&socket, wire)).await.ok().flatten();
         }
-        if matches!(self.transport, Transport::Https | Transport::Quic) {
-            let opened =
-                tokio::time::timeout(DIAL, Box::pin(dialer.messenger(self.transport, roots)));
-            let (mut messenger, _) = opened.await.ok()?.ok()?;
-            let answer = tokio::time::timeout(PROBE, messenger.ask(wire).ok()?).await;
-            return answer.ok()?.ok().map(drop);
+        if self.transport == Transport::Quic {
+            let opened = tokio::time::timeout(DIAL, Box::pin(dialer.quic(roots))).await;
+            return asked(opened.ok()?.ok()?, wire).await;
         }
         let stream = tokio::time::timeout(DIAL, dialer.stream()).await.ok()?.ok()?;
-        if self.transport == Transport::Tls {
-            let secured = Box::pin(dialer.secured(stream, roots));
-            let stream = tokio::time::timeout(DIAL, secured).await.ok()?.ok()?;
-            let answer = Box::pin(message(stream, wire));
-            return tokio::time::timeout(PROBE, answer).await.ok().flatten();
+        match self.transport {
+            Transport::Https => {
+                let opened = Box::pin(dialer.https(stream, roots));
+                asked(tokio::time::timeout(DIAL, opened).await.ok()?.ok()?, wire).await
+            }
+            Transport::Tls => {
+                let secured = Box::pin(dialer.secured(stream, roots));
+                let stream = tokio::time::timeout(DIAL, secured).await.ok()?.ok()?;
+                let answer = Box::pin(message(stream, wire));
+                tokio::time::timeout(PROBE, answer).await.ok().flatten()
+            }
+            _ => tokio::time::timeout(PROBE, message(stream, wire)).await.ok().flatten(),
         }
-        tokio::time::timeout(PROBE, message(stream, wire)).await.ok().flatten()
     }
 }
 
@@ -158,6 +162,12 @@ impl Drop for Greeting {
     fn drop(&mut self) {
         self.0.is_greeting.store(false, Ordering::Release);
     }
+}
+
+/// Waits for whatever answers `wire`.
+async fn asked(mut messenger: Messenger, wire: &[u8]) -> Option<()> {
+    let answer = tokio::time::timeout(PROBE, messenger.ask(wire).ok()?).await;
+    answer.ok()?.ok().map(drop)
 }
 
 /// Waits for a datagram that answers `wire`.

@@ -31,8 +31,9 @@ pub struct Exchange {
     pub order: Order,
     /// UDP or TCP for upstreams that are not `tls://`.
     pub transport: Transport,
-    /// The greatest UDP response in octets that is passed on whole.
-    pub udp_limit: u16,
+    /// The greatest response in octets that a client over UDP takes, and that is passed on whole; `None` for
+    /// one that asks otherwise.
+    pub udp_limit: Option<u16>,
     /// When all tries end: what is left of the query's [`super::BUDGET`].
     pub budget: Duration,
     /// [`Exchanged::tried`] is wanted: `dnstap` stands above.

@@ -178,11 +178,9 @@ impl Handler for Forward {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let policy = self.options.policy;
         let from_udp = !context.clientless && context.client.transport == Transport::Udp;
-        let udp_limit = match query.edns() {
-            _ if !from_udp => u16::MAX,
-            Some(edns) => edns.udp_size.max(sizes::UDP_LEAST),
-            None => sizes::UDP_LEAST,
-        };
+        let udp_limit = from_udp.then(|| {
+            query.edns().map_or(sizes::UDP_LEAST, |edns| edns.udp_size.max(sizes::UDP_LEAST))
+        });
         let spent = context.now.monotonic.saturating_sub(context.received.monotonic);
         Flow::Forward(Exchange {
             order: Order::new(policy, upstreams.all.len(), turn, context.random),

@@ -26,8 +26,12 @@ type Reply = Result<Response<Full<Bytes>>, String>;
 
 impl Resolver {
     async fn start() -> (Arc<Resolver>, SocketAddr) {
+        Resolver::start_at((Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    async fn start_at(address: SocketAddr) -> (Arc<Resolver>, SocketAddr) {
         let acceptor = tokio_rustls::TlsAcceptor::from(sealing(&["h2"]));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let resolver = Arc::new(Resolver::default());
         let this = resolver.clone();
@@ -93,6 +97,22 @@ fn asking(address: SocketAddr, method: DohMethod, options: Options) -> Asking {
     };
     let upstream = Upstream { tls: Some(Arc::new(settings)), ..upstream(address) };
     Asking::new(vec![upstream], Options { max_fails: 0, ..options })
+}
+
+#[tokio::test]
+async fn an_https_upstream_that_is_away_for_a_moment_answers_whoever_waited() {
+    for method in [DohMethod::Post, DohMethod::Get] {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let asking = Arc::new(asking(address, method, impatient()));
+        let waiting = tokio::spawn({
+            let asking = asking.clone();
+            async move { asking.udp("a.test.").await }
+        });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(!waiting.is_finished());
+        let _up = Resolver::start_at(address).await;
+        assert_eq!(waiting.await.unwrap(), Ok(6));
+    }
 }
 
 #[tokio::test]

@@ -39,8 +39,8 @@ struct Asking {
     metrics: Registry,
     /// The time of all tries of a query.
     budget: Duration,
-    /// What its client takes over UDP, in octets.
-    udp_limit: u16,
+    /// What its client takes, in octets, when it asks over UDP.
+    udp_limit: Option<u16>,
 }
 
 impl Asking {
@@ -51,7 +51,7 @@ impl Asking {
             upstreams: Arc::new(Upstreams { all, options, attached: OnceLock::new() }),
             metrics,
             budget: AGES,
-            udp_limit: 512,
+            udp_limit: Some(512),
         }
     }
 
@@ -62,7 +62,7 @@ impl Asking {
 
     /// Its client asks over TCP.
     fn for_tcp(self) -> Asking {
-        Asking { udp_limit: u16::MAX, ..self }
+        Asking { udp_limit: None, ..self }
     }
 
     /// Waits until so many queries have been put on their way and have no answer.
@@ -375,9 +375,11 @@ async fn when_tcp_fails_behind_prefer_udp_other_upstreams_are_asked_and_then_tc_
     let whole = Scripted::start(|_, query, _| Act::Send(vec![answer(query, 9)])).await;
     let both = Asking::new(vec![cutting.upstream(), whole.upstream()], options());
     assert_eq!(both.udp("a.test.").await, Ok(9));
-    let asking = Asking::new(vec![cutting.upstream()], options());
-    let told = asking.ask_over("a.test.", Transport::Udp).await.outcome.unwrap();
-    assert_eq!(told[2..4], [0x83, 0x80]);
+    for udp_limit in [512, u16::MAX].map(Some) {
+        let asking = Asking { udp_limit, ..Asking::new(vec![cutting.upstream()], options()) };
+        let told = asking.ask_over("a.test.", Transport::Udp).await.outcome.unwrap();
+        assert_eq!(told[2..4], [0x83, 0x80]);
+    }
     let asking = Asking::new(vec![cutting.upstream()], options()).for_tcp();
     assert_eq!(asking.udp("a.test.").await, Err("EOF".into()));
 }

@@ -10,7 +10,7 @@ use super::worker::Worker;
 use crate::corefile::KeyTransport;
 use crate::dns::Transport;
 use crate::engine::Server;
-use crate::metrics::Counter;
+use crate::metrics::{Counter, names};
 use crate::plugin::tls::quic_connections;
 use crate::plugin::{Budget, Client, Timeouts};
 use hickory_net::runtime::Time;
@@ -164,6 +164,9 @@ async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, endpoint: Endpoint) {
                 running.set(running.get() + 1);
                 spawn_local(async move {
                     let reply = worker.reply_to(&listener, &octets, client).await;
+                    if reply.is_some() {
+                        listener.count_response(&worker, &names::HTTPS3_RESPONSES, "200");
+                    }
                     // A connection that is gone needs none.
                     let _ = teller.send(reply);
                     running.set(running.get() - 1);
@@ -259,7 +262,7 @@ fn nothing(request: &Request) -> ResponseInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{Registry, names};
+    use crate::metrics::Registry;
     use crate::net::tests::sealing;
     use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};

@@ -256,12 +256,8 @@ impl Exchanges {
         if is_head {
             take_body(&mut response);
         }
-        self.listener.with_serving(|serving| {
-            let label = &serving.snapshot.servers[serving.server].identity.label;
-            let status = response.status();
-            let metrics = &self.worker.equipment.metrics;
-            metrics.counter(&names::HTTPS_RESPONSES, &[label, status.as_str()]).increment();
-        });
+        let status = response.status();
+        self.listener.count_response(&self.worker, &names::HTTPS_RESPONSES, status.as_str());
         Ok(response)
     }
 

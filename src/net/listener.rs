@@ -11,6 +11,7 @@ use super::worker::Worker;
 use super::{h3, quic};
 use crate::corefile::KeyTransport;
 use crate::engine::Snapshot;
+use crate::metrics::Desc;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
@@ -121,6 +122,14 @@ impl Listener {
     /// Runs `use_it` with what it serves by now, without counting a reference.
     pub(super) fn with_serving<T>(&self, use_it: impl FnOnce(&Serving) -> T) -> Option<T> {
         self.serving.borrow().as_ref().map(use_it)
+    }
+
+    /// Counts a response of an encrypted transport in `family`, by server and the transport's own status.
+    pub(super) fn count_response(&self, worker: &Worker, family: &'static Desc, status: &str) {
+        self.with_serving(|serving| {
+            let label = &serving.snapshot.servers[serving.server].identity.label;
+            worker.equipment.metrics.counter(family, &[label, status]).increment();
+        });
     }
 
     /// Its address and who takes its connections, if somebody does.

@@ -9,6 +9,7 @@ use super::tcp::{
 };
 use super::worker::Worker;
 use crate::dns::{Transport, sizes};
+use crate::metrics::names;
 use crate::plugin::{Client, Timeouts};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
@@ -230,12 +231,15 @@ async fn exchange(running: Running, mut send: SendStream, mut receive: RecvStrea
     let Exchanges { worker, listener, client, timeouts, connection, shared, .. } = &*running.0;
     let read = timeout(timeouts.read, frame_of(&mut receive, shared)).await;
     let Ok(Some(frame)) = read else { return };
+    let count = |status| listener.count_response(worker, &names::QUIC_RESPONSES, status);
     let Some(query) = query_of(frame.as_ref()) else {
+        count("0x2");
         connection.close(PROTOCOL_ERROR, b"");
         return;
     };
     match worker.reply_to(listener, query, *client).await {
         Some(reply) => {
+            count("0x0");
             // A reply is at most 65535 octets (ReplyLimits::stream).
             let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
             let framed = [&length.to_be_bytes(), &reply[..usize::from(length)]].concat();
@@ -251,6 +255,7 @@ async fn exchange(running: Running, mut send: SendStream, mut receive: RecvStrea
             }
         }
         None => {
+            count("0x1");
             // Gone already is as good.
             let _ = send.reset(INTERNAL_ERROR);
         }

@@ -362,3 +362,20 @@ pub static HTTPS_RESPONSES: Desc = desc(
     Kind::Counter,
     "Counter of DoH responses per server and http status code.",
 );
+
+/// Responses of `https3://` servers by status. Those with another status than 200 are hickory-server's, and not
+/// counted.
+pub static HTTPS3_RESPONSES: Desc = desc(
+    "coredns_dns_https3_responses_total",
+    &["server", "status"],
+    Kind::Counter,
+    "Counter of DoH3 responses per server and http status code.",
+);
+
+/// Responses of `quic://` servers, and connections that they end, by QUIC application code (RFC 9250 §4.3).
+pub static QUIC_RESPONSES: Desc = desc(
+    "coredns_dns_quic_responses_total",
+    &["server", "status"],
+    Kind::Counter,
+    "Counter of DoQ responses per server and QUIC application code.",
+);

@@ -2,6 +2,7 @@
 
 use super::tls::client;
 use super::*;
+use crate::metrics::names;
 use hickory_net::NetError;
 use hickory_net::h3::H3ClientStream;
 use hickory_net::xfer::{DnsRequestSender, FirstAnswer};
@@ -49,6 +50,10 @@ fn queries_over_http3_are_answered_many_on_one_connection() {
         let refused = connect(&server, "other.test").await;
         assert!(refused.is_err(), "another name than the certificate's");
     });
+    let family = names::HTTPS3_RESPONSES.name;
+    let line = format!("{family}{{server=\"https3://127.0.0.1:0\",status=\"200\"}} 21\n");
+    let metrics = server.equipment.metrics.text();
+    assert!(metrics.contains(&line), "{metrics}");
     server.stop();
 }
 

@@ -3,6 +3,7 @@
 
 use super::tls::client;
 use super::*;
+use crate::metrics::names;
 use crate::net::tcp::{OCTETS_LEAST, QUIC_OCTETS};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
@@ -145,6 +146,37 @@ fn who_does_not_show_that_its_address_is_its_own_takes_no_place_of_another() {
             assert_eq!(ask(stays).await, Some(9));
         }
     });
+    server.stop();
+}
+
+#[test]
+fn responses_over_quic_are_counted_by_their_code() {
+    let server = Running::start(&answering("quic://.:0", 9, CERTIFICATE), 1);
+    runtime().block_on(async {
+        let connection = connect(&server, "127.0.0.1").await.unwrap();
+        assert_eq!(ask(&connection).await, Some(9));
+        // A response: nobody answers it.
+        let (mut send, mut receive) = connection.open_bi().await.unwrap();
+        let mut response = query("a.test.", 0);
+        response[2] |= 0x80;
+        send.write_all(&framed(&response)).await.unwrap();
+        send.finish().unwrap();
+        receive.read_to_end(1 << 16).await.unwrap_err();
+        // An id (RFC 9250 §4.2.1).
+        let (mut send, _) = connection.open_bi().await.unwrap();
+        send.write_all(&framed(&query("a.test.", 7))).await.unwrap();
+        send.finish().unwrap();
+        // DOQ_PROTOCOL_ERROR.
+        assert_eq!(code_of_end(&connection).await, 2);
+    });
+    let metrics = server.equipment.metrics.text();
+    for status in ["0x0", "0x1", "0x2"] {
+        let line = format!(
+            "{}{{server=\"quic://127.0.0.1:0\",status=\"{status}\"}} 1\n",
+            names::QUIC_RESPONSES.name
+        );
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
     server.stop();
 }
 

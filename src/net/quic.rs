@@ -44,6 +44,12 @@ const ENDED_MOST: usize = CONNECTIONS_PER_WORKER_MOST / 4;
 /// A message behind its length, at most.
 const FRAME_MOST: usize = 2 + sizes::MESSAGE_MOST;
 
+/// Octets of one stream, and of one connection, that a client may send before they are read. What comes in order
+/// is read at once, and more may come; what has a gap before it waits in quinn, as a part of [`QUIC_OCTETS`].
+const STREAM_AHEAD: u32 = 8 * 1024;
+const AHEAD: u32 = 2 * STREAM_AHEAD;
+const _: () = assert!((AHEAD as u64) < QUIC_OCTETS);
+
 /// Unsent octets of one connection beyond which its replies wait.
 const UNSENT_MOST: u64 = 64 * 1024;
 
@@ -128,8 +134,8 @@ fn config(tls: &rustls::ServerConfig, timeouts: Timeouts) -> Option<ServerConfig
         .max_concurrent_bidi_streams(QUIC_STREAMS_MOST.into())
         .max_concurrent_uni_streams(0_u32.into())
         .max_idle_timeout(timeouts.idle.try_into().ok())
-        .stream_receive_window((FRAME_MOST as u32).into())
-        .receive_window((4 * FRAME_MOST as u32).into())
+        .stream_receive_window(STREAM_AHEAD.into())
+        .receive_window(AHEAD.into())
         .send_window(UNSENT_MOST)
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));

@@ -150,6 +150,39 @@ fn who_does_not_show_that_its_address_is_its_own_takes_no_place_of_another() {
 }
 
 #[test]
+fn a_query_over_quic_may_be_as_long_as_a_message_can() {
+    let server = Running::start(&answering("quic://.:0", 9, CERTIFICATE), 1);
+    let mut long = query("a.test.", 0);
+    // An OPT with as much padding (RFC 7830) as there is room for.
+    long[11] = 1;
+    let padding = u16::MAX - (long.len() + 15) as u16;
+    long.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);
+    long.extend((padding + 4).to_be_bytes());
+    long.extend([0, 12]);
+    long.extend(padding.to_be_bytes());
+    long.resize(usize::from(u16::MAX), 0);
+    runtime().block_on(async {
+        let connection = connect(&server, "127.0.0.1").await.unwrap();
+        let asked: Vec<_> = (0..4)
+            .map(|_| {
+                let (connection, octets) = (connection.clone(), framed(&long));
+                tokio::spawn(async move {
+                    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+                    send.write_all(&octets).await.unwrap();
+                    send.finish().unwrap();
+                    receive.read_to_end(1 << 17).await.unwrap()
+                })
+            })
+            .collect();
+        for reply in asked {
+            let reply = tokio::time::timeout(PATIENCE, reply).await.unwrap().unwrap();
+            assert_eq!(reply[5] & 15, 0, "NOERROR");
+        }
+    });
+    server.stop();
+}
+
+#[test]
 fn responses_over_quic_are_counted_by_their_code() {
     let server = Running::start(&answering("quic://.:0", 9, CERTIFICATE), 1);
     runtime().block_on(async {

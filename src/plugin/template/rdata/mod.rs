@@ -1,7 +1,7 @@
 //! RDATA from zone-file text, by type.
 //!
 //! Owns the octets of each part of a text ([`parts`] has which type has which), and RFC 3597's form for
-//! any type; what is left (SVCB, HTTPS, CERT) is hickory-proto's. Never panics on any text.
+//! any type. Never panics on any text.
 
 mod bitmap;
 mod location;
@@ -14,8 +14,6 @@ use super::line::Field;
 use super::record::{name_octets, parse_ttl, unescape};
 use crate::dns::RecordType;
 use data_encoding::{BASE32HEX_NOPAD, BASE64, HEXLOWER_PERMISSIVE};
-use hickory_proto::rr::{RData, RecordType as HickoryType};
-use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use time::{Date, Month};
@@ -46,7 +44,7 @@ pub(super) fn octets(
             })?;
         }
     } else {
-        return by_hickory(rtype, fields);
+        return Err(bad(rtype));
     }
     match rdata.fields.next() {
         None => Ok(rdata.octets),
@@ -75,7 +73,7 @@ impl Rdata<'_, '_> {
     fn part(&mut self, part: Part) -> Result<(), String> {
         let mut ahead = self.fields.as_slice().iter();
         let is_fit = match part {
-            Part::Strings => !ahead.any(|field| field.is_fault),
+            Part::Strings | Part::Parameters => !ahead.any(|field| field.is_fault),
             Part::String | Part::Text => !ahead.next().is_some_and(|field| field.is_fault),
             Part::Hex | Part::Base64 | Part::Types | Part::Location | Part::Prefixes => {
                 ahead.all(|field| field.is_word())
@@ -88,6 +86,7 @@ impl Rdata<'_, '_> {
         match part {
             Part::Name => self.name(),
             Part::Number(octets) => self.number(octets),
+            Part::Word(octets, words) => self.word(octets, words),
             Part::Time => self.time(),
             Part::String => self.string(),
             Part::Strings => self.strings(),
@@ -105,6 +104,11 @@ impl Rdata<'_, '_> {
             Part::Groups => self.grouped(':', 4, 4),
             Part::Location => self.rest(|fields| location::octets(fields)),
             Part::Prefixes => self.rest(|fields| prefixes::octets(fields)),
+            Part::Parameters => {
+                let read = service::octets(self.fields.by_ref());
+                self.octets.extend(read.ok_or_else(|| self.wrong())?);
+                Ok(())
+            }
         }
     }
 
@@ -129,6 +133,17 @@ impl Rdata<'_, '_> {
             return Err(wrong);
         }
         self.octets.extend_from_slice(low);
+        Ok(())
+    }
+
+    fn word(&mut self, octets: usize, words: &[(&str, u8)]) -> Result<(), String> {
+        let text = self.fields.as_slice().first().map(|field| field.text);
+        let Some((_, number)) = words.iter().find(|(word, _)| Some(*word) == text) else {
+            return self.number(octets);
+        };
+        self.fields.next();
+        self.octets.resize(self.octets.len() + octets - 1, 0);
+        self.octets.push(*number);
         Ok(())
     }
 
@@ -299,31 +314,6 @@ impl Rdata<'_, '_> {
         self.octets.extend(octets(address));
         Ok(())
     }
-}
-
-/// The types that are not read here: SVCB, HTTPS, CERT.
-fn by_hickory(rtype: RecordType, fields: &[Field<'_>]) -> Result<Vec<u8>, String> {
-    let mut words: Vec<String> = Vec::new();
-    for field in fields {
-        let quote = if field.is_quoted { "\"" } else { "" };
-        let word = [quote, field.text, quote].concat();
-        match words.last_mut().filter(|last| last.ends_with('=')) {
-            Some(last) => last.push_str(&word),
-            None => words.push(word),
-        }
-    }
-    if let (RecordType::SVCB | RecordType::HTTPS, Some(parameters)) = (rtype, words.get_mut(2..)) {
-        service::put_in_order(parameters);
-    }
-    let text = words.join(" ");
-    let kind = HickoryType::from(rtype.0);
-    let rdata = RData::try_from_str(kind, &text)
-        .map_err(|error| format!("bad RDATA of type {rtype}: {error}"))?;
-    let mut octets = Vec::new();
-    let mut encoder = BinEncoder::new(&mut octets);
-    encoder.set_name_encoding(NameEncoding::Uncompressed);
-    rdata.emit(&mut encoder).map_err(|error| format!("bad RDATA of type {rtype}: {error}"))?;
-    Ok(octets)
 }
 
 fn bad(rtype: RecordType) -> String {

@@ -10,6 +10,8 @@ pub(super) enum Part {
     Name,
     /// A number in so many octets.
     Number(usize),
+    /// A number in so many octets, or one of these words in its place.
+    Word(usize, &'static [(&'static str, u8)]),
     /// Seconds, or numbers with units.
     Time,
     String,
@@ -41,14 +43,50 @@ pub(super) enum Part {
     Location,
     /// All that are left, as APL has them; there may be none.
     Prefixes,
+    /// All that are left, as SVCB has them; there may be none.
+    Parameters,
 }
 
-/// The parts of a type's text, each with what miekg/dns calls it; `None` for the types that are not read
-/// here.
+/// Kinds of certificates (RFC 4398 §2.1).
+const CERTIFICATES: &[(&str, u8)] = &[
+    ("PKIX", 1),
+    ("SPKI", 2),
+    ("PGP", 3),
+    ("IPIX", 4),
+    ("ISPKI", 5),
+    ("IPGP", 6),
+    ("ACPKIX", 7),
+    ("IACPKIX", 8),
+    ("URI", 253),
+    ("OID", 254),
+];
+
+/// Algorithms of DNSSEC (RFC 4034 appendix A.1).
+const ALGORITHMS: &[(&str, u8)] = &[
+    ("RSAMD5", 1),
+    ("DH", 2),
+    ("DSA", 3),
+    ("RSASHA1", 5),
+    ("DSA-NSEC3-SHA1", 6),
+    ("RSASHA1-NSEC3-SHA1", 7),
+    ("RSASHA256", 8),
+    ("RSASHA512", 10),
+    ("ECC-GOST", 12),
+    ("ECDSAP256SHA256", 13),
+    ("ECDSAP384SHA384", 14),
+    ("ED25519", 15),
+    ("ED448", 16),
+    ("INDIRECT", 252),
+    ("PRIVATEDNS", 253),
+    ("PRIVATEOID", 254),
+];
+
+/// The parts of a type's text, each with what miekg/dns calls it; `None` for the types that have no text of
+/// their own.
 pub(super) fn parts(rtype: RecordType) -> Option<&'static [(&'static str, Part)]> {
     use Part::{
-        Base64, Date, Groups, Hash, Hex, Hyphens, Ipv4, Ipv6, Location, Name, Number, Prefixes,
-        Salt, String, Strings, Text, Time, Type, Types,
+        Base64, Date, Groups, Hash, Hex, Hyphens, Ipv4, Ipv6, Location, Name, Number, Parameters,
+        Prefixes, Salt, String, Strings, Text, Time, Type, Types, Word,
     };
     const KEY: &[(&str, Part)] = &[
         ("Flags", Number(2)),
@@ -162,6 +200,15 @@ pub(super) fn parts(rtype: RecordType) -> Option<&'static [(&'static str, Part)]
         RecordType::L32 => &[("Preference", Number(2)), ("Locator", Ipv4)],
         RecordType::LOC => &[("Latitude", Location)],
         RecordType::APL => &[("item", Prefixes)],
+        RecordType::SVCB | RecordType::HTTPS => {
+            &[("priority", Number(2)), ("Target", Name), ("value", Parameters)]
+        }
+        RecordType::CERT => &[
+            ("Type", Word(2, CERTIFICATES)),
+            ("KeyTag", Number(2)),
+            ("Algorithm", Word(1, ALGORITHMS)),
+            ("Certificate", Base64),
+        ],
         RecordType::UID => &[("Uid", Number(4))],
         RecordType::GID => &[("Gid", Number(4))],
         _ => return None,

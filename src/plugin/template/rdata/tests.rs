@@ -61,6 +61,35 @@ fn types_are_read_as_miekgs_library_reads_them() {
         ("APL 2:2001:DB8::/32 01:192.0.2.0/024", "0002200420010db800011803c00002"),
         ("APL 2:::ffff:1.2.3.4/128", "0002801000000000000000000000ffff01020304"),
         ("APL", ""),
+        ("SVCB 0 b.test.", "00000162047465737400"),
+        ("SVCB 1 . alpn=h2,h3", "00010000010006026832026833"),
+        ("SVCB 1 . alpn=h2\\,h3", "00010000010006026832026833"),
+        ("SVCB 1 . alpn=\"a\\\\,b\\\\\\\\c\"", "0001000001000605612c625c63"),
+        ("SVCB 1 . key65333=ab\\\\001c\\032", "000100ff35000861625c3030316320"),
+        ("SVCB 1 . key65333=\"a\\;b c\" key65334", "000100ff350005613b622063ff360000"),
+        (
+            "HTTPS 1 . port=443 key9= mandatory=port,alpn ohttp alpn=h2 no-default-alpn",
+            concat!(
+                "0001000000000400010003",
+                "00010003026832",
+                "00020000",
+                "0003000201bb",
+                "00080000",
+                "00090000"
+            ),
+        ),
+        ("HTTPS 1 . ipv4hint=192.0.2.1,192.0.2.2", "00010000040008c0000201c0000202"),
+        (
+            "HTTPS 1 . ipv6hint=\"2001:db8::1\" ech=AAE= dohpath=/q{?dns}",
+            concat!(
+                "000100",
+                "000500020001",
+                "0006001020010db8000000000000000000000001",
+                "000700082f717b3f646e737d"
+            ),
+        ),
+        ("CERT PKIX 7 RSASHA256 AAAB", "0001000708000001"),
+        ("CERT 254 7 8 AAAB", "00fe000708000001"),
     ] {
         let record = TextRecord::parse(&format!("a. {text}")).unwrap();
         assert_eq!(HEXLOWER.encode(&record.rdata), rdata, "{text}");
@@ -71,6 +100,25 @@ fn types_are_read_as_miekgs_library_reads_them() {
 fn what_is_no_rdata_of_its_type_is_refused() {
     for text in [
         "DNSKEY 257 3 8 A!",
+        "SVCB 1 . =x",
+        "SVCB 1 . what",
+        "SVCB 1 . port",
+        "SVCB 1 . port=65536",
+        "SVCB 1 . port=1 port=2",
+        "SVCB 1 . key3=x",
+        "SVCB 1 . key09",
+        "SVCB 1 . key65535",
+        "SVCB 1 . \"alpn\"",
+        "SVCB 1 . alpn=h2,,h3",
+        "SVCB 1 . alpn=h2,",
+        "SVCB 1 . alpn=a\\\\b",
+        "SVCB 1 . ohttp=1",
+        "SVCB 1 . ipv4hint=",
+        "SVCB 1 . ipv4hint=::1",
+        "SVCB 1 . ipv6hint=::ffff:192.0.2.1",
+        "SVCB 1 . ech=A",
+        "CERT FOO 7 8 AAAB",
+        "CERT PKIX 7 FOO AAAB",
         "NSEC b.test. FOO",
         "NSEC3PARAM 1 0 1",
         "NSEC3PARAM 1 0 1 ABC",

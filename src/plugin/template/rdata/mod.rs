@@ -137,10 +137,9 @@ impl Rdata<'_, '_> {
     }
 
     fn word(&mut self, octets: usize, words: &[(&str, u8)]) -> Result<(), String> {
-        let text = self.fields.as_slice().first().map(|field| field.text);
-        let Some((_, number)) = words.iter().find(|(word, _)| Some(*word) == text) else {
-            return self.number(octets);
-        };
+        let text = self.fields.as_slice().first().map_or("", |field| field.text);
+        let known = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+        let Some((_, number)) = known else { return self.number(octets) };
         self.fields.next();
         self.octets.resize(self.octets.len() + octets - 1, 0);
         self.octets.push(*number);

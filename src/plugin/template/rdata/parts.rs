@@ -10,7 +10,7 @@ pub(super) enum Part {
     Name,
     /// A number in so many octets.
     Number(usize),
-    /// A number in so many octets, or one of these words in its place.
+    /// A number in so many octets, or one of these words in its place, in any spelling.
     Word(usize, &'static [(&'static str, u8)]),
     /// Seconds, or numbers with units.
     Time,
@@ -96,7 +96,7 @@ pub(super) fn parts(rtype: RecordType) -> Option<&'static [(&'static str, Part)]
     ];
     const DIGEST: &[(&str, Part)] = &[
         ("KeyTag", Number(2)),
-        ("Algorithm", Number(1)),
+        ("Algorithm", Word(1, ALGORITHMS)),
         ("DigestType", Number(1)),
         ("Digest", Hex),
     ];
@@ -171,7 +171,7 @@ pub(super) fn parts(rtype: RecordType) -> Option<&'static [(&'static str, Part)]
         RecordType::DHCID => &[("Digest", Base64)],
         RecordType::RRSIG | RecordType::SIG => &[
             ("Typecovered", Type),
-            ("Algorithm", Number(1)),
+            ("Algorithm", Word(1, ALGORITHMS)),
             ("Labels", Number(1)),
             ("OrigTtl", Number(4)),
             ("Expiration", Date),

@@ -90,6 +90,12 @@ fn types_are_read_as_miekgs_library_reads_them() {
         ),
         ("CERT PKIX 7 RSASHA256 AAAB", "0001000708000001"),
         ("CERT 254 7 8 AAAB", "00fe000708000001"),
+        ("DS 1 RSASHA256 2 AB", "00010802ab"),
+        ("CDS 1 ed25519 2 AB", "00010f02ab"),
+        (
+            "RRSIG A RSASHA256 2 300 1893456000 1577836800 1 . AAAA",
+            "000108020000012c70dbd8805e0be100000100000000",
+        ),
     ] {
         let record = TextRecord::parse(&format!("a. {text}")).unwrap();
         assert_eq!(HEXLOWER.encode(&record.rdata), rdata, "{text}");

@@ -14,9 +14,10 @@ use nodens::plugin::{Budget, Carried, SilentJournal};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 struct Counting;
@@ -62,11 +63,31 @@ const CONNECTIONS: usize = 128;
 /// Longer than it takes until a connection is stuck.
 const STUCK: Duration = Duration::from_millis(200);
 
+/// Longer than an answer of a second lives.
+const EXPIRED: Duration = Duration::from_millis(1_100);
+
+/// One test counts at a time.
+static COUNTS: Mutex<()> = Mutex::new(());
+
 /// Less than the time after which the first queries fail.
 const WAIT: Duration = Duration::from_secs(3);
 
 fn query(number: usize) -> Vec<u8> {
     messages::query(&format!("n{number}.storm.test"), RecordType::A, number as u16)
+}
+
+/// A message behind its length.
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&u16::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat()
+}
+
+/// The next message of a stream.
+fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message).unwrap();
+    message
 }
 
 struct Server {
@@ -75,10 +96,10 @@ struct Server {
 }
 
 impl Server {
-    /// One worker whose upstream is `port`, asked as `word` says.
-    fn start(port: u16, word: &str) -> Server {
+    /// One worker whose upstream is `port`, asked as `word` says, behind a `cache` with these options.
+    fn start(port: u16, word: &str, cache: &str) -> Server {
         let corefile = format!(
-            "storm.test:0 {{\nbind 127.0.0.1\nerrors\ncache 30\nforward . 127.0.0.1:{port} {{\n{word}\n}}\n}}\n"
+            "storm.test:0 {{\nbind 127.0.0.1\nerrors\ncache {{\n{cache}\n}}\nforward . 127.0.0.1:{port} {{\n{word}\n}}\n}}\n"
         );
         let surroundings = MemorySurroundings::new();
         let tree = parse(corefile.as_bytes(), "Corefile", &|_| true, &surroundings).unwrap();
@@ -114,9 +135,9 @@ impl Server {
         value.map_or(0, |value| value.parse::<f64>().unwrap() as usize)
     }
 
-    /// Sends the queries with `send`, which sends one; octets that each of them takes while it waits.
-    /// A machine so slow that the first are over before the last wait tries again.
-    fn octets_each(&self, mut send: impl FnMut(&[u8])) -> usize {
+    /// Sends the queries with `send`, which sends the one of a number; octets that each of them takes while it
+    /// waits. A machine so slow that the first are over before the last wait tries again.
+    fn octets_each(&self, mut send: impl FnMut(usize)) -> usize {
         let begun = Instant::now();
         loop {
             if let Some(octets) = self.try_octets_each(&mut send) {
@@ -129,7 +150,7 @@ impl Server {
         }
     }
 
-    fn try_octets_each(&self, send: &mut impl FnMut(&[u8])) -> Option<usize> {
+    fn try_octets_each(&self, send: &mut impl FnMut(usize)) -> Option<usize> {
         let begun = Instant::now();
         let before = LIVE.load(Ordering::Relaxed);
         for first in (0..QUERIES).step_by(AT_A_TIME) {
@@ -137,7 +158,7 @@ impl Server {
                 std::thread::sleep(STUCK);
             }
             for number in first..first + AT_A_TIME {
-                send(&query(number));
+                send(number);
             }
             while self.waiting() < first + AT_A_TIME {
                 if begun.elapsed() > WAIT {
@@ -157,11 +178,12 @@ fn reckoned() -> usize {
 
 #[test]
 fn a_query_that_waits_takes_no_more_than_is_reckoned_with() {
+    let _alone = COUNTS.lock();
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let server = Server::start(silent.local_addr().unwrap().port(), "prefer_udp");
+    let server = Server::start(silent.local_addr().unwrap().port(), "prefer_udp", "");
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     client.connect(server.address()).unwrap();
-    let over_udp = server.octets_each(|query| assert!(client.send(query).is_ok()));
+    let over_udp = server.octets_each(|number| assert!(client.send(&query(number)).is_ok()));
     eprintln!("UDP to UDP: {over_udp} octets each");
 
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -175,9 +197,9 @@ fn a_query_that_waits_takes_no_more_than_is_reckoned_with() {
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });
-    let server = Server::start(port, "force_tcp");
+    let server = Server::start(port, "force_tcp", "");
     client.connect(server.address()).unwrap();
-    let over_tcp = server.octets_each(|query| assert!(client.send(query).is_ok()));
+    let over_tcp = server.octets_each(|number| assert!(client.send(&query(number)).is_ok()));
     eprintln!("UDP to TCP: {over_tcp} octets each");
     let begun = Instant::now();
     while accepted.load(Ordering::Relaxed) < CONNECTIONS {
@@ -186,4 +208,47 @@ fn a_query_that_waits_takes_no_more_than_is_reckoned_with() {
     }
     assert!(over_udp <= reckoned(), "{over_udp} octets, not {}", reckoned());
     assert!(over_tcp <= reckoned(), "{over_tcp} octets, not {}", reckoned());
+}
+
+/// An upstream over TCP that gives the first question an answer of 40 KiB, which lives for a second, and then no
+/// more; its port.
+fn answering_once() -> u16 {
+    let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = upstream.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut connections: Vec<TcpStream> = Vec::new();
+        for mut connection in upstream.incoming().flatten().take(1000) {
+            if connections.is_empty() {
+                let asked = read_framed(&mut connection);
+                let mut response = asked;
+                (response[2], response[3]) = (0x81, 0x80);
+                response[6..8].copy_from_slice(&160_u16.to_be_bytes());
+                for _ in 0..160 {
+                    response.extend(b"\xc0\x0c\0\x10\0\x01\0\0\0\x01\x01\0\xff");
+                    response.extend([b'x'; 255]);
+                }
+                connection.write_all(&framed(&response)).unwrap();
+            }
+            connections.push(connection);
+        }
+    });
+    port
+}
+
+#[test]
+fn who_waits_for_an_expired_answer_to_be_verified_has_no_copy_of_it() {
+    let _alone = COUNTS.lock();
+    let cache = "success 9984 3600 1\nserve_stale 1h verify";
+    let server = Server::start(answering_once(), "force_tcp\nmax_fails 0", cache);
+    let question = || messages::query("one.storm.test", RecordType::TXT, 7);
+    let mut first = TcpStream::connect(server.address()).unwrap();
+    first.set_read_timeout(Some(PATIENCE)).unwrap();
+    first.write_all(&framed(&question())).unwrap();
+    assert!(read_framed(&mut first).len() > 40_000);
+    std::thread::sleep(EXPIRED);
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    client.connect(server.address()).unwrap();
+    let each = server.octets_each(|_| assert!(client.send(&question()).is_ok()));
+    eprintln!("verifying: {each} octets each");
+    assert!(each <= reckoned(), "{each} octets, not {}", reckoned());
 }

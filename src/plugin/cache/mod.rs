@@ -160,8 +160,9 @@ impl Handler for CacheHandler {
             && !is_verified(response)
         {
             stale.restore(query);
-            self.instead(&stale.entry, query, response, context);
-            return Turn::Up;
+            if self.instead(query, response, context) {
+                return Turn::Up;
+            }
         }
         if !self.options.covers(query.name()) {
             return Turn::Up;
@@ -230,8 +231,7 @@ impl CacheHandler {
         if let Refresh::Verify(patience) = self.options.refresh
             && !is_held
         {
-            let question = query.question().into();
-            context.note = Some(Box::new(Verifying { entry: entry.clone(), question }));
+            context.note = Some(Box::new(Verifying { question: query.question().into() }));
             context.patience = patience;
             context.falls_back = true;
             return Flow::Next;
@@ -263,32 +263,32 @@ impl CacheHandler {
         if self.options.keep_ttl { entry.ttl() } else { self.options.stale_ttl }
     }
 
-    /// `serve_stale verify` got nothing usable: the expired entry in its place.
+    /// `serve_stale verify` got nothing usable: what is kept in its place, expired or, by another's refresh,
+    /// fresh again. False when it is gone meanwhile.
     fn instead(
         &self,
-        stale: &Entry,
         query: &Query<'_>,
         response: &mut Response,
         context: &mut Context<'_>,
-    ) {
-        self.meters(context).served_stale().increment();
-        stale.write(query, response, self.stale_ttl(stale));
+    ) -> bool {
         let now = context.now.monotonic;
         let is_late = context.late;
-        let refreshes = self.store.of(stale, |entry| {
-            // What is fresh again needs nothing.
-            if entry.remaining(now) >= 0 {
+        let refreshes = self.store.find(self.store.key(query), query, now, |found| {
+            let entry = found.entry;
+            let left = entry.remaining(now);
+            if left >= 0 {
+                entry.write(query, response, self.shown_ttl(entry, left));
                 return false;
             }
+            self.meters(context).served_stale().increment();
+            entry.write(query, response, self.stale_ttl(entry));
             if !is_late {
                 entry.refresh_failed(now);
             }
             is_late && entry.begin_refresh(now)
         });
-        // What is gone meanwhile would have been refreshed.
-        if refreshes.unwrap_or(is_late) {
-            context.refresh = true;
-        }
+        context.refresh |= refreshes.unwrap_or(false);
+        refreshes.is_some()
     }
 
     /// A response on its way up: TTLs flattened, OPT out, kept if it may be, AD as the client
@@ -389,9 +389,9 @@ enum Keeping {
 /// is not for those who want all of it.
 struct AsksForLess;
 
-/// A copy of the expired entry while upstream is asked first; the handler's note.
+/// An expired entry is there, and upstream is asked first; the handler's note. The entry is looked for again
+/// when it is needed: as many may wait as ask for one name, and a copy for each would be memory without bound.
 struct Verifying {
-    entry: Entry,
     /// The question as it came: a response that is late passes by the handlers that would undo
     /// what they did to it.
     question: Box<[u8]>,

@@ -93,13 +93,14 @@ fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
 struct Server {
     workers: Workers,
     metrics: Registry,
+    budget: Arc<Budget>,
 }
 
 impl Server {
-    /// One worker whose upstream is `port`, asked as `word` says, behind a `cache` with these options.
-    fn start(port: u16, word: &str, cache: &str) -> Server {
+    /// One worker whose upstream is `port`, asked as `word` says, behind these directives.
+    fn start(port: u16, word: &str, directives: &str) -> Server {
         let corefile = format!(
-            "storm.test:0 {{\nbind 127.0.0.1\nerrors\ncache {{\n{cache}\n}}\nforward . 127.0.0.1:{port} {{\n{word}\n}}\n}}\n"
+            "storm.test:0 {{\nbind 127.0.0.1\nerrors\n{directives}\nforward . 127.0.0.1:{port} {{\n{word}\n}}\n}}\n"
         );
         let surroundings = MemorySurroundings::new();
         let tree = parse(corefile.as_bytes(), "Corefile", &|_| true, &surroundings).unwrap();
@@ -113,15 +114,16 @@ impl Server {
             carried: Carried::default(),
         };
         let snapshot = Arc::new(build(&tree, world).unwrap());
+        let budget = Arc::new(Budget::default());
         let equipment = Equipment {
             workers: 1,
             clock: Clock::start(),
             metrics: metrics.clone(),
             journal: Arc::new(SilentJournal),
-            budget: Arc::new(Budget::default()),
+            budget: budget.clone(),
             meter: Arc::new(OwnMeter),
         };
-        Server { workers: Workers::start(&equipment, &snapshot).unwrap(), metrics }
+        Server { workers: Workers::start(&equipment, &snapshot).unwrap(), metrics, budget }
     }
 
     fn address(&self) -> SocketAddr {
@@ -180,7 +182,7 @@ fn reckoned() -> usize {
 fn a_query_that_waits_takes_no_more_than_is_reckoned_with() {
     let _alone = COUNTS.lock();
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let server = Server::start(silent.local_addr().unwrap().port(), "prefer_udp", "");
+    let server = Server::start(silent.local_addr().unwrap().port(), "prefer_udp", "cache 30");
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     client.connect(server.address()).unwrap();
     let over_udp = server.octets_each(|number| assert!(client.send(&query(number)).is_ok()));
@@ -197,7 +199,7 @@ fn a_query_that_waits_takes_no_more_than_is_reckoned_with() {
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });
-    let server = Server::start(port, "force_tcp", "");
+    let server = Server::start(port, "force_tcp", "cache 30");
     client.connect(server.address()).unwrap();
     let over_tcp = server.octets_each(|number| assert!(client.send(&query(number)).is_ok()));
     eprintln!("UDP to TCP: {over_tcp} octets each");
@@ -210,23 +212,27 @@ fn a_query_that_waits_takes_no_more_than_is_reckoned_with() {
     assert!(over_tcp <= reckoned(), "{over_tcp} octets, not {}", reckoned());
 }
 
-/// An upstream over TCP that gives the first question an answer of 40 KiB, which lives for a second, and then no
-/// more; its port.
-fn answering_once() -> u16 {
+/// A record of the name that was asked for, of a type, with `ttl` seconds.
+fn record(rtype: RecordType, ttl: u8, rdata: &[u8]) -> Vec<u8> {
+    let head = [b"\xc0\x0c", &rtype.0.to_be_bytes()[..], b"\0\x01\0\0\0", &[ttl]].concat();
+    let length = u16::try_from(rdata.len()).unwrap().to_be_bytes();
+    [&head, &length[..], rdata].concat()
+}
+
+/// An upstream over TCP that answers the first question with these records in the answer or, where the first is an
+/// SOA, the authority section, and then no more; its port.
+fn answering_once(records: Vec<Vec<u8>>) -> u16 {
     let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = upstream.local_addr().unwrap().port();
     std::thread::spawn(move || {
         let mut connections: Vec<TcpStream> = Vec::new();
         for mut connection in upstream.incoming().flatten().take(1000) {
             if connections.is_empty() {
-                let asked = read_framed(&mut connection);
-                let mut response = asked;
+                let mut response = read_framed(&mut connection);
                 (response[2], response[3]) = (0x81, 0x80);
-                response[6..8].copy_from_slice(&160_u16.to_be_bytes());
-                for _ in 0..160 {
-                    response.extend(b"\xc0\x0c\0\x10\0\x01\0\0\0\x01\x01\0\xff");
-                    response.extend([b'x'; 255]);
-                }
+                let is_denial = records[0][2..4] == RecordType::SOA.0.to_be_bytes();
+                response[if is_denial { 9 } else { 7 }] = u8::try_from(records.len()).unwrap();
+                response.extend(records.concat());
                 connection.write_all(&framed(&response)).unwrap();
             }
             connections.push(connection);
@@ -235,20 +241,67 @@ fn answering_once() -> u16 {
     port
 }
 
+/// Records of some 40 KiB together.
+fn long(ttl: u8) -> Vec<Vec<u8>> {
+    vec![record(RecordType::TXT, ttl, &[&[255][..], &[b'x'; 255]].concat()); 160]
+}
+
+/// A client of `server` that has asked for the records once, over TCP.
+fn asked_once(server: &Server, rtype: RecordType) -> (UdpSocket, Vec<u8>) {
+    let question = messages::query("one.storm.test", rtype, 7);
+    let mut first = TcpStream::connect(server.address()).unwrap();
+    first.set_read_timeout(Some(PATIENCE)).unwrap();
+    first.write_all(&framed(&question)).unwrap();
+    read_framed(&mut first);
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.connect(server.address()).unwrap();
+    (client, question)
+}
+
 #[test]
 fn who_waits_for_an_expired_answer_to_be_verified_has_no_copy_of_it() {
     let _alone = COUNTS.lock();
-    let cache = "success 9984 3600 1\nserve_stale 1h verify";
-    let server = Server::start(answering_once(), "force_tcp\nmax_fails 0", cache);
-    let question = || messages::query("one.storm.test", RecordType::TXT, 7);
-    let mut first = TcpStream::connect(server.address()).unwrap();
-    first.set_read_timeout(Some(PATIENCE)).unwrap();
-    first.write_all(&framed(&question())).unwrap();
-    assert!(read_framed(&mut first).len() > 40_000);
+    let cache = "cache {\nsuccess 9984 3600 1\nserve_stale 1h verify\n}";
+    let server = Server::start(answering_once(long(1)), "force_tcp\nmax_fails 0", cache);
+    let (client, question) = asked_once(&server, RecordType::TXT);
     std::thread::sleep(EXPIRED);
-    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    client.connect(server.address()).unwrap();
-    let each = server.octets_each(|_| assert!(client.send(&question()).is_ok()));
+    let each = server.octets_each(|_| assert!(client.send(&question).is_ok()));
     eprintln!("verifying: {each} octets each");
     assert!(each <= reckoned(), "{each} octets, not {}", reckoned());
+}
+
+#[test]
+fn nothing_is_left_of_those_that_waited_no_longer_and_followed_anothers_question() {
+    let _alone = COUNTS.lock();
+    let cache = "cache {\nsuccess 9984 3600 1\nserve_stale 1h verify 100ms\n}";
+    let server = Server::start(answering_once(long(1)), "force_tcp\nmax_fails 0", cache);
+    let (client, question) = asked_once(&server, RecordType::TXT);
+    std::thread::sleep(EXPIRED);
+    let before = LIVE.load(Ordering::Relaxed);
+    for _ in (0..QUERIES).step_by(AT_A_TIME) {
+        for _ in 0..AT_A_TIME {
+            client.send(&question).unwrap();
+        }
+        for _ in 0..AT_A_TIME {
+            client.recv(&mut [0; 512]).unwrap();
+        }
+    }
+    let each = LIVE.load(Ordering::Relaxed).saturating_sub(before) / QUERIES;
+    eprintln!("left behind: {each} octets each");
+    assert!(each <= 100, "{each} octets");
+}
+
+#[test]
+fn a_response_that_waits_for_the_answer_to_a_further_question_is_counted() {
+    let _alone = COUNTS.lock();
+    let above = "cache 30 {\nservfail 0\n}\ndns64 {\nallow_ipv4\n}";
+    let soa = b"\0\0\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x1e";
+    let records = [vec![record(RecordType::SOA, 30, soa)], long(30)].concat();
+    let server = Server::start(answering_once(records), "force_tcp\nmax_fails 0", above);
+    let (client, question) = asked_once(&server, RecordType::AAAA);
+    let each = server.octets_each(|_| assert!(client.send(&question).is_ok()));
+    let counted = server.budget.waiting.used() as usize / QUERIES;
+    eprintln!("with a response in hand: {each} octets each, {counted} counted");
+    assert!(each > 40_000 && each <= counted, "{each} octets, {counted} counted");
 }

@@ -23,6 +23,10 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
+/// How long a signal that ends the process waits for a reload under way: one that reads from a mount that hangs
+/// has no end.
+const RELOAD_MOST: Duration = Duration::from_secs(1);
+
 /// Looks at what the Corefile is made from; true when it was written anew and a reload is wanted
 /// at once.
 pub(super) type Look = Box<dyn FnMut() -> bool>;
@@ -113,7 +117,7 @@ impl Run {
                 },
                 () = self.network.keep() => {}
                 () = reload => {
-                    self.serving.look_for_change().await;
+                    self.signals.beside(RELOAD_MOST, self.serving.look_for_change()).await;
                     self.keep_sockets().await;
                     self.giver.open(self.serving.snapshot());
                     reload_at = self.next_reload();
@@ -130,7 +134,7 @@ impl Run {
     /// Takes the Corefile as it is now; gives the time of the next look at it.
     async fn reload_now(&mut self) -> Option<Instant> {
         self.notify.reloading();
-        self.serving.reload_now().await;
+        self.signals.beside(RELOAD_MOST, self.serving.reload_now()).await;
         self.keep_sockets().await;
         // After an error, too: the old Corefile serves.
         self.notify.ready();

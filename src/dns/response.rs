@@ -69,13 +69,13 @@ impl Response {
         self.known_size = 0;
     }
 
-    /// The response for a query that waits, and a clear one in its place. A buffer with nothing in
-    /// it stays here: thousands may wait, each without room for a reply that is not there.
+    /// The response for a query that waits, and a clear one in its place. The buffer stays here: thousands may
+    /// wait, each without room for more than it has.
     pub fn leave_buffer(&mut self) -> Response {
         let mut waiting = std::mem::take(self);
-        if waiting.wire.is_empty() {
-            std::mem::swap(&mut waiting.wire, &mut self.wire);
-        }
+        std::mem::swap(&mut waiting.wire, &mut self.wire);
+        waiting.wire = self.wire.as_slice().into();
+        self.wire.clear();
         waiting
     }
 

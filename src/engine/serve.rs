@@ -245,6 +245,14 @@ impl Parked {
         }
     }
 
+    /// Octets of the response that waits for the answer to a further question.
+    pub fn response_octets(&self) -> usize {
+        match &self.stage {
+            Stage::Waiting(_, Some(response)) => response.wire.capacity(),
+            _ => 0,
+        }
+    }
+
     /// The response; the reply after [`Parked::finish`].
     pub fn into_response(self) -> Response {
         match self.stage {

@@ -7,7 +7,7 @@ use super::listener::{Listener, Serving};
 use super::rest::go_on;
 use super::thrift::Turn;
 use super::upstream::Asked;
-use super::worker::{Node, Permit, REFRESHES_MOST, Worker};
+use super::worker::{Counted, Node, Worker};
 use crate::dns::{Query, Rcode, Response, sizes};
 use crate::engine::{
     Arrival, Event, FlightKey, Further, KeptLife, Parked, Role, Silence, Step, arrive,
@@ -41,8 +41,9 @@ enum Wait {
     Over,
     /// Nothing: there is no reply.
     Dropped,
-    /// The answer to a further question, which is there until it is asked.
-    Answer(Option<Box<Query<'static>>>),
+    /// The answer to a further question, which is there until it is asked. The response that waits for it is
+    /// counted meanwhile; where there is no memory for it, nobody is asked, and the answer is an empty one.
+    Answer(Option<Box<Query<'static>>>, Option<Counted>),
     /// An exchange. Boxed, as is all that few queries have: each that waits pays for its size.
     Exchange(Role, Waiting, Option<Box<Ending>>),
 }
@@ -186,7 +187,7 @@ impl Worker {
                 let step = match &mut wait {
                     Wait::Over => return then(&worker, Some(parked)),
                     Wait::Dropped => return then(&worker, None),
-                    Wait::Answer(question) => {
+                    Wait::Answer(question, _counted) => {
                         // Boxed, as is all that few queries do: each that waits pays for its size.
                         let question = question.take();
                         let answer = Box::pin(worker.ask(&parked, question, depth + 1)).await;
@@ -206,7 +207,8 @@ impl Worker {
                             worker.resumed(&mut parked, &Event::Exchanged(&exchanged))
                         }
                         Ending::Impatient(patience) => {
-                            Box::pin(worker.wait(&mut parked, waiting, patience, depth)).await
+                            let (role, waiting) = (*role, waiting);
+                            Box::pin(worker.wait(&mut parked, role, waiting, patience, depth)).await
                         }
                     },
                 };
@@ -225,7 +227,10 @@ impl Worker {
         match step {
             Step::Done => Wait::Over,
             Step::Drop(_) => Wait::Dropped,
-            Step::Ask(question) => Wait::Answer(Some(question)),
+            Step::Ask(question) => {
+                let counted = self.count(parked.response_octets());
+                Wait::Answer(counted.is_some().then_some(question), counted)
+            }
             Step::Exchange(exchange, patience) => {
                 let (role, waiting) = self.exchange(parked, exchange);
                 Wait::Exchange(role, waiting, self.ending(parked, patience))
@@ -251,10 +256,12 @@ impl Worker {
     }
 
     /// The step behind the exchange's end, or behind the end of patience when that is first; then
-    /// the exchange goes on for the handlers alone.
+    /// the exchange goes on for those that follow and for the handlers alone, in the place of a refresh. One that
+    /// follows another's, or for which there is no place, has failed for the handlers.
     async fn wait(
         self: &Rc<Worker>,
         parked: &mut Parked,
+        role: Role,
         waiting: &mut Waiting,
         patience: Duration,
         depth: u8,
@@ -267,14 +274,27 @@ impl Worker {
             return self.resumed(parked, &Event::Exchanged(&exchanged));
         };
         let (worker, waiting) = (self.clone(), taken(waiting));
-        spawn_local(async move {
-            // Thousands may: no place is kept for what is there when the exchange has ended.
-            let step = {
-                let exchanged = waiting.await;
-                worker.resumed(&mut rest, &Event::Exchanged(&exchanged))
-            };
-            Box::pin(worker.drive(rest, step, depth, |_, _| ())).await;
-        });
+        let permit = match role {
+            Role::Follower => None,
+            Role::Leader | Role::Alone => self.permit(),
+        };
+        match permit {
+            Some(permit) => {
+                spawn_local(async move {
+                    // Many may: no place is kept for what is there when the exchange has ended.
+                    let step = {
+                        let exchanged = waiting.await;
+                        worker.resumed(&mut rest, &Event::Exchanged(&exchanged))
+                    };
+                    Box::pin(worker.drive(rest, step, depth, |_, _| drop(permit))).await;
+                });
+            }
+            None => {
+                drop(waiting);
+                let step = self.resumed(&mut rest, &Event::Exchanged(&failed(OVERDUE)));
+                self.shed(rest, step);
+            }
+        }
         self.resumed(parked, &Event::Late)
     }
 
@@ -293,15 +313,12 @@ impl Worker {
         if role != Role::Leader {
             return failed(OVERDUE);
         }
-        match Permit::take(&self.node.refreshes, REFRESHES_MOST) {
-            Some(permit) => {
-                let waiting = taken(waiting);
-                spawn_local(async move {
-                    waiting.await;
-                    drop(permit);
-                });
-            }
-            None => self.counters.shed_refresh.increment(),
+        if let Some(permit) = self.permit() {
+            let waiting = taken(waiting);
+            spawn_local(async move {
+                waiting.await;
+                drop(permit);
+            });
         }
         failed(OVERDUE)
     }

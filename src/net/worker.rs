@@ -109,6 +109,18 @@ impl Drop for Held {
     }
 }
 
+/// Octets of the memory for queries that wait; given back when dropped.
+pub(super) struct Counted {
+    worker: Rc<Worker>,
+    octets: u64,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.worker.equipment.budget.waiting.give(self.octets);
+    }
+}
+
 /// What the handle tells a worker; `done` is answered when it is so.
 pub(super) enum Command {
     /// Serve by this snapshot; `bound` holds the sockets of addresses that are new.
@@ -222,6 +234,26 @@ impl Worker {
         Some(Held { worker: self.clone(), place, octets })
     }
 
+    /// Counts octets that a query has beside what [`Worker::hold`] reckons with; `None`, counted, when there is
+    /// no memory left for them.
+    pub(super) fn count(self: &Rc<Worker>, octets: usize) -> Option<Counted> {
+        let octets = octets as u64;
+        if !self.equipment.budget.waiting.take(octets) {
+            self.counters.shed_memory.increment();
+            return None;
+        }
+        Some(Counted { worker: self.clone(), octets })
+    }
+
+    /// A place among the refreshes; `None`, counted, when there is none.
+    pub(super) fn permit(&self) -> Option<Permit> {
+        let permit = Permit::take(&self.node.refreshes, REFRESHES_MOST);
+        if permit.is_none() {
+            self.counters.shed_refresh.increment();
+        }
+        permit
+    }
+
     /// Runs passes with this moment's means, then starts the refreshes that they wished for.
     pub(super) fn with_means<T>(
         self: &Rc<Worker>,
@@ -251,7 +283,7 @@ impl Worker {
     }
 
     fn refresh(self: &Rc<Worker>, snapshot: &Arc<Snapshot>, refresh: Refresh) {
-        let permit = Permit::take(&self.node.refreshes, REFRESHES_MOST);
+        let permit = self.permit();
         let (parked, step) =
             self.with_means(snapshot, |means| Parked::refreshing(snapshot, refresh, means));
         match permit {
@@ -259,10 +291,7 @@ impl Worker {
                 spawn_local(self.drive(parked, step, 0, move |_, _| drop(permit)));
             }
             // The handler that wished for it must hear that nothing came.
-            None => {
-                self.counters.shed_refresh.increment();
-                self.shed(parked, step);
-            }
+            None => drop(self.shed(parked, step)),
         }
     }
 }

@@ -107,6 +107,22 @@ fn a_corefile_that_became_empty_is_not_taken() {
 }
 
 #[test]
+fn a_reload_that_reads_without_end_keeps_no_signal_waiting() {
+    let mut node = Node::new();
+    node.start("    whoami", &[]);
+    let pipe = node.path("hosts");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reading = node.corefile(&format!("    whoami\n    hosts {}", pipe.display()));
+    node.put("Corefile", &reading);
+    node.signal("USR1");
+    node.says("[INFO] Reloading");
+    assert!(node.answers());
+    node.signal("TERM");
+    assert_eq!(node.exit_code(), Some(0));
+    node.says("[INFO] SIGTERM: Shutting down servers then terminating");
+}
+
+#[test]
 fn the_plugins_of_a_block_without_bind_are_shown_too() {
     let mut node = Node::new();
     node.start("    whoami\n}\nx.test:0 y.test:0 {\n    whoami\n    prometheus HTTP", &[]);

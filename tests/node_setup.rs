@@ -10,6 +10,7 @@ mod namespace;
 
 use namespace::program::{Process, answers, until};
 use namespace::{in_namespaces, sh, try_sh};
+use socket2::{Domain, Socket, Type};
 
 const PROGRAMS: &[&str] = &["iptables", "ip6tables"];
 
@@ -90,6 +91,58 @@ fn what_a_killed_one_left_goes_with_the_next() {
         next.signal("INT");
         assert_eq!(next.exit_code(), Some(0), "{}", next.log());
         assert_eq!((rules(), addresses()), (0, before), "{}", next.log());
+    });
+}
+
+#[test]
+fn what_a_killed_one_left_goes_with_the_next_also_when_that_cannot_start() {
+    in_namespaces(PROGRAMS, || {
+        let folder = tempfile::tempdir().unwrap();
+        let before = addresses();
+        let killed = Process::start(&folder, 1, FLAGS);
+        until("rules", &killed, || rules() == 36);
+        drop(killed);
+        let _taken = std::net::TcpListener::bind("0.0.0.0:53").unwrap();
+        let mut refused = Process::start(&folder, 2, FLAGS);
+        assert_eq!(refused.exit_code(), Some(1), "{}", refused.log());
+        assert_eq!((rules(), addresses()), (0, before), "{}", refused.log());
+    });
+}
+
+/// Serves on 10.0.0.10 as node-cache does beside another one: on the port that both have.
+fn somebody_else() -> std::net::UdpSocket {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([10, 0, 0, 10], 53)).into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn what_somebody_else_serves_with_stays() {
+    in_namespaces(PROGRAMS, || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut leaving = Process::start(&folder, 1, FLAGS);
+        until("rules", &leaving, || rules() == 36);
+        let of_address = || sh("iptables-save").matches("10.0.0.10/32").count();
+        let all = of_address();
+        assert!(all > 0);
+        let serves = somebody_else();
+        leaving.signal("TERM");
+        assert_eq!(leaving.exit_code(), Some(0), "{}", leaving.log());
+        assert!(leaving.log().contains("Somebody else serves on 10.0.0.10"), "{}", leaving.log());
+        assert_eq!(of_address(), all, "{}", leaving.log());
+        assert!(addresses().contains("10.0.0.10/32"), "{}", leaving.log());
+        // And so it does when a start fails.
+        let _taken = std::net::TcpListener::bind("0.0.0.0:53").unwrap();
+        let mut refused = Process::start(&folder, 2, FLAGS);
+        assert_eq!(refused.exit_code(), Some(1), "{}", refused.log());
+        assert_eq!(of_address(), all, "{}", refused.log());
+        assert!(addresses().contains("10.0.0.10/32"), "{}", refused.log());
+        drop(serves);
+        let mut refused = Process::start(&folder, 3, FLAGS);
+        assert_eq!(refused.exit_code(), Some(1));
+        assert_eq!(rules(), 0, "{}", refused.log());
+        assert!(!addresses().contains("10.0.0.10/32"), "{}", refused.log());
     });
 }
 

@@ -100,8 +100,9 @@ async fn run(options: &Options, common: Common, made: Made) -> u8 {
     let Started { serving, verdict, giver } = match started {
         Ok(started) => started,
         Err(why) => {
-            // Nobody answers on the interface's addresses: they must not take queries.
-            network.remove_interface();
+            // Nobody answers on the interface's addresses: neither they nor rules, a killed one's either, must
+            // keep queries here.
+            network.give_up().await;
             return fatal(&log, &why);
         }
     };

@@ -11,10 +11,13 @@ use crate::metrics::{Registry, names};
 use crate::node::firewall::{
     Backend, Choice, Firewall, Life, Plan, Report, Rewrite, Wanted, Within,
 };
-use crate::node::{Claim, Claims, Interface, InterfaceReport, Watch, Wish, is_claimed, read_news};
+use crate::node::{
+    Claim, Claims, Interface, InterfaceReport, Watch, Wish, is_claimed, read_news, served_by_others,
+};
 use crate::plugin::{Journal, Level, Part};
 use crate::sys::beside::beside;
 use crate::sys::netlink::Netlink;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -54,6 +57,10 @@ pub(super) struct NodeNetwork {
     every: Option<Duration>,
     next: Option<Instant>,
     tears_down: bool,
+    /// The local addresses, and the port of DNS.
+    local: (Vec<IpAddr>, u16),
+    /// Those of them that somebody else serves on, who is no nodens; `None` until the end begins.
+    served: Option<Vec<IpAddr>>,
     /// The first look at the rules is over, or there are none.
     is_settled: bool,
     world: Option<(Registry, Log)>,
@@ -89,6 +96,7 @@ impl NodeNetwork {
             rewrites: network.rewrites.clone(),
             every: Some(network.sync_interval),
             tears_down: network.teardown,
+            local: (addresses.clone(), options.dns_port),
             world: Some((metrics.clone(), log.clone())),
             readiness: Some(readiness.clone()),
             ..NodeNetwork::default()
@@ -163,20 +171,38 @@ impl NodeNetwork {
         if !self.says_its_end() {
             return;
         }
+        self.look_who_serves();
         let Some(plan) = self.plan.clone() else {
             self.claims.release();
             return;
         };
         self.lacks(Part::Rules);
+        self.end_setting().await;
+        self.claims.release();
+        let firewall = self.nobody_elses(&plan, Level::Info);
+        self.firewall = self.removing(firewall, Within::REMOVING, Firewall::let_queries_go).await;
+    }
+
+    /// The start has failed, and nobody answers: as at the end, but without a word of it.
+    pub(super) async fn give_up(&mut self) {
+        self.end_setting().await;
+        self.leave().await;
+    }
+
+    /// Waits until no program sets rules.
+    async fn end_setting(&mut self) {
         if let Some(job) = self.job.take() {
             match timeout(Within::SETTING.0 + SLACK, job).await {
                 Ok(done) => self.take_back(done.ok().map(Box::new)),
                 Err(_) => self.line(Level::Error, "Setting firewall rules does not end"),
             }
         }
-        self.claims.release();
-        let firewall = self.nobody_elses(&plan, Level::Info);
-        self.firewall = self.removing(firewall, Within::REMOVING, Firewall::let_queries_go).await;
+    }
+
+    /// Looks who else serves on the local addresses, once: while the sockets that are ours can be told.
+    fn look_who_serves(&mut self) {
+        let (addresses, port) = &self.local;
+        self.served.get_or_insert_with(|| served_by_others(addresses, *port));
     }
 
     /// Says that the node's network is taken down, where it is; tells whether it is.
@@ -191,6 +217,7 @@ impl NodeNetwork {
     /// The last reply has left: removes what was made of the interface and what is left of the rules, as
     /// far as no other nodens needs them.
     pub(super) async fn leave(&mut self) {
+        self.look_who_serves();
         // First, so that nothing can leave from there any more.
         self.remove_interface();
         if self.tears_down
@@ -235,7 +262,7 @@ impl NodeNetwork {
         }
     }
 
-    /// The rules that no other nodens needs; that one does is a line of this level. Call it when this
+    /// The rules that nobody else needs; that somebody does is a line of this level. Call it when this
     /// process claims none any more.
     fn nobody_elses(&mut self, plan: &Plan, level: Level) -> Option<Firewall> {
         let kept = self.firewall.take();
@@ -244,11 +271,15 @@ impl NodeNetwork {
             return kept;
         }
         let port = plan.dns_port;
-        let is_free = |address: &std::net::IpAddr| !is_claimed(&Claim::Rules(*address, port));
-        let addresses: Vec<_> = plan.addresses.iter().copied().filter(is_free).collect();
+        let served = self.served.clone().unwrap_or_default();
+        let (claimed, mut addresses): (Vec<_>, Vec<_>) =
+            plan.addresses.iter().partition(|address| is_claimed(&Claim::Rules(**address, port)));
+        addresses.retain(|address| !served.contains(address));
         let is_whole = addresses.len() == plan.addresses.len();
-        if !is_whole {
+        if !claimed.is_empty() {
             self.line(level, "Another nodens serves with the rules: they stay");
+        } else if let Some(address) = served.first() {
+            self.line(level, &format!("Somebody else serves on {address}: its rules stay"));
         }
         match self.backend {
             // A table goes whole or not at all.
@@ -259,13 +290,15 @@ impl NodeNetwork {
     }
 
     /// Removes what was made of the interface and no other nodens needs.
-    pub(super) fn remove_interface(&mut self) {
+    fn remove_interface(&mut self) {
         self.claims.release();
         self.watch = None;
         if self.tears_down
             && let Some(mut interface) = self.interface.take()
         {
-            self.tell_interface(&interface.remove());
+            let served = self.served.as_deref().unwrap_or_default();
+            let report = interface.remove(served);
+            self.tell_interface(&report);
         }
     }
 

@@ -7,15 +7,11 @@
 use super::claims::{Claim, are_rules_claimed, is_claimed_by_anybody};
 use super::firewall::{Failure, LeftRules, Life, Nftables, Plan, Whose, Within};
 use super::interface::{Interface, Left, Wish};
+use super::served;
 use crate::plugin::Level;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-
-/// The most octets that are read of the kernel's list of UDP sockets.
-const LONGEST_LIST: u64 = 8 << 20;
 
 /// What is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,7 +185,7 @@ fn users(lookup: &Lookup, left: &Names, rules: &LeftRules) -> Vec<String> {
         }
         addresses.extend(left.addresses.iter().map(IpAddr::to_canonical));
     }
-    let sockets = udp_sockets();
+    let sockets = served::addresses();
     for address in addresses {
         let claims = [Claim::Address(address), Claim::Rules(address, lookup.dns_port)];
         let is_served = sockets.contains(&SocketAddr::new(address, lookup.dns_port));
@@ -203,41 +199,6 @@ fn users(lookup: &Lookup, left: &Names, rules: &LeftRules) -> Vec<String> {
     users
 }
 
-/// What UDP sockets of this network namespace are bound to.
-fn udp_sockets() -> BTreeSet<SocketAddr> {
-    let mut sockets = BTreeSet::new();
-    for path in ["/proc/self/net/udp", "/proc/self/net/udp6"] {
-        let mut list = String::new();
-        let read =
-            File::open(path).and_then(|file| file.take(LONGEST_LIST).read_to_string(&mut list));
-        // Without the list nobody is seen but nodens, by its claims.
-        if read.is_ok() {
-            sockets.extend(list.lines().skip(1).filter_map(bound_to));
-        }
-    }
-    sockets
-}
-
-/// The local address of a line of `/proc/net/udp`: words of 32 bits in the machine's order, as hex,
-/// and the port.
-fn bound_to(line: &str) -> Option<SocketAddr> {
-    let (address, port) = line.split_whitespace().nth(1)?.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |at: usize| u32::from_str_radix(address.get(at..at + 8)?, 16).ok();
-    let address = match address.len() {
-        8 => IpAddr::from(Ipv4Addr::from(word(0)?.to_ne_bytes())),
-        32 => {
-            let mut octets = [0; 16];
-            for (at, part) in octets.chunks_exact_mut(4).enumerate() {
-                part.copy_from_slice(&word(at * 8)?.to_ne_bytes());
-            }
-            IpAddr::from(Ipv6Addr::from(octets)).to_canonical()
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(address, port))
-}
-
 fn of_failure(failure: &Failure) -> Problem {
     Problem { text: failure.to_string(), is_permission: failure.is_permission() }
 }
@@ -249,21 +210,6 @@ fn is_permission(number: Option<i32>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn the_kernels_list_of_sockets_is_read() {
-        let bound = |address: &str| {
-            let line = format!(" 12: {address} 00000000:0000 07 00000000:00000000 00:00000000 0");
-            bound_to(&line).map(|socket| socket.to_string())
-        };
-        assert_eq!(bound("0A14FEA9:0035").unwrap(), "169.254.20.10:53");
-        assert_eq!(bound("000000FD000000000000000001000000:1F90").unwrap(), "[fd00::1]:8080");
-        assert_eq!(bound("0000000000000000FFFF00000A14FEA9:0035").unwrap(), "169.254.20.10:53");
-        for torn in ["0A14FEA9", "0A14FE:0035", "0A14FEAX:0035", "0A14FEA9:x"] {
-            assert_eq!(bound(torn), None, "{torn}");
-        }
-    }
 
     #[test]
     fn a_missing_privilege_is_told_from_other_failures() {

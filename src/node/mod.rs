@@ -12,6 +12,7 @@ mod leftovers;
 #[cfg(test)]
 mod namespace;
 mod repeats;
+mod served;
 mod sources;
 mod template;
 
@@ -20,6 +21,7 @@ pub use files::{Listing, Look, Neighbours, SourcePaths, look, write_if_changed};
 pub use interface::{Interface, Left, Report as InterfaceReport, Trouble, Watch, Wish, read_news};
 pub use kubedns::KubeDns;
 pub use leftovers::{Leftovers, Lookup, Problem, Thing};
+pub use served::served_by_others;
 pub use sources::{LOOK_EVERY, NewCorefile, News, Sources};
 pub use template::{NodeValues, Rendered, UnknownService, cluster_dns, render, service_variable};
 

@@ -25,11 +25,12 @@ struct Removal {
 }
 
 impl Interface {
-    /// Takes away what was made and nobody claims any more. Give up this process's claims before.
-    pub fn remove(&mut self) -> Report {
+    /// Takes away what was made and nobody claims any more, but for the addresses in `served`, which somebody
+    /// serves on who claims nothing, and their link. Give up this process's claims before.
+    pub fn remove(&mut self, served: &[IpAddr]) -> Report {
         let mut report = Report::default();
         let removal = self.made_here().and_then(|removal| {
-            let removal = self.unclaimed(removal, &mut report);
+            let removal = self.unclaimed(removal, served, &mut report);
             self.carry_out(&removal, &mut report)
         });
         self.end(removal, report)
@@ -92,16 +93,22 @@ impl Interface {
         Ok(removal)
     }
 
-    /// Leaves out what another nodens serves with.
-    fn unclaimed(&self, mut removal: Removal, report: &mut Report) -> Removal {
+    /// Leaves out what another nodens, or somebody on these addresses, serves with.
+    fn unclaimed(&self, mut removal: Removal, served: &[IpAddr], report: &mut Report) -> Removal {
         let name = &self.wish.name;
         let is_something = removal.link.is_some() || !removal.addresses.is_empty();
         if is_something && is_claimed(&Claim::Link(name.clone())) {
             removal.link = None;
             let line = format!("Another nodens serves with the interface {name}: it stays");
             report.say(Level::Info, line);
+        } else if is_something && let Some(address) = served.first() {
+            removal.link = None;
+            let line = format!("Somebody else serves on {address}: the interface {name} stays");
+            report.say(Level::Info, line);
         }
-        removal.addresses.retain(|(_, address)| !is_claimed(&Claim::Address(*address)));
+        removal.addresses.retain(|(_, address)| {
+            !is_claimed(&Claim::Address(*address)) && !served.contains(address)
+        });
         removal
     }
 

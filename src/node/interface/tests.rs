@@ -90,10 +90,10 @@ fn both_families_are_made_once_and_removed() {
     assert!(before.contains("alias nodens"), "{before}");
     assert_eq!(own.ensure(), Report::default());
     assert_eq!(ip("-d link show nodelocaldns"), before);
-    let report = own.remove();
+    let report = own.remove(&[]);
     assert_eq!(said(&report), "Removed interface - nodelocaldns\n");
     assert!(!has("nodelocaldns"));
-    assert_eq!(own.remove(), Report::default());
+    assert_eq!(own.remove(&[]), Report::default());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -121,7 +121,7 @@ fn on_a_link_that_is_there_only_what_was_added_goes() {
         assert_eq!(errors(&report), (0, 0), "{}", said(&report));
         assert_eq!(addresses(name).len(), before.len() + 2, "{:?}", addresses(name));
         assert_eq!(own.ensure().lines, []);
-        let report = own.remove();
+        let report = own.remove(&[]);
         assert_eq!(
             said(&report),
             format!("Removed address 169.254.20.10 - {name}\nRemoved address fd00::a - {name}\n")
@@ -146,7 +146,7 @@ fn what_a_killed_process_left_is_taken_over_and_goes_at_the_end() {
     });
     let mut own = interface("v0", &["10.0.0.10", "10.0.0.11"], folder.path());
     assert_eq!(own.ensure(), Report::default());
-    own.remove();
+    own.remove(&[]);
     assert!(addresses("v0").is_empty());
     // A link of the kind and name that node-cache makes, with our addresses alone, needs no file.
     for alias in ["", "alias nodens"] {
@@ -160,7 +160,7 @@ fn what_a_killed_process_left_is_taken_over_and_goes_at_the_end() {
         let report = own.ensure();
         assert_eq!(errors(&report), (0, 0), "{}", said(&report));
         assert_eq!(addresses("nodelocaldns").len(), 3);
-        own.remove();
+        own.remove(&[]);
         assert!(!has("nodelocaldns"));
     }
     // One with addresses of others stays.
@@ -169,7 +169,7 @@ fn what_a_killed_process_left_is_taken_over_and_goes_at_the_end() {
     let mut own = interface("nodelocaldns", &["10.0.0.10"], folder.path());
     let report = own.ensure();
     assert_eq!(report.troubles, [Trouble::LinkOfOthers]);
-    own.remove();
+    own.remove(&[]);
     assert_eq!(addresses("nodelocaldns"), ["192.0.2.7/32"]);
 }
 
@@ -217,7 +217,7 @@ fn what_goes_is_back_and_counted() {
         };
         assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
     }
-    own.remove();
+    own.remove(&[]);
     assert!(!has("nodelocaldns"));
 }
 
@@ -237,13 +237,13 @@ fn a_successors_interface_is_not_torn_down() {
         for claim in new.claims() {
             claims.take(&claim).unwrap();
         }
-        let report = old.remove();
+        let report = old.remove(&[]);
         let stays = format!("Another nodens serves with the interface {name}: it stays\n");
         assert!(said(&report).starts_with(&stays), "{}", said(&report));
         // What it does not serve on goes.
         assert_eq!(addresses(name), ["10.0.0.10/32"]);
         claims.release();
-        let report = new.remove();
+        let report = new.remove(&[]);
         assert_eq!(errors(&report), (0, 0), "{}", said(&report));
         assert!(!has(name) || addresses(name).is_empty());
     }
@@ -327,7 +327,7 @@ fn a_name_that_no_link_can_have_is_refused_in_the_kernels_words() {
                 )
             );
         }
-        assert_eq!(none.remove(), Report::default());
+        assert_eq!(none.remove(&[]), Report::default());
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

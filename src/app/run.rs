@@ -23,13 +23,13 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-/// How long a signal that ends the process waits for a reload under way: one that reads from a mount that hangs
-/// has no end.
+/// How long a signal that ends the process waits for a reload or a look at files under way: what reads from a
+/// mount that hangs has no end.
 const RELOAD_MOST: Duration = Duration::from_secs(1);
 
 /// Looks at what the Corefile is made from; true when it was written anew and a reload is wanted
 /// at once.
-pub(super) type Look = Box<dyn FnMut() -> bool>;
+pub(super) type Look = Box<dyn FnMut() -> bool + Send>;
 
 /// What the main loop works on.
 pub(super) struct Run {
@@ -123,11 +123,34 @@ impl Run {
                     reload_at = self.next_reload();
                 }
                 _ = node.tick() => {
-                    if self.look.as_mut().is_some_and(|look| look()) {
+                    if self.look_at_files().await {
                         reload_at = self.reload_now().await;
                     }
                 }
             }
+        }
+    }
+
+    /// Looks at the node's files, on a thread of its own: it may have no end. True when a reload is wanted.
+    async fn look_at_files(&mut self) -> bool {
+        let Some(mut look) = self.look.take() else { return false };
+        let looking = beside(move || (look(), look));
+        match self.signals.beside(RELOAD_MOST, looking).await {
+            Some(Ok((is_wanted, look))) => {
+                self.look = Some(look);
+                is_wanted
+            }
+            Some(Err(_)) => {
+                self.log.line(
+                    Level::Error,
+                    format_args!(
+                        "internal error: the template and the ConfigMap are not looked at any more; start nodens \
+                         anew, and please report it"
+                    ),
+                );
+                false
+            }
+            None => false,
         }
     }
 

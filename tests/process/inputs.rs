@@ -3,10 +3,11 @@
 
 use crate::namespace::in_namespaces;
 use crate::node::Node;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 /// An upstream on port 53 of a loopback address, which answers every question with that address: for a
@@ -66,6 +67,26 @@ impl Mounted {
         // There is none before the first.
         let _ = fs::remove_dir_all(self.folder.join(old));
     }
+}
+
+#[test]
+fn a_template_that_is_read_without_end_keeps_no_signal_waiting() {
+    let mut node = Node::new();
+    node.start("    whoami", &[]);
+    let pipe = node.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::rename(&pipe, node.path("base")).unwrap();
+    let mut writer = OpenOptions::new();
+    writer.write(true).custom_flags(libc::O_NONBLOCK);
+    let mut open = None;
+    // Refused until somebody reads.
+    node.until("it is read", |node| {
+        open = writer.open(node.path("base")).ok();
+        open.is_some()
+    });
+    assert!(node.answers());
+    node.signal("TERM");
+    assert_eq!(node.exit_code(), Some(0));
 }
 
 #[test]

@@ -130,6 +130,18 @@ impl Server {
         self.workers.addresses()[0]
     }
 
+    /// Ends once nothing waits any more: what it lets go of is not the next one's.
+    fn end(self) {
+        let begun = Instant::now();
+        while self.waiting() > 0 {
+            assert!(begun.elapsed() < PATIENCE, "queries that wait without end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.workers.stop_reading();
+        assert!(self.workers.drain(PATIENCE));
+        self.workers.join();
+    }
+
     /// How many queries wait.
     fn waiting(&self) -> usize {
         let text = self.metrics.text();
@@ -187,6 +199,7 @@ fn a_query_that_waits_takes_no_more_than_is_reckoned_with() {
     client.connect(server.address()).unwrap();
     let over_udp = server.octets_each(|number| assert!(client.send(&query(number)).is_ok()));
     eprintln!("UDP to UDP: {over_udp} octets each");
+    server.end();
 
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = silent.local_addr().unwrap().port();
@@ -208,6 +221,7 @@ fn a_query_that_waits_takes_no_more_than_is_reckoned_with() {
         assert!(begun.elapsed() < PATIENCE, "fewer connections than there may be");
         std::thread::sleep(Duration::from_millis(10));
     }
+    server.end();
     assert!(over_udp <= reckoned(), "{over_udp} octets, not {}", reckoned());
     assert!(over_tcp <= reckoned(), "{over_tcp} octets, not {}", reckoned());
 }
@@ -268,6 +282,7 @@ fn who_waits_for_an_expired_answer_to_be_verified_has_no_copy_of_it() {
     std::thread::sleep(EXPIRED);
     let each = server.octets_each(|_| assert!(client.send(&question).is_ok()));
     eprintln!("verifying: {each} octets each");
+    server.end();
     assert!(each <= reckoned(), "{each} octets, not {}", reckoned());
 }
 
@@ -289,6 +304,7 @@ fn nothing_is_left_of_those_that_waited_no_longer_and_followed_anothers_question
     }
     let each = LIVE.load(Ordering::Relaxed).saturating_sub(before) / QUERIES;
     eprintln!("left behind: {each} octets each");
+    server.end();
     assert!(each <= 100, "{each} octets");
 }
 
@@ -303,5 +319,6 @@ fn a_response_that_waits_for_the_answer_to_a_further_question_is_counted() {
     let each = server.octets_each(|_| assert!(client.send(&question).is_ok()));
     let counted = server.budget.waiting.used() as usize / QUERIES;
     eprintln!("with a response in hand: {each} octets each, {counted} counted");
+    server.end();
     assert!(each > 40_000 && each <= counted, "{each} octets, {counted} counted");
 }

@@ -207,8 +207,8 @@ impl Worker {
                             worker.resumed(&mut parked, &Event::Exchanged(&exchanged))
                         }
                         Ending::Impatient(patience) => {
-                            let (role, waiting) = (*role, waiting);
-                            Box::pin(worker.wait(&mut parked, role, waiting, patience, depth)).await
+                            let waited = worker.wait(&mut parked, *role, waiting, patience, depth);
+                            Box::pin(waited).await
                         }
                     },
                 };
@@ -256,8 +256,8 @@ impl Worker {
     }
 
     /// The step behind the exchange's end, or behind the end of patience when that is first; then
-    /// the exchange goes on for those that follow and for the handlers alone, in the place of a refresh. One that
-    /// follows another's, or for which there is no place, has failed for the handlers.
+    /// the exchange goes on for those that follow and for the handlers alone, in the place of a refresh. Of one that
+    /// follows another's nothing goes on: the handlers hear from the leader's.
     async fn wait(
         self: &Rc<Worker>,
         parked: &mut Parked,
@@ -274,26 +274,17 @@ impl Worker {
             return self.resumed(parked, &Event::Exchanged(&exchanged));
         };
         let (worker, waiting) = (self.clone(), taken(waiting));
-        let permit = match role {
-            Role::Follower => None,
-            Role::Leader | Role::Alone => self.permit(),
-        };
-        match permit {
-            Some(permit) => {
-                spawn_local(async move {
-                    // Many may: no place is kept for what is there when the exchange has ended.
-                    let step = {
-                        let exchanged = waiting.await;
-                        worker.resumed(&mut rest, &Event::Exchanged(&exchanged))
-                    };
-                    Box::pin(worker.drive(rest, step, depth, |_, _| drop(permit))).await;
-                });
-            }
-            None => {
-                drop(waiting);
-                let step = self.resumed(&mut rest, &Event::Exchanged(&failed(OVERDUE)));
-                self.shed(rest, step);
-            }
+        if role != Role::Follower
+            && let Some(permit) = self.permit()
+        {
+            spawn_local(async move {
+                // Many may: no place is kept for what is there when the exchange has ended.
+                let step = {
+                    let exchanged = waiting.await;
+                    worker.resumed(&mut rest, &Event::Exchanged(&exchanged))
+                };
+                Box::pin(worker.drive(rest, step, depth, |_, _| drop(permit))).await;
+            });
         }
         self.resumed(parked, &Event::Late)
     }

@@ -77,15 +77,20 @@ fn a_successors_rules_and_addresses_stay() {
     });
 }
 
+/// One that had its rules and was killed: they are still there.
+fn killed(folder: &tempfile::TempDir) {
+    let killed = Process::start(folder, 1, FLAGS);
+    until("rules", &killed, || rules() == 36);
+    drop(killed);
+    assert_eq!(rules(), 36);
+}
+
 #[test]
 fn what_a_killed_one_left_goes_with_the_next() {
     in_namespaces(PROGRAMS, || {
         let folder = tempfile::tempdir().unwrap();
         let before = addresses();
-        let killed = Process::start(&folder, 1, FLAGS);
-        until("rules", &killed, || rules() == 36);
-        drop(killed);
-        assert_eq!(rules(), 36);
+        killed(&folder);
         let mut next = Process::start(&folder, 2, FLAGS);
         until("listeners", &next, || answers("10.0.0.10"));
         next.signal("INT");
@@ -99,9 +104,7 @@ fn what_a_killed_one_left_goes_with_the_next_also_when_that_cannot_start() {
     in_namespaces(PROGRAMS, || {
         let folder = tempfile::tempdir().unwrap();
         let before = addresses();
-        let killed = Process::start(&folder, 1, FLAGS);
-        until("rules", &killed, || rules() == 36);
-        drop(killed);
+        killed(&folder);
         let _taken = std::net::TcpListener::bind("0.0.0.0:53").unwrap();
         let mut refused = Process::start(&folder, 2, FLAGS);
         assert_eq!(refused.exit_code(), Some(1), "{}", refused.log());

@@ -110,9 +110,8 @@ fn a_corefile_that_became_empty_is_not_taken() {
 fn a_reload_that_reads_without_end_keeps_no_signal_waiting() {
     let mut node = Node::new();
     node.start("    whoami", &[]);
-    let pipe = node.path("hosts");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let reading = node.corefile(&format!("    whoami\n    hosts {}", pipe.display()));
+    node.put_pipe("hosts");
+    let reading = node.corefile(&format!("    whoami\n    hosts {}", node.path("hosts").display()));
     node.put("Corefile", &reading);
     node.signal("USR1");
     node.says("[INFO] Reloading");

@@ -47,6 +47,7 @@ pub(super) struct NodeNetwork {
     watch: Option<AsyncFd<Netlink>>,
     /// No look for changes before.
     quiet_until: Option<Instant>,
+    /// The local addresses and ports, which rules are kept for where there is a backend.
     plan: Option<Plan>,
     backend: Option<Backend>,
     rewrites: Vec<Rewrite>,
@@ -57,9 +58,7 @@ pub(super) struct NodeNetwork {
     every: Option<Duration>,
     next: Option<Instant>,
     tears_down: bool,
-    /// The local addresses, and the port of DNS.
-    local: (Vec<IpAddr>, u16),
-    /// Those of them that somebody else serves on, who is no nodens; `None` until the end begins.
+    /// The local addresses that somebody else serves on, who is no nodens; `None` until the end begins.
     served: Option<Vec<IpAddr>>,
     /// The first look at the rules is over, or there are none.
     is_settled: bool,
@@ -84,24 +83,21 @@ impl NodeNetwork {
         if network.firewall == Wanted::Auto {
             log.line(Level::Info, format_args!("{choice}"));
         }
-        let keeps_rules = choice.backend != Backend::None;
-        let plan = keeps_rules.then(|| Plan {
-            addresses: addresses.clone(),
-            dns_port: options.dns_port,
-            health_port: network.health_port,
-        });
         let mut node = NodeNetwork {
-            plan,
+            plan: Some(Plan {
+                addresses: addresses.clone(),
+                dns_port: options.dns_port,
+                health_port: network.health_port,
+            }),
             backend: Some(choice.backend),
             rewrites: network.rewrites.clone(),
             every: Some(network.sync_interval),
             tears_down: network.teardown,
-            local: (addresses.clone(), options.dns_port),
             world: Some((metrics.clone(), log.clone())),
             readiness: Some(readiness.clone()),
             ..NodeNetwork::default()
         };
-        node.firewall = node.plan.clone().map(|plan| node.keeper(plan));
+        node.firewall = node.rules().map(|plan| node.keeper(plan.clone()));
         if interface.is_some() {
             let watch = Watch::open().and_then(Watch::register);
             if let Err(why) = &watch {
@@ -113,7 +109,7 @@ impl NodeNetwork {
             node.watch = watch.ok();
         }
         node.interface = interface;
-        if node.plan.is_some() {
+        if node.rules().is_some() {
             readiness.lacks(Part::Rules);
         }
         node.ensure_interface();
@@ -166,13 +162,13 @@ impl NodeNetwork {
     }
 
     /// The end has begun: the cluster DNS Service is to get the queries to its address again. Removes the
-    /// rules that keep them here and no other nodens needs; what was received may still be answered.
+    /// rules that keep them here and nobody else needs; what was received may still be answered.
     pub(super) async fn let_queries_go(&mut self) {
         if !self.says_its_end() {
             return;
         }
         self.look_who_serves();
-        let Some(plan) = self.plan.clone() else {
+        let Some(plan) = self.rules().cloned() else {
             self.claims.release();
             return;
         };
@@ -201,8 +197,11 @@ impl NodeNetwork {
 
     /// Looks who else serves on the local addresses, once: while the sockets that are ours can be told.
     fn look_who_serves(&mut self) {
-        let (addresses, port) = &self.local;
-        self.served.get_or_insert_with(|| served_by_others(addresses, *port));
+        if let Some(Plan { addresses, dns_port, .. }) = &self.plan
+            && self.tears_down
+        {
+            self.served.get_or_insert_with(|| served_by_others(addresses, *dns_port));
+        }
     }
 
     /// Says that the node's network is taken down, where it is; tells whether it is.
@@ -215,13 +214,13 @@ impl NodeNetwork {
     }
 
     /// The last reply has left: removes what was made of the interface and what is left of the rules, as
-    /// far as no other nodens needs them.
+    /// far as nobody else needs them.
     pub(super) async fn leave(&mut self) {
         self.look_who_serves();
         // First, so that nothing can leave from there any more.
         self.remove_interface();
         if self.tears_down
-            && let Some(plan) = self.plan.clone()
+            && let Some(plan) = self.rules().cloned()
         {
             let firewall = self.nobody_elses(&plan, Level::Debug);
             // What was owned goes with it now at the latest.
@@ -289,7 +288,7 @@ impl NodeNetwork {
         }
     }
 
-    /// Removes what was made of the interface and no other nodens needs.
+    /// Removes what was made of the interface and nobody else needs.
     fn remove_interface(&mut self) {
         self.claims.release();
         self.watch = None;
@@ -374,7 +373,7 @@ impl NodeNetwork {
                 Some(done.0)
             }
             // It panicked: start anew at the next look.
-            None => self.plan.clone().map(|plan| self.keeper(plan)),
+            None => self.rules().map(|plan| self.keeper(plan.clone())),
         };
     }
 
@@ -390,6 +389,11 @@ impl NodeNetwork {
         }
     }
 
+    /// What rules are kept for, where any are.
+    fn rules(&self) -> Option<&Plan> {
+        self.plan.as_ref().filter(|_| self.backend() != Backend::None)
+    }
+
     /// Who keeps the rules of a plan.
     fn keeper(&self, plan: Plan) -> Firewall {
         let life = if self.tears_down { Life::Process } else { Life::Node };
@@ -397,7 +401,7 @@ impl NodeNetwork {
     }
 
     fn rule_claims(&self) -> Vec<Claim> {
-        let plan = self.plan.iter();
+        let plan = self.rules().into_iter();
         plan.flat_map(|plan| {
             plan.addresses.iter().map(|address| Claim::Rules(*address, plan.dns_port))
         })

@@ -228,7 +228,7 @@ impl Worker {
             Step::Done => Wait::Over,
             Step::Drop(_) => Wait::Dropped,
             Step::Ask(question) => {
-                let counted = self.count(parked.response_octets());
+                let counted = self.count(parked.response_octets() as u64);
                 Wait::Answer(counted.is_some().then_some(question), counted)
             }
             Step::Exchange(exchange, patience) => {

@@ -96,16 +96,15 @@ impl Drop for Permit {
 
 /// A query's place among those that wait, and the memory it takes; given back when dropped.
 pub(super) struct Held {
-    worker: Rc<Worker>,
     place: Place,
-    octets: u64,
+    memory: Counted,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.worker.counters.in_flight.add(-1.0);
-        self.worker.equipment.budget.waiting.give(self.octets);
-        self.worker.node.places.give(&self.place);
+        let worker = &self.memory.worker;
+        worker.counters.in_flight.add(-1.0);
+        worker.node.places.give(&self.place);
     }
 }
 
@@ -223,21 +222,25 @@ impl Worker {
             return None;
         };
         let octets = WAITING_OCTETS + 4 * life.query().wire().len() as u64;
-        let memory = &self.equipment.budget.waiting;
-        let fit = usize::try_from(memory.free() / octets).unwrap_or(usize::MAX);
-        if !may_have_more(self.node.places.others_of(&place), fit) || !memory.take(octets) {
-            self.node.places.give(&place);
+        let free = self.equipment.budget.waiting.free();
+        let fit = usize::try_from(free / octets).unwrap_or(usize::MAX);
+        let memory = if may_have_more(self.node.places.others_of(&place), fit) {
+            self.count(octets)
+        } else {
             self.counters.shed_memory.increment();
+            None
+        };
+        let Some(memory) = memory else {
+            self.node.places.give(&place);
             return None;
-        }
+        };
         self.counters.in_flight.add(1.0);
-        Some(Held { worker: self.clone(), place, octets })
+        Some(Held { place, memory })
     }
 
-    /// Counts octets that a query has beside what [`Worker::hold`] reckons with; `None`, counted, when there is
-    /// no memory left for them.
-    pub(super) fn count(self: &Rc<Worker>, octets: usize) -> Option<Counted> {
-        let octets = octets as u64;
+    /// Counts octets of queries that wait: those that [`Worker::hold`] reckons with, and what one has beside. `None`,
+    /// counted, when there is no memory left for them.
+    pub(super) fn count(self: &Rc<Worker>, octets: u64) -> Option<Counted> {
         if !self.equipment.budget.waiting.take(octets) {
             self.counters.shed_memory.increment();
             return None;

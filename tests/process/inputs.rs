@@ -7,7 +7,6 @@ use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 
 /// An upstream on port 53 of a loopback address, which answers every question with that address: for a
@@ -73,9 +72,7 @@ impl Mounted {
 fn a_template_that_is_read_without_end_keeps_no_signal_waiting() {
     let mut node = Node::new();
     node.start("    whoami", &[]);
-    let pipe = node.path("pipe");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    fs::rename(&pipe, node.path("base")).unwrap();
+    node.put_pipe("base");
     let mut writer = OpenOptions::new();
     writer.write(true).custom_flags(libc::O_NONBLOCK);
     let mut open = None;

@@ -36,6 +36,13 @@ impl Node {
         self.folder.path().join(name)
     }
 
+    /// Puts a pipe in the place of the file `name`: whoever reads it waits without end.
+    pub(crate) fn put_pipe(&self, name: &str) {
+        let beside = self.path("pipe");
+        assert!(Command::new("mkfifo").arg(&beside).status().unwrap().success());
+        std::fs::rename(beside, self.path(name)).unwrap();
+    }
+
     /// A Corefile with `directives` for the node's ports; `HTTP` stands for the HTTP address.
     pub(crate) fn corefile(&self, directives: &str) -> String {
         let directives = directives.replace("HTTP", &format!("127.0.0.1:{}", self.http));

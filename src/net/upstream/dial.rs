@@ -173,7 +173,7 @@ impl Dialer {
             let connected = doh_get::connect(stream, &tls.config, &tls.name, &tls.shown).await;
             return connected.map(Messenger::HttpsGet).map_err(|error| tls.words(&error));
         }
-        let remote = self.address("tcp").map_err(|error| format!("dial tcp: {error}"))?;
+        let remote = stream.peer_addr().map_err(|error| tls.words(&error))?;
         let opened = Messenger::https(stream, remote, tls.config.clone(), &tls.shown).await;
         opened.map_err(|error| tls.told(&error))
     }
